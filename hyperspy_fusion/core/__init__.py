@@ -1,0 +1,1 @@
+"""The mathematics: arrays in, arrays out; NumPy, SciPy and Numba only."""

@@ -1,0 +1,311 @@
+"""The published algorithm, step by step.
+
+J. Schwartz et al., npj Comput. Mater. 8, 16 (2022); J. Manassa, M. Shah et al.,
+Elemental Microscopy (2024). Maps and HAADF image are scaled to [0, 1]; each iteration
+takes a gradient step of unit length on both data terms, clips at zero and denoises
+each element by total variation, which together is a proximal-gradient step on
+
+    lambda_haadf Ψ_1 + lambda_chem Ψ_2 + lambda_tv TV.
+"""
+
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from .forward import PowerModel, ZWeighting, element_weights
+from .kernels import published_step_rows, row_blocks, workers
+from .objective import PublishedObjective
+from .solver import CostHistory, Solution, Status, iterate
+from .total_variation import TVAlgorithm
+
+__all__ = ["PublishedOptions", "published_objective", "scale_to_unit", "solve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedOptions:
+    """What can be set; the defaults are those of the DyScO3 tutorial.
+
+    Attributes
+    ----------
+    gamma : float
+        Exponent γ of the Z-contrast, at least 1, dimensionless.
+    lambda_haadf : float or None
+        Weight of the HAADF term; None means 1 / n_elements.
+    lambda_chem : float
+        Weight of the Poisson term.
+    lambda_tv : float
+        Weight of the total variation.
+    background : float
+        ε of the Poisson term, of the maps scaled to [0, 1].
+    z_weighting : {"Z", "none", "Z/sum", "Z**gamma", "Z**gamma/sum"}
+        See :func:`~hyperspy_fusion.core.forward.element_weights`.
+    initial_threshold : float or None
+        Start from the scaled maps with all below this set to 0.
+    n_iter : int
+        Number of iterations.
+    n_iter_tv : int
+        Steps of the TV prox in each iteration.
+    regularize : bool
+        False turns the total variation off.
+    tv_algorithm : {"FGP", "GP"}
+        Fast or plain gradient projection.
+    tolerance : float or None
+        Stop early when the total cost changes by at most this part of itself in one
+        iteration.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range.
+    """
+
+    gamma: float = 1.6
+    lambda_haadf: float | None = None
+    lambda_chem: float = 0.08
+    lambda_tv: float = 0.15
+    background: float = 0.24
+    z_weighting: ZWeighting = "Z"
+    initial_threshold: float | None = None
+    n_iter: int = 30
+    n_iter_tv: int = 3
+    regularize: bool = True
+    tv_algorithm: TVAlgorithm = "FGP"
+    tolerance: float | None = None
+
+    def __post_init__(self):
+        checks = {
+            "gamma": (self.gamma >= 1, "at least 1"),
+            "lambda_haadf": (
+                self.lambda_haadf is None or self.lambda_haadf >= 0,
+                "at least 0, or None for 1 / n_elements",
+            ),
+            "lambda_chem": (self.lambda_chem >= 0, "at least 0"),
+            "lambda_tv": (self.lambda_tv >= 0, "at least 0"),
+            "background": (
+                self.background > 0,
+                "above 0, since the logarithm of empty pixels is taken",
+            ),
+            "z_weighting": (
+                self.z_weighting in get_args(ZWeighting),
+                "one of " + ", ".join(map(repr, get_args(ZWeighting))),
+            ),
+            "n_iter": (self.n_iter >= 1, "at least 1"),
+            "n_iter_tv": (
+                self.n_iter_tv >= 1,
+                "at least 1; regularize=False turns the total variation off",
+            ),
+            "tv_algorithm": (
+                self.tv_algorithm in get_args(TVAlgorithm),
+                "one of " + ", ".join(map(repr, get_args(TVAlgorithm))),
+            ),
+            "tolerance": (
+                self.tolerance is None or self.tolerance > 0,
+                "above 0, or None to run all iterations",
+            ),
+        }
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}: expected {expected}"
+                )
+
+
+def scale_to_unit(image):
+    """Scale an image to [0, 1].
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Any real image.
+
+    Returns
+    -------
+    scaled : numpy.ndarray
+        Same shape, float32; 0 everywhere where the image is constant.
+    low, span : float
+        Minimum and range of the image, in its units: ``low + span * scaled`` is the
+        image again.
+    """
+    low = float(image.min())
+    span = float(image.max()) - low
+    scaled = np.subtract(image, low, dtype=np.float64)
+    if span > 0:
+        scaled /= span
+    return scaled.astype(np.float32), low, span
+
+
+def published_objective(measured, haadf, atomic_numbers, options):
+    """Scale the data to [0, 1] and state the objective.
+
+    Parameters
+    ----------
+    measured : numpy.ndarray
+        Measured maps, shape ``(n_elements, y, x)``, in any units.
+    haadf : numpy.ndarray
+        HAADF image, shape ``(y, x)``, in any units.
+    atomic_numbers : sequence of int
+        Z_i, shape ``(n_elements,)``.
+    options : PublishedOptions
+        The weights and exponents.
+
+    Returns
+    -------
+    objective : PublishedObjective
+        In terms of the scaled maps.
+    scaling : dict
+        ``map_offset`` and ``map_range``, shape ``(n_elements,)``: minimum and range
+        of each measured map; ``haadf_offset`` and ``haadf_range``: of the image.
+    """
+    scaled, low, span = zip(*map(scale_to_unit, measured), strict=True)
+    scaled_haadf, haadf_low, haadf_span = scale_to_unit(haadf)
+    lambda_haadf = options.lambda_haadf
+    objective = PublishedObjective(
+        measured=np.stack(scaled),
+        haadf=scaled_haadf,
+        model=PowerModel(
+            weights=element_weights(
+                atomic_numbers, options.gamma, options.z_weighting
+            ),
+            gamma=options.gamma,
+        ),
+        lambda_haadf=1 / len(scaled) if lambda_haadf is None else lambda_haadf,
+        lambda_chem=options.lambda_chem,
+        lambda_tv=options.lambda_tv if options.regularize else 0.0,
+        background=options.background,
+    )
+    scaling = {
+        "map_offset": np.array(low),
+        "map_range": np.array(span),
+        "haadf_offset": haadf_low,
+        "haadf_range": haadf_span,
+    }
+    return objective, scaling
+
+
+def solve(
+    measured, haadf, atomic_numbers, options, *, num_workers=None, callback=None
+):
+    """Run the published algorithm on one field of view.
+
+    Parameters
+    ----------
+    measured, haadf, atomic_numbers, options
+        As for :func:`published_objective`.
+    num_workers : int, optional
+        Number of threads; by default Numba's setting.
+    callback : callable, optional
+        ``callback(n_iter, total_cost)``, called in each iteration.
+
+    Returns
+    -------
+    Solution
+        Maps in the units of `measured`.
+
+    Raises
+    ------
+    FloatingPointError
+        If the iteration diverges.
+    """
+    objective, scaling = published_objective(
+        measured, haadf, atomic_numbers, options
+    )
+    maps = objective.measured.copy()
+    if options.initial_threshold is not None:
+        maps[maps < options.initial_threshold] = 0
+    n_elements, n_y, n_x = maps.shape
+    n_iter_tv = options.n_iter_tv if objective.lambda_tv > 0 else 0
+    # x^(γ-1) of all elements, the misfit, and the image and four fields of one prox
+    blocks = row_blocks(n_y, n_iter_tv, 4 * n_x * (n_elements + 6))
+    row_terms = np.empty((3, n_y))
+    out = np.empty_like(maps)
+
+    with workers(num_workers) as run:
+
+        def advance(n_iter_tv):
+            run(
+                published_step_rows,
+                blocks,
+                maps,
+                objective.measured,
+                objective.haadf,
+                objective.model.weights.astype(np.float32),
+                *np.float32(
+                    [
+                        objective.model.gamma,
+                        objective.lambda_haadf,
+                        objective.lambda_chem,
+                        objective.background,
+                        objective.lambda_tv,
+                    ]
+                ),
+                n_iter_tv,
+                options.tv_algorithm == "FGP",
+                out,
+                row_terms,
+            )
+            return tuple(row_terms.sum(axis=1))
+
+        def step():
+            nonlocal maps, out
+            terms = advance(n_iter_tv)
+            maps, out = out, maps
+            return terms
+
+        terms, status = iterate(
+            step,
+            objective.weigh,
+            n_iter=options.n_iter,
+            tolerance=options.tolerance,
+            callback=callback,
+        )
+        terms.append(advance(0))  # only for the cost of the last maps
+
+    by_term = np.array(terms).T
+    costs = CostHistory(
+        total=objective.weigh(by_term),
+        haadf=by_term[0],
+        chemical=by_term[1],
+        tv=by_term[2],
+    )
+    shape = (n_elements, 1, 1)
+    maps *= scaling["map_range"].astype(np.float32).reshape(shape)
+    maps += scaling["map_offset"].astype(np.float32).reshape(shape)
+    return Solution(
+        maps=maps,
+        costs=costs,
+        status=describe_rises(status, costs),
+        converged=status is Status.CONVERGED,
+        record={
+            "lambda_haadf": objective.lambda_haadf,
+            "haadf_coefficients": objective.model.weights,
+            **scaling,
+        },
+    )
+
+
+def describe_rises(status, costs):
+    """Add to a status in how many iterations a cost rose.
+
+    The objective is not convex and the step is not adapted, so a rise is no error, but
+    it says that the result depends on when the method stopped.
+
+    Parameters
+    ----------
+    status : Status
+        Why the solver stopped.
+    costs : CostHistory
+        The costs.
+
+    Returns
+    -------
+    str
+    """
+    rises = {
+        name: int(np.sum(np.diff(getattr(costs, name)) > 0))
+        for name in ("total", "haadf", "chemical", "tv")
+    }
+    rose = ", ".join(f"{name} in {count}" for name, count in rises.items() if count)
+    if not rose:
+        return str(status)
+    return f"{status}; costs that rose, of {len(costs.total) - 1} steps: {rose}"

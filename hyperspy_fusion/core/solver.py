@@ -1,0 +1,126 @@
+"""The one loop that every method runs: step, record, stop."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+__all__ = ["CostHistory", "Solution", "Status", "iterate"]
+
+
+class Status(str, Enum):
+    """Why a solver stopped: a message with its cause and its remedy."""
+
+    CONVERGED = "converged"
+    FINISHED = "ran the n_iter iterations that were asked for"
+    MAX_ITER = (
+        "n_iter reached before the tolerance: raise n_iter or loosen the tolerance"
+    )
+
+    def __str__(self):
+        return self.value
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostHistory:
+    """The terms of the objective after each iteration, each of shape ``(n_iter,)``.
+
+    Attributes
+    ----------
+    total : numpy.ndarray
+        The weighted sum of the terms.
+    haadf, chemical, tv : numpy.ndarray
+        The terms, not weighted.
+    """
+
+    total: np.ndarray
+    haadf: np.ndarray
+    chemical: np.ndarray
+    tv: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """What a solver hands back.
+
+    Attributes
+    ----------
+    maps : numpy.ndarray
+        The fused maps in the units of the measured ones, shape
+        ``(n_elements, y, x)``, float32.
+    costs : CostHistory
+        The terms of the objective, iteration by iteration.
+    status : str
+        Why the solver stopped, and what was seen on the way.
+    converged : bool
+        Whether the tolerance was met.
+    record : dict
+        Numbers and float64 arrays that are needed to understand the maps, by the
+        names they have in the record of the fusion.
+    """
+
+    maps: np.ndarray
+    costs: CostHistory
+    status: str
+    converged: bool
+    record: dict
+
+    @property
+    def n_iter(self):
+        """Number of iterations."""
+        return len(self.costs.total)
+
+
+def iterate(step, weigh, *, n_iter, tolerance=None, callback=None):
+    """Step until the cost stands still or the iterations are used up.
+
+    Parameters
+    ----------
+    step : callable
+        ``step()`` advances the state and returns the cost terms of the state *before*
+        the step, since the step knows them without another pass.
+    weigh : callable
+        Turns the terms into the total cost.
+    n_iter : int
+        Largest number of iterations, at least 1.
+    tolerance : float, optional
+        Stop when the total cost changes by at most this part of itself in one
+        iteration. By default all iterations are run.
+    callback : callable, optional
+        ``callback(n, total)`` is called in each iteration with its number, from 1,
+        and the last total cost that is known.
+
+    Returns
+    -------
+    terms : list of tuple
+        The terms after each iteration but the last, whose cost the caller has still
+        to evaluate.
+    status : Status
+        Why the loop ended.
+
+    Raises
+    ------
+    FloatingPointError
+        If the cost is no longer finite.
+    """
+    terms = []
+    totals = []
+    for n in range(1, n_iter + 1):
+        terms.append(step())
+        totals.append(weigh(terms[-1]))
+        if not np.isfinite(totals[-1]):
+            raise FloatingPointError(
+                f"the cost is {totals[-1]} after {n - 1} iterations: the weights are "
+                "too large for the unit step of this method, lower lambda_haadf or "
+                "lambda_chem"
+            )
+        if callback is not None:
+            callback(n, totals[-1])
+        if (
+            tolerance is not None
+            and n > 2  # noqa: PLR2004 - the first total is that of the start
+            and abs(totals[-1] - totals[-2]) <= tolerance * abs(totals[-2])
+        ):
+            return terms[1:], Status.CONVERGED
+    status = Status.FINISHED if tolerance is None else Status.MAX_ITER
+    return terms[1:], status

@@ -1,0 +1,506 @@
+"""What users hold -> `Measurement` (arrays, elements, axes), and back to signals.
+
+The table "What users hold" of the user guide is this room's specification: maps on
+navigation axes from eXSpy, Signal2D from Velox, parameter maps of EELS models,
+loadings of a decomposition.
+"""
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import dask
+import hyperspy.api as hs
+import numpy as np
+import pint
+from hyperspy.axes import UniformDataAxis
+
+__all__ = [
+    "Measurement",
+    "as_images",
+    "atomic_number",
+    "choose_haadf",
+    "describe",
+    "infer_element",
+    "pair",
+]
+
+# Two pixel sizes that differ by more than this part do not belong to one scan.
+_SCALE_TOLERANCE = 0.01
+
+_HAADF_TITLE = re.compile(r"haadf|^DF-S$|annular_detector", re.IGNORECASE)
+# Velox names the segments of its detectors DF4-A to DF4-D.
+_SEGMENT_TITLE = re.compile(r"-[A-D]$")
+_ELEMENT_IN_TITLE = re.compile(
+    r"^(?P<whole>[A-Z][a-z]?)$"
+    r"|^(?P<technique>[A-Z][a-z]?)-(EELS|EDS|EDX)$"
+    r"|\b(?P<edge>[A-Z][a-z]?)_[K-O][a-z0-9,]*"
+    r"|\bpercent of (?P<quantified>[A-Z][a-z]?)\b"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Maps and HAADF image of the same pixels, ready for the mathematics.
+
+    Attributes
+    ----------
+    maps : numpy.ndarray
+        Shape ``navigation + (n_elements, y, x)``, native byte order, in the units of
+        the signals.
+    haadf : numpy.ndarray
+        Shape ``navigation + (y, x)``.
+    elements : tuple of str
+        Symbols, in the order of the maps.
+    images : tuple of Signal2D
+        The signals the maps came from, seen as images: they lend the results their
+        axes and metadata.
+    """
+
+    maps: np.ndarray
+    haadf: np.ndarray
+    elements: tuple
+    images: tuple
+
+    @property
+    def navigation_shape(self):
+        """Shape of the series, ``()`` for one field of view."""
+        return self.haadf.shape[:-2]
+
+    @property
+    def atomic_numbers(self):
+        """Z of each element."""
+        return tuple(map(atomic_number, self.elements))
+
+    def to_signals(self, maps, record):
+        """Turn fused arrays into signals.
+
+        Parameters
+        ----------
+        maps : numpy.ndarray
+            Shape ``navigation + (n_elements, y, x)``, in the units of the signals.
+        record : dict
+            What to store in ``metadata.Multimodal_fusion``.
+
+        Returns
+        -------
+        list of ElementalMap
+            In the order of the maps, with the axes and the metadata of each.
+        """
+        signals = []
+        for i, (image, element) in enumerate(
+            zip(self.images, self.elements, strict=True)
+        ):
+            data = np.ascontiguousarray(maps[..., i, :, :])
+            signal = image._deepcopy_with_new_data(data)  # noqa: SLF001
+            signal.set_signal_type("elemental_map")
+            signal.metadata.set_item("Sample.elements", [element])
+            signal.metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+            signals.append(signal)
+        return signals
+
+
+@cache
+def _atomic_numbers():
+    from exspy.material import elements  # noqa: PLC0415 - slow to import
+
+    return {
+        symbol: int(elements[symbol].General_properties.Z) for symbol in elements.keys()
+    }
+
+
+def atomic_number(element):
+    """Return Z of an element's symbol; a ValueError if there is no such element."""
+    try:
+        return _atomic_numbers()[element]
+    except KeyError:
+        raise ValueError(
+            f"{element!r} is not the symbol of an element: expected one like 'Fe' "
+            "(case matters)"
+        ) from None
+
+
+def infer_element(signal):
+    """Read from a signal which element it maps.
+
+    In this order: one entry in ``Sample.xray_lines``; one entry in
+    ``Sample.elements``; a title that is an element's symbol; ``Fe-EELS`` or
+    ``Fe-EDS``; an edge or line such as ``Fe_L3`` in the title; ``percent of Fe``.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        The map.
+
+    Returns
+    -------
+    str or None
+        The symbol, or None where nothing says it.
+    """
+    known = _atomic_numbers()
+    for node in ("xray_lines", "elements"):
+        entries = list(signal.metadata.get_item(f"Sample.{node}", []))
+        symbol = entries[0].split("_")[0] if len(entries) == 1 else None
+        if symbol in known:
+            return symbol
+    for match in _ELEMENT_IN_TITLE.finditer(signal.metadata.General.title.strip()):
+        symbol = match.group(match.lastgroup)
+        if symbol in known:
+            return symbol
+    return None
+
+
+def describe(signal):
+    """Describe a signal in a line: title, size in pixels, pixel size.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Any signal.
+
+    Returns
+    -------
+    str
+        For example ``'Fe-EELS' (20 x 16, 158.7 nm/px)``.
+    """
+    image = signal.axes_manager.signal_axes
+    axes = image if len(image) > 1 else signal.axes_manager.navigation_axes
+    size = " x ".join(str(axis.size) for axis in axes)
+    pixel = "uncalibrated"
+    if axes and _is_calibrated(axes[0]):
+        pixel = f"{axes[0].scale:.4g} {axes[0].units}/px"
+    return f"{signal.metadata.General.title!r} ({size}, {pixel})"
+
+
+def as_images(signal, role):
+    """See a signal as an image or a series of images.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Signal2D, or a signal whose image axes are navigation axes, as eXSpy's
+        ``get_lines_intensity`` makes it; the first two navigation axes are then the
+        image, further ones the series.
+    role : str
+        What the signal is, for the errors.
+
+    Returns
+    -------
+    Signal2D
+        A view of the signal with two uniform signal axes.
+
+    Raises
+    ------
+    TypeError
+        If it is no HyperSpy signal or its data are not real numbers.
+    ValueError
+        If it is no image.
+    """
+    if not isinstance(signal, hs.signals.BaseSignal):
+        raise TypeError(
+            f"{role} is of type {type(signal).__name__}: expected a HyperSpy signal, "
+            "such as hs.signals.Signal2D(array)"
+        )
+    name = f"{role} {signal.metadata.General.title!r}"
+    if signal.ragged:
+        raise TypeError(
+            f"{name} is ragged: expected an image, of the same shape everywhere"
+        )
+    kind = signal.data.dtype
+    if kind.fields is not None:
+        raise TypeError(
+            f"{name} is an RGB picture: expected the data behind it; if there are "
+            "none, take one channel with signal.change_dtype('uint8')"
+        )
+    if kind.kind not in "biuf":
+        raise TypeError(
+            f"{name} has data of type {kind}: expected real numbers; of complex data "
+            "take signal.real or signal.amplitude"
+        )
+    manager = signal.axes_manager
+    if manager.signal_dimension == 0 and manager.navigation_dimension > 1:
+        signal = signal.transpose(signal_axes=(0, 1))
+    elif manager.signal_dimension != 2:  # noqa: PLR2004
+        raise ValueError(
+            f"{name} has {manager.navigation_dimension} navigation and "
+            f"{manager.signal_dimension} signal axes: expected an image. Spectra are "
+            "turned into maps by get_lines_intensity (EDS), by integrating an edge "
+            "(EELS), or by hyperspy_fusion.load_multimodal"
+        )
+    for axis in signal.axes_manager.signal_axes:
+        if not isinstance(axis, UniformDataAxis):
+            raise ValueError(
+                f"{name} has the non-uniform axis {axis.name!r}: expected pixels of "
+                "equal size, resample it with signal.interpolate_on_axis"
+            )
+    return signal
+
+
+def choose_haadf(signals, shape=None):
+    """Pick the HAADF image among signals.
+
+    Parameters
+    ----------
+    signals : list of BaseSignal
+        For example all that :func:`hyperspy.api.load` found in a file.
+    shape : tuple of int, optional
+        Pixels ``(y, x)`` of the maps; only images of this shape fit.
+
+    Returns
+    -------
+    BaseSignal
+        The only one that fits by signal type or title (HAADF, ``DF-S``,
+        ``annular_detector``, or the name of its file) and by shape.
+
+    Raises
+    ------
+    ValueError
+        If none or several fit; the message lists the candidates.
+    """
+    images = [
+        signal for signal in signals if signal.axes_manager.signal_dimension == 2  # noqa: PLR2004
+    ]
+    named = [signal for signal in images if _may_be_haadf(signal)]
+    fitting = [s for s in named if shape is None or s.data.shape[-2:] == tuple(shape)]
+    if len(fitting) == 1:
+        return fitting[0]
+    expected = "a HAADF image"
+    if shape is not None:
+        expected += f" of {shape[1]} x {shape[0]} pixels (x, y)"
+    candidates = "; ".join(describe(signal) for signal in fitting or named or images)
+    raise ValueError(
+        f"{len(fitting) or 'none'} of the images can be taken for {expected}: name one "
+        f"with haadf=. Candidates: {candidates or 'there are no images'}"
+    )
+
+
+def _may_be_haadf(signal):
+    if signal.metadata.Signal.signal_type == "HAADF":
+        return True
+    general = signal.metadata.General
+    title = general.title.strip()
+    filename = general.get_item("original_filename", "")
+    return bool(title) and not _SEGMENT_TITLE.search(title) and (
+        bool(_HAADF_TITLE.search(title)) or title == Path(filename).stem
+    )
+
+
+def pair(maps, haadf, elements=None):
+    """Bring maps and HAADF image together and check that they belong together.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal, or BaseSignal
+        One signal per element, each an image or a series of images; or one signal
+        whose last navigation axis runs over the elements (a stack); or a single map.
+    haadf : BaseSignal, or list of BaseSignal
+        The HAADF image or series; of a list, the one that :func:`choose_haadf` picks.
+    elements : list of str, optional
+        Symbols in the order of the maps; by default :func:`infer_element` reads them.
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is missing, double, of another shape or scale, or not an image of
+        finite real numbers.
+    """
+    images = _split(maps)
+    if not images:
+        raise ValueError("there are no maps: expected one signal per element")
+    names = _element_names(images, elements)
+    images = [as_images(image, f"map of {e}") for e, image in zip(names, images)]
+    first, first_name = images[0], f"map of {names[0]}"
+    if isinstance(haadf, list | tuple):
+        haadf = choose_haadf(haadf, first.data.shape[-2:])
+    haadf = as_images(haadf, "HAADF image")
+    for name, image in zip(names[1:], images[1:]):
+        _check_same_pixels(first, first_name, image, f"map of {name}")
+    _check_same_pixels(first, first_name, haadf, "HAADF image")
+
+    arrays = _compute([*images, haadf])
+    labels = [*(f"map of {name}" for name in names), "HAADF image"]
+    for label, array in zip(labels, arrays):
+        _check_finite(label, array)
+    _check_contrast(labels, arrays)
+    return Measurement(
+        maps=np.stack(arrays[:-1], axis=-3),
+        haadf=arrays[-1],
+        elements=tuple(names),
+        images=tuple(images),
+    )
+
+
+def _split(maps):
+    """One signal per element of whatever was handed over."""
+    if isinstance(maps, list | tuple):
+        return list(maps)
+    stack = as_images(maps, "stack of maps")
+    if stack.axes_manager.navigation_dimension == 0:
+        return [stack]
+    size = stack.axes_manager.navigation_shape[-1]
+    members = stack.original_metadata.get_item("stack_elements")
+    if members is not None and len(members) == size:
+        return stack.split()  # gives each map its own metadata back
+    parts = [stack.inav[..., i] for i in range(size)]
+    for part in parts:
+        # What the stack says of its elements is not true of each image in it.
+        part.metadata.General.title = ""
+        part.metadata.set_item("Sample.elements", [])
+        part.metadata.set_item("Sample.xray_lines", [])
+    return parts
+
+
+def _element_names(images, elements):
+    if elements is None:
+        names = [infer_element(image) for image in images]
+        unknown = [i for i, name in enumerate(names) if name is None]
+        if unknown:
+            listed = ", ".join(f"{i}: {describe(images[i])}" for i in unknown)
+            raise ValueError(
+                f"nothing says which element these of the maps show: {listed}. Name "
+                "the elements of all maps, in their order, with elements=['Fe', ...], "
+                "or set metadata.Sample.elements of each"
+            )
+    else:
+        names = [elements] if isinstance(elements, str) else list(elements)
+        if len(names) != len(images):
+            raise ValueError(
+                f"elements names {len(names)} elements and there are {len(images)} "
+                "maps: expected one name per map, in their order"
+            )
+    for name in names:
+        atomic_number(name)
+    for i, name in enumerate(names):
+        first = names.index(name)
+        if first != i:
+            raise ValueError(
+                f"{name} is mapped twice, by {describe(images[first])} (number "
+                f"{first}) and {describe(images[i])} (number {i}): leave one out, or "
+                "name the maps with elements= if one shows another element"
+            )
+    return names
+
+
+def _is_calibrated(axis):
+    # HyperSpy leaves units undefined or empty; some files write pixels as units.
+    return isinstance(axis.units, str) and axis.units not in ("", "px", "pixels")
+
+
+def _check_same_pixels(one, one_name, other, other_name):
+    """Raise or warn if two signals cannot show the same pixels."""
+    one_shape, other_shape = one.data.shape, other.data.shape
+    if one_shape[-2:] != other_shape[-2:]:
+        raise ValueError(
+            f"the {one_name} has {one_shape[-2]} x {one_shape[-1]} pixels and the "
+            f"{other_name} {other_shape[-2]} x {other_shape[-1]} (y, x): rebin or crop "
+            "one of them so that both cover the same pixels"
+        )
+    if one_shape[:-2] != other_shape[:-2]:
+        raise ValueError(
+            f"the {one_name} is a series of shape {one_shape[:-2]} and the "
+            f"{other_name} of {other_shape[:-2]}: expected the same positions; repeat "
+            "an image over a series with hs.stack([image] * n), or take one position "
+            "with .inav"
+        )
+    for a, b in zip(
+        one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
+    ):
+        if _is_calibrated(a) != _is_calibrated(b):
+            bare = one_name if _is_calibrated(b) else other_name
+            warnings.warn(
+                f"the {bare} is not calibrated along {a.name}: its pixels are taken "
+                f"for those of the {other_name if bare == one_name else one_name}; set "
+                "scale and units of its axes if they are known",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+        if not _is_calibrated(a):
+            continue
+        a, b = _in_common_units(a, b, one_name, other_name)  # noqa: PLW2901
+        if abs(a.scale - b.scale) > _SCALE_TOLERANCE * abs(a.scale):
+            raise ValueError(
+                f"the {one_name} has pixels of {a.scale:.5g} {a.units} along {a.name} "
+                f"and the {other_name} of {b.scale:.5g} {b.units}: rebin or crop one "
+                "of them so that both cover the same field"
+            )
+        if abs(a.offset - b.offset) > abs(a.scale) / 2:
+            warnings.warn(
+                f"the {one_name} starts at {a.offset:.5g} {a.units} along {a.name} and "
+                f"the {other_name} at {b.offset:.5g} {b.units}: they are taken to show "
+                "the same pixels; crop them to one field if they do not",
+                UserWarning,
+                stacklevel=4,
+            )
+
+
+def _in_common_units(a, b, a_name, b_name):
+    """Copies of two calibrated axes in the units of the first."""
+    a, b = a.copy(), b.copy()
+    found = b.units
+    if a.units != b.units:
+        try:
+            for axis in (b, a):  # also the first, whose units may be spelt otherwise
+                axis.convert_to_units(a.units)
+        except pint.DimensionalityError:
+            pass
+    if a.units != b.units:
+        raise ValueError(
+            f"the {a_name} has pixels in {a.units!r} and the {b_name} in {found!r}: "
+            "expected units that can be converted into each other"
+        )
+    return a, b
+
+
+def _compute(signals):
+    """Arrays of all signals, lazy ones computed together."""
+    arrays = [signal.data for signal in signals]
+    if any(signal._lazy for signal in signals):  # noqa: SLF001
+        arrays = dask.compute(*arrays)
+    return [
+        array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays
+    ]
+
+
+def _check_finite(label, array):
+    if array.dtype.kind != "f":
+        return
+    bad = array.size - np.count_nonzero(np.isfinite(array))
+    if bad:
+        raise ValueError(
+            f"the {label} has {bad} pixels that are NaN or infinite: expected finite "
+            "values; fill them, for example with np.nan_to_num(signal.data), or crop "
+            "them away with .isig"
+        )
+
+
+def _check_contrast(labels, arrays):
+    *maps, haadf = arrays
+    if np.ptp(haadf) == 0:
+        raise ValueError(
+            f"the HAADF image holds the value {haadf.flat[0]} only: it says nothing "
+            "about the specimen, choose another image with haadf="
+        )
+    flat = [
+        f"{label} ({array.flat[0]} everywhere)"
+        for label, array in zip(labels, maps)
+        if np.ptp(array) == 0
+    ]
+    if len(flat) == len(maps):
+        raise ValueError(
+            f"no map has any contrast: {', '.join(flat)}. Expected at least one that "
+            "shows its element; in a file with several sets of maps choose another set"
+        )
+    if flat:
+        warnings.warn(
+            f"without any contrast: {', '.join(flat)}. Such a map comes back as it "
+            "was; leave it out of the fusion if its element is not in the specimen",
+            UserWarning,
+            stacklevel=4,
+        )
