@@ -1,0 +1,25 @@
+"""What the tests share: a quiet plotting backend and the real data files."""
+
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+mpl.use("Agg")
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Return a function that gives the path of a real data file, or skips the test."""
+    folder = os.environ.get("HYPERSPY_FUSION_DATA")
+
+    def find(name):
+        if folder is None:
+            pytest.skip(f"set HYPERSPY_FUSION_DATA to the folder that holds {name}")
+        path = Path(folder) / name
+        # The folder is given, so a file that is not there is an error.
+        assert path.is_file(), f"HYPERSPY_FUSION_DATA is {folder}: it has no {name}"
+        return path
+
+    return find
