@@ -107,7 +107,8 @@ def _atomic_numbers():
     from exspy.material import elements  # noqa: PLC0415 - slow to import
 
     return {
-        symbol: int(elements[symbol].General_properties.Z) for symbol in elements.keys()
+        symbol: int(elements[symbol].General_properties.Z)
+        for symbol in list(elements.keys())
     }
 
 
@@ -222,7 +223,7 @@ def as_images(signal, role):
     manager = signal.axes_manager
     if manager.signal_dimension == 0 and manager.navigation_dimension > 1:
         signal = signal.transpose(signal_axes=(0, 1))
-    elif manager.signal_dimension != 2:  # noqa: PLR2004
+    elif manager.signal_dimension != 2:
         raise ValueError(
             f"{name} has {manager.navigation_dimension} navigation and "
             f"{manager.signal_dimension} signal axes: expected an image. Spectra are "
@@ -259,9 +260,7 @@ def choose_haadf(signals, shape=None):
     ValueError
         If none or several fit; the message lists the candidates.
     """
-    images = [
-        signal for signal in signals if signal.axes_manager.signal_dimension == 2  # noqa: PLR2004
-    ]
+    images = [signal for signal in signals if signal.axes_manager.signal_dimension == 2]
     named = [signal for signal in images if _may_be_haadf(signal)]
     fitting = [s for s in named if shape is None or s.data.shape[-2:] == tuple(shape)]
     if len(fitting) == 1:
@@ -282,8 +281,10 @@ def _may_be_haadf(signal):
     general = signal.metadata.General
     title = general.title.strip()
     filename = general.get_item("original_filename", "")
-    return bool(title) and not _SEGMENT_TITLE.search(title) and (
-        bool(_HAADF_TITLE.search(title)) or title == Path(filename).stem
+    return (
+        bool(title)
+        and not _SEGMENT_TITLE.search(title)
+        and (bool(_HAADF_TITLE.search(title)) or title == Path(filename).stem)
     )
 
 
@@ -314,18 +315,20 @@ def pair(maps, haadf, elements=None):
     if not images:
         raise ValueError("there are no maps: expected one signal per element")
     names = _element_names(images, elements)
-    images = [as_images(image, f"map of {e}") for e, image in zip(names, images)]
+    images = [
+        as_images(image, f"map of {e}") for e, image in zip(names, images, strict=True)
+    ]
     first, first_name = images[0], f"map of {names[0]}"
     if isinstance(haadf, list | tuple):
         haadf = choose_haadf(haadf, first.data.shape[-2:])
     haadf = as_images(haadf, "HAADF image")
-    for name, image in zip(names[1:], images[1:]):
+    for name, image in zip(names[1:], images[1:], strict=True):
         _check_same_pixels(first, first_name, image, f"map of {name}")
     _check_same_pixels(first, first_name, haadf, "HAADF image")
 
     arrays = _compute([*images, haadf])
     labels = [*(f"map of {name}" for name in names), "HAADF image"]
-    for label, array in zip(labels, arrays):
+    for label, array in zip(labels, arrays, strict=True):
         _check_finite(label, array)
     _check_contrast(labels, arrays)
     return Measurement(
@@ -463,9 +466,7 @@ def _compute(signals):
     arrays = [signal.data for signal in signals]
     if any(signal._lazy for signal in signals):  # noqa: SLF001
         arrays = dask.compute(*arrays)
-    return [
-        array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays
-    ]
+    return [array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays]
 
 
 def _check_finite(label, array):
@@ -489,7 +490,7 @@ def _check_contrast(labels, arrays):
         )
     flat = [
         f"{label} ({array.flat[0]} everywhere)"
-        for label, array in zip(labels, maps)
+        for label, array in zip(labels[:-1], maps, strict=True)
         if np.ptp(array) == 0
     ]
     if len(flat) == len(maps):

@@ -3,10 +3,17 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import matplotlib as mpl
 import pytest
 
 mpl.use("Agg")
+
+# The first example of a test may compile a kernel; the examples are the same each time.
+hypothesis.settings.register_profile(
+    "hyperspy_fusion", deadline=None, max_examples=50, derandomize=True
+)
+hypothesis.settings.load_profile("hyperspy_fusion")
 
 
 @pytest.fixture(scope="session")

@@ -42,9 +42,7 @@ def element_weights(atomic_numbers, gamma, z_weighting="Z"):
         return np.ones_like(weights)
     if z_weighting.startswith("Z**gamma"):
         weights = weights**gamma
-    return weights / (
-        weights.sum() if z_weighting.endswith("/sum") else weights.mean()
-    )
+    return weights / (weights.sum() if z_weighting.endswith("/sum") else weights.mean())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ size and the number of threads leave no trace in the result.
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -40,7 +41,7 @@ def row_blocks(n_rows, halo, bytes_per_row):
     height = max(_BLOCK_BYTES // bytes_per_row - 2 * halo, 4 * halo, 1)
     n_blocks = -(-n_rows // height)
     edges = [n_rows * i // n_blocks for i in range(n_blocks + 1)]
-    return list(zip(edges[:-1], edges[1:], strict=True))
+    return list(pairwise(edges))
 
 
 @contextmanager

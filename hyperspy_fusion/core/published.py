@@ -164,9 +164,7 @@ def published_objective(measured, haadf, atomic_numbers, options):
         measured=np.stack(scaled),
         haadf=scaled_haadf,
         model=PowerModel(
-            weights=element_weights(
-                atomic_numbers, options.gamma, options.z_weighting
-            ),
+            weights=element_weights(atomic_numbers, options.gamma, options.z_weighting),
             gamma=options.gamma,
         ),
         lambda_haadf=1 / len(scaled) if lambda_haadf is None else lambda_haadf,
@@ -183,9 +181,7 @@ def published_objective(measured, haadf, atomic_numbers, options):
     return objective, scaling
 
 
-def solve(
-    measured, haadf, atomic_numbers, options, *, num_workers=None, callback=None
-):
+def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callback=None):
     """Run the published algorithm on one field of view.
 
     Parameters
@@ -207,9 +203,7 @@ def solve(
     FloatingPointError
         If the iteration diverges.
     """
-    objective, scaling = published_objective(
-        measured, haadf, atomic_numbers, options
-    )
+    objective, scaling = published_objective(measured, haadf, atomic_numbers, options)
     maps = objective.measured.copy()
     if options.initial_threshold is not None:
         maps[maps < options.initial_threshold] = 0
@@ -254,12 +248,12 @@ def solve(
 
         terms, status = iterate(
             step,
+            lambda: advance(0),  # the new maps of this call are not used
             objective.weigh,
             n_iter=options.n_iter,
             tolerance=options.tolerance,
             callback=callback,
         )
-        terms.append(advance(0))  # only for the cost of the last maps
 
     by_term = np.array(terms).T
     costs = CostHistory(

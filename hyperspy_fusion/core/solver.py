@@ -71,7 +71,7 @@ class Solution:
         return len(self.costs.total)
 
 
-def iterate(step, weigh, *, n_iter, tolerance=None, callback=None):
+def iterate(step, evaluate, weigh, *, n_iter, tolerance=None, callback=None):
     """Step until the cost stands still or the iterations are used up.
 
     Parameters
@@ -79,6 +79,8 @@ def iterate(step, weigh, *, n_iter, tolerance=None, callback=None):
     step : callable
         ``step()`` advances the state and returns the cost terms of the state *before*
         the step, since the step knows them without another pass.
+    evaluate : callable
+        ``evaluate()`` returns the cost terms of the state as it is.
     weigh : callable
         Turns the terms into the total cost.
     n_iter : int
@@ -93,8 +95,7 @@ def iterate(step, weigh, *, n_iter, tolerance=None, callback=None):
     Returns
     -------
     terms : list of tuple
-        The terms after each iteration but the last, whose cost the caller has still
-        to evaluate.
+        The terms after each iteration.
     status : Status
         Why the loop ended.
 
@@ -103,24 +104,30 @@ def iterate(step, weigh, *, n_iter, tolerance=None, callback=None):
     FloatingPointError
         If the cost is no longer finite.
     """
-    terms = []
+    terms = []  # of the start, then after each iteration
     totals = []
-    for n in range(1, n_iter + 1):
-        terms.append(step())
-        totals.append(weigh(terms[-1]))
-        if not np.isfinite(totals[-1]):
+
+    def record(found):
+        if not np.all(np.isfinite(found)):
             raise FloatingPointError(
-                f"the cost is {totals[-1]} after {n - 1} iterations: the weights are "
-                "too large for the unit step of this method, lower lambda_haadf or "
-                "lambda_chem"
+                f"the cost is not finite after {len(terms)} iterations: the weights "
+                "are too large for the unit step of this method, lower lambda_haadf "
+                "or lambda_chem"
             )
+        terms.append(found)
+        totals.append(weigh(found))
+
+    status = Status.FINISHED if tolerance is None else Status.MAX_ITER
+    for n in range(1, n_iter + 1):
+        record(step())
         if callback is not None:
             callback(n, totals[-1])
         if (
             tolerance is not None
-            and n > 2  # noqa: PLR2004 - the first total is that of the start
+            and n > 2  # the first total is that of the start
             and abs(totals[-1] - totals[-2]) <= tolerance * abs(totals[-2])
         ):
-            return terms[1:], Status.CONVERGED
-    status = Status.FINISHED if tolerance is None else Status.MAX_ITER
+            status = Status.CONVERGED
+            break
+    record(evaluate())
     return terms[1:], status
