@@ -1,5 +1,6 @@
 """`fuse_multimodal`: the one way from signals to signals."""
 
+import warnings
 from dataclasses import asdict
 
 import hyperspy.api as hs
@@ -7,7 +8,7 @@ import numpy as np
 
 from . import __version__
 from .core import published
-from .pairing import pair
+from .pairing import infer_element, pair
 
 __all__ = ["cost_history", "fuse_multimodal", "fuse_stack", "get_haadf_model"]
 
@@ -152,6 +153,7 @@ def fuse_multimodal(
     given = {name: value for name, value in options.items() if value is not None}
     options = published.PublishedOptions(**given)
     measurement = pair(maps, haadf, elements=elements)
+    _warn_of_negative_pixels(measurement)
 
     shape = measurement.navigation_shape
     solutions = np.empty(shape, dtype=object)
@@ -167,6 +169,23 @@ def fuse_multimodal(
     for position in np.ndindex(shape):
         fused[position] = solutions[position].maps
     return measurement.to_signals(fused, _record(measurement, options, solutions))
+
+
+def _warn_of_negative_pixels(measurement):
+    found = [
+        f"{element} ({part:.1%} of the pixels)"
+        for i, element in enumerate(measurement.elements)
+        if (part := np.mean(measurement.maps[..., i, :, :] < 0)) > 0
+    ]
+    if found:
+        warnings.warn(
+            f"negative values in the maps of {', '.join(found)}, as a background "
+            "subtraction leaves them: the published method takes the minimum of each "
+            "map for its zero. Better hand over maps without subtraction, or clip "
+            "them at zero",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _record(measurement, options, solutions):
@@ -282,11 +301,11 @@ def get_haadf_model(fused):
         If maps are missing or do not come from one fusion.
     """
     records = [_record_of(signal) for signal in fused]
-    found = [signal.metadata.Sample.elements[0] for signal in fused]
+    found = [infer_element(signal) for signal in fused]
     expected = records[0].elements.split(",") if records else []
     if not found or found != expected:
         raise ValueError(
-            f"there are fused maps of {', '.join(found) or 'nothing'}: expected all "
+            f"there are fused maps of {', '.join(map(str, found)) or 'nothing'}: expected all "
             f"maps of one fusion in their order, {', '.join(expected) or 'any'}"
         )
     record = records[0]

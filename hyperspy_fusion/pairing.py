@@ -7,6 +7,7 @@ loadings of a decomposition.
 
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +16,6 @@ import dask
 import hyperspy.api as hs
 import numpy as np
 import pint
-from hyperspy.axes import UniformDataAxis
 
 __all__ = [
     "Measurement",
@@ -35,7 +35,7 @@ _HAADF_TITLE = re.compile(r"haadf|^DF-S$|annular_detector", re.IGNORECASE)
 _SEGMENT_TITLE = re.compile(r"-[A-D]$")
 _ELEMENT_IN_TITLE = re.compile(
     r"^(?P<whole>[A-Z][a-z]?)$"
-    r"|^(?P<technique>[A-Z][a-z]?)-(EELS|EDS|EDX)$"
+    r"|^(?P<technique>[A-Z][a-z]?)-(?:EELS|EDS|EDX)$"
     r"|\b(?P<edge>[A-Z][a-z]?)_[K-O][a-z0-9,]*"
     r"|\bpercent of (?P<quantified>[A-Z][a-z]?)\b"
 )
@@ -142,7 +142,9 @@ def infer_element(signal):
     """
     known = _atomic_numbers()
     for node in ("xray_lines", "elements"):
-        entries = list(signal.metadata.get_item(f"Sample.{node}", []))
+        entries = signal.metadata.get_item(f"Sample.{node}", [])
+        if isinstance(entries, str):  # what .nxs makes of a list of one
+            entries = [entries]
         symbol = entries[0].split("_")[0] if len(entries) == 1 else None
         if symbol in known:
             return symbol
@@ -231,7 +233,7 @@ def as_images(signal, role):
             "(EELS), or by hyperspy_fusion.load_multimodal"
         )
     for axis in signal.axes_manager.signal_axes:
-        if not isinstance(axis, UniformDataAxis):
+        if not axis.is_uniform:
             raise ValueError(
                 f"{name} has the non-uniform axis {axis.name!r}: expected pixels of "
                 "equal size, resample it with signal.interpolate_on_axis"
@@ -276,7 +278,7 @@ def choose_haadf(signals, shape=None):
 
 
 def _may_be_haadf(signal):
-    if signal.metadata.Signal.signal_type == "HAADF":
+    if signal._signal_type == "HAADF":  # noqa: SLF001 - the metadata may hold an alias
         return True
     general = signal.metadata.General
     title = general.title.strip()
@@ -448,11 +450,10 @@ def _in_common_units(a, b, a_name, b_name):
     a, b = a.copy(), b.copy()
     found = b.units
     if a.units != b.units:
-        try:
+        with warnings.catch_warnings(), suppress(pint.DimensionalityError):
+            warnings.simplefilter("ignore")  # HyperSpy's, of units it does not know
             for axis in (b, a):  # also the first, whose units may be spelt otherwise
                 axis.convert_to_units(a.units)
-        except pint.DimensionalityError:
-            pass
     if a.units != b.units:
         raise ValueError(
             f"the {a_name} has pixels in {a.units!r} and the {b_name} in {found!r}: "
