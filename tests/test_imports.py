@@ -64,7 +64,6 @@ def test_imports_run_downward(module):
 
 
 @pytest.mark.parametrize("module", CORE, ids=str)
-
 def test_core_imports_mathematics_only(module):
     others = {name.split(".")[0] for name in imported(module)}
     others -= sys.stdlib_module_names | {"hyperspy_fusion"}
