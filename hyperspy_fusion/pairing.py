@@ -24,6 +24,7 @@ __all__ = [
     "choose_haadf",
     "describe",
     "infer_element",
+    "may_be_haadf",
     "pair",
 ]
 
@@ -263,7 +264,7 @@ def choose_haadf(signals, shape=None):
         If none or several fit; the message lists the candidates.
     """
     images = [signal for signal in signals if signal.axes_manager.signal_dimension == 2]
-    named = [signal for signal in images if _may_be_haadf(signal)]
+    named = [signal for signal in images if may_be_haadf(signal)]
     fitting = [s for s in named if shape is None or s.data.shape[-2:] == tuple(shape)]
     if len(fitting) == 1:
         return fitting[0]
@@ -277,17 +278,30 @@ def choose_haadf(signals, shape=None):
     )
 
 
-def _may_be_haadf(signal):
+def may_be_haadf(signal):
+    """Whether signal type or title allow an image to be the HAADF image.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Any signal.
+
+    Returns
+    -------
+    bool
+        True for the signal type HAADF, for the titles that :func:`choose_haadf`
+        names, and for the name of the image's file unless that names an element.
+    """
     if signal._signal_type == "HAADF":  # noqa: SLF001 - the metadata may hold an alias
         return True
     general = signal.metadata.General
     title = general.title.strip()
     filename = general.get_item("original_filename", "")
-    return (
-        bool(title)
-        and not _SEGMENT_TITLE.search(title)
-        and (bool(_HAADF_TITLE.search(title)) or title == Path(filename).stem)
-    )
+    if not title or _SEGMENT_TITLE.search(title):
+        return False
+    if _HAADF_TITLE.search(title):
+        return True
+    return title == Path(filename).stem and infer_element(signal) is None
 
 
 def pair(maps, haadf, elements=None):
