@@ -304,9 +304,10 @@ def get_haadf_model(fused):
     found = [infer_element(signal) for signal in fused]
     expected = records[0].elements.split(",") if records else []
     if not found or found != expected:
+        shown = ", ".join(map(str, found)) or "nothing"
         raise ValueError(
-            f"there are fused maps of {', '.join(map(str, found)) or 'nothing'}: expected all "
-            f"maps of one fusion in their order, {', '.join(expected) or 'any'}"
+            f"there are fused maps of {shown}: expected all maps of one fusion in "
+            f"their order, {', '.join(expected) or 'any'}"
         )
     record = records[0]
 
