@@ -88,7 +88,9 @@ def environment(tmp_path):
 def test_hyperspy_finds_the_extension(kind, built, environment):
     python, site_packages = environment
     pip = [sys.executable, "-m", "pip", "--python", python, "install"]
-    run(*pip, "--no-deps", "--no-index", "--no-build-isolation", *built[kind])
+    # Without --ignore-installed pip is content with the one that runs the tests.
+    alone = ["--ignore-installed", "--no-deps", "--no-index", "--no-build-isolation"]
+    run(*pip, *alone, *built[kind])
 
     *known_types, answer = run(python, "-I", "-c", SESSION).splitlines()
     file, public, classes = json.loads(answer)
