@@ -1,0 +1,367 @@
+"""Pictures of a fusion: the maps before and after, and how the cost fell."""
+
+import warnings
+from math import ceil, log, sqrt
+from numbers import Real
+
+import dask
+import hyperspy.api as hs
+import matplotlib.pyplot as plt
+import numpy as np
+from hyperspy.signals import Signal2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
+from scipy.ndimage import gaussian_filter
+
+from .fusion import cost_history, get_haadf_model
+from .pairing import pair
+
+__all__ = ["plot_convergence", "plot_fusion"]
+
+_PANEL = 2.4  # inches, the side of a square image
+_BESIDE, _ABOVE = 0.75, 0.35  # inches, for a colour bar and a title
+_BAR = 0.12  # inches, the width of a colour bar
+_NARROWEST, _WIDEST = 1.3, 15.0  # inches, of an image and of a figure
+_SCREEN = 1.6  # width over height
+_SHOWN = (0.2, 99.8)  # percentiles at the ends of the colours
+_STEPS = (1, 2, 5, 10)  # between ticks
+_OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
+
+
+def plot_convergence(fused):
+    """Show how the terms of the cost changed from iteration to iteration.
+
+    Parameters
+    ----------
+    fused : ElementalMap or list of ElementalMap
+        A map that :func:`hyperspy_fusion.fuse_multimodal` returned, or all of them:
+        they share one history. Of a series each position has a line.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The total cost and its terms, each before it is multiplied by the weight that
+        its title names.
+
+    Raises
+    ------
+    ValueError
+        If a map does not come from a fusion.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=64)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+    >>> figure = hyperspy_fusion.plot_convergence(fused)
+    """
+    one = fused[0] if isinstance(fused, list | tuple) else fused
+    history = cost_history(one)
+    record = one.metadata.Multimodal_fusion
+    iterations = history.axes_manager.signal_axes[0].axis
+    terms = history.metadata.Multimodal_fusion.terms.split(",")
+    # positions x terms x iterations
+    costs = history.data.reshape(-1, len(terms), len(iterations))
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(costs)))
+
+    figure, axes = plt.subplots(
+        2, 2, sharex=True, figsize=(8, 5.5), layout="constrained"
+    )
+    for axis, term, curves in zip(axes.flat, terms, costs.swapaxes(0, 1), strict=True):
+        axis.set_prop_cycle(color=colours)
+        axis.plot(iterations, curves.T, marker="." if len(iterations) == 1 else "")
+        axis.set_title(_cost_title(term, record))
+        axis.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+        axis.yaxis.get_major_formatter().set_useMathText(True)
+        axis.grid(alpha=0.3)
+    for axis in axes[-1]:
+        axis.set_xlabel("iteration")
+        axis.xaxis.set_major_locator(MaxNLocator(6, steps=_STEPS, integer=True))
+    if len(costs) > 1:
+        figure.suptitle(f"{len(costs)} positions, from dark to light")
+    return figure
+
+
+def _cost_title(term, record):
+    """Name of a term of the cost with its weight, of a series with its range."""
+    name, weight = {
+        "total": ("Total", None),
+        "haadf": ("HAADF", "lambda_haadf"),
+        "chemical": ("Chemical (Poisson)", "lambda_chem"),
+        "tv": ("Total variation", "lambda_tv"),
+    }[term]
+    if weight is None or not record.has_item(weight):
+        return name
+    weights = np.asarray(record[weight])
+    ends = " to ".join(
+        f"{end:.3g}" for end in np.unique([weights.min(), weights.max()])
+    )
+    return f"{name}, λ = {ends}"
+
+
+def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
+    """Show the maps above the fused maps, and the HAADF image above its model.
+
+    A map and its fused map share their colours, which span the fused map and the
+    smoothed measured one: single counts may lie beyond. A colour bar is pointed where
+    that happens.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal, or BaseSignal
+        What was fused, as :func:`hyperspy_fusion.fuse_multimodal` takes it.
+    fused : list of ElementalMap
+        All maps that :func:`hyperspy_fusion.fuse_multimodal` returned.
+    haadf : BaseSignal, or list of BaseSignal
+        The HAADF image.
+    zoom : hyperspy.api.roi.RectangularROI or tuple of float, optional
+        A region ``(left, top, right, bottom)`` in the units of the axes, which is
+        framed and shown enlarged below.
+    inav : int, float or tuple, optional
+        The position of a series to show, as ``signal.inav[...]`` takes it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    TypeError, ValueError
+        If maps, fused maps and HAADF image do not belong together, `zoom` is no
+        region of them, or they are series and `inav` is missing.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=64)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+    >>> figure = hyperspy_fusion.plot_fusion(maps, fused, haadf, zoom=(30, 20, 50, 40))
+    """
+    measured, modelled, elements = _images(maps, fused, haadf, inav)
+    limits = [_haadf_limits(measured[0])]
+    limits += map(_map_limits, measured[1:], modelled[1:])
+    names = ["HAADF", *elements]
+    models = ["HAADF model", *(f"{element} fused" for element in elements)]
+    rows = [(names, measured), (models, modelled)]
+    if zoom is not None:
+        region = _as_region(zoom, measured[0])
+        rows += [(titles, list(map(region, images))) for titles, images in rows]
+
+    figure, axes = _grid([images[0] for _, images in rows], len(names))
+    _show(axes, rows, limits)
+    quantity = fused[0].metadata.get_item("Signal.quantity", "")
+    for panels in axes:
+        for panel, label in zip(panels, ["", *[quantity] * len(elements)], strict=True):
+            _add_colorbar(panel, label)
+    for panels, (_, regions) in zip(axes, rows[2:], strict=False):
+        for panel, image in zip(panels, regions, strict=True):
+            _frame(panel, image)
+    return figure
+
+
+def _show(axes, rows, limits):
+    """Show images with their titles, and a scale bar for each magnification.
+
+    Parameters
+    ----------
+    axes : list of list of matplotlib.axes.Axes
+        For each row the axes of each image.
+    rows : list of tuple
+        Titles and images of each row, the HAADF image first; two rows a magnification.
+    limits : list of tuple of float
+        For each column the values at the ends of the colours.
+    """
+    panels = [panel for row in axes for panel in row]
+    images = [image for _, row in rows for image in row]
+    low, high = np.transpose(limits).tolist()
+    first = list(range(0, len(images), 2 * len(limits)))
+    hs.plot.plot_images(
+        images,
+        ax=panels,
+        label=[title for titles, _ in rows for title in titles],
+        vmin=low * len(rows),
+        vmax=high * len(rows),
+        cmap=["gray", *["inferno"] * (len(limits) - 1)] * len(rows),
+        colorbar=None,
+        scalebar=first if _units(images[0]) else None,
+        axes_decor=None,
+    )
+    for panel in panels:
+        panel.set(xticks=[], yticks=[])
+        if hasattr(panel, "scalebar"):
+            panel.scalebar.text.set(va="bottom", size="small")
+            panel.scalebar.text.set_path_effects(_OUTLINE)
+            panel.scalebar.line.set_path_effects(_OUTLINE)
+
+
+def _add_colorbar(panel, label):
+    """Add a colour bar as high as the image, pointed where values lie beyond it."""
+    picture = panel.images[0]
+    values, (low, high) = picture.get_array(), picture.get_clim()
+    beyond = values.min() < low, values.max() > high
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+    width = panel.figure.get_figwidth() / panel.get_gridspec().ncols - _BESIDE
+    bar = panel.figure.colorbar(
+        picture,
+        cax=panel.inset_axes((1 + 0.1 / width, 0, _BAR / width, 1)),
+        extend=extend,
+        label=label,
+        ticks=MaxNLocator(4, steps=_STEPS),
+    )
+    bar.formatter.set_useMathText(True)
+    bar.ax.tick_params(labelsize="small")
+    bar.ax.yaxis.offsetText.set_size("small")
+    bar.ax.yaxis.label.set_size("small")
+
+
+def _frame(panel, image):
+    """Draw the outline of a part of the image into the panel."""
+    left, right, bottom, top = _extent(image)
+    panel.add_patch(
+        Rectangle(
+            (left, top),
+            right - left,
+            bottom - top,
+            fill=False,
+            edgecolor="white",
+            path_effects=_OUTLINE,
+        )
+    )
+
+
+def _images(maps, fused, haadf, inav):
+    """Return the images before and after the fusion, the HAADF image first, and names.
+
+    Plain images of one field of view, computed together: lazy fused maps share the
+    work of the solver.
+    """
+    model = get_haadf_model(fused)
+    elements = list(model.metadata.Sample.elements)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
+        measurement = pair(maps, haadf, elements=elements)
+    if model.data.shape != measurement.haadf.shape:
+        raise ValueError(
+            f"the fused maps give a HAADF model of shape {model.data.shape} and the "
+            f"HAADF image is {measurement.haadf.shape}: expected the maps of one "
+            "fusion; of a series hand over all positions and choose one with inav="
+        )
+    arrays = dask.compute(
+        measurement.haadf,
+        *np.moveaxis(measurement.maps, -3, 0),
+        model.data,
+        *(signal.data for signal in fused),
+    )
+    axes = list(model.axes_manager.as_dictionary().values())
+    images = [Signal2D(array, axes=axes) for array in arrays]
+    if measurement.navigation_shape:
+        if inav is None:
+            raise ValueError(
+                f"these are series of shape {measurement.navigation_shape}: choose one "
+                "position with inav=, as for signal.inav[...]"
+            )
+        images = [image.inav[inav] for image in images]
+    half = len(images) // 2
+    return images[:half], images[half:], elements
+
+
+def _as_region(zoom, image):
+    """Region of interest that a user asks for, known to be inside the image."""
+    names = ("left", "top", "right", "bottom")
+    if isinstance(zoom, hs.roi.RectangularROI):
+        edges = [getattr(zoom, name) for name in names]
+    else:
+        edges = list(zoom)
+    x_low, x_high, y_high, y_low = _extent(image)
+    x, y = image.axes_manager.signal_axes
+    if not (
+        len(edges) == len(names)
+        and all(isinstance(edge, Real) for edge in edges)
+        and x_low <= edges[0] <= edges[2] - 2 * x.scale <= x_high - 2 * x.scale
+        and y_low <= edges[1] <= edges[3] - 2 * y.scale <= y_high - 2 * y.scale
+    ):
+        raise ValueError(
+            f"zoom is {tuple(edges)}: expected left, top, right and bottom of at least "
+            f"2 x 2 pixels, with x in {x_low:g} to {x_high:g} and y in {y_low:g} to "
+            f"{y_high:g} {_units(image)}"
+        )
+    return hs.roi.RectangularROI(*edges)
+
+
+def _map_limits(measured, modelled):
+    """Range of values that a map and its fused map show, without noise and outliers."""
+    smooth = gaussian_filter(measured.data.astype(float), 2)
+    ends = np.percentile([smooth, modelled.data], _SHOWN, axis=(1, 2))
+    low, high = min(ends[0].min(), 0.0), ends[1].max()
+    return low, high if high > low else low + 1
+
+
+def _haadf_limits(haadf):
+    """Range of values that a HAADF image and its model show."""
+    return tuple(np.percentile(haadf.data, _SHOWN))
+
+
+def _grid(images, n_columns):
+    """Axes for rows of images that all are as large as the first of the row.
+
+    Columns that do not fit on a screen are continued below.
+
+    Parameters
+    ----------
+    images : list of Signal2D
+        An image of each row.
+    n_columns : int
+        Number of columns.
+
+    Returns
+    -------
+    figure : matplotlib.figure.Figure
+    axes : list of list of matplotlib.axes.Axes
+        For each row the axes of each column.
+    """
+    ratios = [_height_over_width(image) for image in images]
+    width = max(_PANEL / sqrt(ratios[0]), _NARROWEST)
+    heights = [width * ratio + _ABOVE for ratio in ratios]
+    width += _BESIDE
+
+    def distance_from_screen(wrap):
+        size = wrap * width, ceil(n_columns / wrap) * sum(heights)
+        return abs(log(size[0] / size[1] / _SCREEN))
+
+    wrap = min(range(1, n_columns + 1), key=distance_from_screen)
+    n_blocks = ceil(n_columns / wrap)
+    wrap = ceil(n_columns / n_blocks)  # blocks of equal length
+    size = np.array([wrap * width, n_blocks * sum(heights)])
+    figure, axes = plt.subplots(
+        n_blocks * len(images),
+        wrap,
+        figsize=size * min(1, _WIDEST / size[0]),
+        squeeze=False,
+        height_ratios=heights * n_blocks,
+        layout="constrained",
+    )
+    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    axes = axes.reshape(n_blocks, len(images), wrap).swapaxes(0, 1)
+    axes = axes.reshape(len(images), n_blocks * wrap)
+    for unused in axes[:, n_columns:].flat:
+        unused.remove()
+    return figure, axes[:, :n_columns].tolist()
+
+
+def _extent(image):
+    """Left, right, bottom and top edge of an image in the units of its axes."""
+    x, y = image.axes_manager.signal_axes
+    left, top = (axis.offset - axis.scale / 2 for axis in (x, y))
+    return left, left + x.size * x.scale, top + y.size * y.scale, top
+
+
+def _height_over_width(image):
+    left, right, bottom, top = _extent(image)
+    return abs((bottom - top) / (right - left))
+
+
+def _units(image):
+    """Units of the axes, empty where they are not calibrated."""
+    units = image.axes_manager.signal_axes[0].units
+    return units if isinstance(units, str) else ""

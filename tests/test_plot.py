@@ -1,0 +1,240 @@
+"""What the pictures show, read back from their figures."""
+
+import hyperspy.api as hs
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.patches import Rectangle
+from numpy.testing import assert_allclose
+
+from hyperspy_fusion import (
+    ElementalMap,
+    HAADFImage,
+    data,
+    fuse_multimodal,
+    get_haadf_model,
+    plot_convergence,
+    plot_fusion,
+)
+
+OPTIONS = {"method": "published", "n_iter": 4}
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def fusion():
+    """Maps, fused maps and HAADF image of 32 x 32 pixels of 2 nm."""
+    maps, haadf, _ = data.core_shell(32)
+    return maps, fuse_multimodal(maps, haadf, **OPTIONS), haadf
+
+
+@pytest.fixture(scope="module")
+def series():
+    """The same for a series of two measurements."""
+    specimens = [data.core_shell(32, seed=seed) for seed in (1, 2)]
+    maps = [
+        hs.stack([s.maps[i] for s in specimens], show_progressbar=False)
+        for i in range(3)
+    ]
+    haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
+    return maps, fuse_multimodal(maps, haadf, **OPTIONS), haadf
+
+
+def panels(figure):
+    """Axes with an image, not those of the colour bars."""
+    return [axes for axes in figure.axes if axes.images]
+
+
+def shown(panel):
+    return np.asarray(panel.images[0].get_array())
+
+
+class TestFusion:
+    def test_panels_show_the_images(self, fusion):
+        maps, fused, haadf = fusion
+        found = panels(plot_fusion(*fusion))
+        titles = ["HAADF", "Co", "Mn", "O"]
+        titles += ["HAADF model", "Co fused", "Mn fused", "O fused"]
+        assert [panel.get_title() for panel in found] == titles
+        expected = [haadf, *maps, get_haadf_model(fused), *fused]
+        for panel, signal in zip(found, expected, strict=True):
+            assert_allclose(shown(panel), signal.data)
+            assert panel.images[0].get_extent() == [-1, 63, 63, -1]
+
+    def test_a_map_and_its_fused_map_share_their_colours(self, fusion):
+        found = panels(plot_fusion(*fusion))
+        for above, below in zip(found[:4], found[4:], strict=True):
+            assert above.images[0].get_clim() == below.images[0].get_clim()
+            assert above.images[0].cmap == below.images[0].cmap
+        for above, fused in zip(found[1:4], fusion[1], strict=True):
+            low, high = above.images[0].get_clim()
+            assert low == 0
+            assert high >= np.percentile(fused.data, 99)
+
+    def test_colour_bars_name_the_quantity_and_what_is_beyond(self, fusion):
+        figure = plot_fusion(*fusion)
+        found = panels(figure)
+        for panel in found:
+            bar = panel.images[0].colorbar
+            low, high = panel.images[0].get_clim()
+            assert (bar.extend in ("min", "both")) == (shown(panel).min() < low)
+            assert (bar.extend in ("max", "both")) == (shown(panel).max() > high)
+        labels = [panel.images[0].colorbar.ax.get_ylabel() for panel in found]
+        assert labels == ["", *["X-rays (counts)"] * 3] * 2
+
+    def test_scale_bar_carries_the_units(self, fusion):
+        found = panels(plot_fusion(*fusion))
+        assert [hasattr(panel, "scalebar") for panel in found] == [1, *[0] * 7]
+        assert found[0].scalebar.text.get_text() == r"$20\,$nm"
+        assert found[0].scalebar.length == 20
+
+    def test_uncalibrated_images_have_no_scale_bar(self):
+        rng = np.random.default_rng(0)
+        iron = ElementalMap(rng.poisson(2.0, (16, 16)))
+        haadf = HAADFImage(rng.random((16, 16)))
+        fused = fuse_multimodal([iron], haadf, elements=["Fe"], **OPTIONS)
+        found = panels(plot_fusion([iron], fused, haadf))
+        assert len(found) == 4
+        assert not any(hasattr(panel, "scalebar") for panel in found)
+
+    @pytest.mark.parametrize(
+        "zoom", [(10, 20, 30, 50), hs.roi.RectangularROI(10, 20, 30, 50)]
+    )
+    def test_zoom_is_framed_and_enlarged(self, fusion, zoom):
+        maps, fused, haadf = fusion
+        figure = plot_fusion(*fusion, zoom=zoom)
+        found = panels(figure)
+        assert len(found) == 16
+        for panel, signal in zip(found[8:12], [haadf, *maps], strict=True):
+            assert_allclose(shown(panel), signal.data[10:25, 5:15])
+            assert panel.images[0].get_extent() == [9, 29, 49, 19]
+        assert hasattr(found[8], "scalebar")
+        for panel, signal in zip(found[13:], fused, strict=True):
+            assert_allclose(shown(panel), signal.data[10:25, 5:15])
+        for panel in found[:8]:
+            (frame,) = [p for p in panel.patches if type(p) is Rectangle]
+            assert frame.get_bbox().bounds == (9, 19, 20, 30)
+        assert not any(panel.patches for panel in found[8:])
+        assert found[8].images[0].get_clim() == found[0].images[0].get_clim()
+
+    @pytest.mark.parametrize(
+        "zoom",
+        [
+            (0, 0, 10),
+            (0, 0, 10, 100),
+            (10, 10, 0, 20),
+            (0, 0, 1, 1),
+            ("a", 0, 10, 10),
+            hs.roi.RectangularROI(),
+        ],
+    )
+    def test_zoom_outside_of_the_image(self, fusion, zoom):
+        with pytest.raises(ValueError, match=r"zoom is .* x in -1 to 63 .* nm"):
+            plot_fusion(*fusion, zoom=zoom)
+
+    @pytest.mark.parametrize(
+        ("n_elements", "shape"), [(1, (20, 20)), (12, (16, 20)), (3, (16, 200))]
+    )
+    def test_any_number_of_elements_and_any_shape(self, n_elements, shape):
+        elements = ["C", "N", "O", "Al", "Si", "Ti", "Cr", "Mn", "Fe", "Co", "Ni", "Cu"]
+        elements = elements[:n_elements]
+        rng = np.random.default_rng(0)
+        maps = [ElementalMap(rng.poisson(2.0, shape)) for _ in elements]
+        haadf = HAADFImage(rng.random(shape))
+        fused = fuse_multimodal(maps, haadf, elements=elements, **OPTIONS)
+        figure = plot_fusion(maps, fused, haadf)
+        found = panels(figure)
+        titles = [panel.get_title() for panel in found]
+        assert sorted(titles) == sorted(
+            ["HAADF", "HAADF model", *elements, *(f"{e} fused" for e in elements)]
+        )
+        assert figure.get_figwidth() <= 15
+        figure.canvas.draw()
+        # Titles lie above their own image and do not touch those beside them.
+        renderer = figure.canvas.get_renderer()
+        boxes = [panel.title.get_window_extent(renderer) for panel in found]
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+        # Below each map is its fused map.
+        at = {panel.get_title(): panel.get_position() for panel in found}
+        for element in elements:
+            above, below = at[element], at[f"{element} fused"]
+            assert_allclose((above.x0, above.x1), (below.x0, below.x1), atol=0.01)
+            assert above.y0 > below.y1
+
+    def test_a_stack_and_a_list_of_candidates(self, fusion):
+        maps, fused, haadf = fusion
+        stack = hs.stack(maps, show_progressbar=False)
+        found = panels(plot_fusion(stack, fused, [fused[0], haadf]))
+        assert_allclose(shown(found[0]), haadf.data)
+        assert_allclose(shown(found[3]), maps[2].data)
+
+    def test_one_position_of_a_series(self, series):
+        maps, fused, haadf = series
+        found = panels(plot_fusion(*series, inav=1))
+        expected = [haadf.inav[1], *(signal.inav[1] for signal in maps)]
+        expected += [get_haadf_model(fused).inav[1], *(s.inav[1] for s in fused)]
+        for panel, signal in zip(found, expected, strict=True):
+            assert_allclose(shown(panel), signal.data)
+
+    def test_a_series_needs_a_position(self, series):
+        with pytest.raises(ValueError, match=r"series of shape \(2,\).* inav="):
+            plot_fusion(*series)
+
+    def test_maps_of_another_fusion(self, fusion, series):
+        maps, _, haadf = fusion
+        with pytest.raises(ValueError, match="expected the maps of one fusion"):
+            plot_fusion(maps, series[1], haadf)
+
+    def test_what_was_not_fused(self, fusion):
+        maps, _, haadf = fusion
+        with pytest.raises(ValueError, match="no metadata.Multimodal_fusion"):
+            plot_fusion(maps, maps, haadf)
+
+
+class TestConvergence:
+    def test_curves_and_weights(self, fusion):
+        fused = fusion[1]
+        figure = plot_convergence(fused)
+        record = fused[0].metadata.Multimodal_fusion
+        assert [axes.get_title() for axes in figure.axes] == [
+            "Total",
+            "HAADF, λ = 0.333",
+            "Chemical (Poisson), λ = 0.08",
+            "Total variation, λ = 0.15",
+        ]
+        terms = ("total", "haadf", "chemical", "tv")
+        for axes, term in zip(figure.axes, terms, strict=True):
+            (line,) = axes.lines
+            assert_allclose(line.get_xdata(), [1, 2, 3, 4])
+            assert_allclose(line.get_ydata(), record.cost[term])
+        first, *others = figure.axes
+        assert all(first.get_shared_x_axes().joined(first, axes) for axes in others)
+
+    def test_one_map_shows_the_same(self, fusion):
+        one, all_of_them = plot_convergence(fusion[1][2]), plot_convergence(fusion[1])
+        for a, b in zip(one.axes, all_of_them.axes, strict=True):
+            assert_allclose(a.lines[0].get_ydata(), b.lines[0].get_ydata())
+
+    def test_a_line_for_each_position(self, series):
+        figure = plot_convergence(series[1])
+        cost = series[1][0].metadata.Multimodal_fusion.cost
+        for axes, term in zip(figure.axes, ("total", "haadf"), strict=False):
+            for line, expected in zip(axes.lines, cost[term], strict=True):
+                assert_allclose(line.get_ydata(), expected)
+        assert figure.get_suptitle() == "2 positions, from dark to light"
+
+    def test_weights_of_positions_as_a_range(self, series):
+        fused = series[1][0].deepcopy()
+        fused.metadata.Multimodal_fusion.lambda_tv = np.array([0.1, 0.25])
+        figure = plot_convergence(fused)
+        assert figure.axes[3].get_title() == "Total variation, λ = 0.1 to 0.25"
+
+    def test_what_was_not_fused(self, fusion):
+        with pytest.raises(ValueError, match="no metadata.Multimodal_fusion"):
+            plot_convergence(fusion[0])
