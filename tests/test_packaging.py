@@ -147,7 +147,7 @@ def test_yaml_agrees_with_the_class(name):
     signal_class = getattr(importlib.import_module(entry["module"]), name)
     for key in set(entry) - {"module", "signal_type_aliases"}:
         assert getattr(signal_class, f"_{key}") == entry[key]
-    aliases = signal_class._signal_type_aliases  # noqa: SLF001
+    aliases = signal_class._signal_type_aliases
     assert list(aliases) == entry["signal_type_aliases"]
     assert name in hyperspy_fusion.__all__
 
