@@ -1,0 +1,801 @@
+"""Files -> elemental maps and HAADF image.
+
+RosettaSciIO reads, eXSpy knows lines and edges; decided here is which of the many
+signals of a file are meant, and how an EELS edge becomes a map.
+"""
+
+import logging
+import warnings
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache, partial
+from numbers import Real
+from pathlib import Path
+
+import hyperspy.api as hs
+import numpy as np
+
+from .pairing import (
+    as_images,
+    atomic_number,
+    choose_haadf,
+    describe,
+    infer_element,
+    may_be_haadf,
+)
+
+__all__ = ["Candidates", "find_candidates", "load_multimodal"]
+
+_logger = logging.getLogger(__name__)
+
+# The windows of an EELS edge, unless the user gives them; the docstring of
+# load_multimodal explains them.
+_LOWEST_ONSET = 100.0  # eV
+_BACKGROUND_START = 0.85  # of the onset
+_INTEGRATION_STOP = 1.1  # of the onset
+_GAP, _LEAST_GAP = 0.01, 2.0  # of the onset; eV
+_DECAY = 30.0  # eV, from an edge to where the next background may start
+_LEAST_WIDTH = 10.0  # eV
+# Physical exponents of a background: without these bounds maps of 20 counts of
+# background a pixel lose half of their counts to extrapolated noise.
+_EXPONENTS = 0.0, 10.0
+_SMALL = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """What a file offers for a fusion; ``str()`` lists it.
+
+    Attributes
+    ----------
+    maps : tuple of BaseSignal
+        Images that show an element by their metadata or title.
+    haadf : tuple of BaseSignal
+        Images that may be the HAADF image by their signal type or title.
+    spectrum_images : tuple of BaseSignal
+        EDS and EELS spectra with two or more navigation axes.
+    others : tuple of BaseSignal
+        All the rest: survey images, single spectra, line scans.
+    """
+
+    maps: tuple = ()
+    haadf: tuple = ()
+    spectrum_images: tuple = ()
+    others: tuple = ()
+
+    def __str__(self):
+        sections = {
+            "maps": map(_describe_map, self.maps),
+            "HAADF candidates": map(describe, self.haadf),
+            "spectrum images": map(_describe_spectra, self.spectrum_images),
+            "others": [describe(s) if _is_image(s) else repr(s) for s in self.others],
+        }
+        lines = []
+        for title, entries in sections.items():
+            counted = Counter(entries)
+            lines.append(f"{title}:" if counted else f"{title}: none")
+            for entry, n in counted.items():
+                lines.append(f"  {n} x {entry}" if n > 1 else f"  {entry}")
+        return "\n".join(lines)
+
+
+def find_candidates(source, *, lazy=False, **kwargs):
+    """Sort what a file holds by its part in a fusion.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, BaseSignal or list of BaseSignal
+        A file that RosettaSciIO reads, or what was read from it.
+    lazy : bool
+        Leave the data of the file on disk.
+    **kwargs
+        For :func:`hyperspy.api.load`.
+
+    Returns
+    -------
+    Candidates
+
+    Raises
+    ------
+    TypeError
+        If `source` is neither a path nor signals, or options of reading come with
+        signals.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> from hyperspy_fusion.loading import find_candidates
+    >>> specimen = hyperspy_fusion.data.core_shell(size=32)
+    >>> print(find_candidates([*specimen.maps, specimen.haadf]))
+    maps:
+      Co: 'Co' (32 x 32, 2 nm/px)
+      Mn: 'Mn' (32 x 32, 2 nm/px)
+      O: 'O' (32 x 32, 2 nm/px)
+    HAADF candidates:
+      'HAADF' (32 x 32, 2 nm/px)
+    spectrum images: none
+    others: none
+    """
+    parts = {"maps": [], "haadf": [], "spectrum_images": [], "others": []}
+    for signal in _read(source, lazy=lazy, **kwargs):
+        parts[_part(signal)].append(signal)
+    return Candidates(**{part: tuple(signals) for part, signals in parts.items()})
+
+
+def _read(source, *, lazy, **kwargs):
+    """List the signals of a source."""
+    if isinstance(source, str | Path):
+        source = hs.load(source, lazy=lazy, **kwargs)
+    elif lazy or kwargs:
+        given = ["lazy"] * lazy + list(kwargs)
+        raise TypeError(
+            f"{', '.join(given)}: options of reading a file, and the signals handed "
+            "over have been read already; hand over a path, or leave the options out"
+        )
+    signals = list(source) if isinstance(source, list | tuple) else [source]
+    for signal in signals:
+        if not isinstance(signal, hs.signals.BaseSignal):
+            raise TypeError(
+                f"the source holds a {type(signal).__name__}: expected the path of a "
+                "file, a HyperSpy signal or a list of HyperSpy signals"
+            )
+    return signals
+
+
+def _part(signal):
+    """Name the attribute of `Candidates` to which a signal belongs."""
+    if _is_image(signal):
+        if may_be_haadf(signal):
+            return "haadf"
+        return "others" if infer_element(signal) is None else "maps"
+    manager = signal.axes_manager
+    if manager.navigation_dimension > 1 and _kind(signal) in _PLANS:
+        return "spectrum_images"
+    return "others"
+
+
+def _is_image(signal):
+    """Whether `as_images` accepts it: an image of real numbers, or a series of them."""
+    manager = signal.axes_manager
+    on_navigation = manager.signal_dimension == 0 and manager.navigation_dimension > 1
+    shaped = manager.signal_dimension == 2 or on_navigation
+    return shaped and signal.data.dtype.kind in "biuf"
+
+
+def _kind(spectra):
+    # The metadata may hold an alias of the signal type.
+    return spectra._signal_type.split("_")[0]  # noqa: SLF001
+
+
+def _describe_map(signal):
+    text = f"{infer_element(signal)}: {describe(signal)}"
+    if not signal._lazy and not signal.data.any():  # noqa: SLF001
+        text += ", zero everywhere"
+    return text
+
+
+def _describe_spectra(spectra):
+    axis = spectra.axes_manager.signal_axes[0]
+    measured = f"{axis.low_value:.5g} to {axis.high_value:.5g} {axis.units}"
+    return f"{_kind(spectra)}: {describe(spectra)}, {measured}"
+
+
+def load_multimodal(
+    source,
+    elements=None,
+    lines=None,
+    *,
+    haadf=None,
+    background_windows=None,
+    integration_windows=None,
+    lazy=False,
+    **kwargs,
+):
+    r"""Load elemental maps and the HAADF image that goes with them.
+
+    Ready-made maps, as Velox writes them, are taken as they are. Where there are none,
+    or `lines`, `background_windows` or `integration_windows` ask for it, the maps are
+    made from an EDS, else an EELS spectrum image. If there are several, it is the one
+    that measured all the lines and, of these, the one of the size of the HAADF image.
+    Nothing is guessed: where a choice is left, the error lists it. Signals that are
+    handed over are not modified.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, BaseSignal or list of BaseSignal
+        A file that RosettaSciIO reads, or signals that have been loaded from one or
+        several files.
+    elements : list of str, optional
+        What to map, in this order: titles of ready-made maps (``"Fe-EELS"``) or
+        symbols (``"Fe"``); a title is looked for first. By default all ready-made
+        maps, or ``metadata.Sample.elements`` of the spectrum image.
+    lines : list of str, optional
+        X-ray lines (``"Fe_Ka"``) or EELS edges (``"Fe_L3"``) to map from a spectrum
+        image, one per element. By default, for EDS, those of
+        ``metadata.Sample.xray_lines`` or, per element, the line that eXSpy prefers:
+        the α line of highest energy below half the beam energy. For EELS the lowest
+        major edge above 100 eV with room for both windows.
+    haadf : str, pathlib.Path or Signal2D, optional
+        The HAADF image: title of an image of the source, path of another file, or a
+        signal. By default the only image that fits by its title and its size.
+    background_windows : list of list of float, or "auto", optional
+        For EDS, in the units of the energy axis, a row ``[left start, left stop,
+        right start, right stop]`` for each map; ``"auto"`` takes those of eXSpy's
+        ``estimate_background_windows``, None subtracts no background. For EELS, in
+        eV, a row ``[start, stop]`` for each map; None and ``"auto"`` are the
+        default of the notes.
+    integration_windows : float or list of list of float, optional
+        A row ``[start, stop]`` for each map, in the units above, or one number: for
+        EDS the width in units of the FWHM of the line (default 2, as in eXSpy), for
+        EELS the width in eV, counted from the onset.
+    lazy : bool
+        Leave the data of the file on disk: the maps and the HAADF image are lazy.
+    **kwargs
+        For :func:`hyperspy.api.load`, such as ``reader`` or ``sum_frames``.
+
+    Returns
+    -------
+    maps : list of ElementalMap
+        One per element, shape ``navigation + (y, x)``, in the order of `elements`, or
+        of `lines`, or of the file. ``metadata.Sample.elements`` holds the symbol;
+        ready-made maps keep their units, those of spectra are in counts (or whatever
+        the spectra hold), below 0 where noise makes the background the larger part.
+    haadf : HAADFImage
+        Shape ``navigation + (y, x)``, in the units of the detector.
+
+    Raises
+    ------
+    ValueError
+        If something is missing or ambiguous; the message lists what there is.
+    TypeError
+        If `source` or `haadf` is no signal and no path.
+
+    See Also
+    --------
+    find_candidates : what a file holds.
+    fuse_multimodal : fuse what was loaded.
+
+    Notes
+    -----
+    An EELS edge at the energy E is mapped by the sum of its window less the background
+    :math:`A E^{-r}` that the two-area method [1]_ finds in each pixel: with the counts
+    :math:`I_1, I_2` of the two parts :math:`[E_1, E_2]`, :math:`[E_2, E_3]` of the
+    background window, :math:`E_2 = \sqrt{E_1 E_3}`, the window :math:`[E_4, E_5]`
+    holds
+
+    .. math::
+
+        (I_1 + I_2) \frac{E_5^k - E_4^k}{E_3^k - E_1^k}, \quad
+        k = 1 - r, \quad
+        r = 2 \ln\frac{I_1 (E_3 - E_2)}{I_2 (E_2 - E_1)} \Big/ \ln\frac{E_3}{E_1}
+
+    counts of background. r is kept between 0 and 10, and a pixel without counts in one
+    of the parts has no background. By default the background window runs from 0.85 E
+    to 0.99 E and the sum from there to 1.1 E, but at least 2 eV are left before the
+    onset. Both stay within the measured range, the background starts at least 30 eV
+    after the previous major edge of the elements (of those mapped and those in
+    ``metadata.Sample.elements``), and the sum stops short of the next one. If less
+    than 10 eV remain for the background or after the onset, there is no room: give
+    the windows or, for edges that overlap, fit a model with eXSpy and hand over its
+    maps. The windows used are logged (level INFO).
+
+    References
+    ----------
+    .. [1] R. F. Egerton, Electron Energy-Loss Spectroscopy in the Electron
+       Microscope, 3rd ed. (Springer, 2011), section 4.4.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> specimen = hyperspy_fusion.data.core_shell(size=32)
+    >>> signals = [*specimen.maps, specimen.haadf]
+    >>> maps, haadf = hyperspy_fusion.load_multimodal(signals, ["O", "Co"])
+    >>> maps
+    [<ElementalMap, title: O, dimensions: (|32, 32)>, <ElementalMap, title: Co, dimensions: (|32, 32)>]
+
+    From the spectra of a file:
+
+    >>> maps, haadf = hyperspy_fusion.load_multimodal(
+    ...     "spectrum image.emd", lines=["C_Ka", "Cu_Ka"], background_windows="auto"
+    ... )  # doctest: +SKIP
+    """  # noqa: E501 - what doctest compares with
+    candidates = find_candidates(source, lazy=lazy, **kwargs)
+    elements, lines = _as_list("elements", elements), _as_list("lines", lines)
+    windows = background_windows, integration_windows
+    ready_made = all(choice is None for choice in (lines, *windows))
+    try:
+        images = _haadf_images(haadf, candidates, lazy=lazy)
+        if candidates.maps and ready_made:
+            maps = _choose_maps(candidates.maps, elements)
+        else:
+            shapes = _shapes(candidates.haadf if haadf is None else images)
+            chosen = _lines_by_element(elements, lines)
+            maps = _map_spectra(candidates.spectrum_images, chosen, windows, shapes)
+        image = _pick_haadf(images, maps[0].data.shape[-2:], named=haadf is not None)
+    except ValueError as error:
+        raise ValueError(f"{error}\nThere are\n{candidates}") from error
+    image = as_images(image, "HAADF image").deepcopy()
+    image.set_signal_type("HAADF")
+    return maps, image
+
+
+def _as_list(name, entries):
+    if entries is None:
+        return None
+    entries = [entries] if isinstance(entries, str) else list(entries)
+    if not entries:
+        raise ValueError(f"{name} is empty: expected one entry at least, or None")
+    return entries
+
+
+def _shapes(images):
+    return {image.data.shape[-2:] for image in images}
+
+
+def _haadf_images(haadf, candidates, *, lazy):
+    """List the images that `haadf` allows."""
+    if haadf is not None and not isinstance(haadf, str | Path):
+        return [as_images(haadf, "HAADF image")]
+    images = _images(candidates)
+    titled = [image for image in images if _title(image) == haadf]
+    if titled:
+        return titled
+    if haadf is not None:
+        if not Path(haadf).exists():
+            raise ValueError(
+                f"haadf={str(haadf)!r} is neither the title of an image nor an "
+                "existing file: expected one of the two, or a signal"
+            )
+        images = _images(find_candidates(haadf, lazy=lazy))
+    if not images:
+        raise ValueError(
+            f"there is no HAADF image in {haadf or 'the source'}: give one with "
+            "haadf=, the path of another file or a signal"
+        )
+    return images
+
+
+def _images(candidates):
+    return [*candidates.haadf, *filter(_is_image, candidates.others)]
+
+
+def _pick_haadf(images, shape, *, named):
+    """Pick the HAADF image of maps of a shape; one that was named may be of another."""
+    if named:
+        fitting = [image for image in images if image.data.shape[-2:] == shape]
+        if 1 in (len(images), len(fitting)):
+            return (fitting or images)[0]
+    return choose_haadf(images, shape)
+
+
+def _title(signal):
+    return signal.metadata.General.title.strip()
+
+
+def _elemental_map(signal, element):
+    """Copy a signal into the map of an element."""
+    image = as_images(signal, f"map of {element}").deepcopy()
+    image.set_signal_type("elemental_map")
+    image.metadata.set_item("Sample.elements", [element])
+    return image
+
+
+# Ready-made maps
+
+
+def _choose_maps(maps, elements):
+    """Take the maps that are wanted, one per element, all of one size."""
+    if elements is not None:
+        maps = [_find_map(maps, entry) for entry in elements]
+    by_element = {}
+    for signal in maps:
+        by_element.setdefault(infer_element(signal), []).append(signal)
+    doubles = [
+        f"{element} is shown by {' and '.join(map(describe, signals))}"
+        for element, signals in by_element.items()
+        if len(signals) > 1
+    ]
+    if doubles:
+        raise ValueError(
+            f"{'; '.join(doubles)}: expected one map per element, choose them by their "
+            f"titles with elements=['{_title(maps[0])}', ...], or hand over a list of "
+            "the signals that are meant"
+        )
+    if len(_shapes(maps)) > 1:
+        raise ValueError(
+            f"the maps {', '.join(map(describe, maps))} differ in size: expected maps "
+            f"of the same pixels, choose them with elements=['{_title(maps[0])}', ...]"
+        )
+    return [_elemental_map(*pair) for pair in zip(maps, by_element, strict=True)]
+
+
+def _find_map(maps, entry):
+    titled = [signal for signal in maps if _title(signal) == entry]
+    found = titled or [signal for signal in maps if infer_element(signal) == entry]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"{entry!r} is shown by {' and '.join(map(describe, found))}: choose by "
+            "the title, or hand over a list of the signals that are meant"
+        )
+    raise ValueError(
+        f"there is no map of {entry!r}: expected the title or the element of a map; to "
+        "map a spectrum image instead, give lines= or a window"
+    )
+
+
+# Spectrum images
+
+
+def _lines_by_element(elements, lines):
+    """Give each wanted element its line, or None where it is left to the default."""
+    chosen = {}
+    for line in lines or ():
+        element = line.split("_")[0]
+        atomic_number(element)
+        if element in chosen:
+            raise ValueError(_one_line(element, [chosen[element], line]))
+        chosen[element] = line
+    if elements is None:
+        return chosen
+    for element in elements:
+        atomic_number(element)
+    if len(set(elements)) < len(elements) or chosen.keys() - set(elements):
+        raise ValueError(
+            f"elements={elements!r} and lines={lines!r} do not fit: expected each "
+            "element once, and lines of these elements only"
+        )
+    return {element: chosen.get(element) for element in elements}
+
+
+def _one_line(element, lines):
+    return (
+        f"{' and '.join(lines)} are lines of {element}: expected one line per element, "
+        "choose with lines=['Fe_Ka', ...]"
+    )
+
+
+def _map_spectra(spectrum_images, chosen, windows, shapes):
+    """Make maps from the only spectrum image that can give them."""
+    plans, refusals = [], []
+    for kind, plan in _PLANS.items():
+        for spectra in spectrum_images:
+            if _kind(spectra) != kind:
+                continue
+            try:
+                plans.append((spectra, plan(spectra, chosen, *windows)))
+            except ValueError as refusal:
+                refusals.append(f"  {_describe_spectra(spectra)}: {refusal}")
+        if plans:
+            break
+    else:
+        reasons = "\n".join(refusals) or (
+            "  there is none with two navigation axes; spectra that are neither EDS "
+            "nor EELS need signal.set_signal_type('EDS_TEM') or 'EELS'"
+        )
+        raise ValueError(f"no spectrum image can be mapped:\n{reasons}")
+    if len(plans) > 1:
+        fitting = [
+            p for p in plans if p[0].axes_manager.navigation_shape[1::-1] in shapes
+        ]
+        if len(fitting) != 1:
+            listed = "\n".join(f"  {_describe_spectra(s)}" for s, _ in fitting or plans)
+            raise ValueError(
+                f"several spectrum images can be mapped:\n{listed}\nHand over a list "
+                "of the one that is meant and the HAADF image"
+            )
+        plans = fitting
+    return plans[0][1]()
+
+
+def _sample(spectra, node):
+    """List ``metadata.Sample.elements`` or ``xray_lines``."""
+    entries = spectra.metadata.get_item(f"Sample.{node}", [])
+    # .nxs makes a string of a list of one.
+    return [entries] if isinstance(entries, str) else list(entries)
+
+
+def _elements_of(spectra):
+    elements = _sample(spectra, "elements")
+    if not elements:
+        raise ValueError(
+            "nothing says which elements to map, name them with elements=['Fe', ...]"
+        )
+    return elements
+
+
+def _window_rows(name, windows, lines, width, axis):
+    """Check that windows have a row for each line, inside the measured range."""
+    try:
+        rows = np.asarray(windows, dtype=float)
+    except (TypeError, ValueError):
+        rows = np.empty(0)
+    if rows.shape != (len(lines), width):
+        raise ValueError(
+            f"{name} is {windows!r}: expected a row of {width} energies for each of "
+            f"{', '.join(lines)}"
+        )
+    low, high = axis.low_value, axis.high_value
+    for line, row in zip(lines, rows.tolist(), strict=True):
+        if not (low <= row[0] and row[-1] <= high and np.all(np.diff(row) >= 0)):
+            raise ValueError(
+                f"{name} of {line} is {np.round(row, 4).tolist()}: expected energies "
+                f"that rise, within the measured {low:.5g} to {high:.5g} {axis.units}"
+            )
+    return rows.tolist()
+
+
+def _is_auto(windows):
+    return isinstance(windows, str) and windows == "auto"
+
+
+def _plan_eds(spectra, chosen, background, integration):
+    """Check what is asked of EDS spectra; return the function that does it."""
+    lines = _eds_lines(spectra, chosen)
+    if integration is None:
+        integration = spectra.estimate_integration_windows(xray_lines=lines)
+    elif isinstance(integration, Real):
+        integration = spectra.estimate_integration_windows(integration, lines)
+    if _is_auto(background):
+        background = spectra.estimate_background_windows(xray_lines=lines)
+    axis = spectra.axes_manager.signal_axes[0]
+    integration = _window_rows("integration_windows", integration, lines, 2, axis)
+    if background is not None:
+        background = _window_rows("background_windows", background, lines, 4, axis)
+    return partial(_map_lines, spectra, lines, integration, background)
+
+
+def _eds_lines(spectra, chosen):
+    """Return the line of each element; eXSpy checks them and fills in its defaults."""
+    wanted = list(chosen) or _elements_of(spectra)
+    given = [line for line in chosen.values() if line]
+    left = {element for element in wanted if not chosen.get(element)}
+    known = _sample(spectra, "xray_lines")
+    given += [line for line in known if line.split("_")[0] in left]
+
+    probe = spectra.inav[(0,) * spectra.axes_manager.navigation_dimension]
+    probe.set_elements(wanted)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("always", message=".* energy range")
+        probe.set_lines(given)
+    if caught:
+        raise ValueError(" ".join({str(warning.message): 0 for warning in caught}))
+    by_element = {element: [] for element in wanted}
+    for line in probe.metadata.Sample.xray_lines:
+        by_element[line.split("_")[0]].append(line)
+    for element, lines in by_element.items():
+        if not lines:
+            raise ValueError(f"{element} has no α line in the measured range")
+        if len(lines) > 1:
+            raise ValueError(_one_line(element, lines))
+    return [line for lines in by_element.values() for line in lines]
+
+
+def _map_lines(spectra, lines, integration, background):
+    intensities = spectra.get_lines_intensity(
+        lines, integration_windows=integration, background_windows=background
+    )
+    return [
+        _elemental_map(intensity, line.split("_")[0])
+        for intensity, line in zip(intensities, lines, strict=True)
+    ]
+
+
+# EELS edges
+
+
+def _plan_eels(spectra, chosen, background, integration):
+    """Check what is asked of EELS spectra; return the function that does it."""
+    axis = spectra.axes_manager.signal_axes[0]
+    if axis.units != "eV" or not axis.is_uniform:
+        raise ValueError(
+            f"the {'' if axis.is_uniform else 'non-uniform '}energy axis is in "
+            f"{axis.units}: expected equal channels in eV, see axis.convert_to_units "
+            "and signal.interpolate_on_axis"
+        )
+    # eXSpy keeps these as a set: their order is nobody's choice.
+    chosen = chosen or dict.fromkeys(sorted(_elements_of(spectra)))
+    names = [line or element for element, line in chosen.items()]
+    backgrounds = integrations = [None] * len(names)
+    if not (background is None or _is_auto(background)):
+        backgrounds = _window_rows("background_windows", background, names, 2, axis)
+    if isinstance(integration, Real):
+        integrations = [integration] * len(names)
+    elif integration is not None:
+        integrations = _window_rows("integration_windows", integration, names, 2, axis)
+
+    edges = {}
+    for (element, line), *given in zip(
+        chosen.items(), backgrounds, integrations, strict=True
+    ):
+        rivals = _major_onsets({*chosen, *_sample(spectra, "elements")} - {element})
+        edge, windows = _choose_edge(element, line, rivals, axis, *given)
+        edges[edge] = windows
+    return partial(_map_edges, spectra, edges)
+
+
+@cache
+def _binding_energies(element):
+    """Onset in eV and relevance of each edge of an element."""
+    from exspy.material import elements  # noqa: PLC0415 - slow to import
+
+    shells = elements[element].Atomic_properties.get_item("Binding_energies")
+    return {
+        f"{element}_{shell}": (values["onset_energy (eV)"], values["relevance"])
+        for shell, values in (shells.as_dictionary() if shells else {}).items()
+        if not shell.endswith("a")  # the fine structure of carbon
+    }
+
+
+def _major_onsets(elements):
+    return [
+        onset
+        for element in elements
+        for onset, relevance in _binding_energies(element).values()
+        if relevance == "Major"
+    ]
+
+
+def _choose_edge(element, line, rivals, axis, background, integration):
+    """Find the edge of an element that has room for its windows.
+
+    Parameters
+    ----------
+    element : str
+        Symbol.
+    line : str or None
+        The edge that is asked for.
+    rivals : list of float
+        Onsets of the major edges of the other elements, eV.
+    axis : UniformDataAxis
+        Energy axis, eV.
+    background : list of float or None
+        Window that is asked for, ``[start, stop]`` in eV.
+    integration : list of float, float or None
+        Window, or width after the onset, that is asked for, eV.
+
+    Returns
+    -------
+    edge : str
+    windows : tuple of list of float
+        Background and integration window, eV.
+    """
+    known = _binding_energies(element)
+    if line is None:
+        majors = [
+            edge
+            for edge, (onset, relevance) in known.items()
+            if relevance == "Major" and onset >= _LOWEST_ONSET
+        ]
+        majors.sort(reverse=True)  # of two at one energy the stronger first: M5, M4
+        shells = {}
+        for edge in sorted(majors, key=lambda edge: known[edge][0]):
+            shells.setdefault(edge.split("_")[1][0], edge)
+        edges = list(shells.values())
+        expected = f"major edge above {_LOWEST_ONSET:g} eV, choose another"
+    else:
+        edges = [line] if line in known else []
+        expected = f"edge {line}, choose one"
+    if not edges:
+        raise ValueError(
+            f"{element} has no {expected} with lines=: {', '.join(known) or 'none'}"
+        )
+    refusals = []
+    for edge in edges:
+        onset, _ = known[edge]
+        try:
+            windows = _edge_windows(edge, onset, rivals, axis, background, integration)
+        except ValueError as refusal:
+            refusals.append(str(refusal))
+        else:
+            text = "%s: background %.5g to %.5g eV, sum %.5g to %.5g eV"
+            _logger.info(text, edge, *windows[0], *windows[1])
+            return edge, windows
+    raise ValueError("; ".join(refusals))
+
+
+def _gap(onset):
+    return max(_LEAST_GAP, _GAP * onset)
+
+
+def _edge_windows(edge, onset, rivals, axis, background, integration):
+    """Complete the windows of an edge; arguments as for `_choose_edge`."""
+    low, high = axis.low_value, axis.high_value
+    if not low < onset < high:
+        raise ValueError(f"{edge} is at {onset:g} eV, outside the measured range")
+    if isinstance(integration, Real):
+        integration = [onset - _gap(onset), onset + integration]
+    room = [_LEAST_WIDTH]
+    if background is None:
+        edges = _major_onsets([edge.split("_")[0]]) + rivals
+        stop = min([onset - _gap(onset), *(integration or ())])
+        start = max(
+            [low, _BACKGROUND_START * onset, *(e + _DECAY for e in edges if e < onset)]
+        )
+        background = [start, stop]
+        room.append(stop - start)
+    if integration is None:
+        start = max(onset - _gap(onset), background[1])
+        stop = min(
+            [
+                high,
+                _INTEGRATION_STOP * onset,
+                *(e - _gap(e) for e in rivals if e >= onset),
+            ]
+        )
+        integration = [start, stop]
+        room.append(stop - onset)
+    if min(room) < _LEAST_WIDTH:
+        raise ValueError(
+            f"{edge} at {onset:g} eV has no room of {_LEAST_WIDTH:g} eV for the "
+            "default windows, within the measured range and away from the edges of "
+            "the other elements: give background_windows and integration_windows, or "
+            "fit a model with eXSpy where edges overlap"
+        )
+    rising = np.all(np.diff([*background, *integration, high]) >= 0)
+    if not (rising and 0 < background[0] < onset < integration[1]):
+        raise ValueError(
+            f"background window {background} eV and integration window {integration} "
+            f"eV do not fit {edge} at {onset:g} eV: expected the background, then the "
+            "edge, at energies above 0 and within the measured range"
+        )
+    return background, integration
+
+
+def _map_edges(spectra, edges):
+    maps = []
+    for edge, windows in edges.items():
+        image = spectra.isig[0]
+        image.data = _edge_counts(spectra, *windows)
+        image.metadata.General.title = edge
+        if image.metadata.has_item("Signal.Noise_properties"):
+            del image.metadata.Signal.Noise_properties  # they were those of spectra
+        maps.append(_elemental_map(image, edge.split("_")[0]))
+    return maps
+
+
+def _edge_counts(spectra, background, integration):
+    """Sum a window less the power law of another; see the notes of load_multimodal.
+
+    Parameters
+    ----------
+    spectra : EELSSpectrum
+        Shape ``navigation + (energy,)``, counts.
+    background, integration : list of float
+        Windows ``[start, stop]``, eV.
+
+    Returns
+    -------
+    numpy.ndarray or dask.array.Array
+        Shape ``navigation``, counts.
+    """
+    axis = spectra.axes_manager.signal_axes[0]
+    middle = np.sqrt(background[0] * background[1])
+    energies = np.array([background[0], middle, background[1], *integration])
+    channels = axis.value2index(energies)
+    if not np.all(np.diff(channels)[[0, 1, 3]] > 0):
+        raise ValueError(
+            f"background window {background} eV and integration window {integration} "
+            f"eV are too narrow for channels of {axis.scale:.4g} eV: expected two "
+            "channels of background and one of the edge at least"
+        )
+    # A channel begins half a channel below its energy.
+    e1, e2, e3, e4, e5 = axis.offset + (channels - 0.5) * axis.scale
+
+    def counts(first, last):
+        return spectra.data[..., first:last].sum(axis=-1, dtype=float)
+
+    c1, c2, c3, c4, c5 = channels
+    i1, i2 = counts(c1, c2), counts(c2, c3)
+    counted = (i1 > 0) & (i2 > 0)
+    ratio = np.where(counted, i1, 1) / np.where(counted, i2, 1)
+    r = 2 * np.log(ratio * (e3 - e2) / (e2 - e1)) / np.log(e3 / e1)
+    k = 1 - np.clip(r, *_EXPONENTS)
+    k = np.where(np.abs(k) < _SMALL, _SMALL, k)  # 0 / 0 has a limit, near enough
+    extrapolated = (i1 + i2) * (e5**k - e4**k) / (e3**k - e1**k)
+    return counts(c4, c5) - np.where(counted, extrapolated, 0)
+
+
+_PLANS = {"EDS": _plan_eds, "EELS": _plan_eels}

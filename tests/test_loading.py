@@ -1,0 +1,704 @@
+import copy
+import logging
+
+import exspy
+import hyperspy.api as hs
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import hyperspy_fusion
+from hyperspy_fusion import HAADFImage, LazyElementalMap, LazyHAADFImage
+from hyperspy_fusion.loading import find_candidates, load_multimodal
+
+SHAPE = (5, 7)  # y, x
+WEIGHTS = np.arange(1, 36, dtype=float).reshape(SHAPE)
+
+
+def image(title="", shape=SHAPE, data=None, **sample):
+    """A Signal2D of pixels of 2 nm."""
+    if data is None:
+        data = np.arange(np.prod(shape), dtype=float).reshape(shape)
+    signal = hs.signals.Signal2D(data)
+    signal.metadata.General.title = title
+    for name, value in sample.items():
+        signal.metadata.set_item(f"Sample.{name}", value)
+    for axis in signal.axes_manager.signal_axes:
+        axis.scale, axis.units = 2, "nm"
+    return signal
+
+
+def elements_of(maps):
+    return [list(signal.metadata.Sample.elements) for signal in maps]
+
+
+def titles_of(signals):
+    return [signal.metadata.General.title for signal in signals]
+
+
+def calibrate_energies(spectra, scale, offset, units):
+    axis = spectra.axes_manager.signal_axes[0]
+    axis.scale, axis.offset, axis.units = scale, offset, units
+    for axis in spectra.axes_manager.navigation_axes:
+        axis.scale, axis.units = 2, "nm"
+
+
+@pytest.fixture(scope="module")
+def eds_spectrum():
+    return exspy.data.EDS_TEM_FePt_nanoparticles()
+
+
+@pytest.fixture
+def eds(eds_spectrum):
+    """The spectrum of FePt particles in every pixel, times the weights."""
+    spectra = exspy.signals.EDSTEMSpectrum(
+        WEIGHTS[..., np.newaxis] * eds_spectrum.data,
+        metadata=eds_spectrum.metadata.as_dictionary(),
+    )
+    axis = eds_spectrum.axes_manager.signal_axes[0]
+    calibrate_energies(spectra, axis.scale, axis.offset, axis.units)
+    spectra.metadata.General.title = "EDS"
+    return spectra
+
+
+ENERGIES = {"scale": 0.5, "offset": 400.0}  # eV
+
+
+def eels_of(edges=None, size=1024, exponent=3.0, **energies):
+    """EELS counts of a power law and of steps ``{onset: height}`` times the weights."""
+    energies = {**ENERGIES, **energies}
+    bounds = energies["offset"] + (np.arange(size + 1) - 0.5) * energies["scale"]
+    if exponent == 1:
+        background = np.diff(np.log(bounds / 700))
+    else:
+        background = np.diff((bounds / 700) ** (1 - exponent)) / (1 - exponent)
+    background *= 200 / background[0]
+    data = WEIGHTS[::-1, ::-1, np.newaxis] * background
+    for onset, height in (edges or {}).items():
+        data = data + WEIGHTS[..., np.newaxis] * height * (bounds[:-1] >= onset)
+    spectra = exspy.signals.EELSSpectrum(data)
+    calibrate_energies(spectra, **energies, units="eV")
+    spectra.metadata.General.title = "EELS"
+    return spectra
+
+
+HAADF = image("HAADF")
+
+
+# --- what there is -------------------------------------------------------------
+
+
+def test_candidates_are_sorted_by_their_part(eds):
+    survey = image("a", (8, 8))
+    spectrum = eds.inav[0, 0]
+    line_scan = eds.inav[0]
+    eels = eels_of()
+    iron, fft = image("Fe"), image("FFT", data=np.ones(SHAPE, dtype=complex))
+    signals = [survey, eds, iron, HAADF, spectrum, fft, eels, line_scan]
+    found = find_candidates(signals)
+    assert found.maps == (iron,)
+    assert found.haadf == (HAADF,)
+    assert found.spectrum_images == (eds, eels)
+    assert found.others == (survey, spectrum, fft, line_scan)
+
+
+def test_candidates_are_listed(eds):
+    empty = image("Co", data=np.zeros(SHAPE))
+    spectra = [eds.inav[0, 0]] * 2
+    signals = [image("Fe-EELS"), empty, HAADF, eds, eels_of(), image("a"), *spectra]
+    assert str(find_candidates(signals)).splitlines() == [
+        "maps:",
+        "  Fe: 'Fe-EELS' (7 x 5, 2 nm/px)",
+        "  Co: 'Co' (7 x 5, 2 nm/px), zero everywhere",
+        "HAADF candidates:",
+        "  'HAADF' (7 x 5, 2 nm/px)",
+        "spectrum images:",
+        "  EDS: 'EDS' (7 x 5, 2 nm/px), 0.16931 to 20.017 keV",
+        "  EELS: 'EELS' (7 x 5, 2 nm/px), 400 to 911.5 eV",
+        "others:",
+        "  'a' (7 x 5, 2 nm/px)",
+        "  2 x <EDSTEMSpectrum, title: EDS, dimensions: (|992)>",
+    ]
+    assert str(find_candidates([])).splitlines() == [
+        "maps: none",
+        "HAADF candidates: none",
+        "spectrum images: none",
+        "others: none",
+    ]
+
+
+def test_a_map_in_a_file_named_after_its_element_is_a_map():
+    iron, dark_field = image("Fe"), image("scan 3")
+    iron.metadata.General.original_filename = "Fe.tif"
+    dark_field.metadata.General.original_filename = "scan 3.tif"
+    found = find_candidates([iron, dark_field])
+    assert found.maps == (iron,)
+    assert found.haadf == (dark_field,)
+
+
+def test_what_is_no_signal_is_refused():
+    with pytest.raises(TypeError, match="holds a ndarray: expected the path"):
+        find_candidates([np.ones(SHAPE)])
+    with pytest.raises(TypeError, match="holds a int"):
+        load_multimodal(3)
+    with pytest.raises(TypeError, match="lazy, reader: options of reading a file"):
+        load_multimodal([HAADF], lazy=True, reader="emd")
+
+
+# --- ready-made maps -----------------------------------------------------------
+
+
+def test_maps_come_in_the_order_of_the_signals_or_of_the_elements():
+    signals = [image("Cu"), HAADF, image("O-EDS"), image("survey", (9, 9)), image("Fe")]
+    maps, haadf = load_multimodal(signals)
+    assert elements_of(maps) == [["Cu"], ["O"], ["Fe"]]
+    assert all(type(signal) is hyperspy_fusion.ElementalMap for signal in maps)
+    assert type(haadf) is HAADFImage
+    assert_array_equal(haadf.data, HAADF.data)
+    maps, _ = load_multimodal(signals, ["Fe", "O-EDS"])
+    assert elements_of(maps) == [["Fe"], ["O"]]
+    assert titles_of(maps) == ["Fe", "O-EDS"]
+    maps, _ = load_multimodal(tuple(signals), "O")
+    assert elements_of(maps) == [["O"]]
+
+
+def test_signals_handed_over_are_not_modified(eds):
+    iron, eels = image("Fe"), eels_of({708: 50})
+    signals = [iron, HAADF, eds, eels]
+    before = [
+        (type(s), s.data.copy(), copy.deepcopy(s.metadata.as_dictionary()))
+        for s in signals
+    ]
+    for choice in ({}, {"lines": ["Pt_La"]}, {"lines": ["Fe_L3"]}):
+        maps, haadf = load_multimodal(signals, **choice)
+        for signal in (*maps, haadf):
+            signal.data += 1
+            signal.axes_manager[0].scale = 17
+            signal.metadata.General.title = "mine"
+    for signal, (signal_type, data, metadata) in zip(signals, before, strict=True):
+        assert type(signal) is signal_type
+        assert_array_equal(signal.data, data)
+        assert signal.metadata.as_dictionary() == metadata
+        assert signal.axes_manager[0].scale == 2
+
+
+def test_maps_on_navigation_axes_are_maps():
+    copper = image("", xray_lines=["Cu_Ka"]).T
+    series = hs.stack([image("", elements=["Fe"])] * 3)
+    series = series.transpose(navigation_axes=(1, 2, 0))
+    series.metadata.General.title = "Fe"
+    for signal, shape in ((copper, SHAPE), (series, (3, *SHAPE))):
+        (elemental_map,), _ = load_multimodal([signal, HAADF])
+        assert type(elemental_map) is hyperspy_fusion.ElementalMap
+        assert elemental_map.data.shape == shape
+    assert list(load_multimodal([copper, HAADF])[0][0].metadata.Sample.xray_lines) == [
+        "Cu_Ka"
+    ]
+
+
+def test_ambiguous_maps_are_refused_with_a_list():
+    signals = [image("Fe-EELS"), image("Fe"), image("O"), HAADF]
+    with pytest.raises(ValueError, match="Fe is shown by 'Fe-EELS'.* and 'Fe'") as info:
+        load_multimodal(signals)
+    assert str(find_candidates(signals)) in str(info.value)
+    assert "elements=['Fe-EELS', ...]" in str(info.value)
+    # A title is unambiguous, also where it is a symbol.
+    maps, _ = load_multimodal(signals, ["Fe", "O"])
+    assert titles_of(maps) == ["Fe", "O"]
+    with pytest.raises(ValueError, match="Fe is shown by 'Fe'.* and 'Fe-EELS'"):
+        load_multimodal(signals, ["Fe", "Fe-EELS"])
+    signals[1].metadata.General.title = "Fe-EDS"
+    with pytest.raises(ValueError, match="'Fe' is shown by 'Fe-EELS'.* and 'Fe-EDS'"):
+        load_multimodal(signals, ["Fe", "O"])
+
+
+def test_missing_and_unequal_maps_are_refused():
+    signals = [image("Fe"), image("O", (8, 8)), HAADF]
+    with pytest.raises(ValueError, match="no map of 'Co': expected the title"):
+        load_multimodal(signals, ["Co"])
+    with pytest.raises(
+        ValueError, match=r"'Fe' \(7 x 5, .*'O' \(8 x 8, .* differ in size"
+    ):
+        load_multimodal(signals)
+    with pytest.raises(ValueError, match="elements is empty"):
+        load_multimodal(signals, [])
+
+
+# --- the HAADF image -----------------------------------------------------------
+
+
+def test_haadf_of_the_size_of_the_maps_is_taken():
+    signals = [image("Fe"), image("HAADF", (9, 9)), HAADF]
+    assert load_multimodal(signals)[1].data.shape == SHAPE
+    # The same where it is named.
+    assert load_multimodal(signals, haadf="HAADF")[1].data.shape == SHAPE
+
+
+def test_haadf_can_be_named(tmp_path):
+    first, second = image("DF4", data=np.eye(5, 7)), image("BF", data=np.ones(SHAPE))
+    signals = [image("Fe"), first, second, HAADF]
+    assert_array_equal(load_multimodal(signals, haadf="DF4")[1].data, first.data)
+    assert_array_equal(load_multimodal(signals, haadf=second)[1].data, second.data)
+    path = tmp_path / "another file.hspy"
+    second.save(path)
+    for haadf in (path, str(path)):
+        found = load_multimodal(signals, haadf=haadf)[1]
+        assert type(found) is HAADFImage
+        assert_array_equal(found.data, second.data)
+
+
+def test_haadf_that_is_missing_or_ambiguous_is_refused(tmp_path):
+    iron = image("Fe")
+    with pytest.raises(ValueError, match="no HAADF image in the source: give one with"):
+        load_multimodal(iron)
+    with pytest.raises(
+        ValueError, match="none of the images .* of 7 x 5 pixels.*Candidates: 'a'"
+    ):
+        load_multimodal([iron, image("a", (9, 9))])
+    with pytest.raises(ValueError, match="2 of the images can be taken") as info:
+        load_multimodal([iron, HAADF, image("DF-S")])
+    assert "HAADF candidates:\n  'HAADF' (7 x 5, 2 nm/px)\n  'DF-S'" in str(info.value)
+    with pytest.raises(ValueError, match="haadf='b' is neither the title .* existing"):
+        load_multimodal([iron, HAADF], haadf="b")
+    with pytest.raises(TypeError, match="HAADF image is of type int"):
+        load_multimodal([iron, HAADF], haadf=3)
+    path = tmp_path / "spectrum.hspy"
+    hs.signals.Signal1D(np.ones(4)).save(path)
+    with pytest.raises(ValueError, match="no HAADF image in .*spectrum.hspy"):
+        load_multimodal([iron, HAADF], haadf=path)
+
+
+# --- EDS -----------------------------------------------------------------------
+
+
+def test_eds_spectra_are_mapped_by_exspy(eds, eds_spectrum):
+    maps, _ = load_multimodal([eds, HAADF])
+    lines = [signal.metadata.Sample.xray_lines for signal in maps]
+    assert lines == [["Fe_Ka"], ["Pt_La"]]
+    assert elements_of(maps) == [["Fe"], ["Pt"]]
+    for signal, expected in zip(maps, eds_spectrum.get_lines_intensity(), strict=True):
+        assert type(signal) is hyperspy_fusion.ElementalMap
+        assert_allclose(signal.data, WEIGHTS * expected.data[0])
+        assert signal.axes_manager.signal_axes[0].units == "nm"
+
+
+def test_lines_and_elements_choose_x_ray_lines(eds):
+    def lines_of(*args, **choice):
+        maps, _ = load_multimodal([eds, HAADF], *args, **choice)
+        return [signal.metadata.Sample.xray_lines[0] for signal in maps]
+
+    assert lines_of(["Pt", "Fe"]) == ["Pt_La", "Fe_Ka"]
+    assert lines_of(lines="Pt_Ma") == ["Pt_Ma"]
+    assert lines_of(["Pt", "Fe"], ["Fe_La"]) == ["Pt_La", "Fe_La"]
+    assert lines_of(["C"]) == ["C_Ka"]
+    eds.set_lines(["Fe_La"])  # as a user would
+    assert lines_of() == ["Fe_La", "Pt_La"]
+    assert lines_of(["Fe"]) == ["Fe_La"]
+    assert lines_of(lines=["Fe_Ka"]) == ["Fe_Ka"]
+
+
+def test_lines_win_over_ready_made_maps(eds):
+    signals = [eds, image("Fe"), image("Pt"), HAADF]
+    assert titles_of(load_multimodal(signals)[0]) == ["Fe", "Pt"]
+    for choice in (
+        {"lines": ["Fe_Ka"]},
+        {"elements": ["Fe"], "integration_windows": 2},
+        {"elements": ["Fe"], "background_windows": "auto"},
+    ):
+        (iron,), _ = load_multimodal(signals, **choice)
+        assert iron.metadata.Sample.xray_lines == ["Fe_Ka"]
+
+
+def test_windows_of_x_ray_lines(eds, eds_spectrum):
+    lines = ["Pt_La", "Fe_Ka"]
+    background = eds_spectrum.estimate_background_windows(xray_lines=lines)
+    rows = [[9.2, 9.7], [6.2, 6.6]]
+
+    def check(expected, **windows):
+        maps, _ = load_multimodal([eds, HAADF], lines=lines, **windows)
+        expected = eds_spectrum.get_lines_intensity(lines, **expected)
+        for signal, intensity in zip(maps, expected, strict=True):
+            assert_allclose(signal.data, WEIGHTS * intensity.data[0])
+
+    check({"background_windows": background}, background_windows="auto")
+    check({"background_windows": background}, background_windows=background.tolist())
+    check({"integration_windows": 1.2}, integration_windows=1.2)
+    check(
+        {"integration_windows": rows, "background_windows": background},
+        integration_windows=np.array(rows),  # which eXSpy itself stumbles over
+        background_windows=background,
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"lines": ["Fe_Ka", "Fe_Kb"]}, "Fe_Ka and Fe_Kb are lines of Fe: expected on"),
+        (
+            {"elements": ["Fe", "Fe"], "lines": ["Fe_Ka"]},
+            "do not fit: expected each el",
+        ),
+        ({"elements": ["Fe"], "lines": ["Pt_La"]}, "do not fit: expected each element"),
+        ({"elements": ["Xx"]}, "'Xx' is not the symbol of an element"),
+        ({"elements": ["H"]}, "H has no α line in the measured range"),
+        (
+            {"lines": ["Fe_Qa"]},
+            "Qa is not a valid line of Fe|Fe_Qa is not a valid line",
+        ),
+        ({"lines": ["Ag_Ka"]}, "Ag_Ka is not in the data energy range"),
+        (
+            {"integration_windows": [[6, 7]]},
+            "row of 2 energies for each of Fe_Ka, Pt_L",
+        ),
+        ({"integration_windows": [[6, 7], [9, 99]]}, "Pt_La is .*within the measured"),
+        ({"integration_windows": [[7, 6], [9, 9.5]]}, "Fe_Ka is .*that rise"),
+        ({"background_windows": True}, "windows is True: expected a row of 4 energies"),
+        ({"background_windows": "all"}, "windows is 'all': expected a row of 4 energi"),
+    ],
+)
+def test_what_eds_spectra_cannot_give_is_refused(eds, choice, message):
+    with pytest.raises(ValueError, match=message) as info:
+        load_multimodal([eds, HAADF], **choice)
+    assert str(find_candidates([eds, HAADF])) in str(info.value)
+
+
+def test_two_lines_in_the_metadata_are_refused(eds):
+    eds.metadata.Sample.xray_lines = ["Fe_Ka", "Fe_La", "Pt_La"]
+    with pytest.raises(ValueError, match=r"Fe_Ka and Fe_La .* lines=\['Fe_Ka', ...\]"):
+        load_multimodal([eds, HAADF])
+
+
+def test_elements_nobody_names_are_asked_for(eds):
+    del eds.metadata.Sample.elements
+    for spectra in (eds, eels_of()):
+        with pytest.raises(ValueError, match="which elements .* elements="):
+            load_multimodal([spectra, HAADF])
+
+
+# --- EELS ----------------------------------------------------------------------
+
+
+def test_counts_of_an_edge_are_found(caplog):
+    caplog.set_level(logging.INFO, "hyperspy_fusion.loading")
+    (iron,), _ = load_multimodal([eels_of({708: 50}), HAADF], ["Fe"])
+    # 708 eV to 1.1 x 708 eV = 778.8 eV, channels of 0.5 eV and 50 counts
+    assert_allclose(iron.data, 50 * 141 * WEIGHTS, rtol=1e-2)
+    assert type(iron) is hyperspy_fusion.ElementalMap
+    assert iron.metadata.General.title == "Fe_L3"
+    assert elements_of([iron]) == [["Fe"]]
+    assert iron.axes_manager.signal_axes[0].units == "nm"
+    assert "Fe_L3: background 601.8 to 700.92 eV, sum 700.92 to 778.8 eV" in caplog.text
+
+
+@pytest.mark.parametrize("exponent", [1.0, 1.5, 3.0, 5.0])
+def test_power_law_is_removed_exactly(exponent):
+    spectra = eels_of(exponent=exponent)
+    total = spectra.isig[701.0:779.0].data.sum(axis=-1)
+    (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
+    assert np.abs(iron.data / total).max() < 1e-4
+
+
+def test_edge_agrees_with_a_fit_of_hyperspy():
+    spectra = eels_of({708: 50})
+    (iron,), _ = load_multimodal(
+        [spectra, HAADF],
+        lines=["Fe_L3"],
+        background_windows=[[600, 700]],
+        integration_windows=[[700, 760]],
+    )
+    fitted = spectra.isig[600.0:761.0].remove_background(
+        signal_range=(600.0, 700.0), fast=False, show_progressbar=False
+    )
+    expected = fitted.isig[700.0:760.0].sum(axis=-1).data
+    assert_allclose(iron.data, expected, rtol=2e-2)
+
+
+def test_edge_of_noisy_spectra_is_not_biased():
+    spectra = eels_of({708: 500})
+    spectra.data = np.random.default_rng(0).poisson(spectra.data).astype(np.uint16)
+    (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
+    assert_allclose(iron.data.sum(), 500 * 141 * WEIGHTS.sum(), rtol=1e-2)
+
+
+def test_edge_of_few_counts_is_not_lost():
+    energies = 400 + 0.5 * np.arange(1024)
+    expected = 0.1 * (energies / 700) ** -3 + 0.05 * (energies >= 708)
+    rng = np.random.default_rng(0)
+    spectra = exspy.signals.EELSSpectrum(rng.poisson(expected, (60, 60, 1024)))
+    calibrate_energies(spectra, **ENERGIES, units="eV")
+    (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"], haadf=HAADF)
+    assert_allclose(iron.data.mean(), 0.05 * 141, rtol=0.1)
+
+
+def test_pixel_without_counts_has_no_background():
+    spectra = eels_of({708: 50})
+    spectra.data[0, 0] = 0
+    spectra.data[1, 1, :560] = 0  # counts above 680 eV only
+    (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
+    assert iron.data[0, 0] == 0
+    assert_allclose(iron.data[1, 1], spectra.isig[701.0:779.0].data[1, 1].sum())
+    assert_allclose(iron.data[2:], 50 * 141 * WEIGHTS[2:], rtol=1e-2)
+
+
+def test_default_windows_keep_away_from_the_edges_of_other_elements(caplog):
+    caplog.set_level(logging.INFO, "hyperspy_fusion.loading")
+    heights = {532: 40, 708: 20, 779: 10}
+    spectra = eels_of(heights)
+    maps, _ = load_multimodal([spectra, HAADF], ["Co", "O", "Fe"])
+    assert titles_of(maps) == ["Co_L3", "O_K", "Fe_L3"]
+    # The background of Co starts 30 eV after Fe_L2, the sum of Fe stops before Co.
+    assert "Co_L3: background 751 to 771.21 eV" in caplog.text
+    assert "Fe_L3: background 601.8 to 700.92 eV, sum 700.92 to 771.21" in caplog.text
+    assert "O_K: background 452.2 to 526.68 eV, sum 526.68 to 585.2" in caplog.text
+    # So it is where the metadata know of Fe and only Co is wanted.
+    caplog.clear()
+    spectra.metadata.set_item("Sample.elements", ["Co", "Fe"])
+    load_multimodal([spectra, HAADF], ["Co"])
+    assert "Co_L3: background 751 to 771.21 eV" in caplog.text
+
+
+def test_edges_are_chosen_in_the_measured_range():
+    def edges(elements, **energies):
+        maps, _ = load_multimodal([eels_of(**energies), HAADF], elements)
+        return titles_of(maps)
+
+    assert edges(["Al"], offset=1200) == ["Al_K"]
+    assert edges(["Sr"], offset=100) == ["Sr_M5"]
+    assert edges(["Sr"], offset=1700) == ["Sr_L3"]
+    with pytest.raises(ValueError, match="Al_K is at 1560 eV, outside the measured"):
+        edges(["Al"])
+
+
+def test_elements_of_the_metadata_are_mapped_in_alphabetical_order():
+    spectra = eels_of()
+    spectra.metadata.set_item("Sample.elements", ["O", "Fe"])
+    maps, _ = load_multimodal([spectra, HAADF])
+    assert titles_of(maps) == ["Fe_L3", "O_K"]
+
+
+def test_windows_of_edges():
+    spectra = eels_of({708: 50})
+
+    def counts(**windows):
+        (iron,), _ = load_multimodal([spectra, HAADF], lines=["Fe_L3"], **windows)
+        return iron.data / WEIGHTS
+
+    assert_allclose(counts(integration_windows=50), 50 * 99, rtol=1e-2)
+    assert_allclose(counts(integration_windows=[[702, 728]]), 50 * 39, rtol=1e-2)
+    # Each default window gives way to the other one.
+    assert_allclose(counts(integration_windows=[[690, 728]]), 50 * 39, rtol=1e-2)
+    assert_allclose(counts(background_windows=[[650, 705]]), 50 * 141, rtol=1e-2)
+    assert_array_equal(counts(background_windows="auto"), counts())
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"elements": ["Li"]}, "Li has no major edge above 100 eV, choose .*: Li_K"),
+        ({"lines": ["Fe_L9"]}, "Fe has no edge Fe_L9, choose one with lines=: .*Fe_L3"),
+        ({"lines": ["Fe"]}, "Fe has no edge Fe, choose one"),
+        ({"lines": ["Fe_L3", "Fe_L2"]}, "lines of Fe: expected one line per element"),
+        ({"lines": ["Cu_L3"]}, "Cu_L3 is at 931 eV, outside the measured range"),
+        ({"elements": ["O", "Cr"]}, "Cr_L3 at 575 eV has no room .* fit a model with"),
+        ({"elements": ["Sc"]}, "Sc_L3 at 402 eV has no room of 10 eV"),
+        (
+            {"background_windows": [[600, 650, 700]]},
+            "a row of 2 energies for each of Fe",
+        ),
+        ({"background_windows": [[300, 700]]}, "within the measured 400 to 911.5 eV"),
+        (
+            {"background_windows": [[710, 720]]},
+            r"\[710.0, 720.0\] eV .* do not fit Fe_L3",
+        ),
+        (
+            {"integration_windows": [[690, 705]]},
+            r"\[690.0, 705.0\] eV .* not fit Fe_L3",
+        ),
+        ({"integration_windows": 300}, "do not fit Fe_L3 at 708 eV"),
+        ({"background_windows": [[699.8, 700]]}, "too narrow for channels of 0.5 eV"),
+    ],
+)
+def test_what_eels_spectra_cannot_give_is_refused(choice, message):
+    signals = [eels_of(), HAADF]
+    choice = (
+        choice if {"lines", "elements"} & set(choice) else {**choice, "elements": "Fe"}
+    )
+    with pytest.raises(ValueError, match=message) as info:
+        load_multimodal(signals, **choice)
+    assert str(find_candidates(signals)) in str(info.value)
+
+
+def test_energies_must_be_in_ev():
+    spectra = eels_of()
+    calibrate_energies(spectra, 0.0005, 0.4, "keV")
+    with pytest.raises(ValueError, match="axis is in keV: .* axis.convert_to_units"):
+        load_multimodal([spectra, HAADF], ["Fe"])
+
+
+def test_variance_of_the_spectra_is_not_that_of_the_map():
+    spectra = eels_of()
+    spectra.metadata.set_item(
+        "Signal.Noise_properties.Variance_linear_model.gain_factor", 2.0
+    )
+    (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
+    assert not iron.metadata.has_item("Signal.Noise_properties")
+    assert spectra.metadata.has_item("Signal.Noise_properties")
+
+
+# --- several spectrum images ---------------------------------------------------
+
+
+def test_spectra_that_measured_the_lines_are_taken(eds):
+    low, high = eels_of(offset=200), eels_of({708: 50}, offset=600)
+    signals = [low, eds, high, HAADF]
+    maps, _ = load_multimodal(signals, lines=["Fe_L3"])
+    assert_allclose(maps[0].data, 50 * 141 * WEIGHTS, rtol=1e-2)
+    assert titles_of(load_multimodal(signals, lines=["C_K"])[0]) == ["C_K"]
+    # Where both can give them, EDS wins.
+    (iron,), _ = load_multimodal(signals, ["Fe"])
+    assert iron.metadata.Sample.xray_lines == ["Fe_Ka"]
+    with pytest.raises(ValueError, match="no spectrum image can be mapped") as info:
+        load_multimodal(signals, lines=["Au_M5"])
+    assert "EDS: 'EDS'" in str(info.value)
+    assert str(info.value).count("Au_M5 is at 2206 eV, outside the measured") == 2
+
+
+def test_spectra_of_the_size_of_the_haadf_image_are_taken(eds):
+    cropped = eds.inav[:4, :3]
+    survey, small = image("a", (9, 9)), image("DF", (3, 4))
+    maps, _ = load_multimodal([cropped, eds, HAADF, survey])
+    assert maps[0].data.shape == SHAPE
+    maps, haadf = load_multimodal([cropped, eds, HAADF, small], haadf="DF")
+    assert maps[0].data.shape == haadf.data.shape == (3, 4)
+
+
+def test_several_spectrum_images_are_refused_with_a_list(eds):
+    second = eds.deepcopy()
+    second.metadata.General.title = "second"
+    signals = [eds, second, eds.inav[:4, :3], HAADF]
+    with pytest.raises(ValueError, match="several spectrum images") as info:
+        load_multimodal(signals)
+    message = str(info.value).split("There are")[0]
+    assert "'EDS' (7 x 5, 2 nm/px)" in message
+    assert "'second' (7 x 5, 2 nm/px)" in message
+    assert "(4 x 3" not in message
+    with pytest.raises(ValueError, match=r"(?s)several spectrum images.*\(4 x 3"):
+        load_multimodal(signals, haadf=image("DF", (9, 9)))
+
+
+def test_source_without_maps_and_spectra_is_refused(eds):
+    for signals in ([HAADF], [HAADF, eds.inav[0]], [HAADF, image("a")]):
+        with pytest.raises(ValueError, match="none with two navigation axes"):
+            load_multimodal(signals)
+    with pytest.raises(ValueError, match="none with two navigation axes"):
+        load_multimodal([HAADF, image("Fe")], lines=["Fe_Ka"])
+
+
+def test_series_of_spectra_become_series_of_maps(eds):
+    for spectra in (eds, eels_of({708: 50})):
+        series = hs.stack([spectra] * 3)  # (x, y, t|energy)
+        haadf = hs.stack([HAADF] * 3)
+        haadf.metadata.General.title = "HAADF"
+        (iron,), found = load_multimodal([series, haadf], ["Fe"])
+        (expected,), _ = load_multimodal([spectra, HAADF], ["Fe"])
+        assert iron.data.shape == found.data.shape == (3, *SHAPE)
+        assert_allclose(iron.data, np.stack([expected.data] * 3))
+
+
+# --- lazy ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["maps", "eds", "eels"])
+def test_lazy_stays_lazy(tmp_path, eds, kind):
+    source = {
+        "maps": image("Fe"),
+        "eds": eds,
+        "eels": eels_of({708: 50}),
+    }[kind]
+    source.save(tmp_path / "source.hspy")
+    HAADF.save(tmp_path / "HAADF.hspy")
+    where = {"source": tmp_path / "source.hspy", "haadf": tmp_path / "HAADF.hspy"}
+    (lazy,), lazy_haadf = load_multimodal(**where, elements=["Fe"], lazy=True)
+    (eager,), haadf = load_multimodal(**where, elements=["Fe"])
+    assert type(lazy) is LazyElementalMap
+    assert type(lazy_haadf) is LazyHAADFImage
+    lazy.compute(show_progressbar=False)
+    lazy_haadf.compute(show_progressbar=False)
+    assert_allclose(lazy.data, eager.data)
+    assert_array_equal(lazy_haadf.data, haadf.data)
+    assert lazy.metadata.Sample.elements == ["Fe"]
+
+
+# --- real files ----------------------------------------------------------------
+
+
+def test_velox_maps(real_data):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    maps, haadf = load_multimodal(str(path))
+    assert elements_of(maps) == [["C"], ["Ca"], ["O"], ["Cu"]]
+    assert haadf.metadata.General.title == "HAADF"
+    for signal in (*maps, haadf):
+        assert signal.data.shape == (16, 16)
+        for axis in signal.axes_manager.signal_axes:
+            assert axis.units == "nm"
+            assert_allclose(axis.scale, 3.599, rtol=1e-3)
+
+
+def test_velox_spectra(real_data):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    maps, _ = load_multimodal(path, lines=["C_Ka", "Cu_Ka"])
+    spectra = find_candidates(path).spectrum_images[0]
+    expected = spectra.get_lines_intensity(["C_Ka", "Cu_Ka"])
+    for signal, intensity in zip(maps, expected, strict=True):
+        assert_array_equal(signal.data, intensity.data)
+        assert signal.metadata.Sample.xray_lines == intensity.metadata.Sample.xray_lines
+    lazy, haadf = load_multimodal(path, lines=["C_Ka", "Cu_Ka"], lazy=True)
+    assert type(lazy[0]) is LazyElementalMap
+    assert type(haadf) is LazyHAADFImage
+    assert_array_equal(lazy[0].data.compute(), maps[0].data)
+
+
+def test_velox_frames(real_data):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    frames = {"load_SI_image_stack": True, "sum_frames": False}
+    maps, haadf = load_multimodal(path, lines=["C_Ka"], **frames)
+    assert maps[0].data.shape == haadf.data.shape == (2, 16, 16)
+
+
+def test_velox_file_with_eels_and_eds(real_data):
+    path = real_data("velox_EELS_EDS.emd")
+    with pytest.raises(ValueError, match="Fe is shown by") as info:
+        load_multimodal(path)
+    for expected in (
+        "Fe: 'Fe-EELS' (20 x 16, uncalibrated)",
+        "Fe: 'Fe' (20 x 16, 0.1587 µm/px), zero everywhere",
+        "HAADF candidates:\n  'DF-S' (20 x 16, 0.1587 µm/px)\n",
+        "EELS: 'EELS' (20 x 16, 158.7 nm/px), 480 to 826.35 eV",
+        "EDS: 'EDS' (128 x 128, 0.1587 µm/px), -0.2 to 40.75 keV",
+        "'a' (128 x 128, 0.1587 µm/px)",
+    ):
+        assert expected in str(info.value)
+
+    maps, haadf = load_multimodal(path, ["Fe-EELS", "Co-EELS", "O-EELS"])
+    assert elements_of(maps) == [["Fe"], ["Co"], ["O"]]
+    assert haadf.metadata.General.title == "DF-S"
+
+    # Only one of the three EELS spectrum images measured all of these.
+    maps, haadf = load_multimodal(path, lines=["Fe_L3", "Co_L3", "O_K"])
+    assert titles_of(maps) == ["Fe_L3", "Co_L3", "O_K"]
+    assert maps[0].data.shape == haadf.data.shape == (16, 20)
+
+    maps, haadf = load_multimodal(path, lines=["Fe_Ka", "O_Ka"], haadf="a")
+    assert maps[0].data.shape == haadf.data.shape == (128, 128)
+
+
+def test_gatan_file_without_haadf(real_data):
+    path = real_data("EELS_SI.dm4")
+    with pytest.raises(ValueError, match="no HAADF image in the source: .* haadf="):
+        load_multimodal(path, lines=["O_K"])
+    haadf = hs.signals.Signal2D(np.arange(4.0).reshape(2, 2))
+    maps, found = load_multimodal(path, lines=["O_K", "Fe_L3"], haadf=haadf)
+    assert elements_of(maps) == [["O"], ["Fe"]]
+    assert all(signal.data.shape == (2, 2) for signal in maps)
+    assert type(found) is HAADFImage
+    assert type(haadf) is hs.signals.Signal2D
