@@ -249,10 +249,12 @@ def test_uncalibrated_against_calibrated_is_a_warning(units):
 
 
 def test_another_origin_is_a_warning():
-    moved = image("HAADF", scale=2, units="nm")
+    fixed, moved = (image("HAADF", scale=2, units="nm") for _ in range(2))
     moved.axes_manager[1].offset = 30
-    with pytest.warns(UserWarning, match="starts at 0 nm along y and .* at 30 nm"):
-        pair([image("Fe", scale=2, units="nm")], moved)
+    pair([image("Fe", scale=2, units="nm")], moved)  # 0 may mean that it is not known
+    fixed.axes_manager[1].offset = 10
+    with pytest.warns(UserWarning, match="starts at 10 nm along y and .* at 30 nm"):
+        pair([fixed], moved, elements=["Fe"])
 
 
 @pytest.mark.parametrize("other", ["map of O", "HAADF image"])
