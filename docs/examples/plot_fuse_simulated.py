@@ -16,27 +16,28 @@ import hyperspy_fusion
 maps, haadf, truth = hyperspy_fusion.data.core_shell(counts=4)
 
 # %%
-# The weights are those that the literature uses for such particles.
+# The default weights belong to the DyScO₃ data of the literature. Maps of so few counts
+# need a lighter HAADF term, a heavier total variation and a smaller background. The HAADF
+# image then guides the maps without being explained in full: its model stays darker.
 fused = hyperspy_fusion.fuse_multimodal(
     maps,
     haadf,
-    lambda_chem=0.006,
-    lambda_tv=0.022,
-    background=0.01,
-    n_iter_tv=6,
-    initial_threshold=0.2,
+    lambda_haadf=0.1,
+    lambda_chem=0.1,
+    lambda_tv=0.2,
+    background=0.05,
+    n_iter_tv=10,
 )
 hyperspy_fusion.plot_fusion(maps, fused, haadf)
 
 # %%
-# The record of each map says how the iteration went.
+# The record of each map says how the iteration went. The Poisson term may rise: less
+# noise fits the noisy counts less well.
 hyperspy_fusion.plot_convergence(fused)
 print(fused[0].metadata.Multimodal_fusion.status)
 
 # %%
-# Here the truth is known: measured, fused and true maps of cobalt and manganese. The
-# noise is gone and the particles are where they should be. With these weights the HAADF
-# image counts for more than the few X-rays, so some manganese appears over the cores.
+# Here the truth is known: measured, fused and true maps of cobalt and manganese.
 hs.plot.plot_images(
     [maps[0], fused[0], truth[0], maps[1], fused[1], truth[1]],
     label=["Co", "Co fused", "Co truth", "Mn", "Mn fused", "Mn truth"],
@@ -46,17 +47,13 @@ hs.plot.plot_images(
     cmap="inferno",
 )
 
-
 # %%
-# The published method scales each map by its own range, so its maps show where an
-# element is rather than how much of it there is: they are compared with the truth after
-# the best straight-line fit.
-def error(image, true):
-    """Root mean square distance from the truth, as a part of the truth."""
-    line = np.polynomial.Polynomial.fit(image.data.ravel(), true.data.ravel(), 1)
-    return np.linalg.norm(line(image.data) - true.data) / np.linalg.norm(true.data)
-
-
+# The noise is gone, and the shells are hollow as they should be, though blurred. In
+# numbers, the root mean square distance from the truth as a part of the truth:
 for measured, clean, true in zip(maps, fused, truth, strict=True):
     element = true.metadata.Sample.elements[0]
-    print(f"{element:2}  {error(measured, true):.2f} -> {error(clean, true):.2f}")
+    before, after = (
+        np.linalg.norm(image.data - true.data) / np.linalg.norm(true.data)
+        for image in (measured, clean)
+    )
+    print(f"{element:2}  {before:.2f} -> {after:.2f}")
