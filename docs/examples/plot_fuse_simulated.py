@@ -17,7 +17,7 @@ maps, haadf, truth = hyperspy_fusion.data.core_shell(counts=4)
 
 # %%
 # The default weights belong to the DyScO₃ data of the literature. Maps of so few counts
-# need a lighter HAADF term, a heavier total variation and a smaller background. The HAADF
+# need a lighter HAADF term, a heavier total variation and a smaller background. The
 # image then guides the maps without being explained in full: its model stays darker.
 fused = hyperspy_fusion.fuse_multimodal(
     maps,
