@@ -1,0 +1,352 @@
+"""The command line: ``hyperspy-fusion demo``, ``fuse`` and ``info``."""
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from contextlib import contextmanager
+from pathlib import Path
+
+import hyperspy.api as hs
+import matplotlib.pyplot as plt
+import numpy as np
+
+import hyperspy_fusion
+
+from .loading import find_candidates
+from .pairing import describe, pair
+
+__all__ = ["main"]
+
+_DEMO_FOLDER = "hyperspy-fusion-demo"
+_WEIGHTS = {
+    "gamma": "exponent of the Z-contrast",
+    "lambda_haadf": "weight of the HAADF term",
+    "lambda_chem": "weight of the Poisson term",
+    "lambda_tv": "weight of the total variation",
+    "background": "background of the maps",
+    "tolerance": "relative tolerance at which to stop",
+}
+_USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments without the name of the program; by default those it was called with.
+
+    Returns
+    -------
+    int
+        0 when all went well, 2 when the user has to change something (one message on
+        stderr says what), 130 when interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    plt.switch_backend("Agg")  # pictures go to files
+    try:
+        with _plain_warnings():
+            arguments.run(arguments)
+    except _USER_ERRORS as error:
+        if arguments.traceback:
+            raise
+        print(f"hyperspy-fusion: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("hyperspy-fusion: interrupted, nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="hyperspy-fusion",
+        description="Fuse elemental maps (EDX, EELS) with a HAADF image.",
+        epilog="COMMAND --help lists the options of a command.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {hyperspy_fusion.__version__}"
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the code an error arose"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="fuse a simulated specimen, to see that it works",
+        description="Simulate core-shell particles, fuse their maps and compare the "
+        "result with the truth.",
+    )
+    demo.add_argument(
+        "--size", type=int, default=128, metavar="N", help="pixels a side, default 128"
+    )
+    _add_output(demo, f"folder to write, default {_DEMO_FOLDER}")
+    demo.set_defaults(run=_demo)
+
+    fuse = commands.add_parser(
+        "fuse",
+        usage="hyperspy-fusion fuse FILE [options]",
+        help="fuse the maps and the HAADF image of a file",
+        description="Fuse the maps and the HAADF image of any file that HyperSpy "
+        "reads. Writes a folder with each fused map as .hspy and .tif, pictures, and "
+        "the history of the cost.",
+    )
+    _add_input(fuse)
+    fuse.add_argument("--method", help="method of the fusion")
+    for name, meaning in _WEIGHTS.items():
+        fuse.add_argument(
+            f"--{name.replace('_', '-')}", type=float, metavar="X", help=meaning
+        )
+    fuse.add_argument("--n-iter", type=int, metavar="N", help="number of iterations")
+    _add_output(fuse, "folder to write, default the name of FILE with -fused")
+    fuse.set_defaults(run=_fuse)
+
+    info = commands.add_parser(
+        "info",
+        usage="hyperspy-fusion info FILE [options]",
+        help="list what is in a file and what would be fused",
+        description="List the maps, HAADF images and spectra of a file, and what "
+        "'fuse' would take or why it would refuse.",
+    )
+    _add_input(info)
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_input(parser):
+    """Add what `_read` and `_load` need."""
+    parser.add_argument("file", metavar="FILE", help="file that HyperSpy reads")
+    parser.add_argument(
+        "--elements",
+        nargs="+",
+        metavar="NAME",
+        help="what to map: symbols, or titles of maps",
+    )
+    parser.add_argument(
+        "--lines",
+        nargs="+",
+        metavar="LINE",
+        help="lines or edges to map from spectra, such as Fe_Ka or Fe_L3",
+    )
+    parser.add_argument(
+        "--haadf", metavar="IMAGE", help="title of the HAADF image, or another file"
+    )
+    parser.add_argument(
+        "--file-format", metavar="NAME", help="format of FILE, where several would fit"
+    )
+    parser.add_argument(
+        "--lazy",
+        action="store_true",
+        help="leave spectra on disk, for files larger than the memory",
+    )
+
+
+def _add_output(parser, meaning):
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help=meaning)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the files of an earlier run in the folder; leave all others",
+    )
+
+
+@contextmanager
+def _plain_warnings():
+    """Show warnings to a user of the shell, without lines of code."""
+
+    def show(message, *_args, **_kwargs):
+        print(f"hyperspy-fusion: warning: {message}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning)
+        # raised by `import exspy` under HyperSpy 2.5
+        warnings.filterwarnings("ignore", message="Importing `Lazy")
+        warnings.showwarning = show
+        yield
+
+
+def _demo(arguments):
+    output = arguments.output or Path(_DEMO_FOLDER)
+    _check_output(output, overwrite=arguments.overwrite)
+    specimen = hyperspy_fusion.data.core_shell(arguments.size)
+    print(f"Simulated core-shell particles, HAADF image {describe(specimen.haadf)}")
+    fused = _timed_fusion(specimen.maps, specimen.haadf)
+    print("Error against the truth (normalised root mean square):")
+    _print_table(
+        ["element", "measured", "fused"],
+        [
+            (
+                _element(truth),
+                f"{_error(before, truth):.3f}",
+                f"{_error(after, truth):.3f}",
+            )
+            for before, after, truth in zip(
+                specimen.maps, fused, specimen.truth, strict=True
+            )
+        ],
+    )
+    _write(output, specimen.maps, fused, specimen.haadf)
+
+
+def _fuse(arguments):
+    output = arguments.output or Path(f"{Path(arguments.file).stem}-fused")
+    _check_output(output, overwrite=arguments.overwrite)
+    maps, haadf = _load(_read(arguments), arguments)
+    options = {
+        name: getattr(arguments, name)
+        for name in ("method", *_WEIGHTS, "n_iter")
+        if getattr(arguments, name) is not None
+    }
+    print(f"{', '.join(map(_element, maps))} with {describe(haadf)}")
+    fused = _timed_fusion(maps, haadf, **options)
+    _print_table(
+        ["element", "mean measured", "mean fused", "max measured", "max fused"],
+        [
+            (
+                _element(before),
+                f"{before.data.mean():.4g}",
+                f"{after.data.mean():.4g}",
+                f"{before.data.max():.4g}",
+                f"{after.data.max():.4g}",
+            )
+            for before, after in zip(maps, fused, strict=True)
+        ],
+    )
+    _write(output, maps, fused, haadf)
+
+
+def _info(arguments):
+    signals = _read(arguments)
+    try:
+        maps, haadf = _load(signals, arguments)
+    except (TypeError, ValueError) as error:
+        print(f"Would be refused: {error}")  # the error lists what there is
+        return
+    print(find_candidates(signals))
+    try:
+        pair(maps, haadf)
+    except ValueError as error:
+        print(f"Would be refused: {error}")
+    else:
+        print(f"Would fuse {', '.join(map(_element, maps))} with {describe(haadf)}")
+
+
+def _read(arguments):
+    """List the signals of the file."""
+    path = arguments.file
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    logger = logging.getLogger("hyperspy.io")
+    logger.disabled = True  # what it says of unreadable files is for developers
+    try:
+        signals = hs.load(path, lazy=arguments.lazy, file_format=arguments.file_format)
+    except Exception as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    finally:
+        logger.disabled = False
+    return signals if isinstance(signals, list) else [signals]
+
+
+def _load(signals, arguments):
+    """Choose the maps and the HAADF image among signals, and compute them."""
+    maps, haadf = hyperspy_fusion.load_multimodal(
+        signals, arguments.elements, arguments.lines, haadf=arguments.haadf
+    )
+    for signal in (*maps, haadf):
+        if signal._lazy:  # noqa: SLF001
+            signal.compute(show_progressbar=False)
+    return maps, haadf
+
+
+def _timed_fusion(maps, haadf, **options):
+    """Fuse, and say how long it took and why it stopped."""
+    start = time.perf_counter()
+    fused = hyperspy_fusion.fuse_multimodal(maps, haadf, **options)
+    seconds = time.perf_counter() - start
+    record = fused[0].metadata.Multimodal_fusion
+    print(f"Fused by the {record.method} method in {seconds:.2f} s: {record.status}")
+    return fused
+
+
+def _write(output, maps, fused, haadf):
+    """Write all results into a folder, or nothing if anything fails."""
+    target = output.resolve()
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}-", dir=target.parent
+    ) as temporary:
+        folder = Path(temporary) / target.name
+        folder.mkdir()
+        _write_signals(folder, fused)
+        _write_pictures(folder, maps, fused, haadf)
+        names = sorted(path.name for path in folder.iterdir())
+        if target.exists():
+            for name in names:
+                (folder / name).replace(target / name)
+        else:
+            folder.rename(target)
+    print(f"Wrote to {output}: {', '.join(names)}")
+
+
+def _write_signals(folder, fused):
+    """Write fused maps as .hspy and, but for series of series, as .tif; and costs."""
+    for signal in fused:
+        path = folder / _element(signal)
+        signal.save(path.with_suffix(".hspy"))
+        if signal.axes_manager.navigation_dimension <= 1:
+            signal.save(path.with_suffix(".tif"))
+    fused[0].get_cost_history().save(folder / "cost_history.hspy")
+
+
+def _write_pictures(folder, maps, fused, haadf):
+    """Draw the fusion, of a series the first position, and its convergence."""
+    first = (0,) * haadf.axes_manager.navigation_dimension or None
+    pictures = {
+        "fusion.png": hyperspy_fusion.plot_fusion(maps, fused, haadf, inav=first),
+        "convergence.png": hyperspy_fusion.plot_convergence(fused),
+    }
+    for name, figure in pictures.items():
+        figure.savefig(folder / name, dpi=150)
+        plt.close(figure)
+
+
+def _check_output(output, *, overwrite):
+    """Refuse, before the work is done, a folder that cannot be written."""
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} is a file: choose another --output")
+    if output.exists() and not overwrite:
+        raise FileExistsError(
+            f"the folder {output} exists: choose another --output, or replace the "
+            "files of an earlier run in it with --overwrite"
+        )
+    parent = output.resolve().parent
+    if not os.access(parent, os.W_OK):
+        raise PermissionError(
+            f"the folder {parent} does not exist or cannot be written: choose another "
+            "--output"
+        )
+
+
+def _element(signal):
+    return signal.metadata.Sample.elements[0]
+
+
+def _error(image, truth):
+    """Root mean square of the error over that of the truth, dimensionless."""
+    return np.sqrt(np.mean((image.data - truth.data) ** 2) / np.mean(truth.data**2))
+
+
+def _print_table(header, rows):
+    """Print columns below their titles, numbers aligned at the right."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for first, *numbers in table:
+        cells = [first.ljust(widths[0])]
+        cells += [n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)]
+        print("  ".join(cells))

@@ -1,0 +1,255 @@
+"""The command line as its user meets it: what is printed, what is written."""
+
+import importlib.metadata
+
+import exspy
+import hyperspy.api as hs
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import hyperspy_fusion
+from hyperspy_fusion import ElementalMap, cli, fuse_multimodal
+
+FILES = [
+    "Co.hspy",
+    "Co.tif",
+    "Mn.hspy",
+    "Mn.tif",
+    "O.hspy",
+    "O.tif",
+    "convergence.png",
+    "cost_history.hspy",
+    "fusion.png",
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def files():
+    """Write an EDS spectrum image and the HAADF image of its pixels."""
+    rng = np.random.default_rng(0)
+    axes = [
+        {"name": name, "size": 16, "scale": 0.5, "units": "nm", "navigate": True}
+        for name in ("y", "x")
+    ]
+    energy = {"name": "Energy", "size": 1024, "scale": 0.01, "units": "keV"}
+    spectra = exspy.signals.EDSTEMSpectrum(
+        rng.poisson(0.1, (16, 16, 1024)), axes=[*axes, {**energy, "navigate": False}]
+    )
+    spectra.set_microscope_parameters(beam_energy=200)
+    spectra.set_elements(["Fe", "Cu"])
+    spectra.save("spectra.hspy")
+    haadf = hs.signals.Signal2D(
+        rng.random((16, 16)), axes=[{**axis, "navigate": False} for axis in axes]
+    )
+    haadf.metadata.General.title = "HAADF"
+    haadf.save("haadf.hspy")
+
+
+def written(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+class TestDemo:
+    def test_writes_and_prints_what_it_found(self, tmp_path, capsys):
+        assert cli.main(["demo", "--size", "32"]) == 0
+        assert written(tmp_path) == ["hyperspy-fusion-demo"]
+        assert written(tmp_path / "hyperspy-fusion-demo") == FILES
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        *_, header, cobalt, manganese, oxygen, last = printed.out.splitlines()
+        assert header.split() == ["element", "measured", "fused"]
+        rows = [row.split() for row in (cobalt, manganese, oxygen)]
+        assert [row[0] for row in rows] == ["Co", "Mn", "O"]
+        specimen = hyperspy_fusion.data.core_shell(32)
+        measured = [
+            np.linalg.norm(a.data - b.data) / np.linalg.norm(b.data)
+            for a, b in zip(specimen.maps, specimen.truth, strict=True)
+        ]
+        assert_allclose([float(row[1]) for row in rows], measured, atol=6e-4)
+        assert last.startswith("Wrote to hyperspy-fusion-demo: Co.hspy, Co.tif, Mn.")
+
+    def test_files_hold_the_fused_maps(self, tmp_path):
+        cli.main(["demo", "--size", "32", "--output", "out"])
+        specimen = hyperspy_fusion.data.core_shell(32)
+        for expected in fuse_multimodal(specimen.maps, specimen.haadf):
+            name = expected.metadata.General.title
+            saved = hs.load(tmp_path / "out" / f"{name}.hspy")
+            picture = hs.load(tmp_path / "out" / f"{name}.tif")
+            assert type(saved) is ElementalMap
+            assert saved.metadata.Multimodal_fusion.elements == "Co,Mn,O"
+            for signal in (saved, picture):
+                assert_array_equal(signal.data, expected.data)
+                for axis in signal.axes_manager.signal_axes:
+                    assert (axis.scale, axis.offset, axis.units) == (2, 0, "nm")
+        history = hs.load(tmp_path / "out" / "cost_history.hspy")
+        assert_array_equal(history.data, expected.get_cost_history().data)
+
+    def test_refuses_a_folder_that_exists(self, tmp_path, capsys):
+        (tmp_path / "out").mkdir()
+        assert cli.main(["demo", "--size", "32", "--output", "out"]) == 2
+        assert written(tmp_path / "out") == []
+        message = capsys.readouterr().err
+        assert message.startswith("hyperspy-fusion: error: the folder out exists:")
+        assert "--overwrite" in message
+        assert message.count("\n") == 1
+
+    def test_overwrites_its_own_files_alone(self, tmp_path):
+        folder = tmp_path / "out"
+        folder.mkdir()
+        (folder / "notes.txt").write_text("mine")
+        (folder / "Co.tif").write_text("old")
+        arguments = ["demo", "--size", "32", "--output", "out/", "--overwrite"]
+        assert cli.main(arguments) == 0
+        assert written(folder) == sorted([*FILES, "notes.txt"])
+        assert (folder / "notes.txt").read_text() == "mine"
+        assert hs.load(folder / "Co.tif").data.shape == (32, 32)
+        assert written(tmp_path) == ["out"]
+
+    @pytest.mark.parametrize("output", ["file", "nowhere/out"])
+    def test_refuses_what_cannot_be_a_folder(self, tmp_path, capsys, output):
+        (tmp_path / "file").write_text("")
+        assert cli.main(["demo", "--output", output, "--overwrite"]) == 2
+        assert "choose another --output" in capsys.readouterr().err
+
+    @pytest.mark.parametrize(
+        ("interruption", "status"),
+        [(OSError("no space left"), 2), (KeyboardInterrupt, 130)],
+    )
+    def test_leaves_nothing_when_it_fails(
+        self, tmp_path, monkeypatch, capsys, interruption, status
+    ):
+        def fail(_fused):
+            raise interruption
+
+        monkeypatch.setattr(hyperspy_fusion, "plot_convergence", fail)
+        assert cli.main(["demo", "--size", "32"]) == status
+        assert written(tmp_path) == []
+        assert capsys.readouterr().err.startswith("hyperspy-fusion: ")
+
+
+@pytest.mark.usefixtures("files")
+class TestFuse:
+    def test_spectra_and_an_image_in_another_file(self, tmp_path, capsys):
+        arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy"]
+        options = ["--lines", "Cu_Ka", "Fe_Ka", "--n-iter", "4", "--lambda-tv", "0.05"]
+        assert cli.main([*arguments, *options, "--method", "published"]) == 0
+        folder = tmp_path / "spectra-fused"
+        assert {"Cu.hspy", "Cu.tif", "Fe.hspy", "fusion.png"} < set(written(folder))
+        record = hs.load(folder / "Fe.hspy").metadata.Multimodal_fusion
+        assert record.elements == "Cu,Fe"
+        assert (record.method, record.n_iter, record.lambda_tv) == (
+            "published",
+            4,
+            0.05,
+        )
+        printed = capsys.readouterr().out
+        assert printed.startswith("Cu, Fe with 'HAADF' (16 x 16, 0.5 nm/px)\n")
+
+    def test_lazy_gives_the_same(self, tmp_path):
+        arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy", "--output"]
+        assert cli.main([*arguments, "eager"]) == 0
+        assert cli.main([*arguments, "lazy", "--lazy"]) == 0
+        for name in ("Fe.tif", "Cu.tif"):
+            eager, lazy = (hs.load(tmp_path / f / name) for f in ("eager", "lazy"))
+            assert_array_equal(eager.data, lazy.data)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nothing.emd"], "there is no file nothing.emd"),
+            (["broken.emd"], "cannot read broken.emd: "),
+            (["spectra.hspy"], "there is no HAADF image in the source"),
+            (
+                ["spectra.hspy", "--haadf", "haadf.hspy", "--elements", "Xx"],
+                "'Xx' is not the symbol of an element",
+            ),
+            (
+                ["spectra.hspy", "--haadf", "haadf.hspy", "--method", "magic"],
+                "method is 'magic'",
+            ),
+            (
+                ["spectra.hspy", "--haadf", "haadf.hspy", "--gamma", "-1"],
+                "gamma is -1.0: expected",
+            ),
+        ],
+    )
+    def test_errors_are_messages(self, tmp_path, capsys, arguments, message):
+        (tmp_path / "broken.emd").write_text("not an emd file")
+        before = written(tmp_path)
+        assert cli.main(["fuse", *arguments]) == 2
+        printed = capsys.readouterr().err
+        assert printed.startswith(f"hyperspy-fusion: error: {message}")
+        assert "Traceback" not in printed
+        assert written(tmp_path) == before
+
+    def test_traceback_on_demand(self):
+        with pytest.raises(FileNotFoundError, match=r"no file nothing\.emd"):
+            cli.main(["--traceback", "fuse", "nothing.emd"])
+
+    def test_velox(self, real_data, capsys):
+        path = str(real_data("velox_EELS_EDS.emd"))
+        assert cli.main(["fuse", path, "--elements", "Fe-EELS", "Co-EELS"]) == 0
+        printed = capsys.readouterr()
+        assert printed.out.startswith("Fe, Co with 'DF-S' (20 x 16, 0.1587 µm/px)\n")
+        assert printed.err.startswith("hyperspy-fusion: warning: the map of Fe is not")
+        assert ".py:" not in printed.err
+
+
+@pytest.mark.usefixtures("files")
+class TestInfo:
+    def test_what_would_be_fused(self, capsys):
+        arguments = ["info", "spectra.hspy", "--elements", "Fe", "Cu"]
+        assert cli.main([*arguments, "--haadf", "haadf.hspy"]) == 0
+        printed = capsys.readouterr().out
+        assert "spectrum images:\n  EDS: " in printed
+        assert printed.endswith(
+            "\nWould fuse Fe, Cu with 'HAADF' (16 x 16, 0.5 nm/px)\n"
+        )
+
+    def test_why_it_would_be_refused(self, capsys):
+        assert cli.main(["info", "haadf.hspy"]) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith("Would be refused: no spectrum image can be mapped")
+        assert "HAADF candidates:\n  'HAADF'" in printed
+
+    def test_pixels_that_do_not_match(self, capsys):
+        haadf = hs.load("haadf.hspy")
+        for axis in haadf.axes_manager.signal_axes:
+            axis.scale = 0.7
+        haadf.save("larger.hspy")
+        arguments = ["info", "spectra.hspy", "--elements", "Fe"]
+        assert cli.main([*arguments, "--haadf", "larger.hspy"]) == 0
+        last = capsys.readouterr().out.splitlines()[-1]
+        assert last.startswith("Would be refused: the map of Fe has pixels of 0.5 nm")
+
+    def test_unreadable_file(self, capsys):
+        assert cli.main(["info", "nothing.emd"]) == 2
+        assert "there is no file nothing.emd" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"hyperspy-fusion {hyperspy_fusion.__version__}\n"
+
+
+@pytest.mark.parametrize("arguments", [[], ["fuse"], ["demo", "--size", "large"]])
+def test_wrong_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("usage: hyperspy-fusion")
+
+
+def test_entry_point():
+    (entry,) = importlib.metadata.entry_points(
+        group="console_scripts", name="hyperspy-fusion"
+    )
+    assert entry.load() is cli.main
