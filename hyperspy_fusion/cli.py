@@ -22,6 +22,14 @@ from .pairing import describe, pair
 __all__ = ["main"]
 
 _DEMO_FOLDER = "hyperspy-fusion-demo"
+# The default weights belong to other data, of far more counts.
+_DEMO_WEIGHTS = {
+    "lambda_haadf": 0.1,
+    "lambda_chem": 0.1,
+    "lambda_tv": 0.2,
+    "background": 0.05,
+    "n_iter_tv": 10,
+}
 _WEIGHTS = {
     "gamma": "exponent of the Z-contrast",
     "lambda_haadf": "weight of the HAADF term",
@@ -177,7 +185,7 @@ def _demo(arguments):
     _check_output(output, overwrite=arguments.overwrite)
     specimen = hyperspy_fusion.data.core_shell(arguments.size)
     print(f"Simulated core-shell particles, HAADF image {describe(specimen.haadf)}")
-    fused = _timed_fusion(specimen.maps, specimen.haadf)
+    fused = _timed_fusion(specimen.maps, specimen.haadf, **_DEMO_WEIGHTS)
     print("Error against the truth (normalised root mean square):")
     _print_table(
         ["element", "measured", "fused"],

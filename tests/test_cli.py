@@ -57,7 +57,7 @@ def written(folder):
 
 class TestDemo:
     def test_writes_and_prints_what_it_found(self, tmp_path, capsys):
-        assert cli.main(["demo", "--size", "32"]) == 0
+        assert cli.main(["demo", "--size", "64"]) == 0
         assert written(tmp_path) == ["hyperspy-fusion-demo"]
         assert written(tmp_path / "hyperspy-fusion-demo") == FILES
         printed = capsys.readouterr()
@@ -66,18 +66,19 @@ class TestDemo:
         assert header.split() == ["element", "measured", "fused"]
         rows = [row.split() for row in (cobalt, manganese, oxygen)]
         assert [row[0] for row in rows] == ["Co", "Mn", "O"]
-        specimen = hyperspy_fusion.data.core_shell(32)
+        specimen = hyperspy_fusion.data.core_shell(64)
         measured = [
             np.linalg.norm(a.data - b.data) / np.linalg.norm(b.data)
             for a, b in zip(specimen.maps, specimen.truth, strict=True)
         ]
         assert_allclose([float(row[1]) for row in rows], measured, atol=6e-4)
+        assert all(float(row[2]) < 0.8 * float(row[1]) for row in rows)
         assert last.startswith("Wrote to hyperspy-fusion-demo: Co.hspy, Co.tif, Mn.")
 
     def test_files_hold_the_fused_maps(self, tmp_path):
         cli.main(["demo", "--size", "32", "--output", "out"])
-        specimen = hyperspy_fusion.data.core_shell(32)
-        for expected in fuse_multimodal(specimen.maps, specimen.haadf):
+        maps, haadf, _ = hyperspy_fusion.data.core_shell(32)
+        for expected in fuse_multimodal(maps, haadf, **cli._DEMO_WEIGHTS):
             name = expected.metadata.General.title
             saved = hs.load(tmp_path / "out" / f"{name}.hspy")
             picture = hs.load(tmp_path / "out" / f"{name}.tif")
