@@ -23,6 +23,7 @@ _PANEL = 2.4  # inches, the side of a square image
 _BESIDE, _ABOVE = 0.75, 0.35  # inches, for a colour bar and a title
 _BAR = 0.12  # inches, the width of a colour bar
 _NARROWEST, _WIDEST = 1.3, 15.0  # inches, of an image and of a figure
+_MARGINS = {"w_pad": 0.08, "h_pad": 0.08}  # inches
 _SCREEN = 1.6  # width over height
 _SHOWN = (0.2, 99.8)  # percentiles at the ends of the colours
 _STEPS = (1, 2, 5, 10)  # between ticks
@@ -68,11 +69,12 @@ def plot_convergence(fused):
     figure, axes = plt.subplots(
         2, 2, sharex=True, figsize=(8, 5.5), layout="constrained"
     )
+    figure.get_layout_engine().set(**_MARGINS)
     for axis, term, curves in zip(axes.flat, terms, costs.swapaxes(0, 1), strict=True):
         axis.set_prop_cycle(color=colours)
         axis.plot(iterations, curves.T, marker="." if len(iterations) == 1 else "")
         axis.set_title(_cost_title(term, record))
-        axis.yaxis.set_major_locator(MaxNLocator(5, steps=_STEPS))
+        axis.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS, min_n_ticks=3))
         axis.yaxis.get_major_formatter().set_useMathText(True)
         axis.grid(alpha=0.3)
     for axis in axes[-1]:
@@ -341,7 +343,7 @@ def _grid(images, n_columns):
         height_ratios=heights * n_blocks,
         layout="constrained",
     )
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure.get_layout_engine().set(**_MARGINS)
     axes = axes.reshape(n_blocks, len(images), wrap).swapaxes(0, 1)
     axes = axes.reshape(len(images), n_blocks * wrap)
     for unused in axes[:, n_columns:].flat:
