@@ -36,7 +36,12 @@ _WEIGHTS = {
     "lambda_chem": "weight of the Poisson term",
     "lambda_tv": "weight of the total variation",
     "background": "background of the maps",
+    "initial_threshold": "start with all below this set to 0",
     "tolerance": "relative tolerance at which to stop",
+}
+_COUNTS = {
+    "n_iter": "number of iterations",
+    "n_iter_tv": "steps of the total-variation prox in each iteration",
 }
 _USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
 
@@ -111,7 +116,10 @@ def _parser():
         fuse.add_argument(
             f"--{name.replace('_', '-')}", type=float, metavar="X", help=meaning
         )
-    fuse.add_argument("--n-iter", type=int, metavar="N", help="number of iterations")
+    for name, meaning in _COUNTS.items():
+        fuse.add_argument(
+            f"--{name.replace('_', '-')}", type=int, metavar="N", help=meaning
+        )
     _add_output(fuse, "folder to write, default the name of FILE with -fused")
     fuse.set_defaults(run=_fuse)
 
@@ -209,7 +217,7 @@ def _fuse(arguments):
     maps, haadf = _load(_read(arguments), arguments)
     options = {
         name: getattr(arguments, name)
-        for name in ("method", *_WEIGHTS, "n_iter")
+        for name in ("method", *_WEIGHTS, *_COUNTS)
         if getattr(arguments, name) is not None
     }
     print(f"{', '.join(map(_element, maps))} with {describe(haadf)}")

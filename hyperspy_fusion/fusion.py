@@ -298,7 +298,8 @@ def get_haadf_model(fused):
     Raises
     ------
     ValueError
-        If maps are missing or do not come from one fusion.
+        If maps are missing or do not come from one fusion, or are a part of a series:
+        its record is that of the whole.
     """
     records = [_record_of(signal) for signal in fused]
     found = [infer_element(signal) for signal in fused]
@@ -310,12 +311,21 @@ def get_haadf_model(fused):
             f"their order, {', '.join(expected) or 'any'}"
         )
     record = records[0]
+    maps = np.stack([signal.data for signal in fused], axis=-3)
+    series = np.shape(record["map_range"])[:-1]
+    if maps.shape[:-3] != series:
+        raise ValueError(
+            f"the maps have the navigation shape {maps.shape[:-3]} and their record "
+            f"{series}: take the model of all maps of the series, and of it the "
+            "positions that are wanted with .inav"
+        )
 
     def of_maps(name):
         return np.asarray(record[name])[..., np.newaxis, np.newaxis]
 
-    maps = np.stack([signal.data for signal in fused], axis=-3)
-    scaled = np.maximum((maps - of_maps("map_offset")) / of_maps("map_range"), 0)
+    span = of_maps("map_range")
+    scaled = (maps - of_maps("map_offset")) / np.where(span > 0, span, 1)
+    scaled = np.maximum(scaled, 0)
     model = (of_maps("haadf_coefficients") * scaled**record.gamma).sum(axis=-3)
     offset, span = of_maps("haadf_offset"), of_maps("haadf_range")
     image = fused[0]._deepcopy_with_new_data(offset + span * model)  # noqa: SLF001

@@ -208,7 +208,7 @@ def load_multimodal(
     elements : list of str, optional
         What to map, in this order: titles of ready-made maps (``"Fe-EELS"``) or
         symbols (``"Fe"``); a title is looked for first. By default all ready-made
-        maps, or ``metadata.Sample.elements`` of the spectrum image.
+        maps, or ``metadata.Sample.elements`` of the spectrum image, by rising Z.
     lines : list of str, optional
         X-ray lines (``"Fe_Ka"``) or EELS edges (``"Fe_L3"``) to map from a spectrum
         image, one per element. By default, for EDS, those of
@@ -231,7 +231,7 @@ def load_multimodal(
     lazy : bool
         Leave the data of the file on disk: the maps and the HAADF image are lazy.
     **kwargs
-        For :func:`hyperspy.api.load`, such as ``reader`` or ``sum_frames``.
+        For :func:`hyperspy.api.load`, such as ``file_format`` or ``sum_frames``.
 
     Returns
     -------
@@ -502,7 +502,8 @@ def _elements_of(spectra):
         raise ValueError(
             "nothing says which elements to map, name them with elements=['Fe', ...]"
         )
-    return elements
+    # eXSpy and RosettaSciIO keep them in sets: their order is nobody's choice.
+    return sorted(elements, key=atomic_number)
 
 
 def _window_rows(name, windows, lines, width, axis):
@@ -595,8 +596,7 @@ def _plan_eels(spectra, chosen, background, integration):
             f"{axis.units}: expected equal channels in eV, see axis.convert_to_units "
             "and signal.interpolate_on_axis"
         )
-    # eXSpy keeps these as a set: their order is nobody's choice.
-    chosen = chosen or dict.fromkeys(sorted(_elements_of(spectra)))
+    chosen = chosen or dict.fromkeys(_elements_of(spectra))
     names = [line or element for element, line in chosen.items()]
     backgrounds = integrations = [None] * len(names)
     if not (background is None or _is_auto(background)):

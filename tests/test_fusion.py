@@ -117,6 +117,13 @@ def test_haadf_model(specimen, fused):
         hf.get_haadf_model(fused[1::-1])
 
 
+def test_haadf_model_with_an_empty_map(specimen):
+    empty = specimen.maps[1] * 0
+    with pytest.warns(UserWarning, match="map of Mn"):
+        fused = hf.fuse_multimodal([specimen.maps[0], empty], specimen.haadf)
+    assert np.isfinite(hf.get_haadf_model(fused).data).all()
+
+
 def test_series_is_fused_position_by_position(specimen):
     other = hf.data.core_shell(size=24, seed=2)
     maps = [
@@ -139,6 +146,8 @@ def test_series_is_fused_position_by_position(specimen):
     assert_array_equal(record.n_iter, n_iter)
     assert series[0].get_cost_history().data.shape == (2, 4, max(n_iter))
     assert hf.get_haadf_model(series).data.shape == haadf.data.shape
+    with pytest.raises(ValueError, match="model of all maps of the series"):
+        hf.get_haadf_model([signal.inav[0] for signal in series])
 
 
 def test_one_method_whoever_calls(specimen, fused):

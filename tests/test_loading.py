@@ -469,11 +469,11 @@ def test_edges_are_chosen_in_the_measured_range():
         edges(["Al"])
 
 
-def test_elements_of_the_metadata_are_mapped_in_alphabetical_order():
+def test_elements_of_the_metadata_are_mapped_by_rising_atomic_number():
     spectra = eels_of()
-    spectra.metadata.set_item("Sample.elements", ["O", "Fe"])
+    spectra.metadata.set_item("Sample.elements", ["Fe", "O"])
     maps, _ = load_multimodal([spectra, HAADF])
-    assert titles_of(maps) == ["Fe_L3", "O_K"]
+    assert titles_of(maps) == ["O_K", "Fe_L3"]
 
 
 def test_windows_of_edges():
