@@ -12,7 +12,14 @@ from itertools import pairwise
 import numba
 import numpy as np
 
-__all__ = ["published_step_rows", "row_blocks", "tv_prox_rows", "workers"]
+__all__ = [
+    "dual_step_rows",
+    "primal_step_rows",
+    "published_step_rows",
+    "row_blocks",
+    "tv_prox_rows",
+    "workers",
+]
 
 # Bytes of scratch a block of rows should stay below, to live in the L2 cache.
 _BLOCK_BYTES = 1 << 20
@@ -265,3 +272,312 @@ def published_step_rows(
             )
         else:
             out[i, start:stop] = stepped
+
+
+@_jit
+def _positive_row(g, e, data, precision, tau, poisson, value, slope):
+    """Prox of one element's data term along a row, and its derivative.
+
+    Minimises tau (u - b log(u + e)) + (u - g)^2 / 2 (the linear term is already in g)
+    or tau precision (u - b)^2 / 2 + (u - g)^2 / 2 over u >= 0.
+    """
+    zero = np.float32(0)
+    half = np.float32(0.5)
+    one = np.float32(1)
+    four = np.float32(4)
+    if poisson:
+        for x in range(g.size):
+            t = g[x] + e[x]
+            # data below zero mark a missing pixel
+            root = np.sqrt(t * t + four * tau * max(data[x], zero))
+            u = half * (g[x] - e[x] + root)
+            value[x] = max(u, zero)
+            slope[x] = half * (one + t / max(root, np.float32(1e-30)))
+            slope[x] = slope[x] if u > zero else zero
+    else:
+        for x in range(g.size):
+            shrink = one / (one + tau * precision[x])
+            u = (g[x] + tau * precision[x] * data[x]) * shrink
+            value[x] = max(u, zero)
+            slope[x] = shrink if u > zero else zero
+
+
+@_jit
+def dual_step_rows(
+    u_bar,
+    v_bar,
+    p,
+    q,
+    sigma_p,
+    sigma_q,
+    alpha,
+    relaxation,
+    second_order,
+    start,
+    stop,
+):
+    """Dual half of a primal-dual iteration of joint TGV or TV, in place.
+
+    Parameters
+    ----------
+    u_bar : numpy.ndarray
+        Extrapolated maps, shape ``(n_elements, y, x)``, float32.
+    v_bar : numpy.ndarray
+        Extrapolated slopes, shape ``(2, n_elements, y, x)``.
+    p, q : numpy.ndarray
+        Duals of the gradient and of the symmetrised gradient, shapes
+        ``(2, n_elements, y, x)`` and ``(3, n_elements, y, x)``.
+    sigma_p, sigma_q, alpha, relaxation : numpy.float32
+        Steps, largest norm of q, over-relaxation.
+    second_order : bool
+        TGV; else `v_bar` and `q` are not touched.
+    start, stop : int
+        The rows to step.
+    """
+    n_elements, n_y, n_x = u_bar.shape
+    zero = np.float32(0)
+    one = np.float32(1)
+    half = np.float32(0.5)
+    raised = np.zeros((n_elements, 5, n_x), np.float32)
+    norm_p = np.empty(n_x, np.float32)
+    norm_q = np.empty(n_x, np.float32)
+    for y in range(start, stop):
+        norm_p[:] = zero
+        norm_q[:] = zero
+        for i in range(n_elements):
+            u = u_bar[i, y]
+            p_y, p_x = raised[i, 0], raised[i, 1]
+            if y + 1 < n_y:
+                below = u_bar[i, y + 1]
+                for x in range(n_x):
+                    p_y[x] = p[0, i, y, x] + sigma_p * (below[x] - u[x])
+            else:
+                p_y[:] = zero
+            for x in range(n_x - 1):
+                p_x[x] = p[1, i, y, x] + sigma_p * (u[x + 1] - u[x])
+            if second_order:
+                v_y, v_x = v_bar[0, i, y], v_bar[1, i, y]
+                if y + 1 < n_y:
+                    for x in range(n_x):
+                        p_y[x] -= sigma_p * v_y[x]
+                for x in range(n_x - 1):
+                    p_x[x] -= sigma_p * v_x[x]
+                q_yy, q_xx, q_xy = raised[i, 2], raised[i, 3], raised[i, 4]
+                q_xx[0] = q[1, i, y, 0] + sigma_q * v_x[0]
+                for x in range(1, n_x):
+                    q_xx[x] = q[1, i, y, x] + sigma_q * (v_x[x] - v_x[x - 1])
+                q_xy[0] = q[2, i, y, 0]
+                for x in range(1, n_x):
+                    q_xy[x] = q[2, i, y, x] + half * sigma_q * (v_y[x] - v_y[x - 1])
+                if y > 0:
+                    over_y, over_x = v_bar[0, i, y - 1], v_bar[1, i, y - 1]
+                    for x in range(n_x):
+                        q_yy[x] = q[0, i, y, x] + sigma_q * (v_y[x] - over_y[x])
+                        q_xy[x] += half * sigma_q * (v_x[x] - over_x[x])
+                else:
+                    for x in range(n_x):
+                        q_yy[x] = q[0, i, y, x] + sigma_q * v_y[x]
+                for x in range(n_x):
+                    norm_q[x] += q_yy[x] ** 2 + q_xx[x] ** 2 + 2 * q_xy[x] ** 2
+            for x in range(n_x):
+                norm_p[x] += p_y[x] ** 2 + p_x[x] ** 2
+        for x in range(n_x):
+            norm_p[x] = one / max(one, np.sqrt(norm_p[x]))
+            norm_q[x] = alpha / max(alpha, np.sqrt(norm_q[x]))
+        for i in range(n_elements):
+            for k in range(2):
+                for x in range(n_x):
+                    old = p[k, i, y, x]
+                    p[k, i, y, x] = old + relaxation * (
+                        raised[i, k, x] * norm_p[x] - old
+                    )
+            if second_order:
+                for k in range(3):
+                    for x in range(n_x):
+                        old = q[k, i, y, x]
+                        q[k, i, y, x] = old + relaxation * (
+                            raised[i, k + 2, x] * norm_q[x] - old
+                        )
+
+
+@_jit
+def primal_step_rows(
+    u,
+    u_bar,
+    v,
+    v_bar,
+    p,
+    q,
+    flux_dual,
+    tension,
+    data,
+    precision,
+    poisson,
+    rate,
+    pedestal,
+    haadf,
+    haadf_weight,
+    coefficients,
+    tau_u,
+    tau_v,
+    relaxation,
+    second_order,
+    row_sums,
+    start,
+    stop,
+):
+    r"""Primal half of a primal-dual iteration, in place.
+
+    In each pixel the exact joint prox of the data terms of all elements and of the
+    HAADF term :math:`\tfrac{w}{2} (h - \sum_i k_i u_i)^2`: its dual s solves
+    :math:`s + w (h - \sum_i k_i u_i(s)) = 0`, whose left side is increasing and
+    concave in s, so that Newton's method converges from anywhere.
+
+    Parameters
+    ----------
+    u, u_bar : numpy.ndarray
+        Scaled maps and their extrapolation, shape ``(n_elements, y, x)``, float32.
+    v, v_bar : numpy.ndarray
+        Slopes and their extrapolation, shape ``(2, n_elements, y, x)``.
+    p, q : numpy.ndarray
+        Duals, shapes ``(2, n_elements, y, x)`` and ``(3, n_elements, y, x)``.
+    flux_dual : numpy.ndarray
+        Multiplier of the flux lock in each pixel, shape ``(n_elements,)``.
+    tension : numpy.ndarray
+        s, shape ``(y, x)``: warm start, updated.
+    data : numpy.ndarray
+        Counts with pedestal (below zero where missing), or scaled values, shape
+        ``(n_elements, y, x)``.
+    precision : numpy.ndarray
+        Inverse variance of scaled values; only read for the Gaussian term.
+    poisson : bool
+        Poisson or Gaussian data term.
+    rate : numpy.ndarray
+        Slope of the Poisson term, shape ``(n_elements,)``.
+    pedestal : numpy.ndarray
+        e, shape ``(n_elements, 1, 1)`` or that of the maps.
+    haadf, haadf_weight : numpy.ndarray
+        h without offset and its weight w, shape ``(y, x)``.
+    coefficients : numpy.ndarray
+        k_i >= 0, shape ``(n_elements,)``.
+    tau_u, tau_v, relaxation : numpy.float32
+        Steps, over-relaxation.
+    second_order : bool
+        TGV; else `v`, `v_bar` and `q` are not touched.
+    row_sums : numpy.ndarray
+        Row sums of `u_bar`, shape ``(n_elements, y)``, float64, written.
+    start, stop : int
+        The rows to step.
+    """
+    n_elements, n_y, n_x = u.shape
+    zero = np.float32(0)
+    one = np.float32(1)
+    two = np.float32(2)
+    target = np.empty((n_elements, n_x), np.float32)
+    offset = np.empty((n_elements, n_x), np.float32)
+    moved = np.empty(n_x, np.float32)
+    value = np.empty((n_elements, n_x), np.float32)
+    slope = np.empty(n_x, np.float32)
+    balance = np.empty(n_x, np.float32)
+    curvature = np.empty(n_x, np.float32)
+    field = np.empty(n_x, np.float32)
+    mapped = pedestal.shape[1] > 1
+    pulled = False
+    for i in range(n_elements):
+        pulled = pulled or coefficients[i] > zero
+    for y in range(start, stop):
+        for i in range(n_elements):
+            g = target[i]
+            for x in range(n_x):
+                g[x] = flux_dual[i] - p[0, i, y, x] - p[1, i, y, x]
+            for x in range(1, n_x):
+                g[x] += p[1, i, y, x - 1]
+            if y > 0:
+                for x in range(n_x):
+                    g[x] += p[0, i, y - 1, x]
+            if poisson:
+                for x in range(n_x):
+                    g[x] += rate[i] if data[i, y, x] >= zero else zero
+            for x in range(n_x):
+                g[x] = u[i, y, x] - tau_u * g[x]
+                offset[i, x] = pedestal[i, y, x] if mapped else pedestal[i, 0, 0]
+            if second_order:
+                # E* q - p, along y, where the gradient takes a difference
+                if y + 1 < n_y:
+                    for x in range(n_x):
+                        field[x] = q[0, i, y, x] - q[0, i, y + 1, x] - p[0, i, y, x]
+                    for x in range(1, n_x):
+                        field[x] += q[2, i, y, x]
+                    for x in range(n_x - 1):
+                        field[x] -= q[2, i, y, x + 1]
+                    for x in range(n_x):
+                        change = -tau_v * field[x]
+                        old = v[0, i, y, x]
+                        v_bar[0, i, y, x] = old + two * change
+                        v[0, i, y, x] = old + relaxation * change
+                # and along x
+                for x in range(n_x - 1):
+                    field[x] = q[1, i, y, x] - q[1, i, y, x + 1] - p[1, i, y, x]
+                if y > 0:
+                    for x in range(n_x - 1):
+                        field[x] += q[2, i, y, x]
+                if y + 1 < n_y:
+                    for x in range(n_x - 1):
+                        field[x] -= q[2, i, y + 1, x]
+                for x in range(n_x - 1):
+                    change = -tau_v * field[x]
+                    old = v[1, i, y, x]
+                    v_bar[1, i, y, x] = old + two * change
+                    v[1, i, y, x] = old + relaxation * change
+        if pulled:
+            for _ in range(30):
+                for x in range(n_x):
+                    balance[x] = haadf[y, x]
+                    curvature[x] = zero
+                for i in range(n_elements):
+                    pull = tau_u * coefficients[i]
+                    for x in range(n_x):
+                        moved[x] = target[i, x] - pull * tension[y, x]
+                    _positive_row(
+                        moved,
+                        offset[i],
+                        data[i, y],
+                        precision[i, y] if not poisson else moved,
+                        tau_u,
+                        poisson,
+                        value[i],
+                        slope,
+                    )
+                    for x in range(n_x):
+                        balance[x] -= coefficients[i] * value[i, x]
+                        curvature[x] += coefficients[i] * pull * slope[x]
+                worst = zero
+                for x in range(n_x):
+                    w = haadf_weight[y, x]
+                    change = (tension[y, x] + w * balance[x]) / (one + w * curvature[x])
+                    tension[y, x] -= change
+                    worst = max(worst, abs(change) / (one + abs(tension[y, x])))
+                if worst < np.float32(1e-5):
+                    break
+        for i in range(n_elements):
+            pull = tau_u * coefficients[i]
+            for x in range(n_x):
+                moved[x] = target[i, x] - pull * tension[y, x]
+            _positive_row(
+                moved,
+                offset[i],
+                data[i, y],
+                precision[i, y] if not poisson else moved,
+                tau_u,
+                poisson,
+                value[i],
+                slope,
+            )
+            total = 0.0
+            for x in range(n_x):
+                old = u[i, y, x]
+                bar = two * value[i, x] - old
+                u_bar[i, y, x] = bar
+                u[i, y, x] = old + relaxation * (value[i, x] - old)
+                total += bar
+            row_sums[i, y] = total

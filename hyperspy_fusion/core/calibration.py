@@ -1,0 +1,185 @@
+"""What has to be known before the fusion: noise levels, HAADF coefficients, scales."""
+
+import numpy as np
+from scipy.ndimage import convolve, gaussian_filter
+from scipy.optimize import nnls
+
+__all__ = ["fit_coefficients", "haadf_noise", "initial_coefficients", "signal_scale"]
+
+# J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
+# curvature along each axis, of unit variance gain.
+_NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+PRIOR_WIDTH = 1.0  # of the HAADF coefficients, as a part of what is expected
+
+
+def haadf_noise(haadf, n_bins=8):
+    """Standard deviation of a HAADF image's noise, from the image alone.
+
+    The noise variance is taken to be a straight line in the intensity, as shot noise
+    behind an amplifier is.
+
+    Parameters
+    ----------
+    haadf : numpy.ndarray
+        Shape ``(y, x)``, any units.
+    n_bins : int
+        Intensity bins of equal numbers of pixels, to which the line is fitted.
+
+    Returns
+    -------
+    numpy.ndarray
+        σ_h, shape ``(y, x)``, units of the image.
+    """
+    smooth = gaussian_filter(haadf, 1, mode="mirror")
+    residual = convolve(haadf, _NOISE_MASK, mode="mirror")[1:-1, 1:-1]
+    level = smooth[1:-1, 1:-1]
+    edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
+    levels, variances = [], []
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        chosen = (level >= low) & (level <= high)
+        if chosen.sum() > 30:
+            levels.append(np.median(level[chosen]))
+            variances.append((np.median(np.abs(residual[chosen])) * _MAD_TO_SIGMA) ** 2)
+    levels, variances = np.array(levels), np.array(variances)
+    variances = np.maximum(variances, 1e-12 * np.ptp(haadf) ** 2)
+    base = haadf.min()
+    line, _ = nnls(
+        np.stack([1 / variances, (levels - base) / variances], axis=1),
+        np.ones_like(variances),
+    )
+    variance = line[0] + line[1] * (smooth - base)
+    return np.sqrt(np.maximum(variance, 0.2 * np.median(variances)))
+
+
+def signal_scale(counts, background):
+    """Signal-weighted mean count s_i of each element.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        b, shape ``(n_elements, y, x)``.
+    background : numpy.ndarray
+        β, shape ``(n_elements, 1, 1)`` or that of the counts.
+
+    Returns
+    -------
+    numpy.ndarray
+        max(Σ (b - β) (G_3 * b) / Σ b, 1e-3), counts, shape ``(n_elements,)``, with a
+        Gaussian G_3 of 3 pixels: the mean count where the element is.
+    """
+    smooth = gaussian_filter(counts, (0, 3, 3))
+    total = counts.sum(axis=(1, 2))
+    weighted = ((counts - background) * smooth).sum(axis=(1, 2))
+    return np.maximum(weighted / np.maximum(total, 1e-9), 1e-3)
+
+
+def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
+    """HAADF coefficients by least squares on smoothed maps.
+
+    The noise of the maps, which would pull the coefficients to zero, is taken out of
+    the normal matrix.
+
+    Parameters
+    ----------
+    net : numpy.ndarray
+        Maps without background, shape ``(n_elements, y, x)``.
+    noise_variance : numpy.ndarray
+        Sum of their noise variance over the pixels, shape ``(n_elements,)``.
+    haadf : numpy.ndarray
+        h, shape ``(y, x)``.
+    sigma : float
+        Width of the Gaussian, pixels.
+
+    Returns
+    -------
+    coefficients : numpy.ndarray
+        c_i ≥ 0, shape ``(n_elements,)``.
+    offset : float
+        o, at least 0 if the image is.
+    """
+    n_elements = len(net)
+    columns = [gaussian_filter(image, sigma).ravel() for image in net]
+    columns.append(np.ones(haadf.size))
+    design = np.stack(columns, axis=1)
+    normal = design.T @ design
+    point = np.zeros((65, 65))
+    point[32, 32] = 1
+    kernel_power = (gaussian_filter(point, sigma) ** 2).sum()
+    for i in range(n_elements):
+        spread = normal[i, i] - design[:, i].sum() ** 2 / haadf.size
+        normal[i, i] -= min(kernel_power * noise_variance[i], 0.9 * spread)
+    right = design.T @ gaussian_filter(haadf, sigma).ravel()
+    scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    values, vectors = np.linalg.eigh(normal * scale[:, None] * scale)
+    roots = np.sqrt(np.maximum(values, 1e-6 * values.max()))
+    solution, _ = nnls(
+        (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T @ (right * scale)
+    )
+    solution *= scale
+    return solution[:-1], float(solution[-1])
+
+
+def fit_coefficients(instrument, net, haadf, weight, prior):
+    """HAADF coefficients with the fused maps as instruments.
+
+    Solves (x, 1)' W (net, 1) (c, o) = (x, 1)' W h. The noise of the maps is nearly
+    independent of the fused ones, so it does not bias the result, as it does with
+    least squares. Each c_i is drawn towards a p_i with a standard deviation of
+    PRIOR_WIDTH a p_i, a common to all elements: that decides where the maps do not.
+    Negative coefficients are dropped, the most significant first.
+
+    Parameters
+    ----------
+    instrument : numpy.ndarray
+        Fused maps x, shape ``(n_elements, y, x)``.
+    net : numpy.ndarray
+        Measured maps without background, same shape; NaN where missing.
+    haadf : numpy.ndarray
+        h, shape ``(y, x)``.
+    weight : numpy.ndarray
+        W, inverse variance of h given the maps, shape ``(y, x)``.
+    prior : numpy.ndarray
+        p_i > 0, in any common unit, shape ``(n_elements,)``.
+
+    Returns
+    -------
+    coefficients : numpy.ndarray
+        c_i ≥ 0, shape ``(n_elements,)``.
+    offset : float
+        o.
+    """
+    n_elements = len(net)
+    known = np.isfinite(net).all(axis=0)
+    weight = np.where(known, weight, 0).ravel()
+    one = np.ones((1, haadf.size))
+    instrument = np.concatenate([instrument.reshape(n_elements, -1), one])
+    regressor = np.concatenate([np.nan_to_num(net).reshape(n_elements, -1), one])
+
+    def equations(left, right):
+        left = left * weight
+        return left @ right.T, left @ haadf.ravel()
+
+    combined = np.zeros((2, n_elements + 1))
+    combined[0, :-1], combined[1, -1] = prior, 1
+    common = np.linalg.lstsq(
+        *equations(combined @ instrument, combined @ regressor), rcond=None
+    )[0][0]
+    matrix, vector = equations(instrument, regressor)
+    if common > 0:
+        expected = common * np.append(prior, 0)
+        precision = np.zeros(n_elements + 1)
+        precision[:-1] = 1 / (PRIOR_WIDTH * expected[:-1]) ** 2
+        matrix = matrix + np.diag(precision)
+        vector = vector + precision * expected
+    active = list(range(n_elements + 1))
+    while True:
+        solution = np.zeros(n_elements + 1)
+        block = matrix[np.ix_(active, active)]
+        solution[active] = np.linalg.lstsq(block, vector[active], rcond=1e-12)[0]
+        negative = [i for i in active[:-1] if solution[i] < 0]
+        if not negative:
+            return solution[:-1], float(solution[-1])
+        active.remove(
+            min(negative, key=lambda i: solution[i] * np.sqrt(max(matrix[i, i], 0)))
+        )
