@@ -1,19 +1,76 @@
 """What has to be known before the fusion: noise levels, HAADF coefficients, scales."""
 
+from itertools import pairwise
+
 import numpy as np
 from scipy.ndimage import convolve, gaussian_filter
 from scipy.optimize import nnls
 
-__all__ = ["fit_coefficients", "haadf_noise", "initial_coefficients", "signal_scale"]
+__all__ = [
+    "count_gain",
+    "fit_coefficients",
+    "haadf_noise",
+    "initial_coefficients",
+    "map_noise",
+    "noise_line",
+    "signal_scale",
+]
 
 # J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
 # curvature along each axis, of unit variance gain.
 _NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+_LEAST_PIXELS = 30  # in a bin
+_LEAST_EMPTY = 0.05  # part of the pixels of a map of few counts
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 PRIOR_WIDTH = 1.0  # of the HAADF coefficients, as a part of what is expected
 
 
-def haadf_noise(haadf, n_bins=8):
+def noise_line(image, *, robust, n_bins=8):
+    """Noise variance of an image as a straight line in its intensity.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(y, x)``, any units.
+    robust : bool
+        Median of the absolute residuals, which sharp features do not disturb, or mean
+        of their squares, which sparse counts need.
+    n_bins : int
+        Intensity bins of equal numbers of pixels, to which the line is fitted.
+
+    Returns
+    -------
+    intercept, slope : float
+        Variance at the lowest intensity and its increase, neither below 0; units of
+        the image squared, and units of the image.
+    levels, variances : numpy.ndarray
+        The points of the fit, shape ``(n_bins,)`` or less.
+    """
+    level = gaussian_filter(image, 1, mode="mirror")[1:-1, 1:-1]
+    residual = convolve(image, _NOISE_MASK, mode="mirror")[1:-1, 1:-1]
+    edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
+    levels, variances = [], []
+    for low, high in pairwise(edges):
+        chosen = (level >= low) & (level <= high)
+        if chosen.sum() > _LEAST_PIXELS:
+            levels.append(level[chosen].mean())
+            if robust:
+                deviation = _MAD_TO_SIGMA * np.median(np.abs(residual[chosen]))
+                variances.append(deviation**2)
+            else:
+                variances.append(np.mean(residual[chosen] ** 2))
+    if not levels:  # a tiny image: one bin
+        levels, variances = [level.mean()], [np.mean(residual**2)]
+    levels, variances = np.array(levels), np.array(variances)
+    variances = np.maximum(variances, 1e-12 * np.ptp(image) ** 2)
+    (intercept, slope), _ = nnls(
+        np.stack([1 / variances, (levels - image.min()) / variances], axis=1),
+        np.ones_like(variances),
+    )
+    return float(intercept), float(slope), levels, variances
+
+
+def haadf_noise(haadf):
     """Standard deviation of a HAADF image's noise, from the image alone.
 
     The noise variance is taken to be a straight line in the intensity, as shot noise
@@ -23,33 +80,60 @@ def haadf_noise(haadf, n_bins=8):
     ----------
     haadf : numpy.ndarray
         Shape ``(y, x)``, any units.
-    n_bins : int
-        Intensity bins of equal numbers of pixels, to which the line is fitted.
 
     Returns
     -------
     numpy.ndarray
         σ_h, shape ``(y, x)``, units of the image.
     """
+    intercept, slope, _, variances = noise_line(haadf, robust=True)
     smooth = gaussian_filter(haadf, 1, mode="mirror")
-    residual = convolve(haadf, _NOISE_MASK, mode="mirror")[1:-1, 1:-1]
-    level = smooth[1:-1, 1:-1]
-    edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
-    levels, variances = [], []
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
-        chosen = (level >= low) & (level <= high)
-        if chosen.sum() > 30:
-            levels.append(np.median(level[chosen]))
-            variances.append((np.median(np.abs(residual[chosen])) * _MAD_TO_SIGMA) ** 2)
-    levels, variances = np.array(levels), np.array(variances)
-    variances = np.maximum(variances, 1e-12 * np.ptp(haadf) ** 2)
-    base = haadf.min()
-    line, _ = nnls(
-        np.stack([1 / variances, (levels - base) / variances], axis=1),
-        np.ones_like(variances),
-    )
-    variance = line[0] + line[1] * (smooth - base)
+    variance = intercept + slope * (smooth - haadf.min())
+    # saturated or empty regions may seem to have no noise at all
     return np.sqrt(np.maximum(variance, 0.2 * np.median(variances)))
+
+
+def count_gain(image):
+    """Value of one count in a map of scaled counts.
+
+    By the method of moments: of Poisson counts the variance is the mean, so of scaled
+    ones their ratio is the scale. Sums over the whole image weigh the pixels by what
+    they hold, so that it does not matter that most of them are empty.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(y, x)``, not negative.
+
+    Returns
+    -------
+    float or None
+        In the units of the map; None if the map does not look like counts, which are
+        zero in some pixels.
+    """
+    if image.min() < 0 or np.mean(image == 0) < _LEAST_EMPTY or not image.any():
+        return None
+    residual = convolve(image, _NOISE_MASK, mode="mirror")
+    return float(np.mean(residual**2) / image.mean())
+
+
+def map_noise(image):
+    """Noise variance of an elemental map in any units, from the map alone.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(y, x)``, units of the map squared.
+    """
+    intercept, slope, _, variances = noise_line(image, robust=False)
+    smooth = np.maximum(gaussian_filter(image, 3, mode="mirror") - image.min(), 0)
+    floor = max(0.05 * np.median(variances), 1e-12 * np.ptp(image) ** 2, 1e-300)
+    return np.maximum(intercept + slope * smooth, floor)
 
 
 def signal_scale(counts, background):

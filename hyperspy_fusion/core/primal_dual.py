@@ -60,8 +60,10 @@ class Problem:
         counts.
     haadf : numpy.ndarray
         h - o: the image without offset, shape ``(y, x)``.
-    haadf_weight : numpy.ndarray
-        w = μ / σ_h², shape ``(y, x)``; 0 where the image is not used.
+    haadf_precision : numpy.ndarray
+        1 / σ_h², shape ``(y, x)``; 0 where the image is not used.
+    lambda_haadf : float
+        μ.
     coefficients : numpy.ndarray
         c_i ≥ 0, HAADF intensity a count, shape ``(n_elements,)``.
     strength : numpy.ndarray
@@ -79,7 +81,8 @@ class Problem:
     pedestal: np.ndarray
     variance: np.ndarray | None
     haadf: np.ndarray
-    haadf_weight: np.ndarray
+    haadf_precision: np.ndarray
+    lambda_haadf: float
     coefficients: np.ndarray
     strength: np.ndarray
     typical: float
@@ -90,6 +93,11 @@ class Problem:
     def poisson(self):
         """Whether the data are counts."""
         return self.variance is None
+
+    @property
+    def haadf_weight(self):
+        """w = μ / σ_h², shape ``(y, x)``."""
+        return self.lambda_haadf * self.haadf_precision
 
     @property
     def shape(self):
@@ -271,7 +279,7 @@ def with_flux(problem, u):
 
 
 def data_terms(problem, u):
-    """The chemical and the HAADF term at scaled maps, float64.
+    """The chemical and the unweighted HAADF term at scaled maps, float64.
 
     The chemical term is half the deviance, at least 0: it differs from the objective
     by a constant of the data.
@@ -287,7 +295,7 @@ def data_terms(problem, u):
     misfit = problem.haadf - np.tensordot(problem.coefficients, x, axes=1)
     return (
         float(np.nansum(chemical)),
-        float(0.5 * np.sum(problem.haadf_weight * misfit**2)),
+        float(0.5 * np.sum(problem.haadf_precision * misfit**2)),
     )
 
 
@@ -308,9 +316,9 @@ def certificate(problem, state):
     Returns
     -------
     terms : tuple of float
-        HAADF, chemical and TGV term at the maps.
-    lower : float
-        Lower bound of the least possible sum of the terms.
+        HAADF term without its weight, chemical and TGV term at the maps.
+    upper, lower : float
+        The objective at the maps, and a bound that no maps can go below.
     """
     u = with_flux(problem, state.maps())
     chemical, haadf = data_terms(problem, u)
@@ -332,7 +340,8 @@ def certificate(problem, state):
     lower = dual_value(problem, gradient_adjoint(shrink * p) + flux_dual, state.tension)
     if problem.flux is not None:
         lower -= float(shrink * state.flux_dual @ (problem.flux * problem.strength))
-    return (haadf, chemical, tv), lower
+    upper = problem.lambda_haadf * haadf + chemical + tv
+    return (haadf, chemical, tv), upper, lower
 
 
 def dual_value(problem, pull, tension):
@@ -446,7 +455,7 @@ def coarsen(problem):
         variance=variance,
         haadf=pool(problem.haadf, total) / 4,
         # the noise of four pixels averages; their terms become one
-        haadf_weight=pool(problem.haadf_weight, total),
+        haadf_precision=pool(problem.haadf_precision, total),
         coefficients=problem.coefficients / 4,
         strength=problem.strength / 2,
         typical=2 * problem.typical,
@@ -547,8 +556,7 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None):
         iteration.step()
         if tolerance is None or (n_iter % _CHECK_EVERY and n_iter < max_iter):
             continue
-        terms, lower = certificate(problem, state)
-        upper = sum(terms)
+        terms, upper, lower = certificate(problem, state)
         gap = (upper - lower) / upper if upper > 0 else 0.0
         history.append((n_iter, terms))
         if callback is not None:
