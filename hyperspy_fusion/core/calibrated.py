@@ -1,25 +1,96 @@
 """The calibrated method: calibrate, choose the weights, solve, say what to trust."""
 
 from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from . import primal_dual
 from .calibration import (
+    count_gain,
     fit_coefficients,
     haadf_noise,
     initial_coefficients,
+    map_noise,
     signal_scale,
 )
-from .primal_dual import Problem
+from .kernels import workers
+from .primal_dual import CHECK_EVERY, Problem
 from .selection import block_scores, choose_weights, folds
+from .solver import CostHistory, Solution, Status
+
+__all__ = ["CalibratedOptions", "Setting", "calibrate", "prepare", "solve", "weigh"]
+
+Regularizer = Literal["tgv", "tv"]
 
 _CALIBRATION_PASSES = 4
 _CALIBRATION_LAMBDA = 4.0
 _PEDESTAL = 0.2  # of the mean count
 _ALPHA = 0.25  # pixels
 _TRIAL_ITERATIONS = 60
+# Fractions sum to one; this is the spread of the sum that rounding may leave.
+_FRACTION_SPREAD = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibratedOptions:
+    """What can be set; by default the data decide.
+
+    Attributes
+    ----------
+    lambda_haadf, lambda_tv : float or None
+        μ and λ; None chooses by cross-validation.
+    gamma : float
+        Exponent γ of the Z-contrast in what is expected of the coefficients.
+    regularizer : {"tgv", "tv"}
+        Total generalised variation, or total variation.
+    lock_flux : bool
+        Keep the sum of each map.
+    tolerance : float
+        Largest relative distance to the optimum.
+    max_iter : int
+        Largest number of iterations.
+    seed : int
+        Of the random split of the counts.
+
+    Raises
+    ------
+    ValueError
+        If a value is outside its range.
+    """
+
+    lambda_haadf: float | None = None
+    lambda_tv: float | None = None
+    gamma: float = 1.7
+    regularizer: Regularizer = "tgv"
+    lock_flux: bool = True
+    tolerance: float = 1e-3
+    max_iter: int = 2000
+    seed: int = 0
+
+    def __post_init__(self):
+        checks = {
+            "lambda_haadf": (
+                self.lambda_haadf is None or self.lambda_haadf >= 0,
+                "at least 0, or 'auto'",
+            ),
+            "lambda_tv": (
+                self.lambda_tv is None or self.lambda_tv > 0,
+                "above 0, or 'auto'",
+            ),
+            "gamma": (self.gamma > 0, "above 0"),
+            "regularizer": (
+                self.regularizer in get_args(Regularizer),
+                "one of " + ", ".join(map(repr, get_args(Regularizer))),
+            ),
+            "tolerance": (self.tolerance > 0, "above 0"),
+            "max_iter": (self.max_iter >= 1, "at least 1"),
+        }
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}: expected {expected}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +162,11 @@ class Setting:
         if self.lock_flux:
             net = self.net()
             # of missing pixels the flux is not known; the mean stands for them
-            flux = np.nanmean(net, axis=(1, 2)) * net[0].size if missing else net.sum(axis=(1, 2))
+            flux = (
+                np.nanmean(net, axis=(1, 2)) * net[0].size
+                if missing
+                else net.sum(axis=(1, 2))
+            )
             flux = np.maximum(flux, 0)
         return Problem(
             data=self.data,
@@ -187,3 +262,236 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
         return block_scores(errors)
 
     return choose_weights(score, lambda_tv, lambda_haadf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """Data in the units of the mathematics.
+
+    Attributes
+    ----------
+    setting : Setting
+        Without coefficients.
+    gain : numpy.ndarray
+        Units of the maps a count, shape ``(n_elements,)``; 1 for counts and for data
+        with Gaussian noise.
+    notes : tuple of str
+        What was taken for what.
+    """
+
+    setting: Setting
+    gain: np.ndarray
+    notes: tuple
+
+
+def prepare(maps, haadf, options, *, background=0.0, variance=None):
+    """Find out what the data are and bring them to the units of the mathematics.
+
+    Whole numbers not below zero are counts; maps with empty pixels are scaled counts;
+    all others, and those with a given variance, have Gaussian noise.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Shape ``(n_elements, y, x)``; NaN where missing.
+    haadf : numpy.ndarray
+        Shape ``(y, x)``; NaN where missing.
+    options : CalibratedOptions
+        The options.
+    background : numpy.ndarray
+        β, known background, of the maps' units, that broadcasts against them.
+    variance : numpy.ndarray, optional
+        Of the maps, that broadcasts against them.
+
+    Returns
+    -------
+    Prepared
+    """
+    maps = np.asarray(maps, dtype=np.float64)
+    n_elements = len(maps)
+    background = np.broadcast_to(np.asarray(background, np.float64), maps.shape)
+    if all(np.ptp(image) == 0 for image in background):
+        background = background[:, :1, :1]
+    gain = np.ones(n_elements)
+    notes = []
+    missing = np.isnan(maps)
+    if missing.any():
+        notes.append(
+            f"{missing.sum()} missing pixels of the maps are filled by the model"
+        )
+    filled = fill(maps)
+    total = filled.sum(axis=0)
+    if n_elements > 1 and np.std(total) < _FRACTION_SPREAD * np.mean(total):
+        notes.append(
+            "the maps sum to the same in every pixel, so they are fractions: the HAADF "
+            "image is not linear in them; better hand over counts"
+        )
+        variance = map_variances(filled) if variance is None else variance
+    elif variance is None and (filled < 0).any():
+        notes.append(
+            "negative pixels: Gaussian noise is assumed and its variance estimated; "
+            "counts before background subtraction with background= are better"
+        )
+        variance = map_variances(filled)
+    elif variance is None and np.mod(filled[~missing], 1).any():
+        gains = [count_gain(image) for image in filled]
+        if all(
+            found is not None
+            for found, image in zip(gains, filled, strict=True)
+            if image.any()
+        ):
+            gain = np.array([1.0 if found is None else found for found in gains])
+            notes.append(
+                "scaled counts of " + ", ".join(f"{g:.3g}" for g in gain) + " a count"
+            )
+            maps, background, filled = (
+                array / gain[:, None, None] for array in (maps, background, filled)
+            )
+        else:
+            notes.append(
+                "no counts: Gaussian noise is assumed and its variance estimated"
+            )
+            variance = map_variances(filled)
+    if variance is not None:
+        variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float64)
+        variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
+    level = signal_scale(filled, background)
+    if variance is None:
+        scale = level
+    else:
+        positive = np.maximum(filled - background, 0) + 1e-300
+        scale = (positive * variance).sum(axis=(1, 2)) / positive.sum(axis=(1, 2))
+        level = (positive * positive).sum(axis=(1, 2)) / positive.sum(axis=(1, 2))
+    seen = np.isfinite(haadf)
+    if not seen.all():
+        notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
+    image = fill(np.asarray(haadf, dtype=np.float64)[None])[0]
+    setting = Setting(
+        data=maps,
+        background=background,
+        variance=variance,
+        scale=scale,
+        level=level,
+        haadf=image,
+        sigma=haadf_noise(image),
+        trusted=seen.astype(np.float64),
+        coefficients=np.zeros(n_elements),
+        offset=0.0,
+        alpha=_ALPHA if options.regularizer == "tgv" else None,
+        lock_flux=options.lock_flux,
+    )
+    return Prepared(setting=setting, gain=gain, notes=tuple(notes))
+
+
+def fill(maps):
+    """Maps with the mean of each in place of its missing pixels."""
+    missing = np.isnan(maps)
+    if not missing.any():
+        return maps
+    mean = np.nanmean(maps, axis=(1, 2), keepdims=True)
+    return np.where(missing, mean, maps)
+
+
+def map_variances(maps):
+    """Noise variance of maps, from the maps alone."""
+    return np.stack([map_noise(image) for image in maps])
+
+
+def solve(
+    maps,
+    haadf,
+    atomic_numbers,
+    options,
+    *,
+    background=0.0,
+    variance=None,
+    sensitivities=None,
+    num_workers=None,
+    callback=None,
+):
+    """Fuse one field of view.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Measured maps, shape ``(n_elements, y, x)``; NaN where missing.
+    haadf : numpy.ndarray
+        HAADF image, shape ``(y, x)``, in any units; NaN where missing.
+    atomic_numbers : sequence of int
+        Z_i, shape ``(n_elements,)``.
+    options : CalibratedOptions
+        The options.
+    background : numpy.ndarray
+        Known background of the maps, in their units, that broadcasts against them.
+    variance : numpy.ndarray, optional
+        Noise variance of the maps, that broadcasts against them.
+    sensitivities : numpy.ndarray, optional
+        Counts an atom of each element, in any common unit, shape ``(n_elements,)``.
+    num_workers : int, optional
+        Number of threads; by default Numba's setting.
+    callback : callable, optional
+        ``callback(n_iter, gap)`` at each certificate of the last solution.
+
+    Returns
+    -------
+    Solution
+        Maps in the units of `maps`.
+    """
+    prepared = prepare(maps, haadf, options, background=background, variance=variance)
+    setting = prepared.setting
+    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
+    prior = prior * prepared.gain
+    if sensitivities is not None:
+        prior = prior / np.asarray(sensitivities)
+    with workers(num_workers) as run:
+        setting, _ = calibrate(setting, run, prior)
+        weights = weigh(
+            setting,
+            run,
+            seed=options.seed,
+            lambda_tv=options.lambda_tv,
+            lambda_haadf=options.lambda_haadf,
+        )
+        optimum = primal_dual.solve(
+            setting.problem(weights.lambda_tv, weights.lambda_haadf),
+            run,
+            tolerance=options.tolerance,
+            max_iter=options.max_iter,
+            callback=callback,
+        )
+    converged = optimum.gap <= options.tolerance
+    return Solution(
+        maps=(optimum.maps * prepared.gain[:, None, None]).astype(np.float32),
+        costs=cost_history(optimum, weights),
+        status=str(Status.CONVERGED if converged else Status.MAX_ITER),
+        converged=converged,
+        record={
+            "lambda_haadf": weights.lambda_haadf,
+            "lambda_chem": 1.0,
+            "lambda_tv": weights.lambda_tv,
+            "haadf_coefficients": setting.coefficients / prepared.gain,
+            "haadf_offset": setting.offset,
+            "gap": float(optimum.gap),
+            "gain": weights.gain,
+            "weights_tried": weights.tried,
+            "notes": "; ".join(prepared.notes),
+            "count_value": prepared.gain,
+        },
+    )
+
+
+def cost_history(optimum, weights):
+    """The terms of the objective at each certificate.
+
+    The chemical term is half the deviance, which differs from the negative logarithm
+    of the likelihood by a constant.
+    """
+    haadf, chemical, tv = np.array([terms for _, terms in optimum.history]).T
+    tv = tv / weights.lambda_tv
+    return CostHistory(
+        total=weights.lambda_haadf * haadf + chemical + weights.lambda_tv * tv,
+        haadf=haadf,
+        chemical=chemical,
+        tv=tv,
+        interval=CHECK_EVERY,
+    )

@@ -38,7 +38,7 @@ _FLUX_WEIGHT = 2.0
 # Balance of primal against dual steps, of the typical value of u.
 _STEP_RATIO = 0.4
 _COARSEST = 16  # pixels
-_CHECK_EVERY = 50  # iterations between two certificates
+CHECK_EVERY = 50  # iterations between two certificates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -554,7 +554,7 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None):
     history, gap = [], np.inf
     for n_iter in range(1, max_iter + 1):
         iteration.step()
-        if tolerance is None or (n_iter % _CHECK_EVERY and n_iter < max_iter):
+        if tolerance is None or (n_iter % CHECK_EVERY and n_iter < max_iter):
             continue
         terms, upper, lower = certificate(problem, state)
         gap = (upper - lower) / upper if upper > 0 else 0.0

@@ -129,7 +129,9 @@ def choose_weights(score, lambda_tv=None, lambda_haadf=None):
     def climb(mu, start):
         position = start
         while True:
-            near = [i for i in (position - 1, position, position + 1) if 0 <= i < len(grid)]
+            near = [
+                i for i in (position - 1, position, position + 1) if 0 <= i < len(grid)
+            ]
             best = min(near, key=lambda i: total((grid[i], mu)))
             if best == position:
                 return position

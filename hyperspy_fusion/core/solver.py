@@ -23,7 +23,7 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class CostHistory:
-    """The terms of the objective after each iteration, each of shape ``(n_iter,)``.
+    """The terms of the objective, each of shape ``(n_values,)``.
 
     Attributes
     ----------
@@ -31,12 +31,15 @@ class CostHistory:
         The weighted sum of the terms.
     haadf, chemical, tv : numpy.ndarray
         The terms, not weighted.
+    interval : int
+        Iterations from one value to the next.
     """
 
     total: np.ndarray
     haadf: np.ndarray
     chemical: np.ndarray
     tv: np.ndarray
+    interval: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ class Solution:
     @property
     def n_iter(self):
         """Number of iterations."""
-        return len(self.costs.total)
+        return len(self.costs.total) * self.costs.interval
 
 
 def iterate(step, evaluate, weigh, *, n_iter, tolerance=None, callback=None):
