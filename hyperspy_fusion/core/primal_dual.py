@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.ndimage import correlate1d
+from scipy.special import kl_div
 
-from .kernels import dual_step_rows, primal_step_rows, row_blocks, workers
+from .kernels import dual_step_rows, primal_step_rows, row_blocks
 from .total_variation import (
     gradient,
     gradient_adjoint,
@@ -38,6 +39,10 @@ _FLUX_WEIGHT = 2.0
 # Balance of primal against dual steps, of the typical value of u.
 _STEP_RATIO = 0.4
 _COARSEST = 16  # pixels
+# Where the flux is free, the certificate compares with maps of up to so many times
+# the flux found.
+_MOST_FLUX = 2.0
+_ROUNDING = 1e-12
 CHECK_EVERY = 50  # iterations between two certificates
 
 
@@ -96,7 +101,7 @@ class Problem:
 
     @property
     def haadf_weight(self):
-        """w = μ / σ_h², shape ``(y, x)``."""
+        """Weight w = μ / σ_h² of the HAADF term, shape ``(y, x)``."""
         return self.lambda_haadf * self.haadf_precision
 
     @property
@@ -177,8 +182,9 @@ def cold_start(problem, maps=None):
             maps = maps - problem.background
         missing = np.isnan(maps)
         if missing.any():
-            mean = np.nanmean(maps, axis=(1, 2), keepdims=True)
-            maps = np.where(missing, np.nan_to_num(mean), maps)
+            known = np.maximum((~missing).sum(axis=(1, 2), keepdims=True), 1)
+            mean = np.nansum(maps, axis=(1, 2), keepdims=True) / known
+            maps = np.where(missing, mean, maps)
     u = np.maximum(maps * problem.strength[:, None, None], 0).astype(np.float32)
     second = u.shape if problem.alpha is not None else (1, 1, 1)
     v = np.zeros((2, *second), np.float32)
@@ -272,10 +278,9 @@ def with_flux(problem, u):
     """Scale maps so that they meet the flux lock exactly."""
     if problem.flux is None:
         return u
-    sums = u.sum(axis=(1, 2))
-    wanted = problem.flux * problem.strength
-    factors = np.divide(wanted, sums, out=np.ones_like(sums), where=sums > 0)
-    return u * factors[:, None, None]
+    sums = u.sum(axis=(1, 2), keepdims=True)
+    wanted = (problem.flux * problem.strength)[:, None, None]
+    return np.where(sums > 0, u, 1) * (wanted / np.where(sums > 0, sums, u[0].size))
 
 
 def data_terms(problem, u):
@@ -288,8 +293,7 @@ def data_terms(problem, u):
     if problem.poisson:
         offset = problem.background + problem.pedestal[:, None, None]
         b = problem.data + problem.pedestal[:, None, None]
-        expected = x + offset
-        chemical = expected - b - b * np.log(expected / b)
+        chemical = kl_div(b, x + offset)
     else:
         chemical = (x - problem.data) ** 2 / (2 * problem.variance)
     misfit = problem.haadf - np.tensordot(problem.coefficients, x, axes=1)
@@ -327,24 +331,25 @@ def certificate(problem, state):
         p = inner(state.p)
         excess = joint_norm(p).max()
     else:
-        tv = total_generalised_variation(
-            u, state.slopes(), problem.alpha
-        )
+        tv = total_generalised_variation(u, state.slopes(), problem.alpha)
         q = state.q.astype(np.float64)
         p = inner(symmetrised_gradient_adjoint(q))
-        excess = max(
-            joint_norm(p).max(), joint_norm(q).max() / problem.alpha
-        )
+        excess = max(joint_norm(p).max(), joint_norm(q).max() / problem.alpha)
     shrink = 1 / max(1.0, excess)
-    flux_dual = shrink * state.flux_dual[:, None, None]
-    lower = dual_value(problem, gradient_adjoint(shrink * p) + flux_dual, state.tension)
-    if problem.flux is not None:
-        lower -= float(shrink * state.flux_dual @ (problem.flux * problem.strength))
+    pull = gradient_adjoint(shrink * p)
+    if problem.flux is None:
+        most = _MOST_FLUX * u.sum(axis=(1, 2))
+        lower = 0.0
+    else:
+        most = problem.flux * problem.strength
+        pull += shrink * state.flux_dual[:, None, None]
+        lower = -float(shrink * state.flux_dual @ most)
+    lower += dual_value(problem, pull, state.tension, most)
     upper = problem.lambda_haadf * haadf + chemical + tv
     return (haadf, chemical, tv), upper, lower
 
 
-def dual_value(problem, pull, tension):
+def dual_value(problem, pull, tension, most):
     r"""Least value of the data terms plus a linear one, from below.
 
     .. math::
@@ -353,7 +358,8 @@ def dual_value(problem, pull, tension):
         = \max_s -\tfrac{s^2}{2 w} - s h + \min_{u ≥ 0} D(u) + ⟨g + k s, u⟩
 
     Any s gives a bound, so the tension of the iteration is only polished by a few
-    Newton steps.
+    Newton steps. Where nothing else holds a pixel, as where it is missing, its slope
+    must not be negative: g is raised by as much, which costs that times the sum of u.
 
     Parameters
     ----------
@@ -363,63 +369,84 @@ def dual_value(problem, pull, tension):
         g, of u, shape ``(n_elements, y, x)``.
     tension : numpy.ndarray
         A first s, shape ``(y, x)``.
+    most : numpy.ndarray
+        Largest sum of u, shape ``(n_elements,)``.
 
     Returns
     -------
     float
-        The bound; minus infinity if the duals are not yet feasible.
+        The bound, for all u up to that sum.
     """
-    strength = problem.strength[:, None, None]
+    conjugate = _PoissonConjugate if problem.poisson else _GaussianConjugate
+    terms = conjugate(problem)
     k = (problem.coefficients / problem.strength)[:, None, None]
     weight = problem.haadf_weight
-    missing = np.isnan(problem.data)
-    slope = pull + (np.where(missing, 0, 1 / strength) if problem.poisson else 0)
-    if problem.poisson:
-        b = np.where(missing, 0, problem.data + problem.pedestal[:, None, None])
-        offset = (problem.background + problem.pedestal[:, None, None]) * strength
-    else:
-        precision = np.where(missing, 0, 1 / (problem.variance * strength**2))
-        values = np.where(missing, 0, problem.data) * strength
-
-    def respond(s):
-        """The minimising u of each pixel at tension s."""
-        a = slope + k * s
-        with np.errstate(divide="ignore", invalid="ignore"):
-            if problem.poisson:
-                return np.where(b > 0, np.maximum(b / a - offset, 0), 0)
-            return np.where(precision > 0, np.maximum(values - a / precision, 0), 0)
-
-    # a > 0 is needed where the minimum over u is not bounded otherwise
-    bounded = np.zeros_like(missing) if problem.poisson else precision > 0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        limits = np.where(bounded | (k <= 0), -np.inf, -slope / k)
-    floor = limits.max(axis=0)
     used = weight > 0
-    s = np.where(used, np.maximum(tension.astype(np.float64), floor + 1e-9), 0.0)
+    slope = pull + terms.rate
+    # g + k s has to stay above this, by which it may be above without cost
+    least = np.where(terms.bounded, -np.inf, _ROUNDING * (terms.scale + abs(slope)))
+    lift = np.where(used & (k > 0), 0, least - slope).max(axis=(1, 2)).clip(0)
+    slope += lift[:, None, None]
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        floor = np.where(k > 0, (least - slope) / k, -np.inf).max(axis=0)
+    s = np.where(used, np.maximum(tension.astype(np.float64), floor), 0.0)
     for _ in range(20):
-        u = respond(s)
+        u, response = terms.minimiser(slope + k * s)
         balance = s + weight * (problem.haadf - (k * u).sum(axis=0))
-        if problem.poisson:
-            response = np.where(u > 0, (u + offset) / (slope + k * s), 0)
-        else:
-            response = np.where(u > 0, 1 / np.where(precision > 0, precision, 1), 0)
         curvature = 1 + weight * (k**2 * response).sum(axis=0)
         s = np.where(used, np.maximum(s - balance / curvature, (s + floor) / 2), 0.0)
-    a = slope + k * s
-    unbounded = ~bounded & ((a <= 0) if problem.poisson else (a < 0))
-    if unbounded.any():
-        return -np.inf
-    u = respond(s)
-    if problem.poisson:
-        expected = (u + offset) / strength
-        with np.errstate(divide="ignore", invalid="ignore"):
-            deviance = np.where(b > 0, expected - b - b * np.log(expected / b), 0)
-        data = np.where(missing, a * u, deviance + (a - 1 / strength) * u)
-    else:
-        data = precision * (u - values) ** 2 / 2 + a * u
-    with np.errstate(divide="ignore", invalid="ignore"):
-        own = np.where(used, -(s**2) / (2 * weight) - s * problem.haadf, 0)
-    return float(data.sum() + own.sum())
+    own = s**2 / (2 * np.where(used, weight, 1)) + s * problem.haadf
+    return float(terms.value(slope + k * s).sum() - own.sum() - lift @ most)
+
+
+class _PoissonConjugate:
+    """Least value of D(u) + ⟨a, u⟩ over u ≥ 0, Poisson; the rate of D is part of a."""
+
+    def __init__(self, problem):
+        strength = problem.strength[:, None, None]
+        pedestal = problem.pedestal[:, None, None]
+        missing = np.isnan(problem.data)
+        self.b = np.where(missing, 0, problem.data + pedestal)
+        self.offset = np.where(missing, 0, problem.background + pedestal)
+        self.strength = strength
+        self.scale = 1 / strength
+        self.rate = np.where(missing, 0, self.scale)
+        self.bounded = np.zeros_like(missing)
+
+    def minimiser(self, slope):
+        """The minimising u and minus its derivative by the slope, a > 0."""
+        u = np.maximum(self.b / slope - self.offset * self.strength, 0)
+        return u, np.where(u > 0, self.b / slope**2, 0)
+
+    def value(self, slope):
+        u, _ = self.minimiser(slope)
+        deviance = kl_div(self.b, u / self.strength + self.offset)
+        return np.where(self.rate > 0, deviance, 0) + (slope - self.rate) * u
+
+
+class _GaussianConjugate:
+    """Least value of D(u) + ⟨a, u⟩ over u ≥ 0, for values with Gaussian noise."""
+
+    rate = 0
+
+    def __init__(self, problem):
+        strength = problem.strength[:, None, None]
+        missing = np.isnan(problem.data)
+        self.values = np.where(missing, 0, problem.data) * strength
+        self.precision = np.where(missing, 0, 1 / (problem.variance * strength**2))
+        self.variance = np.where(missing, 0, problem.variance * strength**2)
+        self.scale = 1 / strength
+        self.bounded = ~missing
+
+    def minimiser(self, slope):
+        """The minimising u and minus its derivative by the slope."""
+        u = np.maximum(self.values - self.variance * slope, 0)
+        return u, np.where(u > 0, self.variance, 0)
+
+    def value(self, slope):
+        u, _ = self.minimiser(slope)
+        return self.precision * (u - self.values) ** 2 / 2 + slope * u
 
 
 def coarsen(problem):
@@ -463,7 +490,7 @@ def coarsen(problem):
     )
 
 
-def prolong(state, problem, coarse):
+def prolong(state, problem):
     """A state of the fine problem from one of the coarse problem."""
     shape = problem.shape
 
@@ -486,8 +513,8 @@ def prolong(state, problem, coarse):
         v_bar=v.copy(),
         p=inner(refine(state.p)),
         q=refine(2 * state.q) if second else state.q,
-        tension=refine(state.tension),
-        flux_dual=state.flux_dual * (coarse.strength / problem.strength) * 2,
+        tension=refine(state.tension / 4),
+        flux_dual=state.flux_dual / 2,
     )
 
 
@@ -499,7 +526,7 @@ def warm_start(problem, run, n_iter=60):
     iteration = Iteration(coarse, warm_start(coarse, run, n_iter), run)
     for _ in range(n_iter):
         iteration.step()
-    return prolong(iteration.state, problem, coarse)
+    return prolong(iteration.state, problem)
 
 
 @dataclass(frozen=True, kw_only=True)
