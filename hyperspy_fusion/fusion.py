@@ -1,17 +1,19 @@
 """`fuse_multimodal`: the one way from signals to signals."""
 
+import logging
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import hyperspy.api as hs
 import numpy as np
 
 from . import __version__
-from .core import published
-from .pairing import infer_element, pair
+from .core import calibrated, published
+from .pairing import as_images, infer_element, pair
 
 __all__ = ["cost_history", "fuse_multimodal", "fuse_stack", "get_haadf_model"]
 
+_logger = logging.getLogger(__name__)
 _TERMS = ("total", "haadf", "chemical", "tv")
 
 
@@ -19,34 +21,50 @@ def fuse_multimodal(
     maps,
     haadf,
     *,
-    method="published",
+    method="calibrated",
     elements=None,
-    gamma=None,
-    lambda_haadf=None,
+    lambda_haadf="auto",
     lambda_chem=None,
-    lambda_tv=None,
+    lambda_tv="auto",
+    gamma=None,
     background=None,
+    regularizer=None,
+    lock_flux=None,
+    sensitivities=None,
+    mask=None,
+    uncertainty=None,
+    max_iter=None,
+    tolerance=None,
+    seed=None,
     z_weighting=None,
     initial_threshold=None,
     n_iter=None,
     n_iter_tv=None,
     regularize=None,
     tv_algorithm=None,
-    tolerance=None,
     num_workers=None,
 ):
     r"""Fuse elemental maps with a HAADF image.
 
-    Finds the maps :math:`x_i \ge 0` that explain both the HAADF image :math:`b_H` and
-    the measured maps :math:`b_i`, by descending
+    Finds the maps :math:`x_i \ge 0` that explain both the measured maps :math:`b_i`
+    and the HAADF image :math:`h`. With ``method="calibrated"`` they are the minimum of
 
     .. math::
 
-        \frac{λ_{HAADF}}{2} \Bigl\| b_H - \sum_i w_i x_i^γ \Bigr\|^2
-        + λ_{chem} \sum_i \bigl[ 1^T x_i - b_i^T \log(x_i + ε) \bigr]
-        + λ_{TV} \sum_i TV(x_i)
+        &\sum_i \sum_r \bigl[ x_i - (b_i + δ_i) \log(x_i + β_i + δ_i) \bigr] \\
+        &+ \frac μ2 \sum_r \Bigl( \frac{h - o - \sum_i c_i x_i}{σ_h} \Bigr)^2
+        + λ\,TGV_α^2 \Bigl( \frac{x_i}{\sqrt{s_i}} \Bigr)
 
-    with all images scaled to [0, 1]; the result comes back in the units of the maps.
+    under :math:`\sum_r x_i = \sum_r (b_i - β_i)`, in counts; coefficients, noise and
+    weights come from the data. With ``method="published"`` they descend
+
+    .. math::
+
+        &\frac{λ_{HAADF}}{2} \Bigl\| b_H - \sum_i w_i x_i^γ \Bigr\|^2
+        + λ_{chem} \sum_i \bigl[ 1^T x_i - b_i^T \log(x_i + ε) \bigr] \\
+        &+ λ_{TV} \sum_i TV(x_i)
+
+    with all images scaled to [0, 1]. The result comes back in the units of the maps.
     The inputs are not modified.
 
     Parameters
@@ -59,39 +77,66 @@ def fuse_multimodal(
     haadf : BaseSignal, or list of BaseSignal
         The HAADF image of the same pixels, in any units; of a list, the one that its
         title and shape show to be the HAADF image.
-    method : {"published"}
-        ``"published"`` is the algorithm of Schwartz et al. (2022) and Manassa et al.
-        (2024), with their normalisation, weights and stopping.
+    method : {"calibrated", "published"}
+        ``"calibrated"`` is quantitative and has no knobs. ``"published"`` is the
+        algorithm of Schwartz et al. (2022) and Manassa et al. (2024), with their
+        normalisation, weights and stopping, to reproduce published figures.
     elements : list of str, optional
         The elements' symbols in the order of the maps. By default read from
         ``metadata.Sample`` or the title of each map.
-    gamma : float, default 1.6
-        Exponent γ of the Z-contrast, 1.4 to 2, dimensionless.
-    lambda_haadf : float, default 1 / n_elements
-        Weight of the HAADF term, dimensionless, like the other two.
+    lambda_haadf : float or "auto"
+        Weight of the HAADF term, dimensionless: μ, chosen by cross-validation
+        ("calibrated"); or λ_HAADF, 1 / n_elements ("published").
     lambda_chem : float, default 0.08
-        Weight of the Poisson term.
-    lambda_tv : float, default 0.15
-        Weight of the total variation.
-    background : float, default 0.24
-        ε of the Poisson term, as a part of each map's range.
-    z_weighting : {"Z", "none", "Z/sum", "Z**gamma", "Z**gamma/sum"}
-        The weights :math:`w_i`: Z or :math:`Z^γ` over the mean of all elements, or
-        over their sum; see :func:`hyperspy_fusion.core.forward.element_weights`.
-    initial_threshold : float, optional
-        Start with all pixels below this part of a map's range set to 0. By default
-        the measured maps are the start.
-    n_iter : int, default 30
-        Number of iterations.
-    n_iter_tv : int, default 3
-        Steps of the total-variation prox in each iteration.
-    regularize : bool, default True
-        False turns the total variation off.
-    tv_algorithm : {"FGP", "GP"}
-        Fast or plain gradient projection (Beck and Teboulle 2009).
+        Weight of the Poisson term; of the published method.
+    lambda_tv : float or "auto"
+        Weight of the total (generalised) variation, dimensionless: λ, chosen by
+        cross-validation ("calibrated"); or λ_TV, 0.15 ("published").
+    gamma : float, default 1.7 ("calibrated") or 1.6 ("published")
+        Exponent γ of the Z-contrast, 1.4 to 2, dimensionless. The calibrated method
+        only uses it to expect c_i proportional to Z_i^γ where the data leave the
+        coefficients open.
+    background : float, list of float or list of BaseSignal, optional
+        "calibrated": β, the known background in the units of the maps, one number
+        for all pixels, one for each element, or one map for each element; default 0.
+        "published": ε as a part of each map's range, default 0.24.
+    regularizer : {"tgv", "tv"}
+        Total generalised variation of second order, or total variation; of the
+        calibrated method.
+    lock_flux : bool, default True
+        Keep the sum of each map; of the calibrated method.
+    sensitivities : dict of str to float, optional
+        Counts an atom of each element, in any common unit: one over the k-factor by
+        atoms, or the cross-section; of the calibrated method.
+    mask : numpy.ndarray or BaseSignal of bool, optional
+        True where pixels of the maps are missing, shape ``(y, x)`` or that of the
+        HAADF signal; the calibrated method fills them. NaN does the same.
+    uncertainty : bool, default False
+        Estimate the variance of each pixel by refits of simulated data and store it
+        in ``metadata.Signal.Noise_properties.variance``; of the calibrated method.
+    max_iter : int, default 2000
+        Largest number of iterations of the calibrated method.
     tolerance : float, optional
-        Stop when the total cost changes by at most this part of itself in an
-        iteration. By default all iterations are run.
+        "calibrated": largest relative distance of the objective to its optimum,
+        default 1e-3. "published": stop when the total cost changes by at most this
+        part of itself in an iteration; by default all iterations are run.
+    seed : int, default 0
+        Of the random split of the counts by which the weights are chosen.
+    z_weighting : {"Z", "none", "Z/sum", "Z**gamma", "Z**gamma/sum"}
+        The weights :math:`w_i` of the published method: Z or :math:`Z^γ` over the
+        mean of all elements, or over their sum; see
+        :func:`hyperspy_fusion.core.forward.element_weights`.
+    initial_threshold : float, optional
+        Published method: start with all pixels below this part of a map's range set
+        to 0. By default the measured maps are the start.
+    n_iter : int, default 30
+        Number of iterations of the published method.
+    n_iter_tv : int, default 3
+        Steps of the total-variation prox in each iteration of the published method.
+    regularize : bool, default True
+        False turns the total variation of the published method off.
+    tv_algorithm : {"FGP", "GP"}
+        Fast or plain gradient projection (Beck and Teboulle 2009); published method.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
 
@@ -100,8 +145,8 @@ def fuse_multimodal(
     list of ElementalMap
         The fused maps, in the order, on the axes and in the units of `maps`, float32.
         ``metadata.Multimodal_fusion`` records what was done; its ``cost`` holds the
-        terms of the objective after each iteration, not weighted, and their weighted
-        sum ``total``. ``status`` says whether a cost rose on the way.
+        terms of the objective, not weighted, and their weighted sum ``total``, and
+        its ``status`` says why the method stopped.
 
     Raises
     ------
@@ -111,7 +156,7 @@ def fuse_multimodal(
         If maps and HAADF image do not belong together, an element is missing or
         double, data are not finite, or an option is outside its range.
     FloatingPointError
-        If the iteration diverges.
+        If the iteration of the published method diverges.
 
     See Also
     --------
@@ -122,7 +167,8 @@ def fuse_multimodal(
     ----------
     J. Schwartz et al., npj Comput. Mater. 8, 16 (2022). J. Manassa, M. Shah et al.,
     Elemental Microscopy (2024). A. Beck and M. Teboulle, IEEE Trans. Image Process.
-    18, 2419 (2009).
+    18, 2419 (2009). K. Bredies, K. Kunisch and T. Pock, SIAM J. Imaging Sci. 3, 492
+    (2010).
 
     Examples
     --------
@@ -131,44 +177,206 @@ def fuse_multimodal(
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> fused[0]
     <ElementalMap, title: Co, dimensions: (|32, 32)>
-    >>> fused[0].get_cost_history()
-    <Signal1D, title: Cost of the fusion, dimensions: (4|30)>
+    >>> fused[0].metadata.Multimodal_fusion.status
+    'converged'
     """
-    options = {
-        "gamma": gamma,
+    given = {
         "lambda_haadf": lambda_haadf,
         "lambda_chem": lambda_chem,
         "lambda_tv": lambda_tv,
+        "gamma": gamma,
         "background": background,
+        "regularizer": regularizer,
+        "lock_flux": lock_flux,
+        "sensitivities": sensitivities,
+        "mask": mask,
+        "uncertainty": uncertainty,
+        "max_iter": max_iter,
+        "tolerance": tolerance,
+        "seed": seed,
         "z_weighting": z_weighting,
         "initial_threshold": initial_threshold,
         "n_iter": n_iter,
         "n_iter_tv": n_iter_tv,
         "regularize": regularize,
         "tv_algorithm": tv_algorithm,
-        "tolerance": tolerance,
     }
-    if method != "published":
-        raise ValueError(f"method is {method!r}: expected 'published'")
-    given = {name: value for name, value in options.items() if value is not None}
-    options = published.PublishedOptions(**given)
-    measurement = pair(maps, haadf, elements=elements)
-    _warn_of_negative_pixels(measurement)
+    given = {
+        name: value
+        for name, value in given.items()
+        if value is not None and not (isinstance(value, str) and value == "auto")
+    }
+    if method not in _METHODS:
+        raise ValueError(
+            f"method is {method!r}: expected {' or '.join(map(repr, _METHODS))}"
+        )
+    # what the data need is not for the options of the mathematics
+    beside = {
+        name: given.pop(name)
+        for name in ("background", "sensitivities", "mask")
+        if method == "calibrated" and name in given
+    }
+    options = _options(method, given)
+    calibrated_method = method == "calibrated"
+    measurement = pair(maps, haadf, elements=elements, allow_missing=calibrated_method)
+    if calibrated_method:
+        solve = _calibrated(measurement, options, num_workers, **beside)
+    else:
+        _warn_of_negative_pixels(measurement)
+        solve = _published(measurement, options, num_workers)
 
     shape = measurement.navigation_shape
     solutions = np.empty(shape, dtype=object)
     for position in np.ndindex(shape):
-        solutions[position] = published.solve(
+        solutions[position] = solve(position)
+    fused = np.empty(measurement.maps.shape, dtype=np.float32)
+    for position in np.ndindex(shape):
+        fused[position] = solutions[position].maps
+    signals = measurement.to_signals(
+        fused, _record(method, measurement, options, solutions)
+    )
+    _add_variances(signals, solutions)
+    _tell(solutions)
+    return signals
+
+
+_METHODS = {
+    "calibrated": calibrated.CalibratedOptions,
+    "published": published.PublishedOptions,
+}
+
+
+def _options(method, given):
+    """The options of a method; an error for those that it does not have."""
+    known = [field.name for field in fields(_METHODS[method])]
+    unknown = sorted(given.keys() - set(known))
+    if unknown:
+        if method == "calibrated":
+            known += ["background", "sensitivities", "mask"]
+        raise TypeError(
+            f"the {method} method has no option {', '.join(unknown)}: it has "
+            f"{', '.join(sorted(known))}"
+        )
+    return _METHODS[method](**given)
+
+
+def _published(measurement, options, num_workers):
+    """The published method at one position."""
+
+    def solve(position):
+        return published.solve(
             measurement.maps[position],
             measurement.haadf[position],
             measurement.atomic_numbers,
             options,
             num_workers=num_workers,
         )
-    fused = np.empty(measurement.maps.shape, dtype=np.float32)
-    for position in np.ndindex(shape):
-        fused[position] = solutions[position].maps
-    return measurement.to_signals(fused, _record(measurement, options, solutions))
+
+    return solve
+
+
+def _calibrated(
+    measurement, options, num_workers, background=0.0, sensitivities=None, mask=None
+):
+    """The calibrated method at one position."""
+    backgrounds = np.broadcast_to(
+        _background_array(measurement, background), measurement.maps.shape
+    )
+    missing = np.broadcast_to(
+        _mask_array(measurement, mask)[..., np.newaxis, :, :], measurement.maps.shape
+    )
+    if sensitivities is not None:
+        lacking = [e for e in measurement.elements if e not in sensitivities]
+        if lacking:
+            raise ValueError(
+                f"sensitivities has none for {', '.join(lacking)}: expected one for "
+                f"each of {', '.join(measurement.elements)}"
+            )
+        sensitivities = [sensitivities[e] for e in measurement.elements]
+
+    def solve(position):
+        maps = measurement.maps[position]
+        if missing[position].any():
+            maps = np.where(missing[position], np.nan, maps)
+        variance = measurement.variance
+        return calibrated.solve(
+            maps,
+            measurement.haadf[position],
+            measurement.atomic_numbers,
+            options,
+            background=backgrounds[position],
+            variance=None if variance is None else variance[position],
+            sensitivities=sensitivities,
+            num_workers=num_workers,
+        )
+
+    return solve
+
+
+def _background_array(measurement, background):
+    """A background, however it was given, that broadcasts against the maps."""
+    if isinstance(background, list | tuple):
+        if len(background) != len(measurement.elements):
+            raise ValueError(
+                f"background has {len(background)} entries and there are "
+                f"{len(measurement.elements)} maps: expected one for each, in their "
+                "order, or one number for all"
+            )
+        arrays = [
+            as_images(entry, f"background of {element}").data
+            if isinstance(entry, hs.signals.BaseSignal)
+            else np.full((1, 1), entry, dtype=np.float64)
+            for entry, element in zip(background, measurement.elements, strict=True)
+        ]
+        shape = np.broadcast_shapes(*(array.shape for array in arrays))
+        background = np.stack([np.broadcast_to(a, shape) for a in arrays], axis=-3)
+    background = np.asarray(background, dtype=np.float64)
+    if not np.all(background >= 0):
+        raise ValueError(
+            "background has entries below 0 or NaN: expected the known background of "
+            "the maps, at least 0"
+        )
+    return background
+
+
+def _mask_array(measurement, mask):
+    """A mask, however it was given, of the shape of the HAADF image."""
+    if mask is None:
+        return np.zeros(measurement.haadf.shape[-2:], dtype=bool)
+    if isinstance(mask, hs.signals.BaseSignal):
+        mask = as_images(mask, "mask").data
+    mask = np.asarray(mask)
+    shape = measurement.haadf.shape
+    if mask.dtype != bool or mask.shape not in (shape, shape[-2:]):
+        raise ValueError(
+            f"mask is of type {mask.dtype} and shape {mask.shape}: expected bool, True "
+            f"where pixels are missing, and the shape {shape[-2:]} (y, x) of the image"
+        )
+    return mask
+
+
+def _add_variances(signals, solutions):
+    """Store the variance of each map where HyperSpy's own tools look for it."""
+    if solutions.flat[0].variance is None:
+        return
+    variances = np.empty((*solutions.shape, *solutions.flat[0].variance.shape))
+    for position in np.ndindex(solutions.shape):
+        variances[position] = solutions[position].variance
+    for i, signal in enumerate(signals):
+        variance = signal._deepcopy_with_new_data(  # noqa: SLF001
+            np.ascontiguousarray(variances[..., i, :, :])
+        )
+        del variance.metadata.Multimodal_fusion
+        variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
+        signal.set_noise_variance(variance)
+
+
+def _tell(solutions):
+    """Hand what a user should know to the log, and warnings to where they are seen."""
+    for note in dict.fromkeys(n for s in solutions.flat for n in s.notes):
+        _logger.info(note)
+    for warning in dict.fromkeys(w for s in solutions.flat for w in s.warnings):
+        warnings.warn(warning, UserWarning, stacklevel=3)
 
 
 def _warn_of_negative_pixels(measurement):
@@ -188,23 +396,20 @@ def _warn_of_negative_pixels(measurement):
         )
 
 
-def _record(measurement, options, solutions):
-    """What ``metadata.Multimodal_fusion`` says of a fusion with the published method.
+def _record(method, measurement, options, solutions):
+    """What ``metadata.Multimodal_fusion`` says of a fusion.
 
     Builtins and float64 arrays only: these survive ``.hspy``, ``.zspy`` and ``.nxs``.
     """
-    n_iter = _over_positions(solutions, lambda solution: solution.n_iter)
-    cost = {}
-    for term in _TERMS:
-        cost[term] = np.full((*solutions.shape, int(np.max(n_iter))), np.nan)
-        for position in np.ndindex(solutions.shape):
-            history = getattr(solutions[position].costs, term)
-            cost[term][(*position, slice(len(history)))] = history
+    cost = {
+        term: _over_positions(solutions, lambda s, term=term: getattr(s.costs, term))
+        for term in _TERMS
+    }
     settings = {
         name: value for name, value in asdict(options).items() if value is not None
     }
     return {
-        "method": "published",
+        "method": method,
         "version": __version__,
         "elements": ",".join(measurement.elements),
         "atomic_numbers": np.array(measurement.atomic_numbers, dtype=np.float64),
@@ -213,19 +418,28 @@ def _record(measurement, options, solutions):
             name: _over_positions(solutions, lambda s, name=name: s.record[name])
             for name in solutions.flat[0].record
         },
-        "n_iter": n_iter,
+        "n_iter": _over_positions(solutions, lambda solution: solution.n_iter),
         "converged": all(solution.converged for solution in solutions.flat),
         "status": "\n".join(dict.fromkeys(s.status for s in solutions.flat)),
+        "notes": "\n".join(dict.fromkeys(n for s in solutions.flat for n in s.notes)),
         "cost": cost,
+        "cost_interval": solutions.flat[0].costs.interval,
     }
 
 
 def _over_positions(solutions, value):
-    """A number or array for each position, as ``navigation + (...)``; else as it is."""
+    """A number or array for each position, as ``navigation + (...)``; else as it is.
+
+    Arrays of different length are padded with NaN.
+    """
     if solutions.ndim == 0:
         return value(solutions.item())
-    values = [value(solution) for solution in solutions.flat]
-    return np.reshape(values, (*solutions.shape, *np.shape(values[0]))).astype(float)
+    values = [np.asarray(value(solution), dtype=float) for solution in solutions.flat]
+    longest = max(values, key=np.size).shape
+    out = np.full((len(values), *longest), np.nan)
+    for k, found in enumerate(values):
+        out[(k, *map(slice, found.shape))] = found
+    return out.reshape(*solutions.shape, *longest)
 
 
 def fuse_stack(stack, haadf, **options):
@@ -271,7 +485,8 @@ def cost_history(fused):
     signal = hs.signals.Signal1D(np.stack(terms, axis=-2))
     signal.metadata.General.title = "Cost of the fusion"
     iteration = signal.axes_manager.signal_axes[0]
-    iteration.name, iteration.offset = "iteration", 1
+    interval = int(_record_of(fused).get_item("cost_interval", 1))
+    iteration.name, iteration.scale, iteration.offset = "iteration", interval, interval
     signal.axes_manager.navigation_axes[0].name = "term"
     signal.metadata.set_item("Multimodal_fusion.terms", ",".join(_TERMS))
     return signal
@@ -280,7 +495,8 @@ def cost_history(fused):
 def get_haadf_model(fused):
     r"""HAADF image that the fused maps predict.
 
-    Of the published method it is :math:`a + s \sum_i w_i \hat x_i^γ`, with the maps
+    Of the calibrated method it is :math:`o + \\sum_i c_i x_i`, of the published one
+    :math:`a + s \sum_i w_i \hat x_i^γ`, with the maps
     :math:`\hat x_i` and the image scaled to [0, 1] as in the fusion, and offset a and
     range s of the measured HAADF image.
 
@@ -312,7 +528,7 @@ def get_haadf_model(fused):
         )
     record = records[0]
     maps = np.stack([signal.data for signal in fused], axis=-3)
-    series = np.shape(record["map_range"])[:-1]
+    series = np.shape(record["haadf_coefficients"])[:-1]
     if maps.shape[:-3] != series:
         raise ValueError(
             f"the maps have the navigation shape {maps.shape[:-3]} and their record "
@@ -320,15 +536,18 @@ def get_haadf_model(fused):
             "positions that are wanted with .inav"
         )
 
-    def of_maps(name):
+    def recorded(name):  # of elements to maps, of positions to images
         return np.asarray(record[name])[..., np.newaxis, np.newaxis]
 
-    span = of_maps("map_range")
-    scaled = (maps - of_maps("map_offset")) / np.where(span > 0, span, 1)
-    scaled = np.maximum(scaled, 0)
-    model = (of_maps("haadf_coefficients") * scaled**record.gamma).sum(axis=-3)
-    offset, span = of_maps("haadf_offset"), of_maps("haadf_range")
-    image = fused[0]._deepcopy_with_new_data(offset + span * model)  # noqa: SLF001
+    if record.method == "published":
+        span = recorded("map_range")
+        scaled = (maps - recorded("map_offset")) / np.where(span > 0, span, 1)
+        maps = np.maximum(scaled, 0) ** record.gamma
+    model = (recorded("haadf_coefficients") * maps).sum(axis=-3)
+    if record.method == "published":
+        model *= recorded("haadf_range")
+    model += recorded("haadf_offset")
+    image = fused[0]._deepcopy_with_new_data(model)  # noqa: SLF001
     image.set_signal_type("HAADF")
     image.metadata.General.title = "HAADF model"
     del image.metadata.Multimodal_fusion

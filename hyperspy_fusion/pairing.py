@@ -58,12 +58,16 @@ class Measurement:
     images : tuple of Signal2D
         The signals the maps came from, seen as images: they lend the results their
         axes and metadata.
+    variance : numpy.ndarray or None
+        Noise variance of the maps from ``Signal.Noise_properties.variance``, of the
+        shape of the maps or ``(n_elements, 1, 1)``; None unless all maps have it.
     """
 
     maps: np.ndarray
     haadf: np.ndarray
     elements: tuple
     images: tuple
+    variance: np.ndarray | None = None
 
     @property
     def navigation_shape(self):
@@ -202,7 +206,7 @@ def as_images(signal, role):
     ValueError
         If it is no image.
     """
-    if not isinstance(signal, hs.signals.BaseSignal):
+    if not _is_signal(signal):
         raise TypeError(
             f"{role} is of type {type(signal).__name__}: expected a HyperSpy signal, "
             "such as hs.signals.Signal2D(array)"
@@ -304,7 +308,7 @@ def may_be_haadf(signal):
     return title == Path(filename).stem and infer_element(signal) is None
 
 
-def pair(maps, haadf, elements=None):
+def pair(maps, haadf, elements=None, *, allow_missing=False):
     """Bring maps and HAADF image together and check that they belong together.
 
     Parameters
@@ -316,6 +320,8 @@ def pair(maps, haadf, elements=None):
         The HAADF image or series; of a list, the one that :func:`choose_haadf` picks.
     elements : list of str, optional
         Symbols in the order of the maps; by default :func:`infer_element` reads them.
+    allow_missing : bool
+        Let NaN stand for missing pixels; else it is an error.
 
     Returns
     -------
@@ -331,6 +337,7 @@ def pair(maps, haadf, elements=None):
     if not images:
         raise ValueError("there are no maps: expected one signal per element")
     names = _element_names(images, elements)
+    variances = [image.get_noise_variance() for image in images if _is_signal(image)]
     images = [
         as_images(image, f"map of {e}") for e, image in zip(names, images, strict=True)
     ]
@@ -345,13 +352,14 @@ def pair(maps, haadf, elements=None):
     arrays = _compute([*images, haadf])
     labels = [*(f"map of {name}" for name in names), "HAADF image"]
     for label, array in zip(labels, arrays, strict=True):
-        _check_finite(label, array)
+        _check_finite(label, array, allow_missing=allow_missing)
     _check_contrast(labels, arrays)
     return Measurement(
         maps=np.stack(arrays[:-1], axis=-3),
         haadf=arrays[-1],
         elements=tuple(names),
         images=tuple(images),
+        variance=_stack_variances(variances, images),
     )
 
 
@@ -478,37 +486,70 @@ def _in_common_units(a, b, a_name, b_name):
     return a, b
 
 
+def _is_signal(candidate):
+    return isinstance(candidate, hs.signals.BaseSignal)
+
+
+def _stack_variances(variances, images):
+    """Noise variances as an array that broadcasts against the maps, or None."""
+    if any(variance is None for variance in variances):
+        return None
+    arrays = [
+        as_images(variance, "noise variance").data
+        if _is_signal(variance)
+        else np.asarray(variance, dtype=np.float64)
+        for variance in variances
+    ]
+    shape = images[0].data.shape
+    return np.stack([np.broadcast_to(a, shape) for a in _computed(arrays)], axis=-3)
+
+
 def _compute(signals):
     """Arrays of all signals, lazy ones computed together."""
-    arrays = [signal.data for signal in signals]
-    if any(signal._lazy for signal in signals):  # noqa: SLF001
-        arrays = dask.compute(*arrays)
+    arrays = _computed([signal.data for signal in signals])
     return [array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays]
 
 
-def _check_finite(label, array):
+def _computed(arrays):
+    return (
+        dask.compute(*arrays) if any(map(dask.is_dask_collection, arrays)) else arrays
+    )
+
+
+def _check_finite(label, array, *, allow_missing):
     if array.dtype.kind != "f":
         return
-    bad = array.size - np.count_nonzero(np.isfinite(array))
+    missing = np.isnan(array)
+    if allow_missing and missing.all(axis=(-2, -1)).any():
+        raise ValueError(
+            f"the {label} has nothing but missing pixels: leave its element out, or "
+            "that position of the series"
+        )
+    bad = np.count_nonzero(np.isinf(array) if allow_missing else ~np.isfinite(array))
     if bad:
         raise ValueError(
-            f"the {label} has {bad} pixels that are NaN or infinite: expected finite "
+            f"the {label} has {bad} pixels that are "
+            f"{'infinite' if allow_missing else 'NaN or infinite'}: expected finite "
             "values; fill them, for example with np.nan_to_num(signal.data), or crop "
             "them away with .isig"
         )
 
 
+def _is_flat(array):
+    return np.nanmax(array) == np.nanmin(array)
+
+
 def _check_contrast(labels, arrays):
     *maps, haadf = arrays
-    if np.ptp(haadf) == 0:
+    if _is_flat(haadf):
         raise ValueError(
-            f"the HAADF image holds the value {haadf.flat[0]} only: it says nothing "
+            f"the HAADF image holds the value {np.nanmax(haadf)} only: it says nothing "
             "about the specimen, choose another image with haadf="
         )
     flat = [
-        f"{label} ({array.flat[0]} everywhere)"
+        f"{label} ({np.nanmax(array)} everywhere)"
         for label, array in zip(labels[:-1], maps, strict=True)
-        if np.ptp(array) == 0
+        if _is_flat(array)
     ]
     if len(flat) == len(maps):
         raise ValueError(

@@ -474,9 +474,9 @@ def solve(
             "gap": float(optimum.gap),
             "gain": weights.gain,
             "weights_tried": weights.tried,
-            "notes": "; ".join(prepared.notes),
             "count_value": prepared.gain,
         },
+        notes=prepared.notes,
     )
 
 

@@ -60,6 +60,10 @@ class Solution:
     record : dict
         Numbers and float64 arrays that are needed to understand the maps, by the
         names they have in the record of the fusion.
+    variance : numpy.ndarray or None
+        Variance of the maps, of their shape, where it was asked for.
+    notes, warnings : tuple of str
+        What a user may want to know, and what a user has to know.
     """
 
     maps: np.ndarray
@@ -67,6 +71,9 @@ class Solution:
     status: str
     converged: bool
     record: dict
+    variance: np.ndarray | None = None
+    notes: tuple = ()
+    warnings: tuple = ()
 
     @property
     def n_iter(self):
