@@ -8,6 +8,7 @@ import numpy as np
 from . import primal_dual
 from .calibration import (
     count_gain,
+    fill,
     fit_coefficients,
     haadf_noise,
     initial_coefficients,
@@ -204,7 +205,7 @@ def calibrate(setting, run, prior):
         The fused maps of the last pass, shape ``(n_elements, y, x)``.
     """
     net = setting.net()
-    filled = np.where(np.isnan(net), np.nanmean(net, axis=(1, 2), keepdims=True), net)
+    filled = fill(net)
     if setting.variance is None:
         noise = np.nansum(setting.data, axis=(1, 2))
     else:
@@ -326,15 +327,18 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             "the maps sum to the same in every pixel, so they are fractions: the HAADF "
             "image is not linear in them; better hand over counts"
         )
-        variance = map_variances(filled) if variance is None else variance
+        variance = map_variances(filled, missing) if variance is None else variance
     elif variance is None and (filled < 0).any():
         notes.append(
             "negative pixels: Gaussian noise is assumed and its variance estimated; "
             "counts before background subtraction with background= are better"
         )
-        variance = map_variances(filled)
+        variance = map_variances(filled, missing)
     elif variance is None and np.mod(filled[~missing], 1).any():
-        gains = [count_gain(image) for image in filled]
+        gains = [
+            count_gain(image, ~lost)
+            for image, lost in zip(filled, missing, strict=True)
+        ]
         if all(
             found is not None
             for found, image in zip(gains, filled, strict=True)
@@ -351,7 +355,7 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             notes.append(
                 "no counts: Gaussian noise is assumed and its variance estimated"
             )
-            variance = map_variances(filled)
+            variance = map_variances(filled, missing)
     if variance is not None:
         variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float64)
         variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
@@ -383,18 +387,11 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
     return Prepared(setting=setting, gain=gain, notes=tuple(notes))
 
 
-def fill(maps):
-    """Maps with the mean of each in place of its missing pixels."""
-    missing = np.isnan(maps)
-    if not missing.any():
-        return maps
-    mean = np.nanmean(maps, axis=(1, 2), keepdims=True)
-    return np.where(missing, mean, maps)
-
-
-def map_variances(maps):
+def map_variances(maps, missing):
     """Noise variance of maps, from the maps alone."""
-    return np.stack([map_noise(image) for image in maps])
+    return np.stack(
+        [map_noise(image, ~lost) for image, lost in zip(maps, missing, strict=True)]
+    )
 
 
 def solve(

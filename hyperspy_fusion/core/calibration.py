@@ -3,11 +3,12 @@
 from itertools import pairwise
 
 import numpy as np
-from scipy.ndimage import convolve, gaussian_filter
+from scipy.ndimage import convolve, gaussian_filter, minimum_filter
 from scipy.optimize import nnls
 
 __all__ = [
     "count_gain",
+    "fill",
     "fit_coefficients",
     "haadf_noise",
     "initial_coefficients",
@@ -25,13 +26,49 @@ _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 PRIOR_WIDTH = 1.0  # of the HAADF coefficients, as a part of what is expected
 
 
-def noise_line(image, *, robust, n_bins=8):
+def fill(maps):
+    """Fill missing pixels with a Gaussian mean of their surroundings.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Shape ``(n_elements, y, x)``; NaN where missing.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape; the mean of a map where all around is missing.
+    """
+    missing = np.isnan(maps)
+    if not missing.any():
+        return maps
+    mean = np.nanmean(maps, axis=(1, 2), keepdims=True)
+    known = gaussian_filter((~missing).astype(np.float64), (0, 1.5, 1.5))
+    sums = gaussian_filter(np.where(missing, 0, maps), (0, 1.5, 1.5))
+    local = np.divide(sums, known, out=np.zeros_like(sums), where=known > 1e-3)
+    return np.where(missing, np.where(known > 1e-3, local, mean), maps)
+
+
+def _noise_residual(image, known):
+    """Residual of the noise mask, and where it has seen known pixels only."""
+    residual = convolve(image, _NOISE_MASK, mode="mirror")
+    whole = np.zeros(image.shape, dtype=bool)
+    whole[1:-1, 1:-1] = True
+    if known is not None:
+        complete = whole & minimum_filter(known, 3)
+        whole = complete if complete.sum() > _LEAST_PIXELS else whole
+    return residual, whole
+
+
+def noise_line(image, *, robust, known=None, n_bins=8):
     """Noise variance of an image as a straight line in its intensity.
 
     Parameters
     ----------
     image : numpy.ndarray
         Shape ``(y, x)``, any units.
+    known : numpy.ndarray of bool, optional
+        Where the image is not filled in, shape ``(y, x)``.
     robust : bool
         Median of the absolute residuals, which sharp features do not disturb, or mean
         of their squares, which sparse counts need.
@@ -46,8 +83,9 @@ def noise_line(image, *, robust, n_bins=8):
     levels, variances : numpy.ndarray
         The points of the fit, shape ``(n_bins,)`` or less.
     """
-    level = gaussian_filter(image, 1, mode="mirror")[1:-1, 1:-1]
-    residual = convolve(image, _NOISE_MASK, mode="mirror")[1:-1, 1:-1]
+    residual, whole = _noise_residual(image, known)
+    level = gaussian_filter(image, 1, mode="mirror")[whole]
+    residual = residual[whole]
     edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
     levels, variances = [], []
     for low, high in pairwise(edges):
@@ -93,7 +131,7 @@ def haadf_noise(haadf):
     return np.sqrt(np.maximum(variance, 0.2 * np.median(variances)))
 
 
-def count_gain(image):
+def count_gain(image, known=None):
     """Value of one count in a map of scaled counts.
 
     By the method of moments: of Poisson counts the variance is the mean, so of scaled
@@ -104,6 +142,8 @@ def count_gain(image):
     ----------
     image : numpy.ndarray
         Shape ``(y, x)``, not negative.
+    known : numpy.ndarray of bool, optional
+        Where the image is not filled in, shape ``(y, x)``.
 
     Returns
     -------
@@ -113,24 +153,26 @@ def count_gain(image):
     """
     if image.min() < 0 or np.mean(image == 0) < _LEAST_EMPTY or not image.any():
         return None
-    residual = convolve(image, _NOISE_MASK, mode="mirror")
-    return float(np.mean(residual**2) / image.mean())
+    residual, whole = _noise_residual(image, known)
+    return float(np.mean(residual[whole] ** 2) / image[whole].mean())
 
 
-def map_noise(image):
+def map_noise(image, known=None):
     """Noise variance of an elemental map in any units, from the map alone.
 
     Parameters
     ----------
     image : numpy.ndarray
         Shape ``(y, x)``.
+    known : numpy.ndarray of bool, optional
+        Where the image is not filled in, shape ``(y, x)``.
 
     Returns
     -------
     numpy.ndarray
         Shape ``(y, x)``, units of the map squared.
     """
-    intercept, slope, _, variances = noise_line(image, robust=False)
+    intercept, slope, _, variances = noise_line(image, robust=False, known=known)
     smooth = np.maximum(gaussian_filter(image, 3, mode="mirror") - image.min(), 0)
     floor = max(0.05 * np.median(variances), 1e-12 * np.ptp(image) ** 2, 1e-300)
     return np.maximum(intercept + slope * smooth, floor)
