@@ -457,7 +457,8 @@ def primal_step_rows(
     pedestal : numpy.ndarray
         e, shape ``(n_elements, 1, 1)`` or that of the maps.
     haadf, haadf_weight : numpy.ndarray
-        h without offset and its weight w, shape ``(y, x)``.
+        h without offset and its weight w, shape ``(y, x)``; in a unit that makes s
+        of the order of 1: Newton's method stops when it moves by less than 1e-3.
     coefficients : numpy.ndarray
         k_i >= 0, shape ``(n_elements,)``.
     tau_u, tau_v, relaxation : numpy.float32
@@ -557,7 +558,7 @@ def primal_step_rows(
                     change = (tension[y, x] + w * balance[x]) / (one + w * curvature[x])
                     tension[y, x] -= change
                     worst = max(worst, abs(change) / (one + abs(tension[y, x])))
-                if worst < np.float32(1e-5):
+                if worst < np.float32(1e-3):
                     break
         for i in range(n_elements):
             pull = tau_u * coefficients[i]

@@ -109,8 +109,16 @@ class Problem:
         """Pixels ``(y, x)``."""
         return self.haadf.shape
 
+    @property
+    def haadf_unit(self):
+        """Unit of the HAADF image in the kernels: its median σ_h / √μ."""
+        weight = self.haadf_weight
+        used = weight > 0
+        return 1 / np.sqrt(np.median(weight[used])) if used.any() else 1.0
+
     def scaled(self):
-        """The problem in u = L x, as the kernels take it, in float32."""
+        """The problem in u = L x and h in its unit, as the kernels take it, float32."""
+        unit = self.haadf_unit
         strength = self.strength[:, None, None]
         missing = np.isnan(self.data)
         if self.poisson:
@@ -126,9 +134,13 @@ class Problem:
             "poisson": self.poisson,
             "rate": (1 / self.strength).astype(np.float32),
             "pedestal": np.ascontiguousarray(offset, np.float32),
-            "haadf": np.ascontiguousarray(self.haadf, np.float32),
-            "haadf_weight": np.ascontiguousarray(self.haadf_weight, np.float32),
-            "coefficients": (self.coefficients / self.strength).astype(np.float32),
+            "haadf": np.ascontiguousarray(self.haadf / unit, np.float32),
+            "haadf_weight": np.ascontiguousarray(
+                self.haadf_weight * unit**2, np.float32
+            ),
+            "coefficients": (self.coefficients / (self.strength * unit)).astype(
+                np.float32
+            ),
         }
 
 
@@ -146,7 +158,7 @@ class State:
         Duals of gradient and symmetrised gradient, shapes ``(2, n_elements, y, x)``
         and ``(3, n_elements, y, x)``.
     tension : numpy.ndarray
-        Dual of the HAADF term, shape ``(y, x)``.
+        Dual of the HAADF term, of the image in its unit, shape ``(y, x)``.
     flux_dual : numpy.ndarray
         Multipliers of the flux in each pixel, shape ``(n_elements,)``, float64.
     """
@@ -344,7 +356,8 @@ def certificate(problem, state):
         most = problem.flux * problem.strength
         pull += shrink * state.flux_dual[:, None, None]
         lower = -float(shrink * state.flux_dual @ most)
-    lower += dual_value(problem, pull, state.tension, most)
+    tension = state.tension / problem.haadf_unit
+    lower += dual_value(problem, pull, tension, most)
     upper = problem.lambda_haadf * haadf + chemical + tv
     return (haadf, chemical, tv), upper, lower
 
@@ -390,7 +403,7 @@ def dual_value(problem, pull, tension, most):
 
     with np.errstate(divide="ignore", invalid="ignore"):
         floor = np.where(k > 0, (least - slope) / k, -np.inf).max(axis=0)
-    s = np.where(used, np.maximum(tension.astype(np.float64), floor), 0.0)
+    s = np.where(used, np.maximum(tension, floor), 0.0)
     for _ in range(20):
         u, response = terms.minimiser(slope + k * s)
         balance = s + weight * (problem.haadf - (k * u).sum(axis=0))
@@ -513,7 +526,7 @@ def prolong(state, problem):
         v_bar=v.copy(),
         p=inner(refine(state.p)),
         q=refine(2 * state.q) if second else state.q,
-        tension=refine(state.tension / 4),
+        tension=refine(state.tension / 2),
         flux_dual=state.flux_dual / 2,
     )
 
