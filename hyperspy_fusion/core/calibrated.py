@@ -222,8 +222,15 @@ def calibrate(setting, run, prior):
         ).maps
         # Weights that also count the noise of the maps were tried: worse by 15 % on
         # `janus` at 16 counts.
+        weight = setting.trusted / setting.sigma**2
+        spread = np.tensordot(coefficients**2, maps_variance(setting, maps), axes=1)
         coefficients, offset = fit_coefficients(
-            maps, net, setting.haadf, setting.trusted / setting.sigma**2, prior
+            maps,
+            net,
+            setting.haadf,
+            weight,
+            prior,
+            inflation=1 + np.mean(weight * spread),
         )
     return replace(setting, coefficients=coefficients, offset=offset), maps
 

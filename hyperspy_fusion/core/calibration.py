@@ -246,7 +246,7 @@ def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
     return solution[:-1], float(solution[-1])
 
 
-def fit_coefficients(instrument, net, haadf, weight, prior):
+def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
     """HAADF coefficients with the fused maps as instruments.
 
     Solves (x, 1)' W (net, 1) (c, o) = (x, 1)' W h. The noise of the maps is nearly
@@ -264,9 +264,12 @@ def fit_coefficients(instrument, net, haadf, weight, prior):
     haadf : numpy.ndarray
         h, shape ``(y, x)``.
     weight : numpy.ndarray
-        W, inverse variance of h given the maps, shape ``(y, x)``.
+        W, inverse noise variance of h, shape ``(y, x)``.
     prior : numpy.ndarray
         p_i > 0, in any common unit, shape ``(n_elements,)``.
+    inflation : float
+        By how much the noise of the maps makes the variance of h - Σ c_i (b_i - β_i)
+        larger than 1 / W, so that the equations are not trusted beyond it.
 
     Returns
     -------
@@ -295,7 +298,7 @@ def fit_coefficients(instrument, net, haadf, weight, prior):
     if common > 0:
         expected = common * np.append(prior, 0)
         precision = np.zeros(n_elements + 1)
-        precision[:-1] = 1 / (PRIOR_WIDTH * expected[:-1]) ** 2
+        precision[:-1] = inflation / (PRIOR_WIDTH * expected[:-1]) ** 2
         matrix = matrix + np.diag(precision)
         vector = vector + precision * expected
     active = list(range(n_elements + 1))

@@ -13,8 +13,9 @@ class Status(str, Enum):
 
     CONVERGED = "converged"
     FINISHED = "ran the n_iter iterations that were asked for"
+    N_ITER = "n_iter reached before the tolerance: raise n_iter or loosen the tolerance"
     MAX_ITER = (
-        "n_iter reached before the tolerance: raise n_iter or loosen the tolerance"
+        "max_iter reached before the tolerance: raise max_iter or loosen the tolerance"
     )
 
     def __str__(self):
@@ -127,7 +128,7 @@ def iterate(step, evaluate, weigh, *, n_iter, tolerance=None, callback=None):
         terms.append(found)
         totals.append(weigh(found))
 
-    status = Status.FINISHED if tolerance is None else Status.MAX_ITER
+    status = Status.FINISHED if tolerance is None else Status.N_ITER
     for n in range(1, n_iter + 1):
         record(step())
         if callback is not None:

@@ -28,7 +28,7 @@ def test_stops_when_the_cost_stands_still():
 
 def test_says_when_the_tolerance_was_not_met():
     _, status = run([9.0, 5.0, 4.0, 3.0], n_iter=3, tolerance=1e-3)
-    assert status is Status.MAX_ITER
+    assert status is Status.N_ITER
     assert "raise n_iter" in str(status)
 
 
