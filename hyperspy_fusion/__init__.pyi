@@ -4,6 +4,7 @@ from .fusion import get_haadf_model as get_haadf_model
 from .loading import load_multimodal as load_multimodal
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
+from .plot import plot_weights as plot_weights
 from .signals import ElementalMap as ElementalMap
 from .signals import HAADFImage as HAADFImage
 from .signals import LazyElementalMap as LazyElementalMap

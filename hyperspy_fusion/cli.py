@@ -22,27 +22,32 @@ from .pairing import describe, pair
 __all__ = ["main"]
 
 _DEMO_FOLDER = "hyperspy-fusion-demo"
-# The default weights belong to other data, of far more counts.
-_DEMO_WEIGHTS = {
-    "lambda_haadf": 0.1,
-    "lambda_chem": 0.1,
-    "lambda_tv": 0.2,
-    "background": 0.05,
-    "n_iter_tv": 10,
+# What fuse_multimodal takes: name, type, placeholder and meaning.
+_OPTIONS = {
+    "of both methods": [
+        ("lambda_haadf", "weight", "X|auto", "weight of the HAADF term"),
+        ("lambda_tv", "weight", "X|auto", "weight of the total variation"),
+        ("gamma", float, "X", "exponent of the Z-contrast"),
+        ("background", float, "X", "background of the maps"),
+        ("tolerance", float, "X", "relative tolerance at which to stop"),
+    ],
+    "of the calibrated method": [
+        ("regularizer", str, "NAME", "tgv or tv: total (generalised) variation"),
+        ("max_iter", int, "N", "largest number of iterations"),
+        ("seed", int, "N", "of the random split of the counts"),
+    ],
+    "of the published method": [
+        ("lambda_chem", float, "X", "weight of the Poisson term"),
+        ("initial_threshold", float, "X", "start with all below this set to 0"),
+        ("n_iter", int, "N", "number of iterations"),
+        ("n_iter_tv", int, "N", "steps of the total-variation prox in each iteration"),
+    ],
 }
-_WEIGHTS = {
-    "gamma": "exponent of the Z-contrast",
-    "lambda_haadf": "weight of the HAADF term",
-    "lambda_chem": "weight of the Poisson term",
-    "lambda_tv": "weight of the total variation",
-    "background": "background of the maps",
-    "initial_threshold": "start with all below this set to 0",
-    "tolerance": "relative tolerance at which to stop",
-}
-_COUNTS = {
-    "n_iter": "number of iterations",
-    "n_iter_tv": "steps of the total-variation prox in each iteration",
-}
+_OPTION_NAMES = [
+    "method",
+    "uncertainty",
+    *(name for options in _OPTIONS.values() for name, *_ in options),
+]
 _USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
 
 
@@ -111,15 +116,10 @@ def _parser():
         "the history of the cost.",
     )
     _add_input(fuse)
-    fuse.add_argument("--method", help="method of the fusion")
-    for name, meaning in _WEIGHTS.items():
-        fuse.add_argument(
-            f"--{name.replace('_', '-')}", type=float, metavar="X", help=meaning
-        )
-    for name, meaning in _COUNTS.items():
-        fuse.add_argument(
-            f"--{name.replace('_', '-')}", type=int, metavar="N", help=meaning
-        )
+    fuse.add_argument(
+        "--method", metavar="NAME", help="calibrated (default) or published"
+    )
+    _add_options(fuse)
     _add_output(fuse, "folder to write, default the name of FILE with -fused")
     fuse.set_defaults(run=_fuse)
 
@@ -163,6 +163,36 @@ def _add_input(parser):
     )
 
 
+def _add_options(parser):
+    """Add the options of the methods, in groups."""
+    for owner, options in _OPTIONS.items():
+        group = parser.add_argument_group(f"options {owner}")
+        for name, kind, placeholder, meaning in options:
+            group.add_argument(
+                f"--{name.replace('_', '-')}",
+                type=_weight if kind == "weight" else kind,
+                metavar=placeholder,
+                help=meaning,
+            )
+        if owner == "of the calibrated method":
+            group.add_argument(
+                "--uncertainty",
+                action="store_const",
+                const=True,
+                help="estimate the variance of each pixel",
+            )
+
+
+def _weight(text):
+    """Read a weight: a number, or "auto"."""
+    try:
+        return text if text == "auto" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number nor 'auto'"
+        ) from None
+
+
 def _add_output(parser, meaning):
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=meaning)
     parser.add_argument(
@@ -193,15 +223,17 @@ def _demo(arguments):
     _check_output(output, overwrite=arguments.overwrite)
     specimen = hyperspy_fusion.data.core_shell(arguments.size)
     print(f"Simulated core-shell particles, HAADF image {describe(specimen.haadf)}")
-    fused = _timed_fusion(specimen.maps, specimen.haadf, **_DEMO_WEIGHTS)
-    print("Error against the truth (normalised root mean square):")
+    fused = _timed_fusion(specimen.maps, specimen.haadf)
+    print("Error against the truth (normalised root mean square), integrated counts:")
     _print_table(
-        ["element", "measured", "fused"],
+        ["element", "error measured", "fused", "counts measured", "fused"],
         [
             (
                 _element(truth),
                 f"{_error(before, truth):.3f}",
                 f"{_error(after, truth):.3f}",
+                f"{before.data.sum():.0f}",
+                f"{after.data.sum():.0f}",
             )
             for before, after, truth in zip(
                 specimen.maps, fused, specimen.truth, strict=True
@@ -217,7 +249,7 @@ def _fuse(arguments):
     maps, haadf = _load(_read(arguments), arguments)
     options = {
         name: getattr(arguments, name)
-        for name in ("method", *_WEIGHTS, *_COUNTS)
+        for name in _OPTION_NAMES
         if getattr(arguments, name) is not None
     }
     print(f"{', '.join(map(_element, maps))} with {describe(haadf)}")
@@ -227,10 +259,10 @@ def _fuse(arguments):
         [
             (
                 _element(before),
-                f"{before.data.mean():.4g}",
-                f"{after.data.mean():.4g}",
-                f"{before.data.max():.4g}",
-                f"{after.data.max():.4g}",
+                f"{np.nanmean(before.data):.4g}",
+                f"{np.nanmean(after.data):.4g}",
+                f"{np.nanmax(before.data):.4g}",
+                f"{np.nanmax(after.data):.4g}",
             )
             for before, after in zip(maps, fused, strict=True)
         ],
@@ -288,6 +320,8 @@ def _timed_fusion(maps, haadf, **options):
     seconds = time.perf_counter() - start
     record = fused[0].metadata.Multimodal_fusion
     print(f"Fused by the {record.method} method in {seconds:.2f} s: {record.status}")
+    if record.get_item("notes"):
+        print(record.notes)
     return fused
 
 
@@ -321,12 +355,14 @@ def _write_signals(folder, fused):
 
 
 def _write_pictures(folder, maps, fused, haadf):
-    """Draw the fusion, of a series the first position, and its convergence."""
+    """Draw the fusion, its weights and its convergence, of a series the first one."""
     first = (0,) * haadf.axes_manager.navigation_dimension or None
     pictures = {
         "fusion.png": hyperspy_fusion.plot_fusion(maps, fused, haadf, inav=first),
         "convergence.png": hyperspy_fusion.plot_convergence(fused),
     }
+    if fused[0].metadata.Multimodal_fusion.has_item("weights_tried"):
+        pictures["weights.png"] = hyperspy_fusion.plot_weights(fused, inav=first)
     for name, figure in pictures.items():
         figure.savefig(folder / name, dpi=150)
         plt.close(figure)

@@ -11,7 +11,13 @@ from . import __version__
 from .core import calibrated, published
 from .pairing import as_images, infer_element, pair
 
-__all__ = ["cost_history", "fuse_multimodal", "fuse_stack", "get_haadf_model"]
+__all__ = [
+    "cost_history",
+    "fuse_multimodal",
+    "fuse_stack",
+    "get_haadf_model",
+    "record_of",
+]
 
 _logger = logging.getLogger(__name__)
 _TERMS = ("total", "haadf", "chemical", "tv")
@@ -463,8 +469,24 @@ def fuse_stack(stack, haadf, **options):
     return result
 
 
-def _record_of(fused):
-    """The record of a fusion; an error if there is none."""
+def record_of(fused):
+    """The record of a fusion.
+
+    Parameters
+    ----------
+    fused : ElementalMap
+        A map that :func:`fuse_multimodal` returned.
+
+    Returns
+    -------
+    DictionaryTreeBrowser
+        ``metadata.Multimodal_fusion``.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
     record = fused.metadata.get_item("Multimodal_fusion")
     if record is None:
         raise ValueError(
@@ -479,13 +501,13 @@ def cost_history(fused):
 
     Behind :meth:`hyperspy_fusion.ElementalMap.get_cost_history`.
     """
-    cost = _record_of(fused).cost
+    cost = record_of(fused).cost
     # After a lazy load the arrays in the metadata are dask arrays.
     terms = [np.asarray(cost[term]) for term in _TERMS]
     signal = hs.signals.Signal1D(np.stack(terms, axis=-2))
     signal.metadata.General.title = "Cost of the fusion"
     iteration = signal.axes_manager.signal_axes[0]
-    interval = int(_record_of(fused).get_item("cost_interval", 1))
+    interval = int(record_of(fused).get_item("cost_interval", 1))
     iteration.name, iteration.scale, iteration.offset = "iteration", interval, interval
     signal.axes_manager.navigation_axes[0].name = "term"
     signal.metadata.set_item("Multimodal_fusion.terms", ",".join(_TERMS))
@@ -517,7 +539,7 @@ def get_haadf_model(fused):
         If maps are missing or do not come from one fusion, or are a part of a series:
         its record is that of the whole.
     """
-    records = [_record_of(signal) for signal in fused]
+    records = [record_of(signal) for signal in fused]
     found = [infer_element(signal) for signal in fused]
     expected = records[0].elements.split(",") if records else []
     if not found or found != expected:

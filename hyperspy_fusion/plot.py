@@ -1,4 +1,4 @@
-"""Pictures of a fusion: the maps before and after, and how the cost fell."""
+"""Pictures of a fusion: maps before and after, the cost, the weights tried."""
 
 import warnings
 from math import ceil, log, sqrt
@@ -14,10 +14,10 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from .fusion import cost_history, get_haadf_model
+from .fusion import cost_history, get_haadf_model, record_of
 from .pairing import pair
 
-__all__ = ["plot_convergence", "plot_fusion"]
+__all__ = ["plot_convergence", "plot_fusion", "plot_weights"]
 
 _PANEL = 2.4  # inches, the side of a square image
 _BESIDE, _ABOVE = 0.75, 0.35  # inches, for a colour bar and a title
@@ -27,11 +27,14 @@ _MARGINS = {"w_pad": 0.08, "h_pad": 0.08}  # inches
 _SCREEN = 1.6  # width over height
 _SHOWN = (0.2, 99.8)  # percentiles at the ends of the colours
 _STEPS = (1, 2, 5, 10)  # between ticks
+_FEW = 25  # values of a curve, up to which each is marked
 _OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
+_RING = {"ms": 13, "mfc": "none", "mec": "crimson", "mew": 2, "ls": "none"}
+_POISSON = "Chemical (Poisson)", "lambda_chem"  # of the published method
 
 
 def plot_convergence(fused):
-    """Show how the terms of the cost changed from iteration to iteration.
+    """Show how the terms of the cost changed in the course of the iteration.
 
     Parameters
     ----------
@@ -43,7 +46,8 @@ def plot_convergence(fused):
     -------
     matplotlib.figure.Figure
         The total cost and its terms, each before it is multiplied by the weight that
-        its title names.
+        its title names. The published method knows them after each iteration, the
+        calibrated one at each certificate: every ``cost_interval`` of the record.
 
     Raises
     ------
@@ -72,7 +76,7 @@ def plot_convergence(fused):
     figure.get_layout_engine().set(**_MARGINS)
     for axis, term, curves in zip(axes.flat, terms, costs.swapaxes(0, 1), strict=True):
         axis.set_prop_cycle(color=colours)
-        axis.plot(iterations, curves.T, marker="." if len(iterations) == 1 else "")
+        axis.plot(iterations, curves.T, marker="." if len(iterations) < _FEW else "")
         axis.set_title(_cost_title(term, record))
         axis.yaxis.set_major_locator(MaxNLocator(6, steps=_STEPS, min_n_ticks=3))
         axis.yaxis.get_major_formatter().set_useMathText(True)
@@ -87,19 +91,133 @@ def plot_convergence(fused):
 
 def _cost_title(term, record):
     """Name of a term of the cost with its weight, of a series with its range."""
+    calibrated = record.method == "calibrated"
+    second_order = record.get_item("regularizer") == "tgv"
     name, weight = {
         "total": ("Total", None),
         "haadf": ("HAADF", "lambda_haadf"),
-        "chemical": ("Chemical (Poisson)", "lambda_chem"),
-        "tv": ("Total variation", "lambda_tv"),
+        "chemical": ("Chemical", None) if calibrated else _POISSON,
+        "tv": (f"Total {'generalised ' * second_order}variation", "lambda_tv"),
     }[term]
-    if weight is None or not record.has_item(weight):
+    if weight is None:
         return name
     weights = np.asarray(record[weight])
     ends = " to ".join(
         f"{end:.3g}" for end in np.unique([weights.min(), weights.max()])
     )
     return f"{name}, λ = {ends}"
+
+
+def plot_weights(fused, *, inav=None):
+    """Show how the weights were chosen: all that were tried, and how well they did.
+
+    The calibrated method fuses a part of the data, of counts a random half, and asks
+    how well the result foretells the other part. Each line is one weight of the HAADF
+    term; where the line at 0 is the lowest, the image does not help.
+
+    Parameters
+    ----------
+    fused : ElementalMap or list of ElementalMap
+        A map that :func:`hyperspy_fusion.fuse_multimodal` returned, or all of them:
+        they share their weights.
+    inav : int, float or tuple, optional
+        The position of a series to show, as ``signal.inav[...]`` takes it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The squared error of the prediction against λ_TV. The weights that were chosen
+        are ringed: λ_TV may lie between the values that were tried, at the vertex of
+        a parabola.
+
+    Raises
+    ------
+    ValueError
+        If a map does not come from a fusion, if its method chooses no weights, or if
+        it is a series and `inav` is missing.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=64)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+    >>> figure = hyperspy_fusion.plot_weights(fused)
+    """
+    tried, (lambda_tv, lambda_haadf) = _weights(fused, inav)
+    lambdas, weights, errors = tried.T
+    errors = 100 * (errors / errors.min() - 1)
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(np.unique(weights))))
+
+    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+    figure.get_layout_engine().set(**_MARGINS)
+    for weight, colour in zip(np.unique(weights), colours, strict=True):
+        x, y = lambdas[weights == weight], errors[weights == weight]
+        label = f"{weight:.3g}" if weight > 0 else "0, without the image"
+        axes.plot(x, y, "o-", ms=4.5, color=colour, label=label)
+        if weight == lambda_haadf:
+            height = np.interp(np.log(lambda_tv), np.log(x), y)
+    label = f"chosen, λ$_{{TV}}$ = {lambda_tv:.3g}"
+    axes.plot(lambda_tv, height, "o", label=label, zorder=3, **_RING)
+    axes.set_xscale("log")
+    axes.set_xticks(np.unique(lambdas), [f"{x:.3g}" for x in np.unique(lambdas)])
+    axes.minorticks_off()
+    axes.set_xlabel("λ$_{TV}$, weight of the total variation")
+    axes.set_ylabel("squared error of the prediction\nabove the least (%)")
+    axes.grid(alpha=0.3)
+    axes.legend(title="λ$_{HAADF}$", loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def _weights(fused, inav):
+    """Weights that a fusion tried and those it chose, of a series at one position.
+
+    Returns
+    -------
+    tried : numpy.ndarray
+        Rows λ_TV, λ_HAADF, error, in ascending order, shape ``(n_tried, 3)``.
+    chosen : numpy.ndarray
+        λ_TV, λ_HAADF, shape ``(2,)``.
+    """
+    one = fused[0] if isinstance(fused, list | tuple) else fused
+    record = record_of(one)
+    if not record.has_item("weights_tried"):
+        raise ValueError(
+            f"the {record.method} method does not choose its weights: expected a map "
+            'that fuse_multimodal returned with method="calibrated"'
+        )
+    # After a lazy load the arrays in the metadata are dask arrays.
+    rows = np.asarray(record.weights_tried)
+    weights = (np.asarray(record[name]) for name in ("lambda_tv", "lambda_haadf"))
+    series = rows.shape[:-2]
+    chosen = np.stack([np.broadcast_to(weight, series) for weight in weights], axis=-1)
+    if series:
+        rows, chosen = (
+            _at_position(array, one, series, inav) for array in (rows, chosen)
+        )
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    return rows[np.lexsort(rows.T[:2])], chosen
+
+
+def _at_position(array, signal, series, inav):
+    """What an array of the record holds for one position of a series."""
+    axes = signal.axes_manager.navigation_axes[::-1]
+    if tuple(axis.size for axis in axes) != series:
+        raise ValueError(
+            f"{signal!r} is a part of a series of shape {series}: take a map of the "
+            "whole series and choose the position with inav="
+        )
+    if inav is None:
+        raise ValueError(_choose_position(series))
+    axes = [axis.get_axis_dictionary() for axis in axes]
+    axes += [{"size": size, "navigate": False} for size in array.shape[len(series) :]]
+    return hs.signals.BaseSignal(array, axes=axes).inav[inav].data
+
+
+def _choose_position(series):
+    return (
+        f"these are series of shape {series}: choose one position with inav=, as for "
+        "signal.inav[...]"
+    )
 
 
 def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
@@ -242,7 +360,7 @@ def _images(maps, fused, haadf, inav):
     elements = list(model.metadata.Sample.elements)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = pair(maps, haadf, elements=elements)
+        measurement = pair(maps, haadf, elements=elements, allow_missing=True)
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "
@@ -259,10 +377,7 @@ def _images(maps, fused, haadf, inav):
     images = [Signal2D(array, axes=axes) for array in arrays]
     if measurement.navigation_shape:
         if inav is None:
-            raise ValueError(
-                f"these are series of shape {measurement.navigation_shape}: choose one "
-                "position with inav=, as for signal.inav[...]"
-            )
+            raise ValueError(_choose_position(measurement.navigation_shape))
         images = [image.inav[inav] for image in images]
     half = len(images) // 2
     return images[:half], images[half:], elements
@@ -293,7 +408,10 @@ def _as_region(zoom, image):
 
 def _map_limits(measured, modelled):
     """Range of values that a map and its fused map show, without noise and outliers."""
-    smooth = gaussian_filter(measured.data.astype(float), 2)
+    known = np.isfinite(measured.data)
+    share = gaussian_filter(known.astype(float), 2)
+    smooth = gaussian_filter(np.where(known, measured.data, 0.0), 2)
+    smooth = smooth / np.maximum(share, 1e-3)
     ends = np.percentile([smooth, modelled.data], _SHOWN, axis=(1, 2))
     low, high = min(ends[0].min(), 0.0), ends[1].max()
     return low, high if high > low else low + 1
@@ -301,7 +419,7 @@ def _map_limits(measured, modelled):
 
 def _haadf_limits(haadf):
     """Range of values that a HAADF image and its model show."""
-    return tuple(np.percentile(haadf.data, _SHOWN))
+    return tuple(np.nanpercentile(haadf.data, _SHOWN))
 
 
 def _grid(images, n_columns):
