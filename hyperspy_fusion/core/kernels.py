@@ -458,7 +458,7 @@ def primal_step_rows(
         e, shape ``(n_elements, 1, 1)`` or that of the maps.
     haadf, haadf_weight : numpy.ndarray
         h without offset and its weight w, shape ``(y, x)``; in a unit that makes s
-        of the order of 1: Newton's method stops when it moves by less than 1e-3.
+        of the order of 1: Newton's method stops at an excess below 1e-2.
     coefficients : numpy.ndarray
         k_i >= 0, shape ``(n_elements,)``.
     tau_u, tau_v, relaxation : numpy.float32
@@ -555,10 +555,10 @@ def primal_step_rows(
                 worst = zero
                 for x in range(n_x):
                     w = haadf_weight[y, x]
-                    change = (tension[y, x] + w * balance[x]) / (one + w * curvature[x])
-                    tension[y, x] -= change
-                    worst = max(worst, abs(change) / (one + abs(tension[y, x])))
-                if worst < np.float32(1e-3):
+                    excess = tension[y, x] + w * balance[x]
+                    worst = max(worst, abs(excess) / (one + abs(tension[y, x])))
+                    tension[y, x] -= excess / (one + w * curvature[x])
+                if worst < np.float32(1e-2):
                     break
         for i in range(n_elements):
             pull = tau_u * coefficients[i]
