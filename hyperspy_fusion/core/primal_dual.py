@@ -197,7 +197,8 @@ def cold_start(problem, maps=None):
             known = np.maximum((~missing).sum(axis=(1, 2), keepdims=True), 1)
             mean = np.nansum(maps, axis=(1, 2), keepdims=True) / known
             maps = np.where(missing, mean, maps)
-    u = np.maximum(maps * problem.strength[:, None, None], 0).astype(np.float32)
+    u = np.maximum(maps * problem.strength[:, None, None], 0)
+    u = np.ascontiguousarray(u, np.float32)
     second = u.shape if problem.alpha is not None else (1, 1, 1)
     v = np.zeros((2, *second), np.float32)
     return State(
