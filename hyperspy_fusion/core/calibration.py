@@ -222,28 +222,27 @@ def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
     coefficients : numpy.ndarray
         c_i ≥ 0, shape ``(n_elements,)``.
     offset : float
-        o, at least 0 if the image is.
+        o.
     """
-    n_elements = len(net)
-    columns = [gaussian_filter(image, sigma).ravel() for image in net]
-    columns.append(np.ones(haadf.size))
-    design = np.stack(columns, axis=1)
-    normal = design.T @ design
+    smooth = gaussian_filter(net, (0, sigma, sigma)).reshape(len(net), -1)
+    image = gaussian_filter(haadf, sigma).ravel()
+    # without their means, which are the offset's
+    columns = smooth - smooth.mean(axis=1, keepdims=True)
+    normal = columns @ columns.T
     point = np.zeros((65, 65))
     point[32, 32] = 1
     kernel_power = (gaussian_filter(point, sigma) ** 2).sum()
-    for i in range(n_elements):
-        spread = normal[i, i] - design[:, i].sum() ** 2 / haadf.size
-        normal[i, i] -= min(kernel_power * noise_variance[i], 0.9 * spread)
-    right = design.T @ gaussian_filter(haadf, sigma).ravel()
+    spread = np.diag(normal)
+    normal = normal - np.diag(np.minimum(kernel_power * noise_variance, 0.9 * spread))
     scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
+    right = columns @ (image - image.mean()) * scale
     values, vectors = np.linalg.eigh(normal * scale[:, None] * scale)
-    roots = np.sqrt(np.maximum(values, 1e-6 * values.max()))
+    roots = np.sqrt(np.maximum(values, 1e-6 * max(values.max(), 1e-300)))
     solution, _ = nnls(
-        (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T @ (right * scale)
+        (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T @ right
     )
     solution *= scale
-    return solution[:-1], float(solution[-1])
+    return solution, float(image.mean() - solution @ smooth.mean(axis=1))
 
 
 def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
