@@ -18,8 +18,8 @@ __all__ = [
 ]
 
 # J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
-# curvature along each axis, of unit variance gain.
-_NOISE_MASK = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]]) / 6
+# curvature along each axis; of unit variance gain. This is its factor along one axis.
+_NOISE_MASK = np.array([1, -2, 1]) / np.sqrt(6)
 _LEAST_PIXELS = 30  # in a bin
 _LEAST_EMPTY = 0.05  # part of the pixels of a map of few counts
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
@@ -51,9 +51,12 @@ def fill(maps):
 
 def _noise_residual(image, known):
     """Residual of the noise mask, and where it has seen known pixels only."""
-    residual = convolve(image, _NOISE_MASK, mode="mirror")
+    # a line scan has one axis only
+    along_y, along_x = (_NOISE_MASK if size > 2 else np.ones(1) for size in image.shape)
+    residual = convolve(image, np.outer(along_y, along_x), mode="mirror")
+    rim_y, rim_x = len(along_y) // 2, len(along_x) // 2
     whole = np.zeros(image.shape, dtype=bool)
-    whole[1:-1, 1:-1] = True
+    whole[rim_y : len(image) - rim_y, rim_x : len(image.T) - rim_x] = True
     if known is not None:
         complete = whole & minimum_filter(known, 3)
         whole = complete if complete.sum() > _LEAST_PIXELS else whole
@@ -101,6 +104,8 @@ def noise_line(image, *, robust, known=None, n_bins=8):
         levels, variances = [level.mean()], [np.mean(residual**2)]
     levels, variances = np.array(levels), np.array(variances)
     variances = np.maximum(variances, 1e-12 * np.ptp(image) ** 2)
+    if not variances.any():  # a constant image
+        return 0.0, 0.0, levels, variances
     (intercept, slope), _ = nnls(
         np.stack([1 / variances, (levels - image.min()) / variances], axis=1),
         np.ones_like(variances),
@@ -127,8 +132,9 @@ def haadf_noise(haadf):
     intercept, slope, _, variances = noise_line(haadf, robust=True)
     smooth = gaussian_filter(haadf, 1, mode="mirror")
     variance = intercept + slope * (smooth - haadf.min())
-    # saturated or empty regions may seem to have no noise at all
-    return np.sqrt(np.maximum(variance, 0.2 * np.median(variances)))
+    # saturated or empty regions may seem to have no noise at all; an image that is
+    # constant says nothing, whatever its noise
+    return np.sqrt(np.maximum(variance, 0.2 * np.median(variances) or 1.0))
 
 
 def count_gain(image, known=None):
@@ -290,9 +296,7 @@ def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
 
     combined = np.zeros((2, n_elements + 1))
     combined[0, :-1], combined[1, -1] = prior, 1
-    common = np.linalg.lstsq(
-        *equations(combined @ instrument, combined @ regressor), rcond=None
-    )[0][0]
+    common = _solve(*equations(combined @ instrument, combined @ regressor))[0]
     matrix, vector = equations(instrument, regressor)
     if common > 0:
         expected = common * np.append(prior, 0)
@@ -304,10 +308,20 @@ def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
     while True:
         solution = np.zeros(n_elements + 1)
         block = matrix[np.ix_(active, active)]
-        solution[active] = np.linalg.lstsq(block, vector[active], rcond=1e-12)[0]
+        solution[active] = _solve(block, vector[active])
         negative = [i for i in active[:-1] if solution[i] < 0]
         if not negative:
             return solution[:-1], float(solution[-1])
         active.remove(
             min(negative, key=lambda i: solution[i] * np.sqrt(max(matrix[i, i], 0)))
         )
+
+
+def _solve(matrix, vector):
+    """Least-squares solution of linear equations whose unknowns have any units."""
+    rows = abs(matrix).max(axis=1)
+    rows = np.where(rows > 0, rows, 1)
+    matrix = matrix / rows[:, None]
+    columns = abs(matrix).max(axis=0)
+    columns = np.where(columns > 0, columns, 1)
+    return np.linalg.lstsq(matrix / columns, vector / rows, rcond=1e-12)[0] / columns
