@@ -14,7 +14,8 @@ __all__ = ["LAMBDA_HAADF", "LAMBDA_TV", "Fold", "Weights", "choose_weights", "fo
 LAMBDA_TV = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4)
 LAMBDA_HAADF = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 _FIRST = 4.0, 0.1
-_BLOCK = 16  # pixels a side, of the blocks whose scores are compared
+_BLOCK = 16  # pixels a side at most, of the blocks whose scores are compared
+_LEAST_ROW = 4  # blocks a side of a square image at least
 _HIDDEN = 0.2  # part of the pixels, where the data cannot be split
 # Standard deviations of the held-out gain below which the HAADF image is not used.
 _LEAST_GAIN = 2.0
@@ -174,7 +175,7 @@ def _polish(grid, position, total):
 
 
 def block_scores(errors):
-    """Sum squared errors over blocks of 16 x 16 pixels.
+    """Sum squared errors over square blocks.
 
     Parameters
     ----------
@@ -184,9 +185,11 @@ def block_scores(errors):
     Returns
     -------
     numpy.ndarray
-        Shape ``(n_blocks,)``.
+        Shape ``(n_blocks,)``; of 16 x 16 pixels, or less so that a small image has
+        some blocks to compare.
     """
-    n_y, n_x = (-(-size // _BLOCK) for size in errors.shape)
-    padded = np.zeros((n_y * _BLOCK, n_x * _BLOCK))
+    side = int(np.clip(np.sqrt(errors.size) / _LEAST_ROW, 1, _BLOCK))
+    n_y, n_x = (-(-size // side) for size in errors.shape)
+    padded = np.zeros((n_y * side, n_x * side))
     padded[: errors.shape[0], : errors.shape[1]] = errors
-    return padded.reshape(n_y, _BLOCK, n_x, _BLOCK).sum(axis=(1, 3)).ravel()
+    return padded.reshape(n_y, side, n_x, side).sum(axis=(1, 3)).ravel()
