@@ -1,0 +1,1 @@
+"""Measurements of the package that take too long for a test."""
