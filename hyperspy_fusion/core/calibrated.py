@@ -158,17 +158,9 @@ class Setting:
     def problem(self, lambda_tv, lambda_haadf):
         """The convex problem of given weights."""
         strength = lambda_tv / np.sqrt(self.scale)
-        missing = np.isnan(self.data).any()
         flux = None
-        if self.lock_flux:
-            net = self.net()
-            # of missing pixels the flux is not known; the mean stands for them
-            flux = (
-                np.nanmean(net, axis=(1, 2)) * net[0].size
-                if missing
-                else net.sum(axis=(1, 2))
-            )
-            flux = np.maximum(flux, 0)
+        if self.lock_flux:  # missing pixels count as what is around them
+            flux = np.maximum(fill(self.net()).sum(axis=(1, 2)), 0)
         return Problem(
             data=self.data,
             background=self.background,

@@ -29,6 +29,9 @@ PRIOR_WIDTH = 1.0  # of the HAADF coefficients, as a part of what is expected
 def fill(maps):
     """Fill missing pixels with a Gaussian mean of their surroundings.
 
+    The Gaussian is as narrow as the hole allows: 1.5 pixels, and twice as wide wherever
+    that finds nothing.
+
     Parameters
     ----------
     maps : numpy.ndarray
@@ -37,16 +40,23 @@ def fill(maps):
     Returns
     -------
     numpy.ndarray
-        Same shape; the mean of a map where all around is missing.
+        Same shape; 0 where a whole map is missing.
     """
     missing = np.isnan(maps)
     if not missing.any():
         return maps
-    mean = np.nanmean(maps, axis=(1, 2), keepdims=True)
-    known = gaussian_filter((~missing).astype(np.float64), (0, 1.5, 1.5))
-    sums = gaussian_filter(np.where(missing, 0, maps), (0, 1.5, 1.5))
-    local = np.divide(sums, known, out=np.zeros_like(sums), where=known > 1e-3)
-    return np.where(missing, np.where(known > 1e-3, local, mean), maps)
+    known = (~missing).astype(np.float64)
+    values = np.where(missing, 0, maps)
+    empty = missing.copy()
+    width = 1.5
+    while empty.any() and width < 2 * max(maps.shape[-2:]):
+        share = gaussian_filter(known, (0, width, width))
+        near = empty & (share > 1e-2)
+        values[near] = gaussian_filter(known * values, (0, width, width))[near]
+        values[near] /= share[near]
+        empty &= ~near
+        width *= 2
+    return values
 
 
 def _noise_residual(image, known):
