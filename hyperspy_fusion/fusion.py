@@ -9,7 +9,7 @@ import numpy as np
 
 from . import __version__
 from .core import calibrated, published
-from .pairing import as_images, infer_element, pair
+from .pairing import as_images, drop_background, infer_element, pair
 
 __all__ = [
     "cost_history",
@@ -104,7 +104,9 @@ def fuse_multimodal(
         coefficients open.
     background : float, list of float or list of BaseSignal, optional
         "calibrated": β, the known background in the units of the maps, one number
-        for all pixels, one for each element, or one map for each element; default 0.
+        for all pixels, one for each element, or one map for each element; by default
+        what the maps carry in ``metadata.Elemental_map.background``, as those of
+        :func:`load_multimodal` do, else 0; the published method subtracts that first.
         "published": ε as a part of each map's range, default 0.24.
     regularizer : {"tgv", "tv"}
         Total generalised variation of second order, or total variation; of the
@@ -224,10 +226,19 @@ def fuse_multimodal(
     }
     options = _options(method, given)
     calibrated_method = method == "calibrated"
-    measurement = pair(maps, haadf, elements=elements, allow_missing=calibrated_method)
+    measurement = pair(
+        maps,
+        haadf,
+        elements=elements,
+        allow_missing=calibrated_method,
+        carried="background" not in beside,
+    )
     if calibrated_method:
+        if measurement.background is not None:
+            beside["background"] = measurement.background
         solve = _calibrated(measurement, options, num_workers, **beside)
     else:
+        measurement = measurement.net()
         _warn_of_negative_pixels(measurement)
         solve = _published(measurement, options, num_workers)
 
@@ -466,6 +477,9 @@ def fuse_stack(stack, haadf, **options):
     result.metadata.add_dictionary(
         {"Multimodal_fusion": fused[0].metadata.Multimodal_fusion.as_dictionary()}
     )
+    drop_background(result.metadata)
+    for _, member in result.original_metadata.get_item("stack_elements", ()):
+        drop_background(member.metadata)
     return result
 
 

@@ -12,10 +12,15 @@ from functools import cache, partial
 from numbers import Real
 from pathlib import Path
 
+import dask.array as da
 import hyperspy.api as hs
 import numpy as np
+from dask import is_dask_collection
+from scipy.ndimage import gaussian_filter
 
+from .core.calibration import map_noise
 from .pairing import (
+    BACKGROUND,
     as_images,
     atomic_number,
     choose_haadf,
@@ -36,10 +41,12 @@ _INTEGRATION_STOP = 1.1  # of the onset
 _GAP, _LEAST_GAP = 0.01, 2.0  # of the onset; eV
 _DECAY = 30.0  # eV, from an edge to where the next background may start
 _LEAST_WIDTH = 10.0  # eV
-# Physical exponents of a background: without these bounds maps of 20 counts of
-# background a pixel lose half of their counts to extrapolated noise.
-_EXPONENTS = 0.0, 10.0
+_EXPONENTS = 0.0, 10.0  # physical ones of a background
 _SMALL = 1e-6
+_LEAST_SIZE = 5  # pixels, of an image whose noise can be estimated
+# Standard deviations of the Gaussians from which `_smooth` chooses, pixels; infinity
+# is the mean over the image.
+_WIDTHS = 0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, np.inf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -221,7 +228,7 @@ def load_multimodal(
     background_windows : list of list of float, or "auto", optional
         For EDS, in the units of the energy axis, a row ``[left start, left stop,
         right start, right stop]`` for each map; ``"auto"`` takes those of eXSpy's
-        ``estimate_background_windows``, None subtracts no background. For EELS, in
+        ``estimate_background_windows``, None knows of no background. For EELS, in
         eV, a row ``[start, stop]`` for each map; None and ``"auto"`` are the
         default of the notes.
     integration_windows : float or list of list of float, optional
@@ -239,7 +246,10 @@ def load_multimodal(
         One per element, shape ``navigation + (y, x)``, in the order of `elements`, or
         of `lines`, or of the file. ``metadata.Sample.elements`` holds the symbol;
         ready-made maps keep their units, those of spectra are in counts (or whatever
-        the spectra hold), below 0 where noise makes the background the larger part.
+        the spectra hold). The latter are raw, with their background: its estimate, a
+        signal of the same pixels and units, stands in
+        ``metadata.Elemental_map.background``, where :func:`fuse_multimodal` finds it.
+        :meth:`ElementalMap.get_net_map` subtracts it.
     haadf : HAADFImage
         Shape ``navigation + (y, x)``, in the units of the detector.
 
@@ -257,11 +267,15 @@ def load_multimodal(
 
     Notes
     -----
-    An EELS edge at the energy E is mapped by the sum of its window less the background
-    :math:`A E^{-r}` that the two-area method [1]_ finds in each pixel: with the counts
-    :math:`I_1, I_2` of the two parts :math:`[E_1, E_2]`, :math:`[E_2, E_3]` of the
-    background window, :math:`E_2 = \sqrt{E_1 E_3}`, the window :math:`[E_4, E_5]`
-    holds
+    Maps keep the background because subtracting it would spoil their statistics: a
+    difference of counts is not Poisson distributed, and a fusion that knows the
+    background of raw counts uses all that they say.
+
+    An EELS edge at the energy E is mapped by the sum of its window. Its background is
+    the power law :math:`A E^{-r}` that the two-area method [1]_ finds in each pixel:
+    with the counts :math:`I_1, I_2` of the two parts :math:`[E_1, E_2]`, :math:`[E_2,
+    E_3]` of the background window, :math:`E_2 = \sqrt{E_1 E_3}`, the window
+    :math:`[E_4, E_5]` holds
 
     .. math::
 
@@ -269,8 +283,17 @@ def load_multimodal(
         k = 1 - r, \quad
         r = 2 \ln\frac{I_1 (E_3 - E_2)}{I_2 (E_2 - E_1)} \Big/ \ln\frac{E_3}{E_1}
 
-    counts of background. r is kept between 0 and 10, and a pixel without counts in one
-    of the parts has no background. By default the background window runs from 0.85 E
+    counts of background. r is kept between 0 and 10. That of an X-ray line is the mean
+    of its two windows, times the ratio of the widths, as in eXSpy.
+
+    In single pixels these estimates are noisy, and a fusion takes the background for
+    known. So :math:`I_1 + I_2` and :math:`I_1 / (I_1 + I_2)`, or the sum of the X-ray
+    windows, are first smoothed by a Gaussian in the image plane. Of ten widths from 0
+    to 8 pixels and infinity, that one is taken whose expected squared error by Stein's
+    unbiased estimate is the smallest: few counts are smoothed as far as the specimen
+    allows it, many counts stay as sharp as they are.
+
+    The windows of an edge are chosen thus: by default the background window runs from 0.85 E
     to 0.99 E and the sum from there to 1.1 E, but at least 2 eV are left before the
     onset. Both stay within the measured range, the background starts at least 30 eV
     after the previous major edge of the elements (of those mapped and those in
@@ -378,6 +401,15 @@ def _elemental_map(signal, element):
     image.set_signal_type("elemental_map")
     image.metadata.set_item("Sample.elements", [element])
     return image
+
+
+def _carry_background(elemental_map, data):
+    """Give a map of raw counts its background, an array of the same shape."""
+    background = elemental_map._deepcopy_with_new_data(data)  # noqa: SLF001
+    background.set_signal_type("")
+    title = f"Background of {_title(elemental_map)}"
+    background.metadata.General.title = title
+    elemental_map.metadata.set_item(BACKGROUND, background)
 
 
 # Ready-made maps
@@ -575,13 +607,114 @@ def _eds_lines(spectra, chosen):
 
 
 def _map_lines(spectra, lines, integration, background):
-    intensities = spectra.get_lines_intensity(
+    maps = [
+        _elemental_map(intensity, line.split("_")[0])
+        for intensity, line in zip(
+            spectra.get_lines_intensity(lines, integration_windows=integration),
+            lines,
+            strict=True,
+        )
+    ]
+    if background is None:
+        return maps
+    subtracted = spectra.get_lines_intensity(
         lines, integration_windows=integration, background_windows=background
     )
-    return [
-        _elemental_map(intensity, line.split("_")[0])
-        for intensity, line in zip(intensities, lines, strict=True)
-    ]
+    axis = spectra.axes_manager.signal_axes[0]
+    for i, (raw, net) in enumerate(zip(maps, subtracted, strict=True)):
+        counted = raw.data - as_images(net, "net map").data
+        left, left_stop, right, right_stop = axis.value2index(np.array(background[i]))
+        start, stop = axis.value2index(np.array(integration[i]))
+        # what eXSpy multiplies the counts of the background windows with
+        share = (stop - start) / (left_stop - left + right_stop - right)
+        smooth = _for_each_image(partial(_smooth_counts, count=share), counted)
+        _carry_background(raw, smooth)
+    return maps
+
+
+# The background in the image plane
+
+
+def _for_each_image(function, *arrays):
+    """Call a function of images for each position of a series, lazily if they are."""
+    if any(map(is_dask_collection, arrays)):
+        arrays = [array.rechunk({-2: -1, -1: -1}) for array in arrays]
+        return da.map_blocks(
+            partial(_for_each_image, function),
+            *arrays,
+            dtype=float,
+            meta=np.empty((0,) * arrays[0].ndim),
+        )
+    out = np.empty(arrays[0].shape)
+    for position in np.ndindex(out.shape[:-2]):
+        out[position] = function(*(array[position] for array in arrays))
+    return out
+
+
+def _smooth_counts(image, count=1.0):
+    """Smooth an image of counts, each of a value, as far as its noise asks for it."""
+    counts = np.maximum(image, 0) / count
+    return count * _smooth(counts, np.ones_like(counts), _count_value(counts) * counts)
+
+
+def _count_value(image):
+    """Variance over mean of the noise: 1 for counts."""
+    if not image.any() or np.allclose(image, np.rint(image), rtol=0, atol=1e-3):
+        return 1.0
+    if min(image.shape) < _LEAST_SIZE:
+        return 0.0
+    return map_noise(image).sum() / image.sum()
+
+
+def _smooth(counts, exposure, variance):
+    r"""Smooth a quotient of images, by the width of least expected error.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        Shape ``(y, x)``.
+    exposure : numpy.ndarray
+        What the counts are expected to be proportional to, without noise of its own;
+        shape ``(y, x)``.
+    variance : numpy.ndarray
+        Of the noise of the counts, shape ``(y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        G * counts / G * exposure with the Gaussian G of `_WIDTHS` for which Stein's
+        unbiased estimate of the squared error is the smallest.
+    """
+    if not (counts.any() and exposure.any()):
+        return np.zeros(counts.shape)
+    if not variance.any():
+        return np.divide(
+            counts, exposure, out=np.zeros(counts.shape), where=exposure > 0
+        )
+    mean = counts.mean() / exposure.mean()
+    few = _SMALL * exposure.mean()  # so that 0 / 0 is the mean
+    # Errors count as they compare with the noise.
+    weight = 1 / (gaussian_filter(variance, 2) + variance.mean() / 10)
+    best = np.inf, None
+    for width in _WIDTHS:
+        if np.isinf(width):
+            quotient, centre = np.full(counts.shape, mean), 1 / counts.size
+            expected = exposure.mean()
+        elif 4 * width > min(counts.shape):
+            continue
+        else:
+            expected = gaussian_filter(exposure, width) + few
+            quotient = (gaussian_filter(counts, width) + few * mean) / expected
+            point = np.zeros(2 * int(4 * width + 1) + 1)
+            point[point.size // 2] = 1
+            centre = gaussian_filter(point, width).max() ** 2
+        # how much of its own noise a pixel keeps
+        kept = centre * exposure / expected
+        squares = (counts - exposure * quotient) ** 2 + 2 * kept * variance
+        error = np.sum(weight * squares)
+        if error < best[0]:
+            best = error, quotient
+    return best[1]
 
 
 # EELS edges
@@ -748,16 +881,17 @@ def _map_edges(spectra, edges):
     maps = []
     for edge, windows in edges.items():
         image = spectra.isig[0]
-        image.data = _edge_counts(spectra, *windows)
+        image.data, background = _edge_counts(spectra, *windows)
         image.metadata.General.title = edge
         if image.metadata.has_item("Signal.Noise_properties"):
             del image.metadata.Signal.Noise_properties  # they were those of spectra
         maps.append(_elemental_map(image, edge.split("_")[0]))
+        _carry_background(maps[-1], background)
     return maps
 
 
 def _edge_counts(spectra, background, integration):
-    """Sum a window less the power law of another; see the notes of load_multimodal.
+    """Sum a window, and the power law of another; see the notes of load_multimodal.
 
     Parameters
     ----------
@@ -768,7 +902,7 @@ def _edge_counts(spectra, background, integration):
 
     Returns
     -------
-    numpy.ndarray or dask.array.Array
+    raw, background : numpy.ndarray or dask.array.Array
         Shape ``navigation``, counts.
     """
     axis = spectra.axes_manager.signal_axes[0]
@@ -782,20 +916,39 @@ def _edge_counts(spectra, background, integration):
             "channels of background and one of the edge at least"
         )
     # A channel begins half a channel below its energy.
-    e1, e2, e3, e4, e5 = axis.offset + (channels - 0.5) * axis.scale
+    bounds = axis.offset + (channels - 0.5) * axis.scale
 
     def counts(first, last):
         return spectra.data[..., first:last].sum(axis=-1, dtype=float)
 
     c1, c2, c3, c4, c5 = channels
-    i1, i2 = counts(c1, c2), counts(c2, c3)
-    counted = (i1 > 0) & (i2 > 0)
-    ratio = np.where(counted, i1, 1) / np.where(counted, i2, 1)
-    r = 2 * np.log(ratio * (e3 - e2) / (e2 - e1)) / np.log(e3 / e1)
+    extrapolate = partial(_power_law, bounds=bounds)
+    return (
+        counts(c4, c5),
+        _for_each_image(extrapolate, counts(c1, c2), counts(c2, c3)),
+    )
+
+
+def _power_law(i1, i2, bounds):
+    """Background of an edge from the images of the two parts of its window.
+
+    The symbols are those of load_multimodal.
+    """
+    e1, e2, e3, e4, e5 = bounds
+    i1, i2 = np.maximum(i1, 0), np.maximum(i2, 0)
+    both = i1 + i2
+    if not both.any():
+        return both
+    count = _count_value(both)
+    level = _smooth(both, np.ones_like(both), count * both)
+    # Of the counts of a pixel, its part in the first window is binomial.
+    share = i1.sum() / both.sum()
+    part = _smooth(i1, both, count * share * (1 - share) * both)
+    part = np.clip(part, _SMALL, 1 - _SMALL)
+    r = 2 * np.log(part / (1 - part) * (e3 - e2) / (e2 - e1)) / np.log(e3 / e1)
     k = 1 - np.clip(r, *_EXPONENTS)
     k = np.where(np.abs(k) < _SMALL, _SMALL, k)  # 0 / 0 has a limit, near enough
-    extrapolated = (i1 + i2) * (e5**k - e4**k) / (e3**k - e1**k)
-    return counts(c4, c5) - np.where(counted, extrapolated, 0)
+    return level * (e5**k - e4**k) / (e3**k - e1**k)
 
 
 _PLANS = {"EDS": _plan_eds, "EELS": _plan_eels}

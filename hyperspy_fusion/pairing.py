@@ -8,7 +8,7 @@ loadings of a decomposition.
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,12 +21,22 @@ __all__ = [
     "Measurement",
     "as_images",
     "atomic_number",
+    "carried_background",
+    "change_background",
     "choose_haadf",
     "describe",
+    "drop_background",
     "infer_element",
+    "lose_background",
     "may_be_haadf",
     "pair",
 ]
+
+# Where a map of raw counts carries its background, a signal of the same pixels.
+BACKGROUND = "Elemental_map.background"
+# What stands there once the map has been changed in a way that the background cannot
+# follow.
+_LOST = "lost"
 
 # Two pixel sizes that differ by more than this part do not belong to one scan.
 _SCALE_TOLERANCE = 0.01
@@ -61,6 +71,9 @@ class Measurement:
     variance : numpy.ndarray or None
         Noise variance of the maps from ``Signal.Noise_properties.variance``, of the
         shape of the maps or ``(n_elements, 1, 1)``; None unless all maps have it.
+    background : numpy.ndarray or None
+        Background that the maps carry in ``Elemental_map.background``, of their shape
+        and in their units, 0 for those that carry none; None if no map does.
     """
 
     maps: np.ndarray
@@ -68,6 +81,7 @@ class Measurement:
     elements: tuple
     images: tuple
     variance: np.ndarray | None = None
+    background: np.ndarray | None = None
 
     @property
     def navigation_shape(self):
@@ -78,6 +92,12 @@ class Measurement:
     def atomic_numbers(self):
         """Z of each element."""
         return tuple(map(atomic_number, self.elements))
+
+    def net(self):
+        """The same with the background that the maps carry subtracted from them."""
+        if self.background is None:
+            return self
+        return replace(self, maps=self.maps - self.background, background=None)
 
     def to_signals(self, maps, record):
         """Turn fused arrays into signals.
@@ -92,7 +112,8 @@ class Measurement:
         Returns
         -------
         list of ElementalMap
-            In the order of the maps, with the axes and the metadata of each.
+            In the order of the maps, with the axes and the metadata of each; without
+            the background, for the result holds none.
         """
         signals = []
         for i, (image, element) in enumerate(
@@ -101,6 +122,7 @@ class Measurement:
             data = np.ascontiguousarray(maps[..., i, :, :])
             signal = image._deepcopy_with_new_data(data)  # noqa: SLF001
             signal.set_signal_type("elemental_map")
+            drop_background(signal.metadata)
             signal.metadata.set_item("Sample.elements", [element])
             signal.metadata.add_dictionary({"Multimodal_fusion": dict(record)})
             signals.append(signal)
@@ -246,6 +268,77 @@ def as_images(signal, role):
     return signal
 
 
+def carried_background(signal):
+    """Return the background that a map carries.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        The map.
+
+    Returns
+    -------
+    BaseSignal or None
+        Of the pixels of the map, in its units; None if the map carries none.
+
+    Raises
+    ------
+    ValueError
+        If it does not belong to the map any more, because the map was changed.
+    """
+    background = signal.metadata.get_item(BACKGROUND)
+    if background is None or _fits(background, signal):
+        return background
+    if _is_signal(background):
+        found = f"has the shape {background.data.shape}, the map {signal.data.shape}"
+    else:
+        found = "was lost when the map was changed"
+    raise ValueError(
+        f"the background that the map {describe(signal)} carries {found}: .inav, .isig "
+        "and .rebin change both, other operations only the map. Change the maps after "
+        "the fusion, give the background with background= (calibrated method), take "
+        "maps from get_net_map(), or, if the map holds none any more, del "
+        "signal.metadata.Elemental_map"
+    )
+
+
+def _fits(background, signal):
+    return _is_signal(background) and background.data.shape == signal.data.shape
+
+
+def lose_background(signal):
+    """Note that the background a map carries, if any, is that of the map no more."""
+    if signal.metadata.has_item(BACKGROUND):
+        signal.metadata.set_item(BACKGROUND, _LOST)
+
+
+def change_background(source, target, change):
+    """Change the background that a map carries as the map itself was changed.
+
+    Parameters
+    ----------
+    source : BaseSignal
+        The map before the change.
+    target : BaseSignal
+        The changed map, which gets the changed background.
+    change : callable
+        Returns the changed background.
+    """
+    background = source.metadata.get_item(BACKGROUND)
+    if background is None:
+        drop_background(target.metadata)
+    elif _fits(background, source):
+        target.metadata.set_item(BACKGROUND, change(background))
+    else:
+        target.metadata.set_item(BACKGROUND, _LOST)
+
+
+def drop_background(metadata):
+    """Forget the background of a map whose metadata these are."""
+    if metadata.has_item(BACKGROUND):
+        del metadata.Elemental_map
+
+
 def choose_haadf(signals, shape=None):
     """Pick the HAADF image among signals.
 
@@ -308,7 +401,7 @@ def may_be_haadf(signal):
     return title == Path(filename).stem and infer_element(signal) is None
 
 
-def pair(maps, haadf, elements=None, *, allow_missing=False):
+def pair(maps, haadf, elements=None, *, allow_missing=False, carried=True):
     """Bring maps and HAADF image together and check that they belong together.
 
     Parameters
@@ -322,6 +415,8 @@ def pair(maps, haadf, elements=None, *, allow_missing=False):
         Symbols in the order of the maps; by default :func:`infer_element` reads them.
     allow_missing : bool
         Let NaN stand for missing pixels; else it is an error.
+    carried : bool
+        Read the background that the maps carry.
 
     Returns
     -------
@@ -337,6 +432,10 @@ def pair(maps, haadf, elements=None, *, allow_missing=False):
     if not images:
         raise ValueError("there are no maps: expected one signal per element")
     names = _element_names(images, elements)
+    backgrounds = [
+        carried_background(image) if carried and _is_signal(image) else None
+        for image in images
+    ]
     variances = [image.get_noise_variance() for image in images if _is_signal(image)]
     images = [
         as_images(image, f"map of {e}") for e, image in zip(names, images, strict=True)
@@ -360,6 +459,7 @@ def pair(maps, haadf, elements=None, *, allow_missing=False):
         elements=tuple(names),
         images=tuple(images),
         variance=_stack_variances(variances, images),
+        background=_stack_backgrounds(backgrounds, images),
     )
 
 
@@ -502,6 +602,19 @@ def _stack_variances(variances, images):
     ]
     shape = images[0].data.shape
     return np.stack([np.broadcast_to(a, shape) for a in _computed(arrays)], axis=-3)
+
+
+def _stack_backgrounds(backgrounds, images):
+    """Backgrounds as an array of the shape of the maps, or None."""
+    if all(background is None for background in backgrounds):
+        return None
+    arrays = [
+        np.zeros(image.data.shape)
+        if background is None
+        else as_images(background, "background").data
+        for background, image in zip(backgrounds, images, strict=True)
+    ]
+    return np.stack(_computed(arrays), axis=-3)
 
 
 def _compute(signals):

@@ -36,6 +36,15 @@ def titles_of(signals):
     return [signal.metadata.General.title for signal in signals]
 
 
+def background_of(elemental_map):
+    return elemental_map.metadata.Elemental_map.background
+
+
+def net_of(elemental_map):
+    """Net counts: the map less the background that it carries."""
+    return elemental_map.data - background_of(elemental_map).data
+
+
 def calibrate_energies(spectra, scale, offset, units):
     axis = spectra.axes_manager.signal_axes[0]
     axis.scale, axis.offset, axis.units = scale, offset, units
@@ -316,9 +325,17 @@ def test_windows_of_x_ray_lines(eds, eds_spectrum):
 
     def check(expected, **windows):
         maps, _ = load_multimodal([eds, HAADF], lines=lines, **windows)
-        expected = eds_spectrum.get_lines_intensity(lines, **expected)
-        for signal, intensity in zip(maps, expected, strict=True):
-            assert_allclose(signal.data, WEIGHTS * intensity.data[0])
+        net = eds_spectrum.get_lines_intensity(lines, **expected)
+        expected.pop("background_windows", None)
+        raw = eds_spectrum.get_lines_intensity(lines, **expected)
+        for i, signal in enumerate(maps):
+            assert_allclose(signal.data, WEIGHTS * raw[i].data[0])
+            if "background_windows" in windows:
+                # The background is smoothed, its counts stay.
+                total = WEIGHTS.sum() * net[i].data[0]
+                assert_allclose(net_of(signal).sum(), total)
+            else:
+                assert not signal.metadata.has_item("Elemental_map")
 
     check({"background_windows": background}, background_windows="auto")
     check({"background_windows": background}, background_windows=background.tolist())
@@ -382,7 +399,7 @@ def test_counts_of_an_edge_are_found(caplog):
     caplog.set_level(logging.INFO, "hyperspy_fusion.loading")
     (iron,), _ = load_multimodal([eels_of({708: 50}), HAADF], ["Fe"])
     # 708 eV to 1.1 x 708 eV = 778.8 eV, channels of 0.5 eV and 50 counts
-    assert_allclose(iron.data, 50 * 141 * WEIGHTS, rtol=1e-2)
+    assert_allclose(net_of(iron), 50 * 141 * WEIGHTS, rtol=1e-2)
     assert type(iron) is hyperspy_fusion.ElementalMap
     assert iron.metadata.General.title == "Fe_L3"
     assert elements_of([iron]) == [["Fe"]]
@@ -395,7 +412,8 @@ def test_power_law_is_removed_exactly(exponent):
     spectra = eels_of(exponent=exponent)
     total = spectra.isig[701.0:779.0].data.sum(axis=-1)
     (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
-    assert np.abs(iron.data / total).max() < 1e-4
+    assert_array_equal(iron.data, total)
+    assert np.abs(net_of(iron) / total).max() < 1e-4
 
 
 def test_edge_agrees_with_a_fit_of_hyperspy():
@@ -410,14 +428,14 @@ def test_edge_agrees_with_a_fit_of_hyperspy():
         signal_range=(600.0, 700.0), fast=False, show_progressbar=False
     )
     expected = fitted.isig[700.0:760.0].sum(axis=-1).data
-    assert_allclose(iron.data, expected, rtol=2e-2)
+    assert_allclose(net_of(iron), expected, rtol=2e-2)
 
 
 def test_edge_of_noisy_spectra_is_not_biased():
     spectra = eels_of({708: 500})
     spectra.data = np.random.default_rng(0).poisson(spectra.data).astype(np.uint16)
     (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
-    assert_allclose(iron.data.sum(), 500 * 141 * WEIGHTS.sum(), rtol=1e-2)
+    assert_allclose(net_of(iron).sum(), 500 * 141 * WEIGHTS.sum(), rtol=1e-2)
 
 
 def test_edge_of_few_counts_is_not_lost():
@@ -427,17 +445,19 @@ def test_edge_of_few_counts_is_not_lost():
     spectra = exspy.signals.EELSSpectrum(rng.poisson(expected, (60, 60, 1024)))
     calibrate_energies(spectra, **ENERGIES, units="eV")
     (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"], haadf=HAADF)
-    assert_allclose(iron.data.mean(), 0.05 * 141, rtol=0.1)
+    assert_allclose(net_of(iron).mean(), 0.05 * 141, rtol=0.02)
 
 
-def test_pixel_without_counts_has_no_background():
+def test_where_there_are_no_counts_there_is_no_background():
     spectra = eels_of({708: 50})
     spectra.data[0, 0] = 0
-    spectra.data[1, 1, :560] = 0  # counts above 680 eV only
     (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
     assert iron.data[0, 0] == 0
-    assert_allclose(iron.data[1, 1], spectra.isig[701.0:779.0].data[1, 1].sum())
-    assert_allclose(iron.data[2:], 50 * 141 * WEIGHTS[2:], rtol=1e-2)
+    assert background_of(iron).data[0, 0] < 1e-4 * background_of(iron).data[0, 1]
+    assert_allclose(net_of(iron)[1:], 50 * 141 * WEIGHTS[1:], rtol=1e-2)
+    spectra.data[..., :610] = 0  # below 705 eV
+    (iron,), _ = load_multimodal([spectra, HAADF], ["Fe"])
+    assert not background_of(iron).data.any()
 
 
 def test_default_windows_keep_away_from_the_edges_of_other_elements(caplog):
@@ -481,7 +501,7 @@ def test_windows_of_edges():
 
     def counts(**windows):
         (iron,), _ = load_multimodal([spectra, HAADF], lines=["Fe_L3"], **windows)
-        return iron.data / WEIGHTS
+        return net_of(iron) / WEIGHTS
 
     assert_allclose(counts(integration_windows=50), 50 * 99, rtol=1e-2)
     assert_allclose(counts(integration_windows=[[702, 728]]), 50 * 39, rtol=1e-2)
@@ -545,6 +565,219 @@ def test_variance_of_the_spectra_is_not_that_of_the_map():
     assert spectra.metadata.has_item("Signal.Noise_properties")
 
 
+# --- the background that maps carry ---------------------------------------------
+
+
+@pytest.fixture
+def carrying():
+    """A map of raw counts of iron that carries its background, 5 x 7 pixels."""
+    return load_multimodal([eels_of({708: 50}), HAADF], ["Fe"])[0][0]
+
+
+def test_background_belongs_to_the_pixels_of_the_map(carrying):
+    background = background_of(carrying)
+    assert type(background) is hs.signals.Signal2D
+    assert background.metadata.General.title == "Background of Fe_L3"
+    assert background.axes_manager.signal_axes[0].units == "nm"
+    assert background.data.min() > 0
+    net = carrying.get_net_map()
+    assert type(net) is hyperspy_fusion.ElementalMap
+    assert_allclose(net.data, 50 * 141 * WEIGHTS, rtol=1e-2)
+    assert not net.metadata.has_item("Elemental_map")
+    assert_array_equal(carrying.data - background.data, net.data)
+    with pytest.raises(ValueError, match="carries no background in metadata"):
+        net.get_net_map()
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.isig[1:4, 2:],
+        lambda s: s.isig[::2, 2.0:8.0],
+        lambda s: s.deepcopy(),
+        lambda s: s.rebin(scale=(7, 5)),
+        lambda s: s.rebin(new_shape=(1, 5)),
+        lambda s: s.isig[:6, :4].rebin(scale=(2, 2)).isig[1:],
+    ],
+)
+def test_background_follows_the_map(carrying, change, lazy):
+    if lazy:
+        carrying = carrying.as_lazy()
+    changed = change(carrying)
+    expected = change(carrying.get_net_map())
+    assert type(changed) is type(carrying)
+    assert background_of(changed).data.shape == changed.data.shape
+    axes = [s.axes_manager.signal_axes for s in (background_of(changed), changed)]
+    for one, other in zip(*axes, strict=True):
+        assert (one.scale, one.offset) == (other.scale, other.offset)
+    assert_allclose(
+        np.asarray(changed.get_net_map().data), np.asarray(expected.data), atol=1e-9
+    )
+
+
+def test_background_follows_a_series():
+    series = hs.stack([eels_of({708: 50})] * 3)
+    haadf = hs.stack([HAADF] * 3)
+    haadf.metadata.General.title = "HAADF"
+    (iron,), _ = load_multimodal([series, haadf], ["Fe"])
+    assert_array_equal(net_of(iron.inav[1]), net_of(iron)[1])
+    assert_array_equal(net_of(iron.inav[1:].isig[2:]), net_of(iron)[1:, :, 2:])
+    sliced = iron.inav[0]
+    iron.inav.__getitem__(2, out=sliced)
+    assert_array_equal(net_of(sliced), net_of(iron)[2])
+
+
+@pytest.mark.filterwarnings("ignore:The NestedDirectoryStore:FutureWarning")  # zarr 2
+@pytest.mark.parametrize("extension", ["hspy", "zspy", "nxs"])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_background_is_saved_with_the_map(carrying, tmp_path, extension, lazy):
+    path = tmp_path / f"map.{extension}"
+    (carrying.as_lazy() if lazy else carrying).save(path)
+    back = hs.load(path, lazy=lazy)
+    back = back[0] if isinstance(back, list) else back
+    assert_array_equal(np.asarray(net_of(back.isig[2:])), net_of(carrying)[:, 2:])
+    (again,), _ = load_multimodal([back, HAADF])
+    assert_array_equal(np.asarray(net_of(again)), net_of(carrying))
+
+
+def in_place(operation):
+    def change(signal):
+        operation(signal)
+        return signal
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s * 2,
+        lambda s: s - background_of(s),
+        lambda s: hs.stack([s, s], show_progressbar=False).sum(axis=0),
+        lambda s: s.map(np.sqrt, inplace=False, show_progressbar=False),
+        in_place(lambda s: s.__imul__(2)),
+        in_place(lambda s: s.__isub__(background_of(s))),
+        in_place(lambda s: s.crop(0, 1, 6)),
+        lambda s: (s + 1).isig[1:],
+    ],
+)
+def test_a_map_without_its_background_is_refused(carrying, change):
+    changed = change(carrying)
+    haadf = image("HAADF", changed.data.shape)
+    for method in ("published", "calibrated"):
+        with pytest.raises(ValueError, match="the background that the map .* give the"):
+            hyperspy_fusion.fuse_multimodal([changed], haadf, method=method)
+    with pytest.raises(ValueError, match="the background that the map"):
+        changed.get_net_map()
+    del changed.metadata.Elemental_map
+    (fused,) = hyperspy_fusion.fuse_multimodal([changed], haadf, method="published")
+    assert fused.data.shape == changed.data.shape
+
+
+def test_a_stack_of_maps_keeps_their_backgrounds(carrying):
+    other = carrying.isig[:]
+    other.data = other.data[::-1]
+    background_of(other).data = background_of(other).data[::-1]
+    other.metadata.Sample.elements = ["Co"]
+    other.metadata.General.title = "Co_L3"
+    stack = hs.stack([carrying, other], show_progressbar=False)
+    options = {"method": "published", "n_iter": 3}
+    expected = hyperspy_fusion.fuse_multimodal([carrying, other], HAADF, **options)
+    fused = stack.fuse_multimodal(HAADF, **options)
+    assert_array_equal(fused.data, np.stack([s.data for s in expected]))
+    for signal in (*expected, fused, *fused.split()):
+        assert not signal.metadata.has_item("Elemental_map")
+    # Slices of a stack do not reach the maps that it was made of.
+    assert stack.inav[0].data.shape == SHAPE
+    for part in (stack.inav[:1], stack.isig[1:]):
+        haadf = image("HAADF", part.data.shape[1:])
+        elements = ["Fe", "Co"][: len(part.data)]
+        with pytest.raises(ValueError, match="the background that the map"):
+            hyperspy_fusion.fuse_multimodal(part, haadf, elements=elements)
+
+
+def test_published_method_takes_net_maps(carrying):
+    options = {"method": "published", "n_iter": 3}
+    (fused,) = hyperspy_fusion.fuse_multimodal([carrying], HAADF, **options)
+    net = carrying.get_net_map()
+    (expected,) = hyperspy_fusion.fuse_multimodal([net], HAADF, **options)
+    assert_array_equal(fused.data, expected.data)
+
+
+LINES = {"EELS": ["Co_L3", "Mn_L3", "O_K"], "EDS": ["Co_Ka", "Mn_Ka", "O_Ka"]}
+INTEGRATED = {
+    "EELS": [[771, 855], [634, 700], [526, 585]],
+    "EDS": [[6.7, 7.1], [5.7, 6.1], [0.4, 0.6]],
+}
+BESIDE = {
+    "EELS": [[685, 770], [565, 633], [455, 525]],
+    "EDS": [[6.4, 6.6, 7.2, 7.4], [5.4, 5.6, 6.2, 6.4], [0.2, 0.3, 0.7, 0.8]],
+}
+
+
+def noisy_spectra(kind, specimen):
+    """Spectra with Poisson noise, and the net counts that they are expected to hold.
+
+    20 counts of each element a pixel, above at least 10 counts of background.
+    """
+    shown = np.stack([truth.data / truth.data.mean() for truth in specimen.truth])
+    scale, offset, units = (1, 400, "eV") if kind == "EELS" else (0.02, 0, "keV")
+    energies = offset + scale * np.arange(500)
+    level = (energies / 700) ** -3 if kind == "EELS" else np.ones(500)
+    inside = [
+        (energies > start - scale / 2) & (energies < stop - scale / 2)
+        for start, stop in INTEGRATED[kind]
+    ]
+    thickness = (1 + shown.mean(axis=0)) / 2
+    expected = 10 * thickness[..., np.newaxis] * level / level[inside[0]].sum()
+    for image_, window, onset in zip(shown, inside, (779, 640, 532), strict=True):
+        line = level * (energies >= onset) if kind == "EELS" else window
+        expected += 20 * image_[..., np.newaxis] * line / line[window].sum()
+    counts = np.random.default_rng(0).poisson(expected)
+    if kind == "EELS":
+        spectra = exspy.signals.EELSSpectrum(counts)
+    else:
+        spectra = exspy.signals.EDSTEMSpectrum(counts)
+        spectra.set_microscope_parameters(beam_energy=200)
+    calibrate_energies(spectra, scale, offset, units)
+    return spectra, 20 * shown
+
+
+@pytest.mark.parametrize("kind", ["EELS", "EDS"])
+def test_raw_counts_with_their_background_are_fused_better_than_net_ones(kind):
+    specimen = hyperspy_fusion.data.core_shell(size=64)
+    spectra, true = noisy_spectra(kind, specimen)
+    specimen.haadf.axes_manager.signal_axes.set(scale=2, units="nm")
+    maps, haadf = load_multimodal(
+        spectra,
+        lines=LINES[kind],
+        haadf=specimen.haadf,
+        background_windows=BESIDE[kind],
+        integration_windows=INTEGRATED[kind],
+    )
+
+    def fuse(maps, **options):
+        fused = hyperspy_fusion.fuse_multimodal(maps, haadf, **options)
+        assert not any(s.metadata.has_item("Elemental_map") for s in fused)
+        return np.stack([signal.data for signal in fused])
+
+    def error(fused):
+        squares = ((fused - true) ** 2).mean(axis=(1, 2))
+        return np.mean(np.sqrt(squares) / true.mean(axis=(1, 2)))
+
+    fused = fuse(maps)
+    net = [signal.get_net_map() for signal in maps]
+    assert_allclose(fused.sum(axis=(1, 2)), true.sum(axis=(1, 2)), rtol=0.02)
+    assert_allclose(fused.sum(axis=(1, 2)), [s.data.sum() for s in net], rtol=1e-3)
+    assert error(fused) < 0.95 * error(fuse(net))
+    if kind == "EDS":
+        # What is given wins over what is carried.
+        background = [background_of(signal) for signal in maps]
+        assert_array_equal(fuse(maps, background=background), fused)
+        assert fuse(maps, background=0).sum() > 1.2 * fused.sum()
+
+
 # --- several spectrum images ---------------------------------------------------
 
 
@@ -552,7 +785,7 @@ def test_spectra_that_measured_the_lines_are_taken(eds):
     low, high = eels_of(offset=200), eels_of({708: 50}, offset=600)
     signals = [low, eds, high, HAADF]
     maps, _ = load_multimodal(signals, lines=["Fe_L3"])
-    assert_allclose(maps[0].data, 50 * 141 * WEIGHTS, rtol=1e-2)
+    assert_allclose(net_of(maps[0]), 50 * 141 * WEIGHTS, rtol=1e-2)
     assert titles_of(load_multimodal(signals, lines=["C_K"])[0]) == ["C_K"]
     # Where both can give them, EDS wins.
     (iron,), _ = load_multimodal(signals, ["Fe"])
@@ -603,6 +836,8 @@ def test_series_of_spectra_become_series_of_maps(eds):
         (expected,), _ = load_multimodal([spectra, HAADF], ["Fe"])
         assert iron.data.shape == found.data.shape == (3, *SHAPE)
         assert_allclose(iron.data, np.stack([expected.data] * 3))
+        if spectra is not eds:
+            assert_allclose(net_of(iron), np.stack([net_of(expected)] * 3))
 
 
 # --- lazy ----------------------------------------------------------------------
@@ -618,8 +853,13 @@ def test_lazy_stays_lazy(tmp_path, eds, kind):
     source.save(tmp_path / "source.hspy")
     HAADF.save(tmp_path / "HAADF.hspy")
     where = {"source": tmp_path / "source.hspy", "haadf": tmp_path / "HAADF.hspy"}
+    where["background_windows"] = None if kind == "maps" else "auto"
     (lazy,), lazy_haadf = load_multimodal(**where, elements=["Fe"], lazy=True)
     (eager,), haadf = load_multimodal(**where, elements=["Fe"])
+    if kind != "maps":
+        assert background_of(lazy)._lazy
+        assert_allclose(net_of(lazy).compute(), net_of(eager))
+        assert_allclose(lazy.get_net_map().data.compute(), net_of(eager))
     assert type(lazy) is LazyElementalMap
     assert type(lazy_haadf) is LazyHAADFImage
     lazy.compute(show_progressbar=False)

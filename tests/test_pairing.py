@@ -333,6 +333,36 @@ def test_spectra_are_not_images(signal):
         pair([signal], image(), elements=["Fe"])
 
 
+# --- the background that maps carry ---------------------------------------------
+
+
+def test_carried_background_is_that_of_its_map():
+    iron, oxygen = image("Fe"), on_navigation_axes(image("O"))
+    measurement = pair([iron, oxygen], image())
+    assert measurement.background is None
+    assert measurement.net() is measurement
+    background = image("", np.full(SHAPE, 2.0))
+    oxygen.metadata.set_item("Elemental_map.background", background.T)
+    for maps in ([iron, oxygen], [iron, oxygen.as_lazy()]):
+        measurement = pair(maps, image())
+        assert_array_equal(measurement.background[0], np.zeros(SHAPE))
+        assert_array_equal(measurement.background[1], background.data)
+        net = measurement.net()
+        assert net.background is None
+        assert_array_equal(net.maps, measurement.maps - measurement.background)
+        for signal in measurement.to_signals(net.maps, {}):
+            assert not signal.metadata.has_item("Elemental_map")
+    assert pair([iron, oxygen], image(), carried=False).background is None
+
+
+def test_background_of_other_pixels_is_refused():
+    iron = image("Fe")  # a Signal2D, which does not slice it
+    iron.metadata.set_item("Elemental_map.background", image())
+    with pytest.raises(ValueError, match=r"has the shape .*, the map .* background="):
+        pair([iron.isig[1:]], image().isig[1:])
+    pair([iron.isig[1:]], image().isig[1:], carried=False)
+
+
 # --- what is no data -----------------------------------------------------------
 
 

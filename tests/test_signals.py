@@ -76,7 +76,7 @@ def test_save_and_load(signal, signal_type, tmp_path, extension, lazy):
 
 def test_cost_history():
     maps, haadf, _ = hf.data.core_shell(size=16)
-    fused = hf.fuse_multimodal(maps, haadf, n_iter=7)
+    fused = hf.fuse_multimodal(maps, haadf, method="published", n_iter=7)
     history = fused[0].get_cost_history()
     axis = history.axes_manager.signal_axes[0]
     assert (axis.name, axis.axis[0], axis.axis[-1]) == ("iteration", 1, 7)
