@@ -167,9 +167,11 @@ def test_fill():
     assert_array_equal(found[known], spoiled[known])
     assert_allclose(found[~known], maps[~known], rtol=0.3)
     assert fill(maps) is maps
-    half = maps.copy()
-    half[1, :, 20:] = np.nan
-    assert_allclose(fill(half)[1, 30, 60], np.nanmean(half[1]))
+    # a hole of any size goes on from its edge
+    stripes = np.repeat([[1.0, 5.0]], 64, axis=0).repeat(32, axis=1)[None]
+    stripes[0, :, 40:] = np.nan
+    assert_allclose(fill(stripes)[0, :, 40:], 5, rtol=0.3)
+    assert_array_equal(fill(np.full((1, 4, 4), np.nan)), 0)
 
 
 # Coefficients
