@@ -57,7 +57,7 @@ def plot_convergence(fused):
     Examples
     --------
     >>> import hyperspy_fusion
-    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=64)
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> figure = hyperspy_fusion.plot_convergence(fused)
     """
@@ -139,7 +139,7 @@ def plot_weights(fused, *, inav=None):
     Examples
     --------
     >>> import hyperspy_fusion
-    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=64)
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> figure = hyperspy_fusion.plot_weights(fused)
     """
@@ -223,9 +223,9 @@ def _choose_position(series):
 def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
     """Show the maps above the fused maps, and the HAADF image above its model.
 
-    A map and its fused map share their colours, which span the fused map and the
-    smoothed measured one: single counts may lie beyond. A colour bar is pointed where
-    that happens.
+    A map is shown without the background that it carries. It shares its colours with
+    its fused map; they span the fused map and the smoothed measured one: single counts
+    may lie beyond. A colour bar is pointed where that happens.
 
     Parameters
     ----------
@@ -254,7 +254,7 @@ def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
     Examples
     --------
     >>> import hyperspy_fusion
-    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=64)
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> figure = hyperspy_fusion.plot_fusion(maps, fused, haadf, zoom=(30, 20, 50, 40))
     """
@@ -360,7 +360,7 @@ def _images(maps, fused, haadf, inav):
     elements = list(model.metadata.Sample.elements)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = pair(maps, haadf, elements=elements, allow_missing=True)
+        measurement = pair(maps, haadf, elements=elements, allow_missing=True).net()
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "

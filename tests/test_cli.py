@@ -21,6 +21,7 @@ FILES = [
     "convergence.png",
     "cost_history.hspy",
     "fusion.png",
+    "weights.png",
 ]
 
 
@@ -57,28 +58,31 @@ def written(folder):
 
 class TestDemo:
     def test_writes_and_prints_what_it_found(self, tmp_path, capsys):
-        assert cli.main(["demo", "--size", "64"]) == 0
+        assert cli.main(["demo", "--size", "48"]) == 0
         assert written(tmp_path) == ["hyperspy-fusion-demo"]
         assert written(tmp_path / "hyperspy-fusion-demo") == FILES
         printed = capsys.readouterr()
         assert printed.err == ""
         *_, header, cobalt, manganese, oxygen, last = printed.out.splitlines()
-        assert header.split() == ["element", "measured", "fused"]
+        titles = ["element", "error measured", "fused", "counts measured", "fused"]
+        assert header.split() == " ".join(titles).split()
         rows = [row.split() for row in (cobalt, manganese, oxygen)]
         assert [row[0] for row in rows] == ["Co", "Mn", "O"]
-        specimen = hyperspy_fusion.data.core_shell(64)
+        specimen = hyperspy_fusion.data.core_shell(48)
         measured = [
             np.linalg.norm(a.data - b.data) / np.linalg.norm(b.data)
             for a, b in zip(specimen.maps, specimen.truth, strict=True)
         ]
         assert_allclose([float(row[1]) for row in rows], measured, atol=6e-4)
-        assert all(float(row[2]) < 0.8 * float(row[1]) for row in rows)
+        assert all(float(row[2]) < 0.4 * float(row[1]) for row in rows)
+        counts = [f"{signal.data.sum():.0f}" for signal in specimen.maps]
+        assert [row[3:] for row in rows] == [[count, count] for count in counts]
         assert last.startswith("Wrote to hyperspy-fusion-demo: Co.hspy, Co.tif, Mn.")
 
     def test_files_hold_the_fused_maps(self, tmp_path):
         cli.main(["demo", "--size", "32", "--output", "out"])
         maps, haadf, _ = hyperspy_fusion.data.core_shell(32)
-        for expected in fuse_multimodal(maps, haadf, **cli._DEMO_WEIGHTS):
+        for expected in fuse_multimodal(maps, haadf):
             name = expected.metadata.General.title
             saved = hs.load(tmp_path / "out" / f"{name}.hspy")
             picture = hs.load(tmp_path / "out" / f"{name}.tif")
@@ -151,6 +155,46 @@ class TestFuse:
         )
         printed = capsys.readouterr().out
         assert printed.startswith("Cu, Fe with 'HAADF' (16 x 16, 0.5 nm/px)\n")
+        assert "weights.png" not in printed
+
+    def test_options_of_the_calibrated_method(self, tmp_path, capsys):
+        arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy", "--output", "out"]
+        options = {
+            "--lambda-tv": "auto",
+            "--lambda-haadf": "0.05",
+            "--gamma": "1.6",
+            "--max-iter": "50",
+            "--seed": "3",
+            "--regularizer": "tv",
+            "--tolerance": "1e-6",
+        }
+        assert (
+            cli.main([*arguments, *(x for pair in options.items() for x in pair)]) == 0
+        )
+        assert "weights.png" in written(tmp_path / "out")
+        record = hs.load(tmp_path / "out" / "Fe.hspy").metadata.Multimodal_fusion
+        expected = {
+            "method": "calibrated",
+            "lambda_haadf": 0.05,
+            "gamma": 1.6,
+            "n_iter": 50,
+            "seed": 3,
+            "regularizer": "tv",
+            "tolerance": 1e-6,
+        }
+        assert {name: record[name] for name in expected} == expected
+        assert "raise max_iter" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        "options",
+        [["--n-iter", "4"], ["--method", "published", "--max-iter", "100"]],
+    )
+    def test_options_of_the_other_method(self, capsys, options):
+        arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy"]
+        assert cli.main([*arguments, *options]) == 2
+        message = capsys.readouterr().err
+        assert "method has no option " in message
+        assert message.count("\n") == 1
 
     def test_lazy_gives_the_same(self, tmp_path):
         arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy", "--output"]
@@ -241,7 +285,15 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"hyperspy-fusion {hyperspy_fusion.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["fuse"], ["demo", "--size", "large"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["fuse"],
+        ["demo", "--size", "large"],
+        ["fuse", "x.emd", "--lambda-tv", "little"],
+    ],
+)
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(arguments)

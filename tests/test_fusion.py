@@ -1,3 +1,4 @@
+import logging
 import warnings
 
 import exspy
@@ -5,26 +6,124 @@ import hyperspy.api as hs
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import kl_div
 
 import hyperspy_fusion as hf
-from hyperspy_fusion.core.published import PublishedOptions, published_objective, solve
+from hyperspy_fusion.core import calibrated, published
+from hyperspy_fusion.core.calibration import signal_scale
+from hyperspy_fusion.core.total_variation import (
+    gradient,
+    inner,
+    joint_norm,
+    symmetrised_gradient,
+    symmetrised_gradient_adjoint,
+    total_generalised_variation,
+)
 from hyperspy_fusion.pairing import infer_element
+
+METHODS = {
+    "calibrated": (calibrated.solve, calibrated.CalibratedOptions),
+    "published": (published.solve, published.PublishedOptions),
+}
+
+# Where the choice of the weights does not matter.
+GIVEN = {"lambda_tv": 4.0, "lambda_haadf": 0.1}
 
 
 @pytest.fixture(scope="module")
 def specimen():
-    return hf.data.core_shell(size=24)
+    return hf.data.core_shell(size=32)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def fused(specimen):
-    return hf.fuse_multimodal(specimen.maps, specimen.haadf)
+def fused(specimen, method):
+    """The result of each method."""
+    return hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method)
 
 
-def test_hands_on_to_the_core(specimen, fused):
+@pytest.fixture(scope="module")
+def net(specimen):
+    """The result of the calibrated method, which is told the background."""
+    return hf.fuse_multimodal(specimen.maps, specimen.haadf, background=0.02)
+
+
+@pytest.fixture(scope="module")
+def given(specimen):
+    """The same with given weights."""
+    return hf.fuse_multimodal(specimen.maps, specimen.haadf, background=0.02, **GIVEN)
+
+
+@pytest.fixture(scope="module")
+def scaled(specimen):
+    """The result of the published method."""
+    return hf.fuse_multimodal(specimen.maps, specimen.haadf, method="published")
+
+
+def images(signals):
+    return np.stack([signal.data.astype(float) for signal in signals])
+
+
+def series_of(*specimens):
+    maps = [
+        hs.stack(list(of_element), show_progressbar=False)
+        for of_element in zip(*(s.maps for s in specimens), strict=True)
+    ]
+    haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
+    return maps, haadf
+
+
+def nrmse(maps, truth):
+    """Normalised root mean square error, mean over the elements."""
+    found, expected = images(maps), images(truth)
+    squares = ((found - expected) ** 2).sum(axis=(1, 2))
+    return np.sqrt(squares / (expected**2).sum(axis=(1, 2))).mean()
+
+
+def distance(maps, others):
+    """Relative distance of all maps together."""
+    found, expected = images(maps), images(others)
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+def bounds_of_tgv(u, alpha, n_iter=400):
+    """Lower and upper bound of the total generalised variation of maps.
+
+    By a plain primal-dual iteration of min_v |grad u - v| + alpha |E v|: its value at
+    any v, and <E* q, grad u> of any q with |q| <= alpha and |E* q| <= 1.
+    """
+    g = gradient(u)
+    v, p, q = np.zeros_like(g), np.zeros_like(g), np.zeros((3, *u.shape))
+    bar, step = v, 1 / 3  # of an operator of norm 3 at most
+    for _ in range(n_iter):
+        p = p + step * (bar - g)
+        p /= np.maximum(joint_norm(p), 1)
+        q = q + step * symmetrised_gradient(bar)
+        q /= np.maximum(joint_norm(q) / alpha, 1)
+        new = inner(v - step * (p + symmetrised_gradient_adjoint(q)))
+        v, bar = new, 2 * new - v
+    pull = inner(symmetrised_gradient_adjoint(q))
+    lower = np.vdot(pull, g) / max(1, joint_norm(pull).max())
+    return lower, total_generalised_variation(u, v, alpha)
+
+
+# --- whatever the method ---------------------------------------------------------
+
+
+def test_hands_on_to_the_core(specimen, fused, method):
+    solve, options = METHODS[method]
     maps = np.stack([signal.data for signal in specimen.maps])
-    expected = solve(maps, specimen.haadf.data, (27, 25, 8), PublishedOptions())
+    expected = solve(maps, specimen.haadf.data, (27, 25, 8), options())
     assert_array_equal([signal.data for signal in fused], expected.maps)
+
+
+def test_calibrated_is_the_default(specimen):
+    fused = hf.fuse_multimodal(specimen.maps, specimen.haadf)
+    assert fused[0].metadata.Multimodal_fusion.method == "calibrated"
 
 
 def test_results_are_calibrated_maps_in_the_order_of_the_inputs(specimen, fused):
@@ -43,8 +142,8 @@ def test_results_are_calibrated_maps_in_the_order_of_the_inputs(specimen, fused)
             )
 
 
-def test_metadata_is_kept():
-    maps, haadf, _ = hf.data.core_shell(size=16)
+def test_metadata_is_kept(method):
+    maps, haadf, _ = hf.data.core_shell(size=32)
     kept = {
         "Acquisition_instrument.TEM.beam_energy": 200.0,
         "General.authors": "A. Microscopist",
@@ -53,134 +152,81 @@ def test_metadata_is_kept():
     }
     for name, value in kept.items():
         maps[0].metadata.set_item(name, value)
-    fused = hf.fuse_multimodal(maps, haadf)
+    fused = hf.fuse_multimodal(maps, haadf, method=method)
     for name, value in kept.items():
         assert fused[0].metadata.get_item(name) == value
 
 
-def test_inputs_are_not_modified(specimen):
+def test_inputs_are_not_modified(specimen, method):
     signals = [*specimen.maps, specimen.haadf]
     before = [(s.deepcopy(), s.metadata.as_dictionary()) for s in signals]
-    hf.fuse_multimodal(specimen.maps, specimen.haadf)
+    hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method)
     for signal, (copy, metadata) in zip(signals, before, strict=True):
         assert_array_equal(signal.data, copy.data)
         assert signal.metadata.as_dictionary() == metadata
         assert str(signal.axes_manager) == str(copy.axes_manager)
 
 
-def test_record(specimen):
-    fused = hf.fuse_multimodal(
-        specimen.maps, specimen.haadf, gamma=1.7, n_iter=5, tolerance=1e-9
-    )
-    record = fused[1].metadata.Multimodal_fusion
-    assert record.method == "published"
-    assert record.version == hf.__version__
-    assert record.elements == "Co,Mn,O"
-    assert_array_equal(record.atomic_numbers, [27, 25, 8])
-    assert (record.gamma, record.lambda_haadf, record.n_iter) == (1.7, 1 / 3, 5)
-    assert (record.lambda_chem, record.lambda_tv, record.background) == (
-        0.08,
-        0.15,
-        0.24,
-    )
-    assert record.converged is False
-    assert "n_iter reached" in record.status
-    assert {name: record.cost[name].shape for name in record.cost.keys()} == (  # noqa: SIM118
-        dict.fromkeys(("total", "haadf", "chemical", "tv"), (5,))
-    )
-
-
-def test_costs_of_the_returned_signals(specimen, fused):
-    record = fused[0].metadata.Multimodal_fusion
-    maps = np.stack([signal.data for signal in specimen.maps])
-    objective, scaling = published_objective(
-        maps, specimen.haadf.data, record.atomic_numbers, PublishedOptions()
-    )
-    offset, span = (
-        scaling[name][:, None, None] for name in ("map_offset", "map_range")
-    )
-    scaled = (np.stack([s.data.astype(float) for s in fused]) - offset) / span
-    terms = objective.terms(scaled)
-    found = [record.cost[name][-1] for name in ("haadf", "chemical", "tv")]
-    assert_allclose(found, terms, rtol=1e-4)
-    assert_allclose(record.cost.total[-1], objective.weigh(terms), rtol=1e-4)
-
-
-def test_haadf_model(specimen, fused):
+def test_haadf_model_is_an_image_of_the_same_pixels(specimen, fused):
     model = hf.get_haadf_model(fused)
     assert isinstance(model, hf.HAADFImage)
     assert model.axes_manager[0].units == specimen.haadf.axes_manager[0].units
-    record = fused[0].metadata.Multimodal_fusion
-    misfit = (model.data - specimen.haadf.data) / record.haadf_range
-    assert_allclose(0.5 * np.sum(misfit**2), record.cost.haadf[-1], rtol=1e-4)
     with pytest.raises(ValueError, match="fused maps of Mn, Co: expected all maps of"):
         hf.get_haadf_model(fused[1::-1])
 
 
-def test_haadf_model_with_an_empty_map(specimen):
-    empty = specimen.maps[1] * 0
+def test_an_empty_map(specimen, method):
+    maps = [specimen.maps[0], specimen.maps[1] * 0, specimen.maps[2]]
     with pytest.warns(UserWarning, match="map of Mn"):
-        fused = hf.fuse_multimodal([specimen.maps[0], empty], specimen.haadf)
+        fused = hf.fuse_multimodal(maps, specimen.haadf, method=method)
+    assert_array_equal(fused[1].data, 0)
     assert np.isfinite(hf.get_haadf_model(fused).data).all()
 
 
-def test_series_is_fused_position_by_position(specimen):
-    other = hf.data.core_shell(size=24, seed=2)
-    maps = [
-        hs.stack(list(pair), show_progressbar=False)
-        for pair in zip(specimen.maps, other.maps, strict=True)
-    ]
-    haadf = hs.stack([specimen.haadf, other.haadf], show_progressbar=False)
-    options = {"n_iter": 40, "tolerance": 1e-3}
-    series = hf.fuse_multimodal(maps, haadf, elements=["Co", "Mn", "O"], **options)
-    n_iter = []
-    for i, one in enumerate((specimen, other)):
-        single = hf.fuse_multimodal(one.maps, one.haadf, **options)
-        n_iter.append(single[0].metadata.Multimodal_fusion.n_iter)
-        assert_array_equal(series[2].inav[i].data, single[2].data)
-        history = series[0].metadata.Multimodal_fusion.cost.total[i]
-        expected = single[0].metadata.Multimodal_fusion.cost.total
-        assert_array_equal(history[: n_iter[i]], expected)
-        assert np.isnan(history[n_iter[i] :]).all()
-    record = series[0].metadata.Multimodal_fusion
-    assert_array_equal(record.n_iter, n_iter)
-    assert series[0].get_cost_history().data.shape == (2, 4, max(n_iter))
-    assert hf.get_haadf_model(series).data.shape == haadf.data.shape
-    with pytest.raises(ValueError, match="model of all maps of the series"):
-        hf.get_haadf_model([signal.inav[0] for signal in series])
-
-
-def test_one_method_whoever_calls(specimen, fused):
+def test_one_method_whoever_calls(specimen, fused, method):
     stack = hs.stack(specimen.maps, show_progressbar=False)
-    by_haadf = specimen.haadf.fuse_multimodal(specimen.maps)
-    by_stack = stack.fuse_multimodal(specimen.haadf)
+    by_haadf = specimen.haadf.fuse_multimodal(specimen.maps, method=method)
+    by_stack = stack.fuse_multimodal(specimen.haadf, method=method)
     assert_array_equal(by_haadf[2].data, fused[2].data)
     assert isinstance(by_stack, hf.ElementalMap)
     assert_array_equal(by_stack.data, [signal.data for signal in fused])
     assert by_stack.metadata.Multimodal_fusion.elements == "Co,Mn,O"
     assert [s.metadata.General.title for s in by_stack.split()] == ["Co", "Mn", "O"]
+
+
+def test_one_map_is_no_stack(specimen):
     with pytest.raises(ValueError, match="this signal is one map: expected a stack"):
         specimen.maps[0].fuse_multimodal(specimen.haadf)
 
 
-def test_unknown_method_and_option(specimen):
-    with pytest.raises(ValueError, match="method is 'magic': expected 'published'"):
+def test_a_single_map(specimen, method):
+    fused = hf.fuse_multimodal(specimen.maps[1], specimen.haadf, method=method)
+    assert [s.metadata.Sample.elements for s in fused] == [["Mn"]]
+
+
+def test_unknown_method_and_argument(specimen):
+    expected = "method is 'magic': expected 'calibrated' or 'published'"
+    with pytest.raises(ValueError, match=expected):
         hf.fuse_multimodal(specimen.maps, specimen.haadf, method="magic")
     with pytest.raises(TypeError, match="lamda_tv"):
         hf.fuse_multimodal(specimen.maps, specimen.haadf, lamda_tv=1)
 
 
-def test_negative_pixels_are_a_warning(specimen):
-    shifted = [signal - 1.0 for signal in specimen.maps]
-    with pytest.warns(UserWarning, match=r"maps of Co \(.*takes the minimum of each"):
-        fused = hf.fuse_multimodal(shifted, specimen.haadf)
-    expected = hf.fuse_multimodal(specimen.maps, specimen.haadf)
-    assert_allclose(fused[0].data, expected[0].data - 1, atol=1e-4)
-
-
-def test_a_single_map(specimen):
-    fused = hf.fuse_multimodal(specimen.maps[1], specimen.haadf)
-    assert [s.metadata.Sample.elements for s in fused] == [["Mn"]]
+@pytest.mark.parametrize(
+    ("method", "option"),
+    [
+        ("calibrated", "lambda_chem"),
+        ("calibrated", "n_iter"),
+        ("calibrated", "z_weighting"),
+        ("published", "max_iter"),
+        ("published", "mask"),
+        ("published", "seed"),
+    ],
+)
+def test_options_of_the_other_method(specimen, method, option):
+    expected = rf"the {method} method has no option {option}: it has .*lambda_tv"
+    with pytest.raises(TypeError, match=expected):
+        hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method, **{option: 1})
 
 
 # --- chains with the rest of HyperSpy ------------------------------------------
@@ -222,7 +268,7 @@ def test_hyperspy_tools_run_on_fused_maps(fused):
         warnings.simplefilter("ignore")  # of the decomposition itself
         turned = stack.T
         turned.decomposition(print_info=False)
-    assert turned.learning_results.loadings.shape == (24 * 24, 3)
+    assert turned.learning_results.loadings.shape == (32 * 32, 3)
 
 
 @pytest.mark.filterwarnings("ignore:The NestedDirectoryStore:FutureWarning")  # zarr 2
@@ -251,3 +297,301 @@ def test_save_and_reload_keeps_everything(fused, tmp_path, extension, lazy):
     assert infer_element(back) == "Co"
     history = back.get_cost_history()
     assert_array_equal(history.data, fused[0].get_cost_history().data)
+
+
+# --- each method -----------------------------------------------------------------
+
+
+class TestPublished:
+    def test_record(self, specimen):
+        fused = hf.fuse_multimodal(
+            specimen.maps,
+            specimen.haadf,
+            method="published",
+            gamma=1.7,
+            n_iter=5,
+            tolerance=1e-9,
+        )
+        record = fused[1].metadata.Multimodal_fusion
+        assert record.method == "published"
+        assert record.version == hf.__version__
+        assert record.elements == "Co,Mn,O"
+        assert_array_equal(record.atomic_numbers, [27, 25, 8])
+        assert (record.gamma, record.lambda_haadf, record.n_iter) == (1.7, 1 / 3, 5)
+        weights = (record.lambda_chem, record.lambda_tv, record.background)
+        assert weights == (0.08, 0.15, 0.24)
+        assert record.converged is False
+        assert "n_iter reached" in record.status
+        assert {name: record.cost[name].shape for name in record.cost.keys()} == (  # noqa: SIM118
+            dict.fromkeys(("total", "haadf", "chemical", "tv"), (5,))
+        )
+
+    def test_costs_of_the_returned_signals(self, specimen, scaled):
+        record = scaled[0].metadata.Multimodal_fusion
+        objective, scaling = published.published_objective(
+            images(specimen.maps),
+            specimen.haadf.data,
+            record.atomic_numbers,
+            published.PublishedOptions(),
+        )
+        offset, span = (
+            scaling[name][:, None, None] for name in ("map_offset", "map_range")
+        )
+        terms = objective.terms((images(scaled) - offset) / span)
+        found = [record.cost[name][-1] for name in ("haadf", "chemical", "tv")]
+        assert_allclose(found, terms, rtol=1e-4)
+        assert_allclose(record.cost.total[-1], objective.weigh(terms), rtol=1e-4)
+
+    def test_haadf_model(self, specimen, scaled):
+        record = scaled[0].metadata.Multimodal_fusion
+        misfit = hf.get_haadf_model(scaled).data - specimen.haadf.data
+        cost = 0.5 * np.sum((misfit / record.haadf_range) ** 2)
+        assert_allclose(cost, record.cost.haadf[-1], rtol=1e-4)
+
+    def test_series_is_fused_position_by_position(self, specimen):
+        other = hf.data.core_shell(size=32, seed=2)
+        maps, haadf = series_of(specimen, other)
+        options = {"method": "published", "n_iter": 40, "tolerance": 1e-3}
+        series = hf.fuse_multimodal(maps, haadf, elements=["Co", "Mn", "O"], **options)
+        n_iter = []
+        for i, one in enumerate((specimen, other)):
+            single = hf.fuse_multimodal(one.maps, one.haadf, **options)
+            n_iter.append(single[0].metadata.Multimodal_fusion.n_iter)
+            assert_array_equal(series[2].inav[i].data, single[2].data)
+            history = series[0].metadata.Multimodal_fusion.cost.total[i]
+            expected = single[0].metadata.Multimodal_fusion.cost.total
+            assert_array_equal(history[: n_iter[i]], expected)
+            assert np.isnan(history[n_iter[i] :]).all()
+        record = series[0].metadata.Multimodal_fusion
+        assert_array_equal(record.n_iter, n_iter)
+        assert series[0].get_cost_history().data.shape == (2, 4, max(n_iter))
+        assert hf.get_haadf_model(series).data.shape == haadf.data.shape
+        with pytest.raises(ValueError, match="model of all maps of the series"):
+            hf.get_haadf_model([signal.inav[0] for signal in series])
+
+    def test_negative_pixels_are_a_warning(self, specimen, scaled):
+        shifted = [signal - 1.0 for signal in specimen.maps]
+        expected = r"maps of Co \(.*takes the minimum of each"
+        with pytest.warns(UserWarning, match=expected):
+            found = hf.fuse_multimodal(shifted, specimen.haadf, method="published")
+        assert_allclose(found[0].data, scaled[0].data - 1, atol=1e-4)
+
+    def test_nan_is_refused(self, specimen):
+        maps = [signal.deepcopy() for signal in specimen.maps]
+        maps[0].data[3, 4] = np.nan
+        with pytest.raises(ValueError, match="1 pixels that are NaN"):
+            hf.fuse_multimodal(maps, specimen.haadf, method="published")
+
+
+class TestCalibrated:
+    def test_record(self, net):
+        record = net[1].metadata.Multimodal_fusion
+        expected = {
+            "method": "calibrated",
+            "version": hf.__version__,
+            "elements": "Co,Mn,O",
+            "regularizer": "tgv",
+            "gamma": 1.7,
+            "lambda_chem": 1.0,
+            "lock_flux": True,
+            "tolerance": 1e-3,
+            "seed": 0,
+            "converged": True,
+            "status": "converged",
+        }
+        assert {name: record[name] for name in expected} == expected
+        assert_array_equal(record.atomic_numbers, [27, 25, 8])
+        assert 0 <= record.gap <= record.tolerance
+        assert record.haadf_coefficients.shape == (3,)
+        assert_array_equal(record.count_value, 1)
+        tried = record.weights_tried
+        assert tried.shape[1] == 3
+        assert record.lambda_haadf in tried[:, 1]
+        chosen = tried[tried[:, 1] == record.lambda_haadf]
+        assert chosen[:, 0].min() <= record.lambda_tv <= chosen[:, 0].max()
+        lengths = {record.cost[term].shape for term in ("total", "haadf", "tv")}
+        assert lengths == {(record.n_iter / record.cost_interval,)}
+
+    def test_costs_of_the_returned_signals(self, specimen, net):
+        record = net[0].metadata.Multimodal_fusion
+        cost = {name: record.cost[name][-1] for name in record.cost.keys()}  # noqa: SIM118
+        b, x = images(specimen.maps), images(net)
+        pedestal = 0.2 * b.mean(axis=(1, 2), keepdims=True)
+        deviance = 2 * kl_div(b + pedestal, x + 0.02 + pedestal).sum()
+        assert_allclose(cost["chemical"], deviance / 2, rtol=1e-4)
+        weighted = record.lambda_haadf * cost["haadf"] + record.lambda_tv * cost["tv"]
+        assert_allclose(cost["total"], cost["chemical"] + weighted, rtol=1e-9)
+        scale = signal_scale(b, np.full((3, 1, 1), 0.02))[:, None, None]
+        least, most = bounds_of_tgv(x / np.sqrt(scale), alpha=0.25)
+        assert least * (1 - 1e-4) <= cost["tv"] <= most * 1.01
+
+    def test_haadf_model(self, specimen, net):
+        record = net[0].metadata.Multimodal_fusion
+        parts = record.haadf_coefficients[:, None, None] * images(net)
+        model = hf.get_haadf_model(net).data
+        assert_allclose(model, record.haadf_offset + parts.sum(axis=0), rtol=1e-5)
+        residual = specimen.haadf.data - model
+        assert residual.std() < 0.3 * specimen.haadf.data.std()
+
+    @pytest.mark.parametrize("counts", [1, 4])
+    def test_counts_and_composition_are_kept(self, counts):
+        maps, haadf, truth = hf.data.janus(size=32, counts=counts)
+        fused = hf.fuse_multimodal(maps, haadf, background=0.02)
+        before = (images(maps) - 0.02).sum(axis=(1, 2))
+        after = images(fused).sum(axis=(1, 2))
+        assert_allclose(after, before, rtol=5e-3)
+        assert_allclose(after / after.sum(), before / before.sum(), rtol=5e-3)
+        assert nrmse(fused, truth) < 0.4 * nrmse(maps, truth)
+
+    def test_same_seed_same_result(self, specimen, net):
+        again, other = (
+            hf.fuse_multimodal(
+                specimen.maps, specimen.haadf, background=0.02, seed=seed
+            )
+            for seed in (0, 1)
+        )
+        assert_array_equal(images(again), images(net))
+        tried = [s[0].metadata.Multimodal_fusion.weights_tried for s in (net, other)]
+        assert not np.array_equal(*tried)
+
+    def test_units_of_the_haadf_image_do_not_matter(self, specimen, net):
+        haadf = specimen.haadf * 1e-3 - 50
+        fused = hf.fuse_multimodal(specimen.maps, haadf, background=0.02)
+        assert distance(fused, net) < 1e-3
+
+    def test_given_weights_are_used(self, specimen):
+        record = hf.fuse_multimodal(
+            specimen.maps, specimen.haadf, lambda_tv=3, lambda_haadf=0.2
+        )[0].metadata.Multimodal_fusion
+        assert (record.lambda_tv, record.lambda_haadf) == (3, 0.2)
+
+    @pytest.mark.parametrize("name", ["lambda_tv", "lambda_haadf"])
+    def test_one_weight_is_given_the_other_chosen(self, specimen, name):
+        record = hf.fuse_multimodal(specimen.maps, specimen.haadf, **{name: 0.3})[
+            0
+        ].metadata.Multimodal_fusion
+        assert record[name] == 0.3
+        column = ["lambda_tv", "lambda_haadf"].index(name)
+        assert set(record.weights_tried[:, column]) == {0.3}
+        assert len(set(record.weights_tried[:, 1 - column])) > 2
+
+    def test_backgrounds_of_every_form(self, specimen, given):
+        one = specimen.maps[0] * 0 + 0.02
+        for background in ([0.02] * 3, [one, 0.02, 0.02], [one] * 3):
+            fused = hf.fuse_multimodal(
+                specimen.maps, specimen.haadf, background=background, **GIVEN
+            )
+            assert distance(fused, given) < 1e-5
+
+    @pytest.mark.parametrize(
+        ("option", "message"),
+        [
+            ({"background": -1.0}, "background has entries below 0"),
+            ({"background": [0.1, 0.2]}, "background has 2 entries and there are 3"),
+            ({"sensitivities": {"Co": 1, "O": 2}}, "sensitivities has none for Mn"),
+            ({"mask": np.ones((3, 4), bool)}, r"shape \(3, 4\): expected bool"),
+            ({"mask": np.ones((32, 32))}, "mask is of type float64"),
+            ({"regularizer": "tv2"}, "regularizer is 'tv2': expected one of 'tgv'"),
+            ({"lambda_haadf": -1}, "lambda_haadf is -1: expected at least 0"),
+            ({"tolerance": 0}, "tolerance is 0: expected above 0"),
+        ],
+    )
+    def test_what_cannot_be(self, specimen, option, message):
+        with pytest.raises(ValueError, match=message):
+            hf.fuse_multimodal(specimen.maps, specimen.haadf, **option)
+
+    def test_missing_pixels_are_filled_and_said(self, specimen, given, caplog):
+        options = {"background": 0.02, **GIVEN}
+        mask = np.zeros((32, 32), dtype=bool)
+        mask[12:18, 10:14] = True
+        maps = [signal.deepcopy() for signal in specimen.maps]
+        for signal in maps:
+            signal.data[mask] = np.nan
+        with caplog.at_level(logging.INFO, logger="hyperspy_fusion"):
+            by_nan = hf.fuse_multimodal(maps, specimen.haadf, **options)
+        note = "72 missing pixels of the maps are filled by the model"
+        assert note in caplog.text
+        assert note in by_nan[0].metadata.Multimodal_fusion.notes
+        for missing in (mask, hs.signals.Signal2D(mask)):
+            by_mask = hf.fuse_multimodal(
+                specimen.maps, specimen.haadf, mask=missing, **options
+            )
+            assert_array_equal(images(by_mask), images(by_nan))
+        filled, seen = images(by_nan)[:, mask], images(given)[:, mask]
+        assert np.abs(filled - seen).max() < 0.35 * images(given).max()
+
+    def test_scaled_counts(self, specimen, given):
+        scaled = [signal * 17.5 for signal in specimen.maps]
+        fused = hf.fuse_multimodal(
+            scaled, specimen.haadf, background=0.02 * 17.5, **GIVEN
+        )
+        record = fused[0].metadata.Multimodal_fusion
+        assert_allclose(record.count_value, 17.5, rtol=0.2)
+        assert "scaled counts" in record.notes
+        assert distance([signal / 17.5 for signal in fused], given) < 0.05
+
+    def test_variance_of_the_maps_is_used(self, specimen):
+        def fuse(unit, variance):
+            maps = [signal * unit for signal in specimen.maps]
+            for signal in maps:
+                signal.set_noise_variance(variance * unit**2)
+            return hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
+
+        fused = fuse(1.0, 1.0)
+        assert distance([signal / 1e4 for signal in fuse(1e4, 1.0)], fused) < 1e-3
+        sums = images(fused).sum(axis=(1, 2))
+        assert_allclose(sums, images(specimen.maps).sum(axis=(1, 2)), rtol=5e-3)
+        assert distance(fuse(1.0, 100.0), fused) > 0.01
+
+    def test_variance_as_an_image(self, specimen):
+        maps = [signal * 1.0 for signal in specimen.maps]
+        for signal in maps:
+            signal.set_noise_variance(signal * 0 + 1.0)
+        by_image = hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
+        for signal in maps:
+            signal.set_noise_variance(1.0)
+        by_number = hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
+        assert distance(by_image, by_number) < 1e-6
+
+    def test_negative_pixels_are_said(self, caplog):
+        maps, haadf, _ = hf.data.core_shell(size=32, counts=64)
+        maps = [signal - 0.02 for signal in maps]
+        with caplog.at_level(logging.INFO, logger="hyperspy_fusion"):
+            fused = hf.fuse_multimodal(maps, haadf, **GIVEN)
+        assert "negative pixels: Gaussian noise is assumed" in caplog.text
+        assert images(fused).min() >= 0
+
+    def test_fractions_are_said(self, specimen):
+        total = sum(signal.data for signal in specimen.maps) + 3
+        maps = [(signal + 1) / total for signal in specimen.maps]
+        fused = hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
+        assert "fractions" in fused[0].metadata.Multimodal_fusion.notes
+
+    def test_series_is_fused_position_by_position(self, specimen, net):
+        other = hf.data.core_shell(size=32, seed=2, counts=1)
+        maps, haadf = series_of(specimen, other)
+        series = hf.fuse_multimodal(maps, haadf, background=0.02)
+        second = hf.fuse_multimodal(other.maps, other.haadf, background=0.02)
+        record = series[0].metadata.Multimodal_fusion
+        for i, single in enumerate((net, second)):
+            alone = single[0].metadata.Multimodal_fusion
+            assert_array_equal(series[2].inav[i].data, single[2].data)
+            for name in ("lambda_tv", "lambda_haadf", "gap", "haadf_coefficients"):
+                assert_array_equal(record[name][i], alone[name])
+            for found, expected in (
+                (record.weights_tried[i], alone.weights_tried),
+                (record.cost.total[i], alone.cost.total),
+            ):
+                assert_array_equal(found[: len(expected)], expected)
+                assert np.isnan(found[len(expected) :]).all()
+        model = hf.get_haadf_model(series)
+        assert_allclose(model.inav[1].data, hf.get_haadf_model(second).data)
+
+    def test_iterations_that_do_not_suffice(self, specimen):
+        fused = hf.fuse_multimodal(
+            specimen.maps, specimen.haadf, max_iter=50, tolerance=1e-6, **GIVEN
+        )
+        record = fused[0].metadata.Multimodal_fusion
+        assert record.converged is False
+        assert "raise max_iter" in record.status
+        assert record.gap > 1e-6

@@ -15,9 +15,11 @@ from hyperspy_fusion import (
     get_haadf_model,
     plot_convergence,
     plot_fusion,
+    plot_weights,
 )
 
 OPTIONS = {"method": "published", "n_iter": 4}
+CALIBRATED = {"background": 0.02}
 
 
 @pytest.fixture(autouse=True)
@@ -34,15 +36,31 @@ def fusion():
 
 
 @pytest.fixture(scope="module")
-def series():
-    """The same for a series of two measurements."""
+def calibrated():
+    """Fused maps of the calibrated method."""
+    maps, haadf, _ = data.core_shell(32)
+    return fuse_multimodal(maps, haadf, **CALIBRATED)
+
+
+def series_of_two():
     specimens = [data.core_shell(32, seed=seed) for seed in (1, 2)]
     maps = [
         hs.stack([s.maps[i] for s in specimens], show_progressbar=False)
         for i in range(3)
     ]
-    haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
+    return maps, hs.stack([s.haadf for s in specimens], show_progressbar=False)
+
+
+@pytest.fixture(scope="module")
+def series():
+    """What `fusion` is for a series of two measurements."""
+    maps, haadf = series_of_two()
     return maps, fuse_multimodal(maps, haadf, **OPTIONS), haadf
+
+
+@pytest.fixture(scope="module")
+def calibrated_series():
+    return fuse_multimodal(*series_of_two(), **CALIBRATED)
 
 
 def panels(figure):
@@ -196,6 +214,24 @@ class TestFusion:
         with pytest.raises(ValueError, match="no metadata.Multimodal_fusion"):
             plot_fusion(maps, maps, haadf)
 
+    def test_background_is_not_shown(self):
+        maps, haadf, _ = data.core_shell(32)
+        maps[1].metadata.set_item("Elemental_map.background", maps[1] * 0 + 0.25)
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
+        found = panels(plot_fusion(maps, fused, haadf))
+        for panel, signal, carried in zip(found[1:], maps, (0, 0.25, 0), strict=False):
+            assert_allclose(shown(panel), signal.data - carried)
+
+    def test_missing_pixels_are_left_blank(self):
+        maps, haadf, _ = data.core_shell(32)
+        maps[0].data[4:8, 5:9] = haadf.data[:2] = np.nan
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
+        found = panels(plot_fusion(maps, fused, haadf))
+        for panel in found:
+            assert np.isfinite(panel.images[0].get_clim()).all()
+        assert np.ma.getmaskarray(found[1].images[0].get_array()).sum() == 16
+        assert not np.ma.is_masked(found[5].images[0].get_array())
+
 
 class TestConvergence:
     def test_curves_and_weights(self, fusion):
@@ -215,6 +251,28 @@ class TestConvergence:
             assert_allclose(line.get_ydata(), record.cost[term])
         first, *others = figure.axes
         assert all(first.get_shared_x_axes().joined(first, axes) for axes in others)
+
+    def test_calibrated(self, calibrated):
+        figure = plot_convergence(calibrated)
+        record = calibrated[0].metadata.Multimodal_fusion
+        assert [axes.get_title() for axes in figure.axes] == [
+            "Total",
+            f"HAADF, λ = {record.lambda_haadf:.3g}",
+            "Chemical",
+            f"Total generalised variation, λ = {record.lambda_tv:.3g}",
+        ]
+        (line,) = figure.axes[0].lines
+        steps = np.arange(1, len(record.cost.total) + 1)
+        assert_allclose(line.get_xdata(), record.cost_interval * steps)
+        assert_allclose(line.get_ydata(), record.cost.total)
+
+    def test_plain_total_variation(self):
+        maps, haadf, _ = data.core_shell(32)
+        fused = fuse_multimodal(
+            maps, haadf, regularizer="tv", lambda_tv=4, lambda_haadf=0.1
+        )
+        titles = [axes.get_title() for axes in plot_convergence(fused).axes]
+        assert titles[-1] == "Total variation, λ = 4"
 
     def test_one_map_shows_the_same(self, fusion):
         one, all_of_them = plot_convergence(fusion[1][2]), plot_convergence(fusion[1])
@@ -238,3 +296,63 @@ class TestConvergence:
     def test_what_was_not_fused(self, fusion):
         with pytest.raises(ValueError, match="no metadata.Multimodal_fusion"):
             plot_convergence(fusion[0])
+
+
+class TestWeights:
+    def test_curves_and_what_was_chosen(self, calibrated):
+        (axes,) = plot_weights(calibrated).axes
+        record = calibrated[0].metadata.Multimodal_fusion
+        tried = record.weights_tried
+        *curves, ring = axes.lines
+        assert len(curves) == len(np.unique(tried[:, 1]))
+        for curve, weight in zip(curves, np.unique(tried[:, 1]), strict=True):
+            rows = tried[tried[:, 1] == weight]
+            rows = rows[rows[:, 0].argsort()]
+            assert_allclose(curve.get_xdata(), rows[:, 0])
+            errors = 100 * (rows[:, 2] / tried[:, 2].min() - 1)
+            assert_allclose(curve.get_ydata(), errors)
+            label = f"{weight:g}" if weight else "0, without the image"
+            assert curve.get_label() == label
+        (x,), (y,) = ring.get_data()
+        assert x == record.lambda_tv
+        of_weight = np.unique(tried[:, 1]).tolist().index(record.lambda_haadf)
+        low, high = (f(curves[of_weight].get_ydata()) for f in (min, max))
+        assert low <= y <= high
+        assert ring.get_label() == f"chosen, λ$_{{TV}}$ = {x:.3g}"
+        assert axes.get_xscale() == "log"
+        shown = [tick.get_text() for tick in axes.get_xticklabels()]
+        assert shown == [f"{x:.3g}" for x in np.unique(tried[:, 0])]
+
+    def test_one_map_shows_the_same(self, calibrated):
+        one, all_of_them = plot_weights(calibrated[2]), plot_weights(calibrated)
+        for a, b in zip(one.axes[0].lines, all_of_them.axes[0].lines, strict=True):
+            assert_allclose(a.get_xydata(), b.get_xydata())
+
+    def test_weights_that_were_given(self):
+        maps, haadf, _ = data.core_shell(32)
+        fused = fuse_multimodal(maps, haadf, lambda_tv=3, lambda_haadf=0.1)
+        curve, ring = plot_weights(fused).axes[0].lines
+        assert_allclose(curve.get_xydata(), [[3, 0]])
+        assert_allclose(ring.get_xydata(), [[3, 0]])
+
+    def test_one_position_of_a_series(self, calibrated_series):
+        record = calibrated_series[0].metadata.Multimodal_fusion
+        for position in (0, 1):
+            figure = plot_weights(calibrated_series, inav=position)
+            *curves, ring = figure.axes[0].lines
+            assert ring.get_xdata() == record.lambda_tv[position]
+            tried = record.weights_tried[position]
+            n_tried = np.isfinite(tried).all(axis=1).sum()
+            assert sum(len(curve.get_xdata()) for curve in curves) == n_tried
+
+    def test_a_series_needs_a_position(self, calibrated_series):
+        with pytest.raises(ValueError, match=r"series of shape \(2,\).* inav="):
+            plot_weights(calibrated_series)
+        with pytest.raises(ValueError, match=r"part of a series of shape \(2,\)"):
+            plot_weights(calibrated_series[0].inav[0])
+
+    def test_what_chose_no_weights(self, fusion):
+        with pytest.raises(ValueError, match="published method does not choose"):
+            plot_weights(fusion[1])
+        with pytest.raises(ValueError, match="no metadata.Multimodal_fusion"):
+            plot_weights(fusion[0])

@@ -74,13 +74,18 @@ def test_save_and_load(signal, signal_type, tmp_path, extension, lazy):
     assert_array_equal(np.asarray(back.data), signal.data)
 
 
-def test_cost_history():
-    maps, haadf, _ = hf.data.core_shell(size=16)
-    fused = hf.fuse_multimodal(maps, haadf, method="published", n_iter=7)
+@pytest.mark.parametrize(
+    ("options", "interval"),
+    [({"method": "published", "n_iter": 7}, 1), ({"method": "calibrated"}, 50)],
+)
+def test_cost_history(options, interval):
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    fused = hf.fuse_multimodal(maps, haadf, **options)
     history = fused[0].get_cost_history()
-    axis = history.axes_manager.signal_axes[0]
-    assert (axis.name, axis.axis[0], axis.axis[-1]) == ("iteration", 1, 7)
     record = fused[0].metadata.Multimodal_fusion
+    axis = history.axes_manager.signal_axes[0]
+    ends = axis.axis[0], axis.axis[-1]
+    assert (axis.name, *ends) == ("iteration", interval, record.n_iter)
     assert history.metadata.Multimodal_fusion.terms == "total,haadf,chemical,tv"
     for i, term in enumerate(("total", "haadf", "chemical", "tv")):
         assert_array_equal(history.inav[i].data, record.cost[term])
