@@ -336,7 +336,10 @@ def measure_mismatches(arguments):
                 f"{with_image:.3f}",
                 f"{without:.3f}",
                 f"{with_image / without:.3f}",
-                *(per_seed(records, entry) for entry in ("haadf_gain", "guard", "flagged")),
+                *(
+                    per_seed(records, entry)
+                    for entry in ("haadf_gain", "guard", "flagged")
+                ),
                 invention,
             ]
         )
@@ -412,7 +415,10 @@ def measure_real_data(_arguments):
                     + ")"
                     for rival in rivals
                 ),
-                *(f"{record.get_item(key, np.nan):.2g}" for key in ("haadf_gain", "guard")),
+                *(
+                    f"{record.get_item(key, np.nan):.2g}"
+                    for key in ("haadf_gain", "guard")
+                ),
                 f"{record.lambda_tv:.2g}",
                 f"{record.lambda_haadf:.2g}",
                 f"{np.abs(fluxes).max():.2%}",

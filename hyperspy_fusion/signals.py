@@ -131,7 +131,11 @@ class ElementalMap(Signal2D):
         )
         return sliced
 
-    def rebin(self, *args, out=None, **kwargs):  # noqa: D102 - inherited
+    def rebin(self, *args, out=None, **kwargs):
+        """Rebin the map, and the background that it carries.
+
+        As ``rebin`` of any signal, with the same arguments.
+        """
         rebinned = super().rebin(*args, out=out, **kwargs)
         change_background(
             self,

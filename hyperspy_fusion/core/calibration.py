@@ -80,11 +80,11 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     ----------
     image : numpy.ndarray
         Shape ``(y, x)``, any units.
-    known : numpy.ndarray of bool, optional
-        Where the image is not filled in, shape ``(y, x)``.
     robust : bool
         Median of the absolute residuals, which sharp features do not disturb, or mean
         of their squares, which sparse counts need.
+    known : numpy.ndarray of bool, optional
+        Where the image is not filled in, shape ``(y, x)``.
     n_bins : int
         Intensity bins of equal numbers of pixels, to which the line is fitted.
 

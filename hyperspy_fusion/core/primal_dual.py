@@ -320,7 +320,7 @@ def certificate(problem, state):
     """Primal and dual value of the objective: honest bounds of the optimum.
 
     The primal value is that of maps that meet all constraints. The dual point is
-    p = E* q, scaled down until |p| ≤ 1 and |q| ≤ α hold everywhere, with the HAADF
+    p = E* q, scaled down until ‖p‖ ≤ 1 and ‖q‖ ≤ α hold everywhere, with the HAADF
     dual chosen anew in each pixel; any such point bounds the optimum from below.
 
     Parameters
