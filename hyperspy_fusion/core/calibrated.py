@@ -15,12 +15,29 @@ from .calibration import (
     map_noise,
     signal_scale,
 )
+from .diagnostics import (
+    Shift,
+    aligned,
+    find_shift,
+    guard,
+    local_z,
+    model_error,
+    uncertainty,
+)
 from .kernels import workers
 from .primal_dual import CHECK_EVERY, Problem
 from .selection import block_scores, choose_weights, folds
 from .solver import CostHistory, Solution, Status
 
-__all__ = ["CalibratedOptions", "Setting", "calibrate", "prepare", "solve", "weigh"]
+__all__ = [
+    "CalibratedOptions",
+    "Setting",
+    "calibrate",
+    "local_misfit",
+    "prepare",
+    "solve",
+    "weigh",
+]
 
 Regularizer = Literal["tgv", "tv"]
 
@@ -53,6 +70,8 @@ class CalibratedOptions:
         Largest number of iterations.
     seed : int
         Of the random split of the counts.
+    uncertainty : bool
+        Estimate the variance of the maps.
 
     Raises
     ------
@@ -68,6 +87,7 @@ class CalibratedOptions:
     tolerance: float = 1e-3
     max_iter: int = 2000
     seed: int = 0
+    uncertainty: bool = False
 
     def __post_init__(self):
         checks = {
@@ -144,6 +164,12 @@ class Setting:
         """Maps without background, NaN where missing."""
         return self.data - self.background
 
+    def noise_variance(self, maps):
+        """Noise variance of the measured maps if x is the truth, shape of the maps."""
+        if self.variance is None:
+            return maps + self.background
+        return np.broadcast_to(self.variance, maps.shape)
+
     def share(self, data, share):
         """The setting of a part of the dose."""
         return replace(
@@ -215,7 +241,7 @@ def calibrate(setting, run, prior):
         # Weights that also count the noise of the maps were tried: worse by 15 % on
         # `janus` at 16 counts.
         weight = setting.trusted / setting.sigma**2
-        spread = np.tensordot(coefficients**2, maps_variance(setting, maps), axes=1)
+        spread = np.tensordot(coefficients**2, setting.noise_variance(maps), axes=1)
         coefficients, offset = fit_coefficients(
             maps,
             net,
@@ -227,19 +253,60 @@ def calibrate(setting, run, prior):
     return replace(setting, coefficients=coefficients, offset=offset), maps
 
 
-def maps_variance(setting, maps):
-    """Noise variance of the measured maps, by the fused ones."""
-    if setting.variance is None:
-        return maps + setting.background
-    return np.broadcast_to(setting.variance, maps.shape)
+def local_misfit(maps, haadf, fused, record, options, *, background=0.0, variance=None):
+    """Local misfit of a fusion that was done, see :func:`local_z`.
+
+    Parameters
+    ----------
+    maps, haadf, background, variance
+        As for :func:`solve`.
+    fused : numpy.ndarray
+        What came out, shape ``(n_elements, y, x)``, in the units of `maps`.
+    record : mapping
+        What :func:`solve` recorded of it.
+    options : CalibratedOptions
+        The options.
+
+    Returns
+    -------
+    numpy.ndarray
+        z, shape ``(y, x)``, dimensionless, on the pixels of the maps.
+    """
+    setting = prepare(
+        maps, haadf, options, background=background, variance=variance
+    ).setting
+    gain = np.asarray(record["count_value"])
+    y, x = np.asarray(record["shift"])
+    setting = replace(
+        aligned(setting, Shift(y=y, x=x, z=np.inf)),
+        coefficients=np.asarray(record["haadf_coefficients"]) * gain,
+        offset=float(record["haadf_offset"]),
+    )
+    sigma = np.hypot(setting.sigma, float(record["haadf_model_error"]))
+    seen = np.where(setting.trusted > 0, setting.haadf, np.nan)
+    return local_z(
+        replace(setting, sigma=sigma, haadf=seen), fused / gain[:, None, None]
+    )
+
+
+def counts_alone(setting, run):
+    """Maps fused without the HAADF image."""
+    return primal_dual.solve(
+        setting.problem(_CALIBRATION_LAMBDA, 0.0),
+        run,
+        tolerance=None,
+        max_iter=_TRIAL_ITERATIONS,
+    ).maps
 
 
 def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
     """Choose the weights by cross-validation."""
-    counts = setting.variance is None and bool(
-        np.all(np.mod(np.nan_to_num(setting.data), 1) == 0)
-    )
-    parts = folds(setting.data, seed, counts=counts)
+    counts = setting.variance is None
+    data = setting.data
+    if counts and np.mod(data[np.isfinite(data)], 1).any():
+        # scaled counts: to split them, rounded up or down at random
+        data = np.floor(data + np.random.default_rng(seed).random(data.shape))
+    parts = folds(data, seed, counts=counts)
     if setting.variance is None:
         norm = np.nanmean(setting.data, axis=(1, 2), keepdims=True)
     else:
@@ -440,7 +507,18 @@ def solve(
     if sensitivities is not None:
         prior = prior / np.asarray(sensitivities)
     with workers(num_workers) as run:
-        setting, _ = calibrate(setting, run, prior)
+
+        def recalibrate(setting):
+            return calibrate(setting, run, prior)
+
+        # before all else: a shift spoils the coefficients and looks like model error
+        shift = find_shift(setting, counts_alone(setting, run))
+        setting, fused = recalibrate(aligned(setting, shift))
+        error = model_error(setting, fused)
+        if error > 0:
+            setting = replace(setting, sigma=np.hypot(setting.sigma, error))
+            setting, fused = recalibrate(setting)
+        setting, fused, report = guard(setting, fused, recalibrate)
         weights = weigh(
             setting,
             run,
@@ -455,6 +533,17 @@ def solve(
             max_iter=options.max_iter,
             callback=callback,
         )
+        variance = None
+        if options.uncertainty:
+            variance = uncertainty(
+                setting,
+                prior,
+                (weights.lambda_tv, weights.lambda_haadf),
+                optimum.maps,
+                run,
+                options.seed,
+            )
+            variance = variance * prepared.gain[:, None, None] ** 2
     converged = optimum.gap <= options.tolerance
     return Solution(
         maps=(optimum.maps * prepared.gain[:, None, None]).astype(np.float32),
@@ -468,11 +557,17 @@ def solve(
             "haadf_coefficients": setting.coefficients / prepared.gain,
             "haadf_offset": setting.offset,
             "gap": float(optimum.gap),
-            "gain": weights.gain,
+            "haadf_gain": weights.gain,
+            "haadf_model_error": error,
+            "shift": np.array([shift.y, shift.x]) * shift.significant,
+            "guard": report.largest,
+            "flagged": report.flagged,
             "weights_tried": weights.tried,
             "count_value": prepared.gain,
         },
+        variance=variance,
         notes=prepared.notes,
+        warnings=tuple(filter(None, (shift.words, report.words))),
     )
 
 

@@ -47,13 +47,6 @@ _REFIT_ITERATIONS = 60
 _REFIT_SMOOTHING = 1.5  # pixels
 
 
-def _variance(setting, maps):
-    """Noise variance of the measured maps, shape of the maps."""
-    if setting.variance is None:
-        return maps + setting.background
-    return np.broadcast_to(setting.variance, maps.shape)
-
-
 def _prediction(setting, maps):
     """The model of the image, o + Σ c_i x_i, shape ``(y, x)``."""
     return setting.offset + np.tensordot(setting.coefficients, maps, axes=1)
@@ -146,7 +139,7 @@ def local_z(setting, maps, width=WIDTHS[0]):
     residual = misfit(setting, setting.net())
     known = np.isfinite(residual)
     c = setting.coefficients
-    variance = _variance(setting, maps)
+    variance = setting.noise_variance(maps)
     second = setting.sigma**2 + np.tensordot(c**2, variance, axes=1)
     total = gaussian_filter(np.where(known, residual, 0), width, mode="constant")
     spread = np.sqrt(_power_filter(np.where(known, second, 0), width, 2))
@@ -182,7 +175,8 @@ class GuardReport:
     Attributes
     ----------
     largest : float
-        Largest |z| that was met, on any scale and in any pass, standard deviations.
+        Largest |z| that was met, on any scale and in any pass, in standard
+        deviations.
     flagged : float
         Part of the pixels whose HAADF image is not used because of it, 0 to 1.
     brighter : bool
@@ -328,7 +322,8 @@ class Shift:
             return ""
         return (
             f"the HAADF image is displaced against the maps by ({self.y:.1f}, "
-            f"{self.x:.1f}) pixels (down, right; {self.z:.1f} standard deviations)"
+            f"{self.x:.1f}) pixels (down, right; {self.z:.1f} standard deviations): it "
+            f"was moved back by ({round(self.y)}, {round(self.x)})"
         )
 
 
@@ -466,7 +461,7 @@ def uncertainty(setting, prior, weights, maps, run, seed):
     """
     rng = np.random.default_rng(seed)
     missing = np.isnan(setting.data)
-    noise = _variance(setting, maps)
+    noise = setting.noise_variance(maps)
     model = _prediction(setting, maps)
     mean = np.zeros_like(maps)
     spread = np.zeros_like(maps)
