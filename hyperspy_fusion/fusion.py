@@ -8,9 +8,15 @@ import numpy as np
 
 from . import __version__
 from .core import published
-from .pairing import infer_element, pair
+from .pairing import infer_element, pair, split
 
-__all__ = ["cost_history", "fuse_multimodal", "fuse_stack", "get_haadf_model"]
+__all__ = [
+    "cost_history",
+    "fuse_multimodal",
+    "fuse_stack",
+    "get_haadf_model",
+    "maps_of_fusion",
+]
 
 _TERMS = ("total", "haadf", "chemical", "tv")
 
@@ -243,10 +249,39 @@ def fuse_stack(stack, haadf, **options):
     result = stack._deepcopy_with_new_data(  # noqa: SLF001
         np.stack([signal.data for signal in fused])
     )
-    result.metadata.add_dictionary(
-        {"Multimodal_fusion": fused[0].metadata.Multimodal_fusion.as_dictionary()}
-    )
+    record = fused[0].metadata.Multimodal_fusion.as_dictionary()
+    result.metadata.add_dictionary({"Multimodal_fusion": record})
+    # Where hs.stack keeps what .split() gives back to each map.
+    for _, member in result.original_metadata.get_item("stack_elements", {}):
+        member.metadata.add_dictionary({"Multimodal_fusion": record})
     return result
+
+
+def maps_of_fusion(fused):
+    """List the maps that one fusion returned.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        The list that :func:`fuse_multimodal` returned, or a stack of its members.
+
+    Returns
+    -------
+    list of ElementalMap
+
+    Raises
+    ------
+    ValueError
+        If a stack does not come from a fusion.
+    """
+    maps = split(fused)
+    if isinstance(fused, list | tuple):
+        return maps
+    elements = _record_of(fused).elements.split(",")
+    if len(maps) == len(elements):
+        for signal, element in zip(maps, elements, strict=True):
+            signal.metadata.set_item("Sample.elements", [element])
+    return maps
 
 
 def _record_of(fused):
@@ -286,8 +321,9 @@ def get_haadf_model(fused):
 
     Parameters
     ----------
-    fused : list of ElementalMap
-        All maps that one call of :func:`fuse_multimodal` returned, in their order.
+    fused : list of ElementalMap, or ElementalMap
+        All maps that one call of :func:`fuse_multimodal` returned, in their order, or
+        a stack of them.
 
     Returns
     -------
@@ -301,6 +337,7 @@ def get_haadf_model(fused):
         If maps are missing or do not come from one fusion, or are a part of a series:
         its record is that of the whole.
     """
+    fused = maps_of_fusion(fused)
     records = [_record_of(signal) for signal in fused]
     found = [infer_element(signal) for signal in fused]
     expected = records[0].elements.split(",") if records else []
@@ -332,7 +369,9 @@ def get_haadf_model(fused):
     image.set_signal_type("HAADF")
     image.metadata.General.title = "HAADF model"
     del image.metadata.Multimodal_fusion
-    image.metadata.set_item("Sample.elements", expected)
-    if image.metadata.has_item("Sample.xray_lines"):
-        del image.metadata.Sample.xray_lines
+    # What the first map is of, and its unit.
+    for node in ("Sample.elements", "Sample.xray_lines", "Signal.quantity"):
+        if image.metadata.has_item(node):
+            parent, name = node.split(".")
+            delattr(image.metadata[parent], name)
     return image

@@ -117,6 +117,37 @@ def test_haadf_model(specimen, fused):
         hf.get_haadf_model(fused[1::-1])
 
 
+@pytest.mark.parametrize("extension", ["hspy", "nxs"])
+def test_haadf_model_speaks_of_no_element_and_can_be_saved(fused, tmp_path, extension):
+    model = hf.get_haadf_model(fused)
+    for node in ("Sample.elements", "Signal.quantity", "Multimodal_fusion"):
+        assert fused[0].metadata.has_item(node)
+        assert not model.metadata.has_item(node)
+    model.save(tmp_path / f"model.{extension}")
+    back = hs.load(tmp_path / f"model.{extension}")
+    back = back[0] if isinstance(back, list) else back
+    assert isinstance(back, hf.HAADFImage)
+    assert_array_equal(back.data, model.data)
+
+
+@pytest.mark.parametrize("made_by", ["hs.stack", "hand"])
+def test_stack_that_was_fused_goes_on_as_a_list_does(specimen, fused, made_by):
+    stack = hs.stack(specimen.maps, show_progressbar=False)
+    if made_by == "hand":
+        stack = hf.ElementalMap(stack.data)
+    before = str(stack.metadata) + str(stack.original_metadata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the axes made by hand
+        by_stack = stack.fuse_multimodal(specimen.haadf, elements=["Co", "Mn", "O"])
+    assert str(stack.metadata) + str(stack.original_metadata) == before
+    for one, part in zip(fused, by_stack.split(), strict=True):
+        assert_array_equal(part.get_cost_history().data, one.get_cost_history().data)
+    model = hf.get_haadf_model(by_stack)
+    assert_array_equal(model.data, hf.get_haadf_model(fused).data)
+    with pytest.raises(ValueError, match="fused maps of Co: expected all maps of"):
+        hf.get_haadf_model(fused[0])
+
+
 def test_haadf_model_with_an_empty_map(specimen):
     empty = specimen.maps[1] * 0
     with pytest.warns(UserWarning, match="map of Mn"):
