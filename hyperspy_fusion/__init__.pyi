@@ -1,6 +1,7 @@
 from . import data as data
 from .fusion import fuse_multimodal as fuse_multimodal
 from .fusion import get_haadf_model as get_haadf_model
+from .fusion import get_misfit as get_misfit
 from .loading import load_multimodal as load_multimodal
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion

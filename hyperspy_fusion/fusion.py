@@ -9,13 +9,15 @@ import numpy as np
 
 from . import __version__
 from .core import calibrated, published
-from .pairing import as_images, drop_background, infer_element, pair
+from .pairing import as_images, drop_background, infer_element, pair, split
 
 __all__ = [
     "cost_history",
     "fuse_multimodal",
     "fuse_stack",
     "get_haadf_model",
+    "get_misfit",
+    "maps_of_fusion",
     "record_of",
 ]
 
@@ -474,13 +476,41 @@ def fuse_stack(stack, haadf, **options):
     result = stack._deepcopy_with_new_data(  # noqa: SLF001
         np.stack([signal.data for signal in fused])
     )
-    result.metadata.add_dictionary(
-        {"Multimodal_fusion": fused[0].metadata.Multimodal_fusion.as_dictionary()}
-    )
+    record = fused[0].metadata.Multimodal_fusion.as_dictionary()
+    result.metadata.add_dictionary({"Multimodal_fusion": record})
     drop_background(result.metadata)
-    for _, member in result.original_metadata.get_item("stack_elements", ()):
+    # Where hs.stack keeps what .split() gives back to each map.
+    for _, member in result.original_metadata.get_item("stack_elements", {}):
+        member.metadata.add_dictionary({"Multimodal_fusion": record})
         drop_background(member.metadata)
     return result
+
+
+def maps_of_fusion(fused):
+    """List the maps that one fusion returned.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        The list that :func:`fuse_multimodal` returned, or a stack of its members.
+
+    Returns
+    -------
+    list of ElementalMap
+
+    Raises
+    ------
+    ValueError
+        If a stack does not come from a fusion.
+    """
+    maps = split(fused)
+    if isinstance(fused, list | tuple):
+        return maps
+    elements = record_of(fused).elements.split(",")
+    if len(maps) == len(elements):
+        for signal, element in zip(maps, elements, strict=True):
+            signal.metadata.set_item("Sample.elements", [element])
+    return maps
 
 
 def record_of(fused):
@@ -528,6 +558,85 @@ def cost_history(fused):
     return signal
 
 
+def get_misfit(maps, fused, haadf, *, standardised=False, background=None):
+    """Misfit of the HAADF image and its model, or of the image and the measured maps.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal
+        What was fused, as :func:`fuse_multimodal` took it.
+    fused : list of ElementalMap
+        All maps that it returned, in their order.
+    haadf : BaseSignal
+        The HAADF image that was fused.
+    standardised : bool, default False
+        False: the image minus :func:`get_haadf_model`, in its units. True: the local
+        misfit z of image and measured maps, in standard deviations, by which the guard
+        of the calibrated method judges; see
+        :func:`hyperspy_fusion.core.diagnostics.local_z`.
+    background : optional
+        As it was given to :func:`fuse_multimodal`; only for `standardised`.
+
+    Returns
+    -------
+    Signal2D
+        Shape ``navigation + (y, x)``, on the axes of the first map. An image that the
+        fusion moved back is not moved here, but for `standardised`.
+
+    Raises
+    ------
+    ValueError
+        If the signals do not belong together, or `standardised` is asked of the
+        published method.
+    """
+    model = get_haadf_model(fused)
+    fused = maps_of_fusion(fused)
+    record = record_of(fused[0])
+    elements = record.elements.split(",")
+    measurement = pair(
+        maps,
+        haadf,
+        elements=elements,
+        allow_missing=True,
+        carried=background is None,
+    )
+    image = model._deepcopy_with_new_data(  # noqa: SLF001
+        measurement.haadf - model.data
+    )
+    image.set_signal_type("")
+    image.metadata.General.title = "Misfit"
+    if not standardised:
+        return image
+    if record.method != "calibrated":
+        raise ValueError(
+            "the local misfit is known to the calibrated method only: expected maps "
+            'that were fused with method="calibrated"'
+        )
+    if background is None:
+        background = 0.0 if measurement.background is None else measurement.background
+    backgrounds = np.broadcast_to(
+        _background_array(measurement, background), measurement.maps.shape
+    )
+    results = np.stack([signal.data for signal in fused], axis=-3)
+    names = "count_value", "shift", "haadf_coefficients", "haadf_offset"
+    for position in np.ndindex(measurement.navigation_shape):
+        variance = measurement.variance
+        image.data[position] = calibrated.local_misfit(
+            measurement.maps[position],
+            measurement.haadf[position],
+            results[position],
+            {
+                name: np.asarray(record[name])[position]
+                for name in (*names, "haadf_model_error")
+            },
+            calibrated.CalibratedOptions(),
+            background=backgrounds[position],
+            variance=None if variance is None else variance[position],
+        )
+    image.metadata.General.title = "Local misfit in standard deviations"
+    return image
+
+
 def get_haadf_model(fused):
     r"""HAADF image that the fused maps predict.
 
@@ -538,8 +647,9 @@ def get_haadf_model(fused):
 
     Parameters
     ----------
-    fused : list of ElementalMap
-        All maps that one call of :func:`fuse_multimodal` returned, in their order.
+    fused : list of ElementalMap, or ElementalMap
+        All maps that one call of :func:`fuse_multimodal` returned, in their order, or
+        a stack of them.
 
     Returns
     -------
@@ -553,6 +663,7 @@ def get_haadf_model(fused):
         If maps are missing or do not come from one fusion, or are a part of a series:
         its record is that of the whole.
     """
+    fused = maps_of_fusion(fused)
     records = [record_of(signal) for signal in fused]
     found = [infer_element(signal) for signal in fused]
     expected = records[0].elements.split(",") if records else []
@@ -587,7 +698,9 @@ def get_haadf_model(fused):
     image.set_signal_type("HAADF")
     image.metadata.General.title = "HAADF model"
     del image.metadata.Multimodal_fusion
-    image.metadata.set_item("Sample.elements", expected)
-    if image.metadata.has_item("Sample.xray_lines"):
-        del image.metadata.Sample.xray_lines
+    # What the first map is of, and its unit.
+    for node in ("Sample.elements", "Sample.xray_lines", "Signal.quantity"):
+        if image.metadata.has_item(node):
+            parent, name = node.split(".")
+            delattr(image.metadata[parent], name)
     return image

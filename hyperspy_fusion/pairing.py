@@ -30,6 +30,7 @@ __all__ = [
     "lose_background",
     "may_be_haadf",
     "pair",
+    "split",
 ]
 
 # Where a map of raw counts carries its background, a signal of the same pixels.
@@ -196,7 +197,7 @@ def describe(signal):
         For example ``'Fe-EELS' (20 x 16, 158.7 nm/px)``.
     """
     image = signal.axes_manager.signal_axes
-    axes = image if len(image) > 1 else signal.axes_manager.navigation_axes
+    axes = image if len(image) > 1 else signal.axes_manager.navigation_axes or image
     size = " x ".join(str(axis.size) for axis in axes)
     pixel = "uncalibrated"
     if axes and _is_calibrated(axes[0]):
@@ -228,11 +229,7 @@ def as_images(signal, role):
     ValueError
         If it is no image.
     """
-    if not _is_signal(signal):
-        raise TypeError(
-            f"{role} is of type {type(signal).__name__}: expected a HyperSpy signal, "
-            "such as hs.signals.Signal2D(array)"
-        )
+    _check_signal(signal, role)
     name = f"{role} {signal.metadata.General.title!r}"
     if signal.ragged:
         raise TypeError(
@@ -339,6 +336,14 @@ def drop_background(metadata):
         del metadata.Elemental_map
 
 
+def _check_signal(signal, role):
+    if not _is_signal(signal):
+        raise TypeError(
+            f"{role} is of type {type(signal).__name__}: expected a HyperSpy signal, "
+            "such as hs.signals.Signal2D(array)"
+        )
+
+
 def choose_haadf(signals, shape=None):
     """Pick the HAADF image among signals.
 
@@ -360,6 +365,8 @@ def choose_haadf(signals, shape=None):
     ValueError
         If none or several fit; the message lists the candidates.
     """
+    for i, signal in enumerate(signals):
+        _check_signal(signal, f"image number {i}")
     images = [signal for signal in signals if signal.axes_manager.signal_dimension == 2]
     named = [signal for signal in images if may_be_haadf(signal)]
     fitting = [s for s in named if shape is None or s.data.shape[-2:] == tuple(shape)]
@@ -428,7 +435,7 @@ def pair(maps, haadf, elements=None, *, allow_missing=False, carried=True):
         If something is missing, double, of another shape or scale, or not an image of
         finite real numbers.
     """
-    images = _split(maps)
+    images = split(maps)
     if not images:
         raise ValueError("there are no maps: expected one signal per element")
     names = _element_names(images, elements)
@@ -463,9 +470,28 @@ def pair(maps, haadf, elements=None, *, allow_missing=False, carried=True):
     )
 
 
-def _split(maps):
-    """One signal per element of whatever was handed over."""
+def split(maps):
+    """List one signal per element of a list, a stack or a single map.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal, or BaseSignal
+        As for :func:`pair`.
+
+    Returns
+    -------
+    list of BaseSignal
+        Of a stack that :func:`hyperspy.api.stack` did not make, without title and
+        ``Sample``: what these say is not true of each element.
+
+    Raises
+    ------
+    TypeError
+        If something is no HyperSpy signal.
+    """
     if isinstance(maps, list | tuple):
+        for i, signal in enumerate(maps):
+            _check_signal(signal, f"map number {i}")
         return list(maps)
     stack = as_images(maps, "stack of maps")
     if stack.axes_manager.navigation_dimension == 0:
@@ -476,7 +502,6 @@ def _split(maps):
         return stack.split()  # gives each map its own metadata back
     parts = [stack.inav[..., i] for i in range(size)]
     for part in parts:
-        # What the stack says of its elements is not true of each image in it.
         part.metadata.General.title = ""
         part.metadata.set_item("Sample.elements", [])
         part.metadata.set_item("Sample.xray_lines", [])
@@ -618,9 +643,14 @@ def _stack_backgrounds(backgrounds, images):
 
 
 def _compute(signals):
-    """Arrays of all signals, lazy ones computed together."""
+    """Arrays of numbers of all signals, lazy ones computed together."""
     arrays = _computed([signal.data for signal in signals])
-    return [array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays]
+    return [
+        array.astype(
+            "u1" if array.dtype == bool else array.dtype.newbyteorder("="), copy=False
+        )
+        for array in arrays
+    ]
 
 
 def _computed(arrays):

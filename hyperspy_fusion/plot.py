@@ -14,7 +14,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from .fusion import cost_history, get_haadf_model, record_of
+from .fusion import cost_history, get_haadf_model, maps_of_fusion, record_of
 from .pairing import pair
 
 __all__ = ["plot_convergence", "plot_fusion", "plot_weights"]
@@ -231,8 +231,9 @@ def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
     ----------
     maps : list of BaseSignal, or BaseSignal
         What was fused, as :func:`hyperspy_fusion.fuse_multimodal` takes it.
-    fused : list of ElementalMap
-        All maps that :func:`hyperspy_fusion.fuse_multimodal` returned.
+    fused : list of ElementalMap, or ElementalMap
+        All maps that :func:`hyperspy_fusion.fuse_multimodal` returned, or a stack of
+        them.
     haadf : BaseSignal, or list of BaseSignal
         The HAADF image.
     zoom : hyperspy.api.roi.RectangularROI or tuple of float, optional
@@ -258,6 +259,7 @@ def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> figure = hyperspy_fusion.plot_fusion(maps, fused, haadf, zoom=(30, 20, 50, 40))
     """
+    fused = maps_of_fusion(fused)
     measured, modelled, elements = _images(maps, fused, haadf, inav)
     limits = [_haadf_limits(measured[0])]
     limits += map(_map_limits, measured[1:], modelled[1:])
@@ -357,7 +359,7 @@ def _images(maps, fused, haadf, inav):
     work of the solver.
     """
     model = get_haadf_model(fused)
-    elements = list(model.metadata.Sample.elements)
+    elements = fused[0].metadata.Multimodal_fusion.elements.split(",")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
         measurement = pair(maps, haadf, elements=elements, allow_missing=True).net()

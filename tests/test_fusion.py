@@ -175,6 +175,39 @@ def test_haadf_model_is_an_image_of_the_same_pixels(specimen, fused):
         hf.get_haadf_model(fused[1::-1])
 
 
+@pytest.mark.parametrize("extension", ["hspy", "nxs"])
+def test_haadf_model_speaks_of_no_element_and_can_be_saved(fused, tmp_path, extension):
+    model = hf.get_haadf_model(fused)
+    for node in ("Sample.elements", "Signal.quantity", "Multimodal_fusion"):
+        assert fused[0].metadata.has_item(node)
+        assert not model.metadata.has_item(node)
+    model.save(tmp_path / f"model.{extension}")
+    back = hs.load(tmp_path / f"model.{extension}")
+    back = back[0] if isinstance(back, list) else back
+    assert isinstance(back, hf.HAADFImage)
+    assert_array_equal(back.data, model.data)
+
+
+@pytest.mark.parametrize("made_by", ["hs.stack", "hand"])
+def test_stack_that_was_fused_goes_on_as_a_list_does(specimen, fused, method, made_by):
+    stack = hs.stack(specimen.maps, show_progressbar=False)
+    if made_by == "hand":
+        stack = hf.ElementalMap(stack.data)
+    before = str(stack.metadata) + str(stack.original_metadata)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of the axes made by hand
+        by_stack = stack.fuse_multimodal(
+            specimen.haadf, elements=["Co", "Mn", "O"], method=method
+        )
+    assert str(stack.metadata) + str(stack.original_metadata) == before
+    for one, part in zip(fused, by_stack.split(), strict=True):
+        assert_array_equal(part.get_cost_history().data, one.get_cost_history().data)
+    model = hf.get_haadf_model(by_stack)
+    assert_array_equal(model.data, hf.get_haadf_model(fused).data)
+    with pytest.raises(ValueError, match="fused maps of Co: expected all maps of"):
+        hf.get_haadf_model(fused[0])
+
+
 def test_an_empty_map(specimen, method):
     maps = [specimen.maps[0], specimen.maps[1] * 0, specimen.maps[2]]
     with pytest.warns(UserWarning, match="map of Mn"):
@@ -595,3 +628,47 @@ class TestCalibrated:
         assert record.converged is False
         assert "raise max_iter" in record.status
         assert record.gap > 1e-6
+
+
+# --- where the image contradicts the maps ------------------------------------------
+
+
+def test_misfit():
+    maps, haadf, _ = hf.data.lattice(size=64, unmapped=True)
+    with pytest.warns(UserWarning, match="the HAADF image contradicts the maps"):
+        fused = hf.fuse_multimodal(
+            maps, haadf, background=0.02, lambda_tv=3.0, lambda_haadf=1.0
+        )
+    assert fused[0].metadata.Multimodal_fusion.guard > 6
+    misfit = hf.get_misfit(maps, fused, haadf)
+    model = hf.get_haadf_model(fused)
+    assert_allclose(misfit.data, haadf.data - model.data)
+    z = hf.get_misfit(maps, fused, haadf, standardised=True, background=0.02)
+    assert z.axes_manager.signal_shape == (64, 64)
+    y, x = np.unravel_index(z.data.argmax(), z.data.shape)
+    blobs = [(20, 40), (45, 22.5)]
+    assert min(np.hypot(y - b, x - c) for b, c in blobs) < 8
+    assert z.data.max() > 6
+    published = hf.fuse_multimodal(maps, haadf, method="published")
+    with pytest.raises(ValueError, match='fused with method="calibrated"'):
+        hf.get_misfit(maps, published, haadf, standardised=True)
+
+
+def test_uncertainty_is_where_hyperspy_looks_for_it():
+    maps, haadf, truth = hf.data.core_shell(size=48)
+    fused = hf.fuse_multimodal(
+        maps,
+        haadf,
+        background=0.02,
+        lambda_tv=5.0,
+        lambda_haadf=0.1,
+        uncertainty=True,
+    )
+    within = []
+    for signal, true in zip(fused, truth, strict=True):
+        variance = signal.get_noise_variance()
+        assert variance.data.shape == signal.data.shape
+        inside = true.data > 0.1 * true.data.max()
+        error = np.abs(signal.data - true.data) <= 2 * np.sqrt(variance.data)
+        within.append(error[inside].mean())
+    assert np.mean(within) > 0.8

@@ -376,6 +376,22 @@ def test_not_finite(value):
         pair([image("Fe")], image("", data))
 
 
+def test_boolean_data_count_as_0_and_1():
+    mask = np.arange(np.prod(SHAPE)).reshape(SHAPE) > 9
+    measurement = pair([image("Fe", mask)], image())
+    assert_array_equal(measurement.maps[0], mask.astype(int))
+    assert measurement.maps.dtype.kind != "b"
+
+
+def test_arrays_are_not_signals():
+    with pytest.raises(TypeError, match="map number 1 is of type ndarray: expected"):
+        pair([image("Fe"), np.ones(SHAPE)], image())
+    with pytest.raises(TypeError, match="image number 0 is of type ndarray: expected"):
+        pair([image("Fe")], [np.ones(SHAPE)])
+    with pytest.raises(TypeError, match="HAADF image is of type ndarray: expected"):
+        pair([image("Fe")], np.ones(SHAPE))
+
+
 def test_empty_map_is_a_warning():
     with pytest.warns(UserWarning, match=r"map of O \(0.0 everywhere\).*leave it out"):
         pair([image("Fe"), image("O", np.zeros(SHAPE))], image())

@@ -191,6 +191,10 @@ class TestFusion:
         found = panels(plot_fusion(stack, fused, [fused[0], haadf]))
         assert_allclose(shown(found[0]), haadf.data)
         assert_allclose(shown(found[3]), maps[2].data)
+        again = panels(plot_fusion(stack, hs.stack(fused), haadf))
+        for panel, other in zip(found, again, strict=True):
+            assert panel.get_title() == other.get_title()
+            assert_allclose(shown(panel), shown(other))
 
     def test_one_position_of_a_series(self, series):
         maps, fused, haadf = series

@@ -9,6 +9,8 @@ each element by total variation, which together is a proximal-gradient step on
 """
 
 from dataclasses import dataclass
+from math import inf
+from numbers import Integral
 from typing import get_args
 
 import numpy as np
@@ -75,32 +77,36 @@ class PublishedOptions:
 
     def __post_init__(self):
         checks = {
-            "gamma": (self.gamma >= 1, "at least 1"),
+            "gamma": (1 <= self.gamma < inf, "at least 1"),
             "lambda_haadf": (
-                self.lambda_haadf is None or self.lambda_haadf >= 0,
+                self.lambda_haadf is None or 0 <= self.lambda_haadf < inf,
                 "at least 0, or None for 1 / n_elements",
             ),
-            "lambda_chem": (self.lambda_chem >= 0, "at least 0"),
-            "lambda_tv": (self.lambda_tv >= 0, "at least 0"),
+            "lambda_chem": (0 <= self.lambda_chem < inf, "at least 0"),
+            "lambda_tv": (0 <= self.lambda_tv < inf, "at least 0"),
             "background": (
-                self.background > 0,
+                0 < self.background < inf,
                 "above 0, since the logarithm of empty pixels is taken",
             ),
             "z_weighting": (
                 self.z_weighting in get_args(ZWeighting),
                 "one of " + ", ".join(map(repr, get_args(ZWeighting))),
             ),
-            "n_iter": (self.n_iter >= 1, "at least 1"),
+            "initial_threshold": (
+                self.initial_threshold is None or 0 <= self.initial_threshold <= 1,
+                "0 to 1, a part of the range of the maps, or None",
+            ),
+            "n_iter": (_is_count(self.n_iter), "a whole number of at least 1"),
             "n_iter_tv": (
-                self.n_iter_tv >= 1,
-                "at least 1; regularize=False turns the total variation off",
+                _is_count(self.n_iter_tv),
+                "a whole number of at least 1; regularize=False turns the TV off",
             ),
             "tv_algorithm": (
                 self.tv_algorithm in get_args(TVAlgorithm),
                 "one of " + ", ".join(map(repr, get_args(TVAlgorithm))),
             ),
             "tolerance": (
-                self.tolerance is None or self.tolerance > 0,
+                self.tolerance is None or 0 < self.tolerance < inf,
                 "above 0, or None to run all iterations",
             ),
         }
@@ -109,6 +115,10 @@ class PublishedOptions:
                 raise ValueError(
                     f"{name} is {getattr(self, name)!r}: expected {expected}"
                 )
+
+
+def _is_count(number):
+    return isinstance(number, Integral) and number >= 1
 
 
 def scale_to_unit(image):
