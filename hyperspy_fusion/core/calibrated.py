@@ -258,7 +258,7 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
 
     Parameters
     ----------
-    maps, haadf, background, variance
+    maps, haadf : numpy.ndarray
         As for :func:`solve`.
     fused : numpy.ndarray
         What came out, shape ``(n_elements, y, x)``, in the units of `maps`.
@@ -266,6 +266,8 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
         What :func:`solve` recorded of it.
     options : CalibratedOptions
         The options.
+    background, variance : numpy.ndarray, optional
+        As for :func:`solve`.
 
     Returns
     -------

@@ -175,7 +175,7 @@ class GuardReport:
     Attributes
     ----------
     largest : float
-        Largest |z| that was met, on any scale and in any pass, in standard
+        Largest size of z that was met, on any scale and in any pass, in standard
         deviations.
     flagged : float
         Part of the pixels whose HAADF image is not used because of it, 0 to 1.
