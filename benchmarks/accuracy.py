@@ -59,8 +59,6 @@ PUBLISHED = [
 ]
 
 PAGE = """\
-# Accuracy
-
 This page is what `python -m benchmarks.accuracy --markdown docs/benchmarks/accuracy.md`
 writes. The specimens of {{mod}}`hyperspy_fusion.data` ({size} x {size} pixels, 2000
 electrons in the HAADF image) are measured with the seeds {seeds}; errors are the root
@@ -72,8 +70,7 @@ background; *Gaussian* is the filter of the width that comes nearest to the trut
 truth as they can, without which they are worse. *Calibrated* is the default method: it
 is told the background of 0.02 counts a pixel, and nothing of the truth. *Goal* is what
 the project set out to reach. All of it used {cores} cores of a shared machine, and took
-{minutes:.0f} minutes.
-"""
+{minutes:.0f} minutes."""
 
 
 def main(argv=None):
@@ -98,6 +95,7 @@ def main(argv=None):
             cores=len(os.sched_getaffinity(0)),
             minutes=(time.perf_counter() - start) / 60,
         )
+        head = f"# Accuracy\n\n{textwrap.fill(head, 88)}\n"
         text = "\n".join([head, *(table.text() for table in tables)])
         arguments.markdown.write_text(text, encoding="utf-8")
 
@@ -437,7 +435,7 @@ def measure_real_data(_arguments):
             "fluxes",
         ],
         rows,
-        f"A part of {HIDDEN:.0%} of the pixels of each map is hidden and predicted. "
+        f"{100 * HIDDEN:.0f} % of the pixels of each map are hidden and predicted. "
         "The errors are mean squares on these pixels, noise included, relative to "
         "those of the best Gaussian filter (a normalised convolution) and of the best "
         "`skimage.restoration.denoise_tv_chambolle`, both chosen on the hidden pixels "

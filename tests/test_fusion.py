@@ -10,7 +10,7 @@ from scipy.special import kl_div
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core import calibrated, published
-from hyperspy_fusion.core.calibration import signal_scale
+from hyperspy_fusion.core.calibration import haadf_noise, signal_scale
 from hyperspy_fusion.core.total_variation import (
     gradient,
     inner,
@@ -454,6 +454,12 @@ class TestCalibrated:
         assert_allclose(cost["chemical"], deviance / 2, rtol=1e-4)
         weighted = record.lambda_haadf * cost["haadf"] + record.lambda_tv * cost["tv"]
         assert_allclose(cost["total"], cost["chemical"] + weighted, rtol=1e-9)
+        # no pixel is flagged, and nothing was moved
+        assert record.flagged == 0
+        assert_array_equal(record.shift, 0)
+        sigma = np.hypot(haadf_noise(specimen.haadf.data), record.haadf_model_error)
+        misfit = hf.get_misfit(specimen.maps, net, specimen.haadf).data
+        assert_allclose(cost["haadf"], 0.5 * np.sum((misfit / sigma) ** 2), rtol=1e-4)
         scale = signal_scale(b, np.full((3, 1, 1), 0.02))[:, None, None]
         least, most = bounds_of_tgv(x / np.sqrt(scale), alpha=0.25)
         assert least * (1 - 1e-4) <= cost["tv"] <= most * 1.01
