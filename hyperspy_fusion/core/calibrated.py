@@ -344,13 +344,14 @@ class Prepared:
     gain : numpy.ndarray
         Units of the maps a count, shape ``(n_elements,)``; 1 for counts and for data
         with Gaussian noise.
-    notes : tuple of str
-        What was taken for what.
+    notes, warnings : tuple of str
+        What was taken for what, and what a user has to know of it.
     """
 
     setting: Setting
     gain: np.ndarray
     notes: tuple
+    warnings: tuple
 
 
 def prepare(maps, haadf, options, *, background=0.0, variance=None):
@@ -382,7 +383,7 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
     gain = np.ones(n_elements)
-    notes = []
+    notes, warnings = [], []
     missing = np.isnan(maps)
     if missing.any():
         notes.append(
@@ -391,9 +392,10 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
     filled = fill(maps)
     total = filled.sum(axis=0)
     if n_elements > 1 and np.std(total) < _FRACTION_SPREAD * np.mean(total):
-        notes.append(
+        warnings.append(
             "the maps sum to the same in every pixel, so they are fractions: the HAADF "
-            "image is not linear in them; better hand over counts"
+            "image is not linear in them, and their noise has to be estimated; better "
+            "hand over counts"
         )
         variance = map_variances(filled, missing) if variance is None else variance
     elif variance is None and (filled < 0).any():
@@ -452,7 +454,9 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
         alpha=_ALPHA if options.regularizer == "tgv" else None,
         lock_flux=options.lock_flux,
     )
-    return Prepared(setting=setting, gain=gain, notes=tuple(notes))
+    return Prepared(
+        setting=setting, gain=gain, notes=tuple(notes), warnings=tuple(warnings)
+    )
 
 
 def map_variances(maps, missing):
@@ -569,7 +573,7 @@ def solve(
         },
         variance=variance,
         notes=prepared.notes,
-        warnings=tuple(filter(None, (shift.words, report.words))),
+        warnings=tuple(filter(None, (*prepared.warnings, shift.words, report.words))),
     )
 
 

@@ -81,7 +81,7 @@ def test_fractions_are_recognised():
     fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
     prepared = prepare(fractions, haadf, OPTIONS)
     assert prepared.setting.variance is not None
-    assert "fractions" in prepared.notes[0]
+    assert "fractions" in prepared.warnings[0]
 
 
 def test_missing_pixels_are_counted_and_filled():
