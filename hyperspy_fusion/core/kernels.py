@@ -66,8 +66,16 @@ def workers(num_workers=None):
     callable
         ``run(kernel, blocks, *arguments)`` calls ``kernel(*arguments, start, stop)``
         for each block and returns when all are done.
+
+    Raises
+    ------
+    ValueError
+        If `num_workers` is below 1.
     """
-    num_workers = num_workers or numba.config.NUMBA_NUM_THREADS
+    if num_workers is None:
+        num_workers = numba.config.NUMBA_NUM_THREADS
+    if num_workers < 1:
+        raise ValueError(f"num_workers is {num_workers}: expected at least 1")
 
     def serial(kernel, blocks, *arguments):
         for start, stop in blocks:

@@ -235,3 +235,9 @@ def test_co3o4_mn3o4_agrees_with_the_tutorial(real_data):
     )
     fused = solve(maps, haadf, z, options).maps
     assert min(correlations(fused, expected)) > 0.98
+
+
+@pytest.mark.parametrize("num_workers", [0, -1])
+def test_no_workers_at_all(data, num_workers):
+    with pytest.raises(ValueError, match=f"num_workers is {num_workers}: expected at"):
+        solve(*data, Z, PublishedOptions(), num_workers=num_workers)
