@@ -185,6 +185,14 @@ class TestFuse:
         assert {name: record[name] for name in expected} == expected
         assert "raise max_iter" in capsys.readouterr().out
 
+    def test_uncertainty_is_saved_with_the_maps(self, tmp_path):
+        arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy", "--output", "out"]
+        weights = ["--lambda-tv", "4", "--lambda-haadf", "0"]
+        assert cli.main([*arguments, *weights, "--uncertainty"]) == 0
+        variance = hs.load(tmp_path / "out" / "Fe.hspy").get_noise_variance()
+        assert variance.data.shape == (16, 16)
+        assert variance.data.min() > 0
+
     @pytest.mark.parametrize(
         "options",
         [["--n-iter", "4"], ["--method", "published", "--max-iter", "100"]],
