@@ -390,8 +390,12 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             f"{missing.sum()} missing pixels of the maps are filled by the model"
         )
     filled = fill(maps)
-    total = filled.sum(axis=0)
-    if n_elements > 1 and np.std(total) < _FRACTION_SPREAD * np.mean(total):
+    total = filled.sum(axis=0)[~missing.any(axis=0)]
+    if (
+        n_elements > 1
+        and total.size
+        and np.std(total) < _FRACTION_SPREAD * np.mean(total)
+    ):
         warnings.append(
             "the maps sum to the same in every pixel, so they are fractions: the HAADF "
             "image is not linear in them, and their noise has to be estimated; better "
@@ -427,6 +431,9 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             )
             variance = map_variances(filled, missing)
     if variance is not None:
+        # the Gaussian term is that of values without background
+        maps, filled = maps - background, filled - background
+        background = np.zeros((n_elements, 1, 1))
         variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float64)
         variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
     level = signal_scale(filled, background)

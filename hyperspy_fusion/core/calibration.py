@@ -116,9 +116,11 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     variances = np.maximum(variances, 1e-12 * np.ptp(image) ** 2)
     if not variances.any():  # a constant image
         return 0.0, 0.0, levels, variances
+    # Relative errors, but of sparse maps the nearly empty bins must not decide alone.
+    scale = variances if robust else np.maximum(variances, 0.3 * variances.max())
     (intercept, slope), _ = nnls(
-        np.stack([1 / variances, (levels - image.min()) / variances], axis=1),
-        np.ones_like(variances),
+        np.stack([1 / scale, (levels - image.min()) / scale], axis=1),
+        variances / scale,
     )
     return float(intercept), float(slope), levels, variances
 

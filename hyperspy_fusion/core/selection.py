@@ -17,6 +17,7 @@ LAMBDA_HAADF = (0.0, 0.03, 0.1, 0.3, 1.0)
 _FIRST = 4.0, 0.1
 _BLOCK = 16  # pixels a side at most, of the blocks whose scores are compared
 _LEAST_ROW = 4  # blocks a side of a square image at least
+_LARGE = 2**18  # pixels, above which one split of the counts is enough
 _HIDDEN = 0.2  # part of the pixels, where the data cannot be split
 # Standard deviations of the held-out gain below which the HAADF image is not used.
 _LEAST_GAIN = 2.0
@@ -60,13 +61,16 @@ def folds(data, seed, *, counts):
     rng = np.random.default_rng(seed)
     if counts:
         known = np.nan_to_num(data)
-        half = rng.binomial(known.astype(np.int64), 0.5) + 0 * data
-        other = data - half
-        return [
-            Fold(data=half, share=0.5, target=other),
-            Fold(data=other, share=0.5, target=half),
-        ]
-    hidden = rng.random(data.shape) < _HIDDEN
+        parts = []
+        # One draw of a small image may favour the wrong weights.
+        for _ in range(2 if data[0].size < _LARGE else 1):
+            half = rng.binomial(known.astype(np.int64), 0.5) + 0 * data
+            other = data - half
+            parts.append(Fold(data=half, share=0.5, target=other))
+            parts.append(Fold(data=other, share=0.5, target=half))
+        return parts
+    # a stream of its own: pixels may be missing by a draw of the same seed
+    hidden = np.random.default_rng([seed, 1]).random(data.shape) < _HIDDEN
     return [
         Fold(
             data=np.where(hidden, np.nan, data),

@@ -70,6 +70,30 @@ def test_negative_values_have_gaussian_noise():
     assert "negative pixels" in prepared.notes[0]
 
 
+def test_variance_of_maps_whose_background_was_subtracted():
+    maps, haadf, _, truth = discs(96, 96)
+    prepared = prepare(maps - 0.02, haadf, OPTIONS)
+    on = truth[0] > 0
+    assert_allclose(
+        prepared.setting.variance[0][on].mean(), truth[0][on].mean(), rtol=0.4
+    )
+
+
+def test_background_of_values_does_not_matter():
+    maps, haadf, z, _ = discs(48, 48)
+    variance = np.full((2, 1, 1), 2.0)
+    plain = solve(maps, haadf, z, GIVEN, variance=variance)
+    raised = solve(maps + 5.0, haadf, z, GIVEN, variance=variance, background=5.0)
+    assert_allclose(raised.maps, plain.maps, atol=1e-4)
+
+
+def test_fractions_with_missing_pixels():
+    maps, haadf, *_ = discs()
+    fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
+    fractions[np.random.default_rng(0).random(maps.shape) < 0.2] = np.nan
+    assert "fractions" in prepare(fractions, haadf, OPTIONS).warnings[0]
+
+
 def test_given_variance_is_taken():
     maps, haadf, *_ = discs()
     prepared = prepare(maps, haadf, OPTIONS, variance=np.full((2, 1, 1), 0.3))
