@@ -117,7 +117,7 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     if not variances.any():  # a constant image
         return 0.0, 0.0, levels, variances
     # Relative errors, but of sparse maps the nearly empty bins must not decide alone.
-    scale = variances if robust else np.maximum(variances, 0.3 * variances.max())
+    scale = variances if robust else np.maximum(variances, 0.1 * variances.max())
     (intercept, slope), _ = nnls(
         np.stack([1 / scale, (levels - image.min()) / scale], axis=1),
         variances / scale,
