@@ -133,7 +133,7 @@ def plot_weights(fused, *, inav=None):
     Raises
     ------
     ValueError
-        If a map does not come from a fusion, if its method chooses no weights, or if
+        If a map does not come from a fusion, if no weights were chosen, or if
         it is a series and `inav` is missing.
 
     Examples
@@ -182,8 +182,9 @@ def _weights(fused, inav):
     record = record_of(one)
     if not record.has_item("weights_tried"):
         raise ValueError(
-            f"the {record.method} method does not choose its weights: expected a map "
-            'that fuse_multimodal returned with method="calibrated"'
+            "this fusion did not choose its weights: expected a map that "
+            'fuse_multimodal returned with method="calibrated" and without one of '
+            "lambda_tv and lambda_haadf at least"
         )
     # After a lazy load the arrays in the metadata are dask arrays.
     rows = np.asarray(record.weights_tried)

@@ -135,6 +135,10 @@ class Setting:
         h, shape ``(y, x)``.
     sigma : numpy.ndarray
         σ_h, noise and model error, shape ``(y, x)``.
+    error : float
+        The model error in σ_h, units of the image.
+    contrast : float
+        Standard deviation of the image.
     trusted : numpy.ndarray
         1 where the HAADF image may be used, else 0, shape ``(y, x)``.
     coefficients : numpy.ndarray
@@ -154,6 +158,8 @@ class Setting:
     level: np.ndarray
     haadf: np.ndarray
     sigma: np.ndarray
+    error: float
+    contrast: float
     trusted: np.ndarray
     coefficients: np.ndarray
     offset: float
@@ -169,6 +175,10 @@ class Setting:
         if self.variance is None:
             return maps + self.background
         return np.broadcast_to(self.variance, maps.shape)
+
+    def with_error(self, error):
+        """The setting with a model error in σ_h, which was without."""
+        return replace(self, sigma=np.hypot(self.sigma, error), error=error)
 
     def share(self, data, share):
         """The setting of a part of the dose."""
@@ -284,11 +294,9 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
         coefficients=np.asarray(record["haadf_coefficients"]) * gain,
         offset=float(record["haadf_offset"]),
     )
-    sigma = np.hypot(setting.sigma, float(record["haadf_model_error"]))
+    setting = setting.with_error(float(record["haadf_model_error"]))
     seen = np.where(setting.trusted > 0, setting.haadf, np.nan)
-    return local_z(
-        replace(setting, sigma=sigma, haadf=seen), fused / gain[:, None, None]
-    )
+    return local_z(replace(setting, haadf=seen), fused / gain[:, None, None])
 
 
 def counts_alone(setting, run):
@@ -303,12 +311,9 @@ def counts_alone(setting, run):
 
 def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
     """Choose the weights by cross-validation."""
-    counts = setting.variance is None
-    data = setting.data
-    if counts and np.mod(data[np.isfinite(data)], 1).any():
-        # scaled counts: to split them, rounded up or down at random
-        data = np.floor(data + np.random.default_rng(seed).random(data.shape))
-    parts = folds(data, seed, counts=counts)
+    known = setting.data[np.isfinite(setting.data)]
+    counts = setting.variance is None and not np.mod(known, 1).any()
+    parts = folds(setting.data, seed, counts=counts)
     if setting.variance is None:
         norm = np.nanmean(setting.data, axis=(1, 2), keepdims=True)
     else:
@@ -455,6 +460,8 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
         level=level,
         haadf=image,
         sigma=haadf_noise(image),
+        error=0.0,
+        contrast=float(np.std(image[seen])) if seen.any() else 0.0,
         trusted=seen.astype(np.float64),
         coefficients=np.zeros(n_elements),
         offset=0.0,
@@ -529,8 +536,7 @@ def solve(
         setting, fused = recalibrate(aligned(setting, shift))
         error = model_error(setting, fused)
         if error > 0:
-            setting = replace(setting, sigma=np.hypot(setting.sigma, error))
-            setting, fused = recalibrate(setting)
+            setting, fused = recalibrate(setting.with_error(error))
         setting, fused, report = guard(setting, fused, recalibrate)
         weights = weigh(
             setting,
@@ -575,8 +581,8 @@ def solve(
             "shift": np.array([shift.y, shift.x]) * shift.significant,
             "guard": report.largest,
             "flagged": report.flagged,
-            "weights_tried": weights.tried,
             "count_value": prepared.gain,
+            **({"weights_tried": weights.tried} if len(weights.tried) else {}),
         },
         variance=variance,
         notes=prepared.notes,

@@ -1,7 +1,7 @@
 """Weights chosen from the data: how well maps of one part foretell the other.
 
 Counts are split in two halves by a binomial draw, which makes two independent
-measurements of half the dose; other data have a part of their pixels hidden.
+measurements of half the dose; other data have one pixel in five hidden.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,18 @@ import numpy as np
 
 __all__ = ["LAMBDA_HAADF", "LAMBDA_TV", "Fold", "Weights", "choose_weights", "folds"]
 
-# Steps of √2; μ from no HAADF to all of it. Below 0.03 the scores are too flat to tell
-# μ apart: with 0.01 `janus` at 1 count came out 8 % worse than with the best weights.
+# Steps of √2; μ from no HAADF to all of it. Below 0.03 the scores of simulated images
+# are too flat to tell μ apart: with 0.01 `janus` at 1 count came out 8 % worse than with
+# the best weights. The lowest must be better beyond doubt; real images may want them.
 LAMBDA_TV = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4)
 LAMBDA_HAADF = (0.0, 0.03, 0.1, 0.3, 1.0)
+_LOWEST = (0.01, 0.003)
 _FIRST = 4.0, 0.1
 _BLOCK = 16  # pixels a side at most, of the blocks whose scores are compared
 _LEAST_ROW = 4  # blocks a side of a square image at least
-_LARGE = 2**18  # pixels, above which one split of the counts is enough
-_HIDDEN = 0.2  # part of the pixels, where the data cannot be split
-# Standard deviations of the held-out gain below which the HAADF image is not used.
+_LARGE = 2**18  # pixels, above which half the folds are enough
+_PARTS = 5  # of the pixels, one of which is hidden, where the data cannot be split
+# Standard deviations of a held-out gain below which it may be none.
 _LEAST_GAIN = 2.0
 
 
@@ -59,24 +61,26 @@ def folds(data, seed, *, counts):
     list of Fold
     """
     rng = np.random.default_rng(seed)
+    # One draw of a small image may favour the wrong weights.
+    n_pairs = 2 if data[0].size < _LARGE else 1
     if counts:
         known = np.nan_to_num(data)
         parts = []
-        # One draw of a small image may favour the wrong weights.
-        for _ in range(2 if data[0].size < _LARGE else 1):
+        for _ in range(n_pairs):
             half = rng.binomial(known.astype(np.int64), 0.5) + 0 * data
             other = data - half
             parts.append(Fold(data=half, share=0.5, target=other))
             parts.append(Fold(data=other, share=0.5, target=half))
         return parts
     # a stream of its own: pixels may be missing by a draw of the same seed
-    hidden = np.random.default_rng([seed, 1]).random(data.shape) < _HIDDEN
+    part = np.random.default_rng([seed, 1]).integers(_PARTS, size=data.shape)
     return [
         Fold(
-            data=np.where(hidden, np.nan, data),
+            data=np.where(part == k, np.nan, data),
             share=1.0,
-            target=np.where(hidden, data, np.nan),
+            target=np.where(part == k, data, np.nan),
         )
+        for k in range(2 * n_pairs)
     ]
 
 
@@ -94,8 +98,9 @@ class Weights:
         Held-out gain of the HAADF image over doing without it, in standard
         deviations; NaN where it was not tried.
     tried : numpy.ndarray
-        Rows (λ, μ, score), shape ``(n_tried, 3)``; the score is the mean squared
-        error of the prediction in units of the mean count, the smaller the better.
+        Rows (λ, μ, score), shape ``(n_tried, 3)``, none if both were given; the score
+        is the mean squared error of the prediction in units of the mean count, the
+        smaller the better.
     """
 
     lambda_tv: float
@@ -108,7 +113,8 @@ def choose_weights(score, lambda_tv=None, lambda_haadf=None):
     """Choose the weights of least score.
 
     Climbs in λ at a middling μ, then in μ, then in λ again, climbs in λ without the
-    HAADF image to see what that is worth, and polishes λ by a parabola.
+    HAADF image to see what that is worth, and polishes λ by a parabola. The lowest μ
+    and any at all are taken where the gain of that exceeds two standard deviations.
 
     Parameters
     ----------
@@ -122,50 +128,70 @@ def choose_weights(score, lambda_tv=None, lambda_haadf=None):
     -------
     Weights
     """
-    scores = {}
-
-    def total(weights):
-        if weights not in scores:
-            scores[weights] = score(*weights)
-        return scores[weights].sum()
-
-    grid = LAMBDA_TV if lambda_tv is None else (lambda_tv,)
-    mu_grid = LAMBDA_HAADF if lambda_haadf is None else (lambda_haadf,)
-
-    def climb(mu, start):
-        position = start
-        while True:
-            near = [
-                i for i in (position - 1, position, position + 1) if 0 <= i < len(grid)
-            ]
-            best = min(near, key=lambda i: total((grid[i], mu)))
-            if best == position:
-                return position
-            position = best
-
+    if lambda_tv is not None and lambda_haadf is not None:
+        return Weights(
+            lambda_tv=lambda_tv,
+            lambda_haadf=lambda_haadf,
+            gain=np.nan,
+            tried=np.empty((0, 3)),
+        )
+    search = _Search(score, LAMBDA_TV if lambda_tv is None else (lambda_tv,))
+    grid = search.grid
     start = grid.index(_FIRST[0]) if _FIRST[0] in grid else 0
-    mu = _FIRST[1] if lambda_haadf is None else lambda_haadf
-    position = climb(mu, start)
-    mu = min(mu_grid, key=lambda mu: total((grid[position], mu)))
-    position = climb(mu, position)
-    gain = np.nan
-    if lambda_haadf is None:
-        without = climb(0.0, position)
-        if mu > 0:
-            difference = scores[grid[without], 0.0] - scores[grid[position], mu]
-            spread = np.sqrt(difference.size) * difference.std()
-            gain = float(difference.sum() / spread) if spread > 0 else 0.0
-        else:
-            gain = 0.0
-        if gain < _LEAST_GAIN:
-            mu, position = 0.0, without
-    tried = np.array([(*weights, s.mean()) for weights, s in sorted(scores.items())])
-    return Weights(
-        lambda_tv=_polish(grid, position, lambda i: total((grid[i], mu))),
-        lambda_haadf=mu,
-        gain=gain,
-        tried=tried,
-    )
+    if lambda_haadf is not None:
+        position = search.climb(lambda_haadf, start)
+        return search.weights(position, lambda_haadf, np.nan)
+    position = search.climb(_FIRST[1], start)
+    mu = min(LAMBDA_HAADF, key=lambda mu: search.total(position, mu))
+    if mu <= LAMBDA_HAADF[1]:
+        for lower in _LOWEST:
+            if search.gain((position, lower), (position, mu)) < _LEAST_GAIN:
+                break
+            mu = lower
+    position = search.climb(mu, position)
+    without = search.climb(0.0, position)
+    gain = search.gain((position, mu), (without, 0.0))
+    if gain < _LEAST_GAIN:
+        return search.weights(without, 0.0, gain)
+    return search.weights(position, mu, gain)
+
+
+class _Search:
+    """Scores of the weights that were tried, λ by its position in a grid."""
+
+    def __init__(self, score, grid):
+        self.score, self.grid = score, grid
+        self.scores = {}
+
+    def blocks(self, position, mu):
+        """Scores of all blocks."""
+        weights = self.grid[position], mu
+        if weights not in self.scores:
+            self.scores[weights] = self.score(*weights)
+        return self.scores[weights]
+
+    def total(self, position, mu):
+        """The score."""
+        return self.blocks(position, mu).sum()
+
+    def gain(self, one, other):
+        """By how many standard deviations the score of one is the better."""
+        return significance(self.blocks(*other) - self.blocks(*one))
+
+    def climb(self, mu, position):
+        """Position of the least score around."""
+        near = (position - 1, position, position + 1)
+        near = [i for i in near if 0 <= i < len(self.grid)]
+        best = min(near, key=lambda i: self.total(i, mu))
+        return position if best == position else self.climb(mu, best)
+
+    def weights(self, position, mu, gain):
+        """What was chosen, with λ polished."""
+        lambda_tv = _polish(self.grid, position, lambda i: self.total(i, mu))
+        tried = [(*weights, s.mean()) for weights, s in sorted(self.scores.items())]
+        return Weights(
+            lambda_tv=lambda_tv, lambda_haadf=mu, gain=gain, tried=np.array(tried)
+        )
 
 
 def _polish(grid, position, total):
@@ -177,6 +203,12 @@ def _polish(grid, position, total):
     shift = np.clip((low - high) / (2 * bend), -0.5, 0.5) if bend > 0 else 0.0
     ratio = np.log(grid[position + 1] / grid[position - 1]) / 2
     return float(grid[position] * np.exp(shift * ratio))
+
+
+def significance(gains):
+    """Sum of the gains of all blocks, in standard deviations of that sum."""
+    spread = np.sqrt(gains.size) * gains.std()
+    return float(gains.sum() / spread) if spread > 0 else 0.0
 
 
 def block_scores(errors):

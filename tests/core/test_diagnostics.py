@@ -50,6 +50,8 @@ def measured(truth, *, seed=0, extra=0.0):
         level=scale,
         haadf=rng.normal(clean, NOISE),
         sigma=np.full(shape, NOISE),
+        error=0.0,
+        contrast=0.0,
         trusted=np.ones(shape),
         coefficients=COEFFICIENTS,
         offset=OFFSET,
@@ -111,6 +113,22 @@ def test_local_z_of_values_with_known_variance():
     )
     z = local_z(setting, truth)
     assert_allclose(z.std(), 1, atol=0.15)
+
+
+@pytest.mark.parametrize("slow", [{"contrast": 6e4}, {"error": 4500.0}])
+def test_local_z_puts_up_with_what_does_no_harm(slow):
+    truth = discs()
+    setting = replace(
+        measured(truth, extra=1e4),
+        variance=np.full((2, 1, 1), 4.0),
+        background=np.zeros((2, 1, 1)),
+    )
+    strict, tolerant = (
+        local_z(s, truth)[20:-20, 20:-20] for s in (setting, replace(setting, **slow))
+    )
+    # 0.015 of the contrast, 0.2 of the model error: 900
+    assert_allclose(tolerant, 1e4 / np.hypot(1e4 / strict, 900), rtol=0.05)
+    assert (tolerant < 0.9 * strict).all()
 
 
 def test_local_z_leaves_missing_pixels_out():
