@@ -348,6 +348,9 @@ def _as_list(name, entries):
     entries = [entries] if isinstance(entries, str) else list(entries)
     if not entries:
         raise ValueError(f"{name} is empty: expected one entry at least, or None")
+    strange = [entry for entry in entries if not isinstance(entry, str)]
+    if strange:
+        raise TypeError(f"{name} has {strange[0]!r}: expected names, as strings")
     return entries
 
 

@@ -61,7 +61,7 @@ def plot_convergence(fused):
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> figure = hyperspy_fusion.plot_convergence(fused)
     """
-    one = fused[0] if isinstance(fused, list | tuple) else fused
+    one = _first_of(fused)
     history = cost_history(one)
     record = one.metadata.Multimodal_fusion
     iterations = history.axes_manager.signal_axes[0].axis
@@ -87,6 +87,15 @@ def plot_convergence(fused):
     if len(costs) > 1:
         figure.suptitle(f"{len(costs)} positions, from dark to light")
     return figure
+
+
+def _first_of(fused):
+    """One of the maps of a fusion, which share their record."""
+    if not isinstance(fused, list | tuple):
+        return fused
+    if not fused:
+        raise ValueError("fused is an empty list: expected the maps of one fusion")
+    return fused[0]
 
 
 def _cost_title(term, record):
@@ -178,7 +187,7 @@ def _weights(fused, inav):
     chosen : numpy.ndarray
         λ_TV, λ_HAADF, shape ``(2,)``.
     """
-    one = fused[0] if isinstance(fused, list | tuple) else fused
+    one = _first_of(fused)
     record = record_of(one)
     if not record.has_item("weights_tried"):
         raise ValueError(

@@ -944,3 +944,9 @@ def test_gatan_file_without_haadf(real_data):
     assert all(signal.data.shape == (2, 2) for signal in maps)
     assert type(found) is HAADFImage
     assert type(haadf) is hs.signals.Signal2D
+
+
+@pytest.mark.parametrize("name", ["lines", "elements"])
+def test_names_that_are_none(name, tmp_path):
+    with pytest.raises(TypeError, match=f"{name} has 3: expected names"):
+        load_multimodal(tmp_path / "any.emd", **{name: [3]})

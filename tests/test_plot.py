@@ -302,6 +302,12 @@ class TestConvergence:
             plot_convergence(fusion[0])
 
 
+@pytest.mark.parametrize("plot", [plot_convergence, plot_weights])
+def test_no_map_at_all(plot):
+    with pytest.raises(ValueError, match="empty list: expected the maps"):
+        plot([])
+
+
 class TestWeights:
     def test_curves_and_what_was_chosen(self, calibrated):
         (axes,) = plot_weights(calibrated).axes

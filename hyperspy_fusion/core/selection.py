@@ -11,8 +11,8 @@ import numpy as np
 __all__ = ["LAMBDA_HAADF", "LAMBDA_TV", "Fold", "Weights", "choose_weights", "folds"]
 
 # Steps of √2; μ from no HAADF to all of it. Below 0.03 the scores of simulated images
-# are too flat to tell μ apart: with 0.01 `janus` at 1 count came out 8 % worse than with
-# the best weights. The lowest must be better beyond doubt; real images may want them.
+# are too flat to tell: with 0.01 `janus` at 1 count came out 8 % worse than with
+# the best weights. The lowest must be better for sure; real images may want them.
 LAMBDA_TV = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4)
 LAMBDA_HAADF = (0.0, 0.03, 0.1, 0.3, 1.0)
 _LOWEST = (0.01, 0.003)
