@@ -258,7 +258,7 @@ def load_multimodal(
     ValueError
         If something is missing or ambiguous; the message lists what there is.
     TypeError
-        If `source` or `haadf` is no signal and no path.
+        If `source` or `haadf` is no signal and no path, or a name is no string.
 
     See Also
     --------
@@ -322,8 +322,8 @@ def load_multimodal(
     ...     "spectrum image.emd", lines=["C_Ka", "Cu_Ka"], background_windows="auto"
     ... )  # doctest: +SKIP
     """  # noqa: E501 - what doctest compares with
-    candidates = find_candidates(source, lazy=lazy, **kwargs)
     elements, lines = _as_list("elements", elements), _as_list("lines", lines)
+    candidates = find_candidates(source, lazy=lazy, **kwargs)
     windows = background_windows, integration_windows
     ready_made = all(choice is None for choice in (lines, *windows))
     try:
