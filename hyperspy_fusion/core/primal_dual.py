@@ -10,22 +10,15 @@ with w = μ / σ_h² and L_i = λ / √s_i. The unknowns of the solver are u_i =
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from scipy.ndimage import correlate1d
-from scipy.special import kl_div
 
-from .kernels import dual_step_rows, primal_step_rows, row_blocks
-from .total_variation import (
-    gradient,
-    gradient_adjoint,
-    inner,
-    joint_norm,
-    symmetrised_gradient_adjoint,
-    total_generalised_variation,
-)
+from .certificate import certificate, flux_correction
+from .sweep import blocks_of, empty_seams, step_seams, sweep_rows
 
-__all__ = ["Optimum", "Problem", "State", "certificate", "solve", "warm_start"]
+__all__ = ["CHECK_EVERY", "Optimum", "Problem", "State", "solve", "warm_start"]
 
 # Over-relaxation of the primal-dual iteration (L. Condat, J. Optim. Theory Appl. 158,
 # 460 (2013)); below 2.
@@ -39,10 +32,7 @@ _FLUX_WEIGHT = 2.0
 # Balance of primal against dual steps, of the typical value of u.
 _STEP_RATIO = 0.4
 _COARSEST = 16  # pixels
-# Where the flux is free, the certificate compares with maps of up to so many times
-# the flux found.
-_MOST_FLUX = 2.0
-_ROUNDING = 1e-12
+_HAT = 0.25, 0.5, 0.25  # smooths what is repeated on finer pixels
 CHECK_EVERY = 50  # iterations between two certificates
 
 
@@ -100,43 +90,45 @@ class Problem:
         return self.variance is None
 
     @property
-    def haadf_weight(self):
-        """Weight w = μ / σ_h² of the HAADF term, shape ``(y, x)``."""
-        return self.lambda_haadf * self.haadf_precision
-
-    @property
     def shape(self):
         """Pixels ``(y, x)``."""
         return self.haadf.shape
 
-    @property
+    @cached_property
     def haadf_unit(self):
         """Unit of the HAADF image in the kernels: its median σ_h / √μ."""
-        weight = self.haadf_weight
+        weight = self.lambda_haadf * self.haadf_precision
         used = weight > 0
         return 1 / np.sqrt(np.median(weight[used])) if used.any() else 1.0
 
     def scaled(self):
         """The problem in u = L x and h in its unit, as the kernels take it, float32."""
         unit = self.haadf_unit
-        strength = self.strength[:, None, None]
-        missing = np.isnan(self.data)
-        if self.poisson:
-            data = np.where(missing, -1, self.data + self.pedestal[:, None, None])
-            precision = np.zeros((1, 1, 1))
-        else:
-            data = np.where(missing, 0, self.data) * strength
-            precision = np.where(missing, 0, 1 / (self.variance * strength**2))
-        offset = (self.background + self.pedestal[:, None, None]) * strength
+        data = np.empty(self.data.shape, np.float32)
+        precision = np.zeros((1, 1, 1) if self.poisson else data.shape, np.float32)
+        for i, (image, strength) in enumerate(
+            zip(self.data, self.strength, strict=True)
+        ):
+            if self.poisson:
+                data[i] = image + self.pedestal[i]
+            else:
+                data[i] = image * strength
+                precision[i] = 1 / (self.variance[i] * strength**2)
+            missing = np.isnan(image)
+            data[i][missing] = -1 if self.poisson else 0
+            if not self.poisson:
+                precision[i][missing] = 0
+        offset = self.background + self.pedestal[:, None, None]
+        offset = offset * self.strength[:, None, None]
         return {
-            "data": np.ascontiguousarray(data, np.float32),
-            "precision": np.ascontiguousarray(precision, np.float32),
+            "data": data,
+            "precision": precision,
             "poisson": self.poisson,
             "rate": (1 / self.strength).astype(np.float32),
-            "pedestal": np.ascontiguousarray(offset, np.float32),
+            "offset": np.ascontiguousarray(offset, np.float32),
             "haadf": np.ascontiguousarray(self.haadf / unit, np.float32),
             "haadf_weight": np.ascontiguousarray(
-                self.haadf_weight * unit**2, np.float32
+                self.lambda_haadf * unit**2 * self.haadf_precision, np.float32
             ),
             "coefficients": (self.coefficients / (self.strength * unit)).astype(
                 np.float32
@@ -150,10 +142,10 @@ class State:
 
     Attributes
     ----------
-    u, u_bar : numpy.ndarray
-        Scaled maps and their extrapolation, shape ``(n_elements, y, x)``.
-    v, v_bar : numpy.ndarray
-        Slopes and their extrapolation, shape ``(2, n_elements, y, x)``.
+    u : numpy.ndarray
+        Scaled maps, shape ``(n_elements, y, x)``.
+    v : numpy.ndarray
+        Slopes, shape ``(2, n_elements, y, x)``.
     p, q : numpy.ndarray
         Duals of gradient and symmetrised gradient, shapes ``(2, n_elements, y, x)``
         and ``(3, n_elements, y, x)``.
@@ -164,26 +156,11 @@ class State:
     """
 
     u: np.ndarray
-    u_bar: np.ndarray
     v: np.ndarray
-    v_bar: np.ndarray
     p: np.ndarray
     q: np.ndarray
     tension: np.ndarray
     flux_dual: np.ndarray
-
-    def maps(self):
-        """The scaled maps u ≥ 0 that the last prox gave, before over-relaxation."""
-        return np.maximum(_before_relaxation(self.u, self.u_bar), 0)
-
-    def slopes(self):
-        """The slopes v that belong to :meth:`maps`."""
-        return _before_relaxation(self.v, self.v_bar)
-
-
-def _before_relaxation(new, bar):
-    # new = old + ρ (z - old) and bar = 2 z - old
-    return (new + (1 - _RELAXATION) * bar.astype(np.float64)) / (2 - _RELAXATION)
 
 
 def cold_start(problem, maps=None):
@@ -203,9 +180,7 @@ def cold_start(problem, maps=None):
     v = np.zeros((2, *second), np.float32)
     return State(
         u=u,
-        u_bar=u.copy(),
         v=v,
-        v_bar=v.copy(),
         p=np.zeros((2, *u.shape), np.float32),
         q=np.zeros((3, *second), np.float32),
         tension=np.zeros(problem.shape, np.float32),
@@ -241,38 +216,30 @@ class Iteration:
         self.sigma = 1 / (ratio * norm)
         self.second_order = second_order
         n_elements, n_y, n_x = state.u.shape
+        self.blocks = blocks_of(state.u.shape)
+        self.seams = empty_seams(self.blocks, n_elements, n_x)
         self.row_sums = np.empty((n_elements, n_y))
-        self.blocks = row_blocks(n_y, 0, 4 * n_x * n_elements * 16)
         # the flux row is flux_weight / √N, and its dual is kept times that
         self.flux_step = self.sigma * flux_weight**2 / (n_y * n_x)
-        self.sums = state.u_bar.sum(axis=(1, 2), dtype=np.float64)
 
-    def step(self):
-        """Advance the state by one iteration."""
+    def step(self, relaxation=_RELAXATION):
+        """Advance the state by one iteration.
+
+        Without over-relaxation, which is 1, the maps are not negative afterwards, and
+        the duals meet their bounds.
+        """
         state, problem = self.state, self.problem
-        if problem.flux is not None:
-            excess = self.sums - problem.flux * problem.strength
-            state.flux_dual += _RELAXATION * self.flux_step * excess
-        self.run(
-            dual_step_rows,
-            self.blocks,
-            state.u_bar,
-            state.v_bar,
-            state.p,
-            state.q,
+        height = self.blocks[0][1]
+        dual_steps = (
             np.float32(self.sigma),
             np.float32(self.sigma * _SLOPE_DUAL_STEP),
             np.float32(problem.alpha or 1),
-            np.float32(_RELAXATION),
+            np.float32(relaxation),
             self.second_order,
         )
-        self.run(
-            primal_step_rows,
-            self.blocks,
+        arguments = (
             state.u,
-            state.u_bar,
             state.v,
-            state.v_bar,
             state.p,
             state.q,
             state.flux_dual.astype(np.float32),
@@ -280,187 +247,30 @@ class Iteration:
             *self.scaled.values(),
             np.float32(self.tau),
             np.float32(self.tau * _SLOPE_STEP),
-            np.float32(_RELAXATION),
-            self.second_order,
+            *dual_steps,
             self.row_sums,
+            self.seams,
+            height,
         )
-        self.sums = self.row_sums.sum(axis=1)
+        if len(self.blocks) == 1:
+            sweep_rows(*arguments, *self.blocks[0])
+        else:
+            self.run(sweep_rows, self.blocks, *arguments)
+            step_seams(
+                state.p, state.q, *dual_steps, self.seams, height, 1, len(self.blocks)
+            )
+        if problem.flux is not None:
+            excess = self.row_sums.sum(axis=1) - problem.flux * problem.strength
+            state.flux_dual += relaxation * self.flux_step * excess
 
 
 def with_flux(problem, u):
-    """Scale maps so that they meet the flux lock exactly."""
-    if problem.flux is None:
-        return u
-    sums = u.sum(axis=(1, 2), keepdims=True)
-    wanted = (problem.flux * problem.strength)[:, None, None]
-    return np.where(sums > 0, u, 1) * (wanted / np.where(sums > 0, sums, u[0].size))
-
-
-def data_terms(problem, u):
-    """The chemical and the unweighted HAADF term at scaled maps, float64.
-
-    The chemical term is half the deviance, at least 0: it differs from the objective
-    by a constant of the data.
-    """
-    x = u / problem.strength[:, None, None]
-    if problem.poisson:
-        offset = problem.background + problem.pedestal[:, None, None]
-        b = problem.data + problem.pedestal[:, None, None]
-        chemical = kl_div(b, x + offset)
-    else:
-        chemical = (x - problem.data) ** 2 / (2 * problem.variance)
-    misfit = problem.haadf - np.tensordot(problem.coefficients, x, axes=1)
-    return (
-        float(np.nansum(chemical)),
-        float(0.5 * np.sum(problem.haadf_precision * misfit**2)),
-    )
-
-
-def certificate(problem, state):
-    """Primal and dual value of the objective: honest bounds of the optimum.
-
-    The primal value is that of maps that meet all constraints. The dual point is
-    p = E* q, scaled down until ‖p‖ ≤ 1 and ‖q‖ ≤ α hold everywhere, with the HAADF
-    dual chosen anew in each pixel; any such point bounds the optimum from below.
-
-    Parameters
-    ----------
-    problem : Problem
-        The problem.
-    state : State
-        Where the iteration stands.
-
-    Returns
-    -------
-    terms : tuple of float
-        HAADF term without its weight, chemical and TGV term at the maps.
-    upper, lower : float
-        The objective at the maps, and a bound that no maps can go below.
-    """
-    u = with_flux(problem, state.maps())
-    chemical, haadf = data_terms(problem, u)
-    if problem.alpha is None:
-        tv = float(joint_norm(gradient(u)).sum())
-        p = inner(state.p)
-        excess = joint_norm(p).max()
-    else:
-        tv = total_generalised_variation(u, state.slopes(), problem.alpha)
-        q = state.q.astype(np.float64)
-        p = inner(symmetrised_gradient_adjoint(q))
-        excess = max(joint_norm(p).max(), joint_norm(q).max() / problem.alpha)
-    shrink = 1 / max(1.0, excess)
-    pull = gradient_adjoint(shrink * p)
-    if problem.flux is None:
-        most = _MOST_FLUX * u.sum(axis=(1, 2))
-        lower = 0.0
-    else:
-        most = problem.flux * problem.strength
-        pull += shrink * state.flux_dual[:, None, None]
-        lower = -float(shrink * state.flux_dual @ most)
-    tension = state.tension / problem.haadf_unit
-    lower += dual_value(problem, pull, tension, most)
-    upper = problem.lambda_haadf * haadf + chemical + tv
-    return (haadf, chemical, tv), upper, lower
-
-
-def dual_value(problem, pull, tension, most):
-    r"""Least value of the data terms plus a linear one, from below.
-
-    .. math::
-
-        \min_{u ≥ 0} D(u) + \tfrac w2 (h - k u)^2 + ⟨g, u⟩
-        = \max_s -\tfrac{s^2}{2 w} - s h + \min_{u ≥ 0} D(u) + ⟨g + k s, u⟩
-
-    Any s gives a bound, so the tension of the iteration is only polished by a few
-    Newton steps. Where nothing else holds a pixel, as where it is missing, its slope
-    must not be negative: g is raised by as much, which costs that times the sum of u.
-
-    Parameters
-    ----------
-    problem : Problem
-        The problem.
-    pull : numpy.ndarray
-        g, of u, shape ``(n_elements, y, x)``.
-    tension : numpy.ndarray
-        A first s, shape ``(y, x)``.
-    most : numpy.ndarray
-        Largest sum of u, shape ``(n_elements,)``.
-
-    Returns
-    -------
-    float
-        The bound, for all u up to that sum.
-    """
-    conjugate = _PoissonConjugate if problem.poisson else _GaussianConjugate
-    terms = conjugate(problem)
-    k = (problem.coefficients / problem.strength)[:, None, None]
-    weight = problem.haadf_weight
-    used = weight > 0
-    slope = pull + terms.rate
-    # g + k s has to stay above this, by which it may be above without cost
-    least = np.where(terms.bounded, -np.inf, _ROUNDING * (terms.scale + abs(slope)))
-    lift = np.where(used & (k > 0), 0, least - slope).max(axis=(1, 2)).clip(0)
-    slope += lift[:, None, None]
-
-    with np.errstate(divide="ignore", invalid="ignore"):
-        floor = np.where(k > 0, (least - slope) / k, -np.inf).max(axis=0)
-    s = np.where(used, np.maximum(tension, floor), 0.0)
-    for _ in range(20):
-        u, response = terms.minimiser(slope + k * s)
-        balance = s + weight * (problem.haadf - (k * u).sum(axis=0))
-        curvature = 1 + weight * (k**2 * response).sum(axis=0)
-        s = np.where(used, np.maximum(s - balance / curvature, (s + floor) / 2), 0.0)
-    own = s**2 / (2 * np.where(used, weight, 1)) + s * problem.haadf
-    return float(terms.value(slope + k * s).sum() - own.sum() - lift @ most)
-
-
-class _PoissonConjugate:
-    """Least value of D(u) + ⟨a, u⟩ over u ≥ 0, Poisson; the rate of D is part of a."""
-
-    def __init__(self, problem):
-        strength = problem.strength[:, None, None]
-        pedestal = problem.pedestal[:, None, None]
-        missing = np.isnan(problem.data)
-        self.b = np.where(missing, 0, problem.data + pedestal)
-        self.offset = np.where(missing, 0, problem.background + pedestal)
-        self.strength = strength
-        self.scale = 1 / strength
-        self.rate = np.where(missing, 0, self.scale)
-        self.bounded = np.zeros_like(missing)
-
-    def minimiser(self, slope):
-        """The minimising u and minus its derivative by the slope, a > 0."""
-        u = np.maximum(self.b / slope - self.offset * self.strength, 0)
-        return u, np.where(u > 0, self.b / slope**2, 0)
-
-    def value(self, slope):
-        u, _ = self.minimiser(slope)
-        deviance = kl_div(self.b, u / self.strength + self.offset)
-        return np.where(self.rate > 0, deviance, 0) + (slope - self.rate) * u
-
-
-class _GaussianConjugate:
-    """Least value of D(u) + ⟨a, u⟩ over u ≥ 0, for values with Gaussian noise."""
-
-    rate = 0
-
-    def __init__(self, problem):
-        strength = problem.strength[:, None, None]
-        missing = np.isnan(problem.data)
-        self.values = np.where(missing, 0, problem.data) * strength
-        self.precision = np.where(missing, 0, 1 / (problem.variance * strength**2))
-        self.variance = np.where(missing, 0, problem.variance * strength**2)
-        self.scale = 1 / strength
-        self.bounded = ~missing
-
-    def minimiser(self, slope):
-        """The minimising u and minus its derivative by the slope."""
-        u = np.maximum(self.values - self.variance * slope, 0)
-        return u, np.where(u > 0, self.variance, 0)
-
-    def value(self, slope):
-        u, _ = self.minimiser(slope)
-        return self.precision * (u - self.values) ** 2 / 2 + slope * u
+    """Maps in counts, float64, that meet the flux lock exactly, from scaled ones."""
+    maps = np.maximum(u, 0, dtype=np.float64)
+    factor, summand = flux_correction(problem, maps.sum(axis=(1, 2)))
+    maps *= (factor / problem.strength)[:, None, None]
+    maps += (summand / problem.strength)[:, None, None]
+    return maps
 
 
 def coarsen(problem):
@@ -506,28 +316,34 @@ def coarsen(problem):
 
 def prolong(state, problem):
     """A state of the fine problem from one of the coarse problem."""
-    shape = problem.shape
 
-    def refine(array):
-        array = array.repeat(2, axis=-2).repeat(2, axis=-1)
-        missing = [(0, 0)] * (array.ndim - 2)
-        missing += [(0, shape[k] - array.shape[k - 2]) for k in (0, 1)]
-        array = np.pad(array, missing, mode="edge")
-        for axis in (-2, -1):
-            array = correlate1d(array, [0.25, 0.5, 0.25], axis=axis, mode="nearest")
-        return array.astype(np.float32)
+    def refine(coarse, factor=1.0):
+        fine = np.empty((*coarse.shape[:-2], *problem.shape), np.float32)
+        for image, out in zip(
+            coarse.reshape(-1, *coarse.shape[-2:]),
+            fine.reshape(-1, *problem.shape),
+            strict=True,
+        ):
+            image = (factor * image).repeat(2, axis=0).repeat(2, axis=1)  # noqa: PLW2901
+            odd = [(0, n - m) for n, m in zip(problem.shape, image.shape, strict=True)]
+            smooth = np.pad(image, odd, mode="edge")
+            smooth = correlate1d(smooth, _HAT, axis=0, mode="nearest")
+            correlate1d(smooth, _HAT, axis=1, mode="nearest", output=out)
+        return fine
 
-    second = problem.alpha is not None
-    u = refine(state.maps() / 2)
-    v = inner(refine(state.slopes() / 4)) if second else state.v
+    def refine_field(coarse, factor=1.0):
+        fine = refine(coarse, factor)
+        fine[0, ..., -1, :] = 0  # where the gradient takes no difference
+        fine[1, ..., :, -1] = 0
+        return fine
+
+    second_order = problem.alpha is not None
     return State(
-        u=u,
-        u_bar=u.copy(),
-        v=v,
-        v_bar=v.copy(),
-        p=inner(refine(state.p)),
-        q=refine(2 * state.q) if second else state.q,
-        tension=refine(state.tension / 2),
+        u=refine(state.u, 0.5),
+        v=refine_field(state.v, 0.25) if second_order else state.v,
+        p=refine_field(state.p),
+        q=refine(state.q, 2.0) if second_order else state.q,
+        tension=refine(state.tension, 0.5),
         flux_dual=state.flux_dual / 2,
     )
 
@@ -538,8 +354,9 @@ def warm_start(problem, run, n_iter=60):
         return cold_start(problem)
     coarse = coarsen(problem)
     iteration = Iteration(coarse, warm_start(coarse, run, n_iter), run)
-    for _ in range(n_iter):
+    for _ in range(n_iter - 1):
         iteration.step()
+    iteration.step(1.0)
     return prolong(iteration.state, problem)
 
 
@@ -594,15 +411,18 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None):
     iteration = Iteration(problem, state, run)
     history, gap = [], np.inf
     for n_iter in range(1, max_iter + 1):
-        iteration.step()
-        if tolerance is None or (n_iter % CHECK_EVERY and n_iter < max_iter):
+        last = n_iter == max_iter
+        check = last or (n_iter % CHECK_EVERY == 0 and tolerance is not None)
+        iteration.step(1.0 if check else _RELAXATION)
+        if not check or tolerance is None:
             continue
-        terms, upper, lower = certificate(problem, state)
+        terms, upper, lower = certificate(problem, state, run)
         gap = (upper - lower) / upper if upper > 0 else 0.0
         history.append((n_iter, terms))
         if callback is not None:
             callback(n_iter, gap)
         if gap <= tolerance:
             break
-    maps = with_flux(problem, state.maps()) / problem.strength[:, None, None]
+    del iteration  # its copy of the data goes before the maps come
+    maps = with_flux(problem, state.u)
     return Optimum(maps=maps, state=state, history=history, gap=gap, n_iter=n_iter)

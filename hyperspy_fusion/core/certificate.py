@@ -1,0 +1,532 @@
+"""How far maps are from the optimum at most, by duality, in float64."""
+
+import numba
+import numpy as np
+
+from .sweep import blocks_of
+
+__all__ = ["certificate", "flux_correction"]
+
+# Where the flux is free, maps of up to so many times the flux found are compared with.
+_MOST_FLUX = 2.0
+_ROUNDING = 1e-12
+_NEWTON = 1e-6  # change of the tension that its last step may have
+_NEWTON_STEPS = 20
+_HELD = 1e300  # instead of a slope that other terms hold
+
+# NaN and infinity keep their meaning here.
+_jit = numba.njit(
+    nogil=True,
+    cache=True,
+    fastmath={"reassoc", "contract", "nsz"},
+    error_model="numpy",
+)
+
+
+def _arrays(*arrays):
+    return [np.ascontiguousarray(array, np.float64) for array in arrays]
+
+
+def _serial(kernel, blocks, *arguments):
+    for block in blocks:
+        kernel(*arguments, *block)
+
+
+@numba.njit(nogil=True, cache=True, fastmath=True)
+def _largest(row):
+    """Largest of finite numbers, in a loop that can be vectorised."""
+    largest = row[0]
+    for x in range(row.size):
+        largest = max(largest, row[x])
+    return largest
+
+
+def flux_correction(problem, sums):
+    """Factor and summand of u that make it meet the flux lock exactly.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    sums : numpy.ndarray
+        Sums of u, shape ``(n_elements,)``.
+
+    Returns
+    -------
+    factor, summand : numpy.ndarray
+        Shape ``(n_elements,)``: 1 and 0 where the flux is free; an empty map is
+        filled evenly.
+    """
+    if problem.flux is None:
+        return np.ones(len(sums)), np.zeros(len(sums))
+    wanted = problem.flux * problem.strength
+    empty = sums <= 0
+    factor = np.where(empty, 0, wanted / np.where(empty, 1, sums))
+    return factor, np.where(empty, wanted / np.prod(problem.shape), 0)
+
+
+def certificate(problem, state, run=_serial):
+    """Primal and dual value of the objective: honest bounds of the optimum.
+
+    The primal value is that of maps that meet all constraints. The dual point is
+    p = E* q, scaled down until ‖p‖ ≤ 1 and ‖q‖ ≤ α hold everywhere, with the HAADF
+    dual chosen anew in each pixel; any such point bounds the optimum from below.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    state : State
+        Where the iteration stands.
+    run : callable
+        From :func:`~hyperspy_fusion.core.kernels.workers`; serial by default.
+
+    Returns
+    -------
+    terms : tuple of float
+        HAADF term without its weight, chemical (half the deviance) and TGV term at
+        the maps.
+    upper, lower : float
+        The objective at the maps, and a bound that no maps can go below.
+    """
+    n_elements, n_y, _ = state.u.shape
+    blocks = blocks_of(state.u.shape)
+    row_sums = np.empty((n_elements, n_y))
+    run(sum_rows, blocks, state.u, row_sums)
+    sums = row_sums.sum(axis=1)
+    factor, summand = flux_correction(problem, sums)
+
+    second_order = problem.alpha is not None
+    dual = state.q if second_order else state.p
+    variance = np.zeros((1, 1, 1)) if problem.poisson else problem.variance
+    unit = problem.haadf_unit
+    measured = (
+        *_arrays(problem.data, problem.background, variance),
+        problem.pedestal.astype(np.float64),
+        problem.poisson,
+        problem.strength.astype(np.float64),
+        *_arrays(problem.haadf, problem.haadf_precision),
+        1 / unit,
+        problem.lambda_haadf * unit**2,
+        problem.coefficients / (problem.strength * unit),
+    )
+    row_terms = np.empty((3, n_y))
+    row_excess = np.empty(n_y)
+    row_least = np.empty((2, n_elements, n_y))
+    run(
+        primal_rows,
+        blocks,
+        state.u,
+        state.v,
+        dual,
+        factor,
+        summand,
+        *measured,
+        problem.alpha or 1.0,
+        second_order,
+        row_terms,
+        row_excess,
+        row_least,
+    )
+    haadf, chemical, tv = row_terms.sum(axis=1).tolist()
+    haadf *= unit**2
+    upper = problem.lambda_haadf * haadf + chemical + tv
+
+    shrink = 1 / max(1.0, np.sqrt(row_excess.max()))
+    if problem.flux is None:
+        most = _MOST_FLUX * sums
+        multipliers = np.zeros(n_elements)
+    else:
+        most = problem.flux * problem.strength
+        multipliers = shrink * state.flux_dual
+    # Where nothing else holds a pixel, as where it is missing, its slope must not be
+    # negative: all slopes are raised by as much, which costs that times the sum of u.
+    scale = 1 / problem.strength
+    slope = shrink * row_least.min(axis=2) + multipliers
+    slope[0] += scale if problem.poisson else 0
+    # above the rate where there is no such pixel
+    slope = slope.min(axis=0).clip(max=scale)
+    lift = (_ROUNDING * (scale + abs(slope)) - slope).clip(0)
+    row_values = np.empty(n_y)
+    run(
+        dual_rows,
+        blocks,
+        dual,
+        state.tension,
+        shrink,
+        multipliers,
+        lift,
+        *measured,
+        second_order,
+        row_values,
+    )
+    lower = float(row_values.sum() - (multipliers + lift) @ most)
+    return (haadf, chemical, tv), upper, lower
+
+
+@_jit
+def sum_rows(u, row_sums, start, stop):
+    """Row sums of max(u, 0), shape ``(n_elements, y)``."""
+    n_elements, _, n_x = u.shape
+    for y in range(start, stop):
+        for i in range(n_elements):
+            total = 0.0
+            for x in range(n_x):
+                total += max(u[i, y, x], np.float32(0))
+            row_sums[i, y] = total
+
+
+@_jit
+def _dual_field(dual, second_order, i, y, along_y, along_x):
+    """Row y of p, or of E* q, zero where the gradient takes no difference."""
+    n_y, n_x = dual.shape[2:]
+    below = min(y + 1, n_y - 1)
+    from_here = 1.0 if y > 0 else 0.0
+    from_below = 1.0 if y + 1 < n_y else 0.0
+    if not second_order:
+        for x in range(n_x):
+            along_y[x] = from_below * dual[0, i, y, x]
+            along_x[x] = dual[1, i, y, x]
+    else:
+        for x in range(n_x):
+            along_y[x] = np.float64(dual[0, i, y, x]) - dual[0, i, below, x]
+            along_x[x] = (
+                dual[1, i, y, x]
+                + from_here * dual[2, i, y, x]
+                - from_below * dual[2, i, below, x]
+            )
+        for x in range(1, n_x):
+            along_y[x] += dual[2, i, y, x]
+        for x in range(n_x - 1):
+            along_y[x] -= dual[2, i, y, x + 1]
+            along_x[x] -= dual[1, i, y, x + 1]
+        for x in range(n_x):
+            along_y[x] *= from_below
+    along_x[n_x - 1] = 0
+
+
+@_jit
+def _pull(dual, second_order, i, y, above, along_y, along_x, pull):
+    """Row y of grad* p; `along_y` and `along_x` are row y of p afterwards."""
+    n_x = pull.size
+    if y > 0:
+        _dual_field(dual, second_order, i, y - 1, above, along_x)
+    else:
+        above[:] = 0
+    _dual_field(dual, second_order, i, y, along_y, along_x)
+    for x in range(n_x):
+        pull[x] = above[x] - along_y[x] - along_x[x]
+    for x in range(1, n_x):
+        pull[x] += along_x[x - 1]
+
+
+@_jit
+def _deviance(b, expected):
+    """Half the Poisson deviance, b log(b / expected) - b + expected.
+
+    For small differences by its series, whose next term is below 1e-10 of it.
+    """
+    if b <= 0:
+        return expected
+    inverse = 1 / b
+    t = (expected - b) * inverse
+    if abs(t) < 0.01:
+        return b * t * t * (1 / 2 - t * (1 / 3 - t * (1 / 4 - t * (1 / 5 - t / 6))))
+    return b * (t - np.log(expected * inverse))
+
+
+@_jit
+def primal_rows(
+    u,
+    v,
+    dual,
+    factor,
+    summand,
+    data,
+    background,
+    variance,
+    pedestal,
+    poisson,
+    strength,
+    haadf,
+    haadf_precision,
+    haadf_factor,
+    weight_factor,
+    coefficients,
+    alpha,
+    second_order,
+    row_terms,
+    row_excess,
+    row_least,
+    start,
+    stop,
+):
+    """Terms of the objective and what bounds the dual point, row by row.
+
+    Parameters
+    ----------
+    u, v : numpy.ndarray
+        Of the state.
+    dual : numpy.ndarray
+        q, or p without second order.
+    factor, summand : numpy.ndarray
+        From :func:`flux_correction`.
+    data, background, variance, pedestal, poisson, strength, haadf, haadf_precision
+        Of the problem, float64.
+    haadf_factor, weight_factor : float
+        To the unit of the image in the kernels, and to its weight.
+    coefficients : numpy.ndarray
+        k_i, of scaled maps and of the image in its unit.
+    alpha : float
+        Largest norm of q.
+    second_order : bool
+        TGV or TV.
+    row_terms : numpy.ndarray
+        HAADF (in its unit), chemical and TGV term, shape ``(3, y)``, written.
+    row_excess : numpy.ndarray
+        Square of the largest norm of the dual point over its bound, shape ``(y,)``.
+    row_least : numpy.ndarray
+        Least slope from the dual point of known and of missing pixels that no other
+        term holds; shape ``(2, n_elements, y)``, 1e300 where there is none.
+    start, stop : int
+        The rows.
+    """
+    n_elements, n_y, n_x = u.shape
+    each_background = background.size > n_elements
+    each_variance = variance.size > n_elements
+    model, norm_p, norm_q = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    slope, bend = np.empty(n_x), np.empty(n_x)
+    above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    known_fall, missing_fall = np.empty(n_x), np.empty(n_x)
+    pull, here, below = np.empty(n_x), np.empty(n_x + 1), np.empty(n_x)
+    for y in range(start, stop):
+        model[:] = 0
+        norm_p[:] = 0
+        norm_q[:] = 0
+        slope[:] = 0
+        bend[:] = 0
+        chemical = 0.0
+        next_y = min(y + 1, n_y - 1)
+        from_above = 1.0 if y > 0 else 0.0
+        for i in range(n_elements):
+            _pull(dual, second_order, i, y, above, along_y, along_x, pull)
+            scale = 1 / strength[i]
+            for x in range(n_x):
+                value = factor[i] * max(u[i, y, x], np.float32(0)) + summand[i]
+                here[x] = value
+                below[x] = factor[i] * max(u[i, next_y, x], np.float32(0)) + summand[i]
+                model[x] += coefficients[i] * value
+                norm_p[x] += along_y[x] ** 2 + along_x[x] ** 2
+                weighed = weight_factor * haadf_precision[y, x] > 0
+                held = weighed and coefficients[i] > 0
+                missing = np.isnan(data[i, y, x])
+                free = missing and not held
+                bounded = held or missing or not poisson
+                known_fall[x] = -_HELD if bounded else -pull[x]
+                missing_fall[x] = -pull[x] if free else -_HELD
+            here[n_x] = here[n_x - 1]
+            row_least[0, i, y] = -_largest(known_fall)
+            row_least[1, i, y] = -_largest(missing_fall)
+            for x in range(n_x):
+                b = data[i, y, x]
+                if np.isnan(b):
+                    continue
+                maps = here[x] * scale
+                if poisson:
+                    offset = pedestal[i] + (
+                        background[i, y, x] if each_background else background[i, 0, 0]
+                    )
+                    chemical += _deviance(b + pedestal[i], maps + offset)
+                else:
+                    spread = variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    chemical += (maps - b) ** 2 / (2 * spread)
+            if second_order:
+                for x in range(n_x):
+                    v_y, v_x = np.float64(v[0, i, y, x]), np.float64(v[1, i, y, x])
+                    slope[x] += (below[x] - here[x] - v_y) ** 2
+                    slope[x] += (here[x + 1] - here[x] - v_x) ** 2
+                    # along y, then along x, from here on
+                    above[x] = v_y - from_above * v[0, i, y - 1, x]
+                    along_y[x] = from_above * (v_x - v[1, i, y - 1, x])
+                    along_x[x] = v_x
+                    norm_q[x] += (
+                        np.float64(dual[0, i, y, x]) ** 2
+                        + np.float64(dual[1, i, y, x]) ** 2
+                        + 2 * np.float64(dual[2, i, y, x]) ** 2
+                    )
+                for x in range(1, n_x):
+                    along_x[x] -= v[1, i, y, x - 1]
+                    along_y[x] += np.float64(v[0, i, y, x]) - v[0, i, y, x - 1]
+                for x in range(n_x):
+                    bend[x] += above[x] ** 2 + along_x[x] ** 2 + along_y[x] ** 2 / 2
+            else:
+                for x in range(n_x):
+                    slope[x] += (below[x] - here[x]) ** 2 + (here[x + 1] - here[x]) ** 2
+        misfit = tv = 0.0
+        for x in range(n_x):
+            away = haadf_factor * haadf[y, x] - model[x]
+            misfit += haadf_precision[y, x] * away**2 / 2
+            tv += np.sqrt(slope[x]) + alpha * np.sqrt(bend[x])
+        row_terms[0, y] = misfit
+        row_terms[1, y] = chemical
+        row_terms[2, y] = tv
+        row_excess[y] = max(_largest(norm_p), _largest(norm_q) / alpha**2)
+
+
+@_jit
+def _positive_root(b, c):
+    """The root of t^2 + b t - c, where c >= 0, without cancellation."""
+    larger = (np.sqrt(b**2 + 4 * c) + abs(b)) / 2
+    return c / max(larger, 1e-300) if b > 0 else larger
+
+
+@_jit
+def dual_rows(
+    dual,
+    tension,
+    shrink,
+    multipliers,
+    lift,
+    data,
+    background,
+    variance,
+    pedestal,
+    poisson,
+    strength,
+    haadf,
+    haadf_precision,
+    haadf_factor,
+    weight_factor,
+    coefficients,
+    second_order,
+    row_values,
+    start,
+    stop,
+):
+    r"""Least value of the data terms plus a linear one, from below, row by row.
+
+    .. math::
+
+        \min_{u ≥ 0} D(u) + \tfrac w2 (h - k u)^2 + ⟨g, u⟩
+        = \max_s -\tfrac{s^2}{2 w} - s h + \min_{u ≥ 0} D(u) + ⟨g + k s, u⟩
+
+    Any s gives a bound, so the tension of the iteration is only polished by a few
+    Newton steps.
+
+    Parameters
+    ----------
+    dual : numpy.ndarray
+        q, or p without second order.
+    tension : numpy.ndarray
+        A first s, shape ``(y, x)``.
+    shrink : float
+        Factor of the dual point.
+    multipliers, lift : numpy.ndarray
+        What is added to g, of the flux and of pixels that nothing holds, shape
+        ``(n_elements,)``.
+    data, background, variance, pedestal, poisson, strength, haadf, haadf_precision
+        As for :func:`primal_rows`.
+    haadf_factor, weight_factor, coefficients
+        As for :func:`primal_rows`.
+    second_order : bool
+        TGV or TV.
+    row_values : numpy.ndarray
+        The bound of each row, shape ``(y,)``, written.
+    start, stop : int
+        The rows.
+    """
+    n_elements, _, n_x = data.shape
+    each_background = background.size > n_elements
+    each_variance = variance.size > n_elements
+    above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    pull, image, weight = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    s, floor = np.empty(n_x), np.empty(n_x)
+    model, response = np.empty(n_x), np.empty(n_x)
+    slopes = np.empty((n_elements, n_x))
+    # of counts: b and the offset; of values: the value and its variance
+    first, second = np.empty((n_elements, n_x)), np.empty((n_elements, n_x))
+    for y in range(start, stop):
+        floor[:] = -np.inf
+        for x in range(n_x):
+            image[x] = haadf_factor * haadf[y, x]
+            weight[x] = weight_factor * haadf_precision[y, x]
+        for i in range(n_elements):
+            _pull(dual, second_order, i, y, above, along_y, along_x, pull)
+            k, scale = coefficients[i], 1 / strength[i]
+            for x in range(n_x):
+                b = data[i, y, x]
+                missing = np.isnan(b)
+                slope = shrink * pull[x] + multipliers[i]
+                if poisson:
+                    slope += 0.0 if missing else scale
+                    offset = pedestal[i] + (
+                        background[i, y, x] if each_background else background[i, 0, 0]
+                    )
+                    first[i, x] = 0.0 if missing else b + pedestal[i]
+                    second[i, x] = 0.0 if missing else offset * strength[i]
+                else:
+                    spread = variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    first[i, x] = 0.0 if missing else b * strength[i]
+                    second[i, x] = 0.0 if missing else spread * strength[i] ** 2
+                # This is where g + k s is 0 but for rounding. With element i alone s
+                # would come out as alone - slope / k; the others only raise it.
+                least = _ROUNDING * (scale + abs(slope))
+                slope += lift[i]
+                slopes[i, x] = slope
+                if k > 0 and (poisson or missing):
+                    shift = second[i, x] if poisson else 0.0
+                    middle = weight[x] * (image[x] + k * shift) - slope / k
+                    alone = _positive_root(middle, weight[x] * first[i, x])
+                    floor[x] = max(floor[x], max(alone, least / k) - slope / k)
+        for x in range(n_x):
+            s[x] = max(np.float64(tension[y, x]), floor[x]) if weight[x] > 0 else 0.0
+        for _ in range(_NEWTON_STEPS):
+            model[:] = 0
+            response[:] = 0
+            for i in range(n_elements):
+                k = coefficients[i]
+                if k <= 0:
+                    continue
+                if poisson:
+                    for x in range(n_x):
+                        inverse = 1 / (slopes[i, x] + k * s[x])
+                        u = first[i, x] * inverse - second[i, x]
+                        model[x] += k * max(u, 0.0)
+                        response[x] += k**2 * first[i, x] * inverse**2 if u > 0 else 0.0
+                else:
+                    for x in range(n_x):
+                        u = first[i, x] - second[i, x] * (slopes[i, x] + k * s[x])
+                        model[x] += k * max(u, 0.0)
+                        response[x] += k**2 * second[i, x] if u > 0 else 0.0
+            for x in range(n_x):
+                balance = s[x] + weight[x] * (image[x] - model[x])
+                new = s[x] - balance / (1 + weight[x] * response[x])
+                new = max(new, floor[x]) if weight[x] > 0 else 0.0
+                response[x] = abs(new - s[x]) - _NEWTON * (1 + abs(s[x]))
+                s[x] = new
+            if _largest(response) <= 0:
+                break
+        total = 0.0
+        for i in range(n_elements):
+            k, scale = coefficients[i], 1 / strength[i]
+            for x in range(n_x):
+                slope = slopes[i, x] + k * s[x]
+                if poisson:
+                    u = max(first[i, x] / slope - second[i, x], 0.0)
+                    model[x] = (u + second[i, x]) * scale
+                else:
+                    u = max(first[i, x] - second[i, x] * slope, 0.0)
+                    model[x] = u
+                total += slope * u
+            for x in range(n_x):
+                if np.isnan(data[i, y, x]):
+                    continue
+                if poisson:
+                    total += _deviance(first[i, x], model[x])
+                    total -= model[x] - second[i, x] * scale
+                else:
+                    total += (model[x] - first[i, x]) ** 2 / (2 * second[i, x])
+        for x in range(n_x):
+            if weight[x] > 0:
+                total -= s[x] ** 2 / (2 * weight[x]) + s[x] * image[x]
+        row_values[y] = total

@@ -1,0 +1,467 @@
+r"""One primal-dual iteration of joint TGV or TV in a single sweep down the rows.
+
+A sweep takes the primal step of row y and, as soon as its extrapolated maps are known,
+the dual step of the rows that need no more than them: of p in the row above, which
+looks down, and of q in row y, which looks up. The extrapolated rows live in scratch
+memory alone, so that each array is read and written once an iteration.
+
+Blocks of rows are swept independently of each other. The dual rows that look across
+the border of two blocks follow when all are done (:func:`step_seams`), so that neither
+the blocks nor the threads leave a trace in the result.
+"""
+
+from itertools import pairwise
+
+import numba
+import numpy as np
+
+__all__ = ["blocks_of", "empty_seams", "step_seams", "sweep_rows"]
+
+# Columns that are worked on at a time: their scratch stays in the L1 cache, and
+# Newton's method goes on only where it has to.
+_CHUNK = np.uintp(256)
+_ONE = np.uintp(1)  # columns count without sign: no index may be one from the end
+# Pixels times elements that are worth a thread's while, and the most blocks.
+_LEAST_BLOCK = 12288
+_MOST_BLOCKS = 32
+# The step of the tension that is small enough for the prox to be linear in it.
+_NEWTON = np.float32(1e-2)
+_NEWTON_STEPS = 30
+# Smaller numbers are taken for 0: their squares would be subnormal, and slow.
+_TINY = np.float32(1e-18)
+_LEAST_SQUARE = np.float32(1e-30)
+
+# Divisions by zero must not raise: a loop that can raise is not vectorised.
+_jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+
+
+def blocks_of(shape):
+    """Cut maps into blocks of rows, in a way that depends on their shape alone.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        ``(n_elements, y, x)``.
+
+    Returns
+    -------
+    list of tuple of int
+        ``(start, stop)`` of each block: all of the same height but for the last.
+    """
+    n_elements, n_y, n_x = shape
+    wanted = max(n_elements * n_y * n_x // _LEAST_BLOCK, 1)
+    n_blocks = min(1 << wanted.bit_length() - 1, _MOST_BLOCKS)
+    height = -(-n_y // n_blocks)
+    return list(pairwise([*range(0, n_y, height), n_y]))
+
+
+def empty_seams(blocks, n_elements, n_x):
+    """Room for the extrapolated rows on either side of each border of blocks.
+
+    Shape ``(n_blocks, 2, 3, n_elements, x + 2)``: the first and the last row of each
+    block, of u, v_y and v_x.
+    """
+    return np.zeros((len(blocks), 2, 3, n_elements, n_x + 2), np.float32)
+
+
+@_jit
+def _flushed(number):
+    return number if abs(number) > _TINY else np.float32(0)
+
+
+@_jit
+def _targets(u, p, i, y, a, n, tau, flux_dual, padded, target):
+    """U - τ (grad* p + flux multiplier); p_y is 0 in the last row, above the first."""
+    padded[0] = p[1, i, y, a - _ONE] if a > 0 else np.float32(0)
+    for x in range(n):
+        padded[x + _ONE] = p[1, i, y, a + x]
+    for x in range(n):
+        adjoint = p[0, i, y - 1, a + x] - p[0, i, y, a + x]
+        adjoint += padded[x] - padded[x + _ONE]
+        target[i, x] = u[i, y, a + x] - tau * (flux_dual + adjoint)
+
+
+@_jit
+def _poisson_prox(
+    target, data, offset, tension, i, y, a, n, tau, rate, pull, value, slope
+):
+    """Prox of τ (rate u - b log(u + e)) over u >= 0 along a row, and its derivative.
+
+    Data below zero mark a missing pixel, which has no such term.
+    """
+    zero, half = np.float32(0), np.float32(0.5)
+    four_tau = np.float32(4) * tau
+    push = tau * rate
+    for x in range(n):
+        b = data[i, y, a + x]
+        t = target[i, x] - (push if b >= zero else zero) - pull * tension[x]
+        t += offset[i, x]
+        root = np.sqrt(t * t + four_tau * max(b, zero) + _LEAST_SQUARE)
+        u = half * (t + root) - offset[i, x]
+        value[i, x] = max(u, zero)
+        slope[i, x] = half + half * t / root if u > zero else zero
+
+
+@_jit
+def _gaussian_prox(
+    target, data, precision, tension, i, y, a, n, tau, pull, value, slope
+):
+    """Prox of τ precision (u - b)^2 / 2 over u >= 0 along a row, and its derivative."""
+    zero, one = np.float32(0), np.float32(1)
+    for x in range(n):
+        weight = tau * precision[i, y, a + x]
+        shrink = one / (one + weight)
+        u = (target[i, x] - pull * tension[x] + weight * data[i, y, a + x]) * shrink
+        value[i, x] = max(u, zero)
+        slope[i, x] = shrink if u > zero else zero
+
+
+@_jit
+def _add_response(value, slope, i, n, coefficient, pull, model, response):
+    for x in range(n):
+        model[x] += coefficient * value[i, x]
+        response[x] += coefficient * pull * slope[i, x]
+
+
+@_jit
+def _newton_step(haadf, weight, y, a, n, model, response, tension, step):
+    """Newton step of the tension; returns whether it is small all along the row."""
+    zero, one = np.float32(0), np.float32(1)
+    worst = zero
+    for x in range(n):
+        w = weight[y, a + x]
+        old = tension[x]
+        change = (old + w * (haadf[y, a + x] - model[x])) / (one + w * response[x])
+        worst = max(worst, abs(change) - _NEWTON * (one + abs(old)))
+        step[x] = change
+        tension[x] = old - change
+        model[x] = zero
+        response[x] = zero
+    return worst <= zero
+
+
+@_jit
+def _finish_maps(u, value, slope, step, i, y, a, n, pull, relaxation, slot, bars):
+    """Correct the prox, extrapolate and relax; returns the sum of the extrapolated."""
+    zero, two = np.float32(0), np.float32(2)
+    total = 0.0
+    for x in range(n):
+        old = u[i, y, a + x]
+        new = max(value[i, x] + pull * slope[i, x] * step[x], zero)
+        bar = two * new - old
+        bars[slot, 0, i, a + x + _ONE] = bar
+        u[i, y, a + x] = _flushed(old + relaxation * (new - old))
+        total += bar
+    return total
+
+
+@_jit
+def _step_slopes(v, p, q, i, y, a, n, tau, relaxation, padded, slot, bars):
+    """Primal step v - τ (E* q - p), zero where the gradient takes no difference."""
+    n_x = np.uintp(p.shape[3])
+    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    b = a + n
+    first, last = y == 0, y + 1 == p.shape[2]
+    below = y if last else y + 1
+    from_here = zero if first else one
+    from_below = zero if last else one
+    for x in range(n):
+        padded[x] = q[2, i, y, a + x]
+    padded[n] = q[2, i, y, b] if b < n_x else zero
+    if a == 0:
+        padded[0] = zero
+    for x in range(n):
+        field = q[0, i, y, a + x] - q[0, i, below, a + x] - p[0, i, y, a + x]
+        field += padded[x] - padded[x + _ONE]
+        old = v[0, i, y, a + x]
+        change = -tau * from_below * field
+        bars[slot, 1, i, a + x + _ONE] = old + two * change
+        v[0, i, y, a + x] = _flushed(old + relaxation * change)
+    for x in range(n):
+        padded[x] = q[1, i, y, a + x]
+    padded[n] = q[1, i, y, b] if b < n_x else zero
+    for x in range(n):
+        field = padded[x] - padded[x + _ONE] - p[1, i, y, a + x]
+        field += from_here * q[2, i, y, a + x] - from_below * q[2, i, below, a + x]
+        old = v[1, i, y, a + x]
+        change = -tau * field
+        bars[slot, 2, i, a + x + _ONE] = old + two * change
+        v[1, i, y, a + x] = _flushed(old + relaxation * change)
+    if b == n_x:
+        bars[slot, 2, i, b] = zero
+        v[1, i, y, b - _ONE] = zero
+
+
+@_jit
+def _gradient_norm(p, i, y, a, n, here, below, sigma, new, norm):
+    for x in range(n):
+        c = a + x + _ONE
+        u = here[0, i, c]
+        along_y = p[0, i, y, a + x] + sigma * (below[0, i, c] - u - here[1, i, c])
+        along_x = p[1, i, y, a + x] + sigma * (here[0, i, c + _ONE] - u - here[2, i, c])
+        new[0, i, x] = along_y
+        new[1, i, x] = along_x
+        norm[x] += along_y * along_y + along_x * along_x
+
+
+@_jit
+def _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm):
+    half, two = np.float32(0.5), np.float32(2)
+    for x in range(n):
+        c = a + x + _ONE
+        v_y, v_x = here[1, i, c], here[2, i, c]
+        y_y = q[0, i, y, a + x] + sigma * (v_y - from_above * above[1, i, c])
+        x_x = q[1, i, y, a + x] + sigma * (v_x - here[2, i, c - _ONE])
+        mixed = v_y - here[1, i, c - _ONE] + from_above * (v_x - above[2, i, c])
+        mixed = q[2, i, y, a + x] + half * sigma * mixed
+        new[0, i, x] = y_y
+        new[1, i, x] = x_x
+        new[2, i, x] = mixed
+        norm[x] += y_y * y_y + x_x * x_x + two * mixed * mixed
+
+
+@_jit
+def _project(dual, y, a, n, largest, relaxation, new, norm):
+    """Scale the norms down to the largest one, relax."""
+    for x in range(n):
+        norm[x] = largest / np.sqrt(max(largest * largest, norm[x]))
+    for k in range(dual.shape[0]):
+        for i in range(dual.shape[1]):
+            for x in range(n):
+                old = dual[k, i, y, a + x]
+                change = new[k, i, x] * norm[x] - old
+                dual[k, i, y, a + x] = _flushed(old + relaxation * change)
+    for x in range(n):
+        norm[x] = np.float32(0)
+
+
+@_jit
+def _step_gradient_dual(p, y, a, n, here, below, sigma, relaxation, new, norm):
+    """Dual step of p in row y, from the extrapolated rows."""
+    for i in range(p.shape[1]):
+        _gradient_norm(p, i, y, a, n, here, below, sigma, new, norm)
+    _project(p, y, a, n, np.float32(1), relaxation, new, norm)
+
+
+@_jit
+def _step_bend_dual(q, y, a, n, above, here, sigma, alpha, relaxation, new, norm):
+    """Dual step of q in row y, from the extrapolated rows."""
+    from_above = np.float32(1 if y > 0 else 0)
+    for i in range(q.shape[1]):
+        _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm)
+    _project(q, y, a, n, alpha, relaxation, new, norm)
+
+
+@_jit
+def sweep_rows(
+    u,
+    v,
+    p,
+    q,
+    flux_dual,
+    tension,
+    data,
+    precision,
+    poisson,
+    rate,
+    offset,
+    haadf,
+    haadf_weight,
+    coefficients,
+    tau_u,
+    tau_v,
+    sigma_p,
+    sigma_q,
+    alpha,
+    relaxation,
+    second_order,
+    row_sums,
+    seams,
+    height,
+    start,
+    stop,
+):
+    r"""One iteration on a block of rows, in place, but for the seams.
+
+    In each pixel the exact joint prox of the data terms of all elements and of the
+    HAADF term :math:`\tfrac{w}{2} (h - \sum_i k_i u_i)^2`: its dual s solves
+    :math:`s + w (h - \sum_i k_i u_i(s)) = 0`, whose left side is increasing and
+    concave in s, so that Newton's method converges from anywhere.
+
+    Parameters
+    ----------
+    u, v, p, q : numpy.ndarray
+        Scaled maps, slopes, duals of the gradient and of the symmetrised gradient,
+        shapes ``(n_elements, y, x)``, and that after 2, 2 and 3; float32.
+    flux_dual : numpy.ndarray
+        Multiplier of the flux lock in each pixel, shape ``(n_elements,)``.
+    tension : numpy.ndarray
+        s, shape ``(y, x)``: warm start, updated.
+    data : numpy.ndarray
+        Counts with pedestal (below zero where missing), or scaled values, shape
+        ``(n_elements, y, x)``.
+    precision : numpy.ndarray
+        Inverse variance of scaled values; only read for the Gaussian term.
+    poisson : bool
+        Poisson or Gaussian data term.
+    rate : numpy.ndarray
+        Slope of the Poisson term, shape ``(n_elements,)``.
+    offset : numpy.ndarray
+        e, shape ``(n_elements, 1, 1)`` or that of the maps.
+    haadf, haadf_weight : numpy.ndarray
+        h without offset and its weight w, shape ``(y, x)``; in a unit that makes s
+        of the order of 1.
+    coefficients : numpy.ndarray
+        k_i >= 0, shape ``(n_elements,)``.
+    tau_u, tau_v, sigma_p, sigma_q : numpy.float32
+        Steps.
+    alpha, relaxation : numpy.float32
+        Largest norm of q, over-relaxation.
+    second_order : bool
+        TGV; else `v` and `q` are not touched.
+    row_sums : numpy.ndarray
+        Row sums of the extrapolated u, shape ``(n_elements, y)``, float64, written.
+    seams : numpy.ndarray
+        From :func:`empty_seams`, written.
+    height : int
+        Rows of a block.
+    start, stop : int
+        The block.
+    """
+    n_elements, n_y, n_x = u.shape
+    columns = np.uintp(n_x)
+    zero = np.float32(0)
+    mapped = offset.size > n_elements
+    offsets = np.empty((n_elements, _CHUNK), np.float32)
+    pulled = False
+    for i in range(n_elements):
+        pulled = pulled or coefficients[i] > zero
+        offsets[i] = offset[i, 0, 0]
+    targets = np.empty((n_elements, _CHUNK), np.float32)
+    values = np.empty((n_elements, _CHUNK), np.float32)
+    slopes = np.empty((n_elements, _CHUNK), np.float32)
+    s = np.zeros(_CHUNK, np.float32)
+    steps = np.zeros(_CHUNK, np.float32)
+    model = np.zeros(_CHUNK, np.float32)
+    response = np.zeros(_CHUNK, np.float32)
+    norm = np.zeros(_CHUNK, np.float32)
+    padded = np.empty(_CHUNK + _ONE, np.float32)
+    new = np.empty((3, n_elements, _CHUNK), np.float32)
+    bars = np.zeros((2, 3, n_elements, n_x + 2), np.float32)
+    for y in range(start, stop):
+        slot = y % 2
+        here, above = bars[slot], bars[1 - slot]
+        for i in range(n_elements):
+            row_sums[i, y] = 0
+        for a in range(np.uintp(0), columns, _CHUNK):
+            n = min(_CHUNK, columns - a)
+            for i in range(n_elements):
+                _targets(u, p, i, y, a, n, tau_u, flux_dual[i], padded, targets)
+                if mapped:
+                    for x in range(n):
+                        offsets[i, x] = offset[i, y, a + x]
+            if pulled:
+                for x in range(n):
+                    s[x] = tension[y, a + x]
+            for trial in range(_NEWTON_STEPS):
+                for i in range(n_elements):
+                    pull = tau_u * coefficients[i]
+                    if trial > 0 and pull == zero:
+                        continue
+                    if poisson:
+                        _poisson_prox(
+                            targets,
+                            data,
+                            offsets,
+                            s,
+                            i,
+                            y,
+                            a,
+                            n,
+                            tau_u,
+                            rate[i],
+                            pull,
+                            values,
+                            slopes,
+                        )
+                    else:
+                        _gaussian_prox(
+                            targets,
+                            data,
+                            precision,
+                            s,
+                            i,
+                            y,
+                            a,
+                            n,
+                            tau_u,
+                            pull,
+                            values,
+                            slopes,
+                        )
+                    _add_response(
+                        values, slopes, i, n, coefficients[i], pull, model, response
+                    )
+                if not pulled or _newton_step(
+                    haadf, haadf_weight, y, a, n, model, response, s, steps
+                ):
+                    break
+            if pulled:
+                for x in range(n):
+                    tension[y, a + x] = s[x]
+            for i in range(n_elements):
+                pull = tau_u * coefficients[i]
+                row_sums[i, y] += _finish_maps(
+                    u, values, slopes, steps, i, y, a, n, pull, relaxation, slot, bars
+                )
+                # the differences at the edges of a row find nothing beyond it
+                bars[slot, 0, i, n_x + 1] = bars[slot, 0, i, n_x]
+                if second_order:
+                    _step_slopes(
+                        v, p, q, i, y, a, n, tau_v, relaxation, padded, slot, bars
+                    )
+                    bars[slot, 1, i, 0] = bars[slot, 1, i, 1]
+            if y > start:
+                _step_gradient_dual(
+                    p, y - 1, a, n, above, here, sigma_p, relaxation, new, norm
+                )
+            if second_order and (y > start or y == 0):
+                _step_bend_dual(
+                    q, y, a, n, above, here, sigma_q, alpha, relaxation, new, norm
+                )
+        if y == n_y - 1:
+            for a in range(np.uintp(0), columns, _CHUNK):
+                n = min(_CHUNK, columns - a)
+                _step_gradient_dual(
+                    p, y, a, n, here, here, sigma_p, relaxation, new, norm
+                )
+        if y == start:
+            seams[start // height, 0] = here
+        if y == stop - 1:
+            seams[start // height, 1] = here
+
+
+@_jit
+def step_seams(
+    p, q, sigma_p, sigma_q, alpha, relaxation, second_order, seams, height, start, stop
+):
+    """The dual rows on either side of the borders `start` to `stop` of the blocks.
+
+    Parameters are those of :func:`sweep_rows`.
+    """
+    _, n_elements, _, n_x = p.shape
+    columns = np.uintp(n_x)
+    new = np.empty((3, n_elements, _CHUNK), np.float32)
+    norm = np.zeros(_CHUNK, np.float32)
+    for border in range(start, stop):
+        y = border * height
+        above, here = seams[border - 1, 1], seams[border, 0]
+        for a in range(np.uintp(0), columns, _CHUNK):
+            n = min(_CHUNK, columns - a)
+            _step_gradient_dual(
+                p, y - 1, a, n, above, here, sigma_p, relaxation, new, norm
+            )
+            if second_order:
+                _step_bend_dual(
+                    q, y, a, n, above, here, sigma_q, alpha, relaxation, new, norm
+                )
