@@ -340,9 +340,10 @@ def find_shift(setting, maps):
     """Displacement of the HAADF image against the maps, by cross-correlation.
 
     Maps that are moved by whole pixels are fitted to the image, all with coefficients
-    of their own, since a displacement spoils those that were found without it. The
-    least squares over all displacements is interpolated by a parabola. Gains are
-    summed over blocks of 16 x 16 pixels, whose scatter tells how certain they are.
+    of their own, since a displacement spoils those that were found without it. From no
+    displacement the search goes downhill to the next minimum of the squares, which is
+    interpolated by a parabola. Gains are summed over blocks of 16 x 16 pixels, whose
+    scatter tells how certain they are.
 
     Parameters
     ----------
@@ -374,28 +375,38 @@ def find_shift(setting, maps):
         solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
         return ((image - design @ solution) ** 2).reshape(weight.shape)
 
-    steps = range(-reach, reach + 1)
-    errors = np.array([[residual(y, x).sum() for x in steps] for y in steps])
-    best = np.unravel_index(errors.argmin(), errors.shape)
-    y, x = (int(k) - reach for k in best)
-    if (y, x) == (0, 0):
-        z = 0.0
-    else:
+    errors = {}
+
+    def total(y, x):
+        if max(abs(y), abs(x)) > reach:
+            return np.inf
+        if (y, x) not in errors:
+            errors[y, x] = residual(y, x).sum()
+        return errors[y, x]
+
+    here, best = None, (0, 0)
+    while best != here:  # downhill
+        here = y, x = best
+        around = [(y + j, x + i) for j in (0, -1, 1) for i in (0, -1, 1)]
+        best = min(around, key=lambda place: total(*place))
+    y, x = best
+    z = 0.0
+    if best != (0, 0):
         z = significance(block_scores(residual(0, 0) - residual(y, x)))
     return Shift(
-        y=y + _vertex(errors[:, best[1]], best[0]),
-        x=x + _vertex(errors[best[0]], best[1]),
+        y=y + _vertex([total(y + k, x) for k in (-1, 0, 1)]),
+        x=x + _vertex([total(y, x + k) for k in (-1, 0, 1)]),
         z=z,
     )
 
 
-def _vertex(values, position):
-    """Where the parabola through a minimum and its neighbours is least, relatively."""
-    if not 0 < position < len(values) - 1:
-        return 0.0
-    low, middle, high = values[position - 1 : position + 2]
+def _vertex(values):
+    """Where the parabola through a minimum and its two neighbours is least."""
+    low, middle, high = values
     bend = low - 2 * middle + high
-    return float(np.clip((low - high) / (2 * bend), -0.5, 0.5)) if bend > 0 else 0.0
+    if not 0 < bend < np.inf:
+        return 0.0
+    return float(np.clip((low - high) / (2 * bend), -0.5, 0.5))
 
 
 def aligned(setting, shift):

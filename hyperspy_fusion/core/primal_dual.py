@@ -360,6 +360,34 @@ def warm_start(problem, run, n_iter=60):
     return prolong(iteration.state, problem)
 
 
+def restart(state, old, new):
+    """Turn a state of one problem into one of another with the same pixels, in place.
+
+    Maps stay what they are in counts, so that u and v scale with the strength; p and q
+    keep their bounds; the tension keeps its unit.
+
+    Parameters
+    ----------
+    state : State
+        Of the old problem.
+    old, new : Problem
+        Problems that differ by weights, coefficients or offset.
+
+    Returns
+    -------
+    State
+    """
+    ratio = new.strength / old.strength
+    factor = ratio.astype(np.float32)[:, None, None]
+    state.u *= factor
+    if new.alpha is not None:
+        state.v *= factor
+    used = new.lambda_haadf > 0 and old.lambda_haadf > 0
+    state.tension *= np.float32(new.haadf_unit / old.haadf_unit if used else 0)
+    state.flux_dual /= ratio
+    return state
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
     """Where the iteration ended.
