@@ -600,10 +600,11 @@ class TestCalibrated:
         assert "negative pixels: Gaussian noise is assumed" in caplog.text
         assert images(fused).min() >= 0
 
+    @pytest.mark.filterwarnings("ignore:the HAADF image contradicts:UserWarning")
     def test_fractions_are_said(self, specimen):
         total = sum(signal.data for signal in specimen.maps) + 3
         maps = [(signal + 1) / total for signal in specimen.maps]
-        with pytest.warns(UserWarning, match="so they are fractions"):
+        with pytest.warns(UserWarning, match="are fractions"):
             hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
 
     def test_series_is_fused_position_by_position(self, specimen, net):

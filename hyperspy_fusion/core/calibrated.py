@@ -1,6 +1,7 @@
 """The calibrated method: calibrate, choose the weights, solve, say what to trust."""
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -46,6 +47,11 @@ _CALIBRATION_LAMBDA = 4.0
 _PEDESTAL = 0.2  # of the mean count
 _ALPHA = 0.25  # pixels
 _TRIAL_ITERATIONS = 30
+# Of images of more pixels, noise, coefficients and weights are found from so many tiles
+# a side of so many pixels a side.
+LARGE = 2**18
+_TILES = 4
+_TILE = 96
 # Fractions sum to one; this is the spread of the sum that rounding may leave.
 _FRACTION_SPREAD = 1e-3
 
@@ -180,6 +186,17 @@ class Setting:
         """The setting with a model error in σ_h, which was without."""
         return replace(self, sigma=np.hypot(self.sigma, error), error=error)
 
+    def take(self, tiles):
+        """The setting of some tiles of the image, put together."""
+        return replace(
+            self,
+            **{
+                name: mosaic(getattr(self, name), tiles)
+                for name in ("data", "background", "variance", "haadf", "sigma")
+            },
+            trusted=mosaic(self.trusted, tiles),
+        )
+
     def share(self, data, share):
         """The setting of a part of the dose."""
         return replace(
@@ -211,6 +228,53 @@ class Setting:
             flux=flux,
             alpha=self.alpha,
         )
+
+
+def representative_tiles(maps):
+    """Tiles that stand for a large image: of each cell of it the one with most counts.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Shape ``(n_elements, y, x)``; NaN where missing.
+
+    Returns
+    -------
+    list of list of tuple or None
+        Corners ``(y, x)`` of the tiles, row by row; None if the image is small.
+    """
+    size = maps.shape[1:]
+    if np.prod(size) <= LARGE or min(size) < _TILES * _TILE:
+        return None
+    half = _TILE // 2
+    n_y, n_x = (n // half for n in size)
+    blocks = maps[:, : n_y * half, : n_x * half]
+    blocks = blocks.reshape(len(maps), n_y, half, n_x, half)
+    counts = np.nansum(blocks, axis=(2, 4), dtype=np.float64)
+    counts /= np.maximum(counts.sum(axis=(1, 2), keepdims=True), 1e-300)
+    counts = counts.sum(axis=0)
+    # the sums of all tiles at multiples of half a tile
+    counts = counts[:-1, :-1] + counts[1:, :-1] + counts[:-1, 1:] + counts[1:, 1:]
+    edges_y, edges_x = (np.arange(_TILES + 1) * (n + 1) // _TILES for n in counts.shape)
+    tiles = []
+    for low_y, high_y in pairwise(edges_y):
+        row = []
+        for low_x, high_x in pairwise(edges_x):
+            # the next cell's tiles begin one half later, so that none overlap
+            cell = counts[low_y : high_y - 1, low_x : high_x - 1]
+            y, x = np.unravel_index(cell.argmax(), cell.shape)
+            row.append((int(low_y + y) * half, int(low_x + x) * half))
+        tiles.append(row)
+    return tiles
+
+
+def mosaic(array, tiles):
+    """Put tiles of an array together to one image; as it is if it has no pixels."""
+    if tiles is None or array is None or array.shape[-2:] == (1, 1):
+        return array
+    return np.block(
+        [[array[..., y : y + _TILE, x : x + _TILE] for y, x in row] for row in tiles]
+    )
 
 
 class Path:
@@ -313,6 +377,13 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
     return local_z(replace(setting, haadf=seen), fused / gain[:, None, None])
 
 
+def rough_maps(setting, run):
+    """Maps that tell the noise of the measured ones, from coarser pixels."""
+    problem = setting.problem(_CALIBRATION_LAMBDA, 1.0)
+    state = primal_dual.warm_start(problem, run)
+    return np.maximum(state.u, 0) / problem.strength.astype(np.float32)[:, None, None]
+
+
 def counts_alone(setting, run):
     """Maps fused without the HAADF image."""
     return Path(run).solve(setting.problem(_CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
@@ -320,8 +391,7 @@ def counts_alone(setting, run):
 
 def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
     """Choose the weights by cross-validation."""
-    known = setting.data[np.isfinite(setting.data)]
-    counts = setting.variance is None and not np.mod(known, 1).any()
+    counts = setting.variance is None and whole_numbers(setting.data)
     parts = folds(setting.data, seed, counts=counts)
     if setting.variance is None:
         norm = np.nanmean(setting.data, axis=(1, 2), keepdims=True)
@@ -357,6 +427,8 @@ class Prepared:
     ----------
     setting : Setting
         Without coefficients.
+    tiles : list of list of tuple or None
+        From :func:`representative_tiles`.
     gain : numpy.ndarray
         Units of the maps a count, shape ``(n_elements,)``; 1 for counts and for data
         with Gaussian noise.
@@ -365,6 +437,7 @@ class Prepared:
     """
 
     setting: Setting
+    tiles: list | None
     gain: np.ndarray
     notes: tuple
     warnings: tuple
@@ -393,9 +466,9 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
     -------
     Prepared
     """
-    maps = np.asarray(maps, dtype=np.float64)
+    maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
-    background = np.broadcast_to(np.asarray(background, np.float64), maps.shape)
+    background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
     gain = np.ones(n_elements)
@@ -410,7 +483,7 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
     if (
         n_elements > 1
         and total.size
-        and np.std(total) < _FRACTION_SPREAD * np.mean(total)
+        and np.std(total, dtype=np.float64) < _FRACTION_SPREAD * np.mean(total)
     ):
         warnings.append(
             "the maps sum to the same in every pixel, so they are fractions: the HAADF "
@@ -424,7 +497,7 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             "counts before background subtraction with background= are better"
         )
         variance = map_variances(filled, missing)
-    elif variance is None and np.mod(filled[~missing], 1).any():
+    elif variance is None and not whole_numbers(maps):
         gains = [
             count_gain(image, ~lost)
             for image, lost in zip(filled, missing, strict=True)
@@ -438,8 +511,9 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             notes.append(
                 "scaled counts of " + ", ".join(f"{g:.3g}" for g in gain) + " a count"
             )
+            counts = np.float32(1 / gain)[:, None, None]
             maps, background, filled = (
-                array / gain[:, None, None] for array in (maps, background, filled)
+                array * counts for array in (maps, background, filled)
             )
         else:
             notes.append(
@@ -449,20 +523,20 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
     if variance is not None:
         # the Gaussian term is that of values without background
         maps, filled = maps - background, filled - background
-        background = np.zeros((n_elements, 1, 1))
-        variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float64)
+        background = np.zeros((n_elements, 1, 1), np.float32)
+        variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float32)
         variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
-    level = signal_scale(filled, background)
-    if variance is None:
-        scale = level
-    else:
-        positive = np.maximum(filled - background, 0) + 1e-300
-        scale = (positive * variance).sum(axis=(1, 2)) / positive.sum(axis=(1, 2))
-        level = (positive * positive).sum(axis=(1, 2)) / positive.sum(axis=(1, 2))
+    tiles = representative_tiles(filled)
+    scale, level = scales(*(mosaic(a, tiles) for a in (filled, background, variance)))
     seen = np.isfinite(haadf)
     if not seen.all():
         notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
     image = fill(np.asarray(haadf, dtype=np.float64)[None])[0]
+    if tiles is not None:
+        notes.append(
+            f"noise, coefficients and weights were found from {_TILES**2} tiles of "
+            f"{_TILE} x {_TILE} pixels"
+        )
     setting = Setting(
         data=maps,
         background=background,
@@ -470,7 +544,7 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
         scale=scale,
         level=level,
         haadf=image,
-        sigma=haadf_noise(image),
+        sigma=haadf_noise(image, mosaic(image, tiles)),
         error=0.0,
         contrast=float(np.std(image[seen])) if seen.any() else 0.0,
         trusted=seen.astype(np.float64),
@@ -480,7 +554,29 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
         lock_flux=options.lock_flux,
     )
     return Prepared(
-        setting=setting, gain=gain, notes=tuple(notes), warnings=tuple(warnings)
+        setting=setting,
+        tiles=tiles,
+        gain=gain,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def whole_numbers(maps):
+    """Whether all values that are not missing are whole numbers."""
+    return all(((image == np.rint(image)) | np.isnan(image)).all() for image in maps)
+
+
+def scales(net, background, variance):
+    """Noise variance and mean of each map where the element is, shape ``(n,)``."""
+    level = signal_scale(net, background)
+    if variance is None:
+        return level, level
+    weight = np.maximum(net - background, 0, dtype=np.float64) + 1e-300
+    total = weight.sum(axis=(1, 2))
+    return (
+        (weight * variance).sum(axis=(1, 2)) / total,
+        (weight * weight).sum(axis=(1, 2)) / total,
     )
 
 
@@ -532,7 +628,7 @@ def solve(
         Maps in the units of `maps`.
     """
     prepared = prepare(maps, haadf, options, background=background, variance=variance)
-    setting = prepared.setting
+    setting, tiles = prepared.setting, prepared.tiles
     prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
     prior = prior * prepared.gain
     if sensitivities is not None:
@@ -540,17 +636,28 @@ def solve(
     with workers(num_workers) as run:
 
         def recalibrate(setting):
-            return calibrate(setting, run, prior)
+            part, fused = calibrate(setting.take(tiles), run, prior)
+            setting = replace(
+                setting, coefficients=part.coefficients, offset=part.offset
+            )
+            return setting, part, fused
+
+        def with_maps(setting):
+            setting, _, fused = recalibrate(setting)
+            return setting, fused if tiles is None else rough_maps(setting, run)
 
         # before all else: a shift spoils the coefficients and looks like model error
-        shift = find_shift(setting, counts_alone(setting, run))
-        setting, fused = recalibrate(aligned(setting, shift))
-        error = model_error(setting, fused)
+        part = setting.take(tiles)
+        shift = find_shift(part, counts_alone(part, run))
+        setting, part, fused = recalibrate(aligned(setting, shift))
+        error = model_error(part, fused)
         if error > 0:
-            setting, fused = recalibrate(setting.with_error(error))
-        setting, fused, report = guard(setting, fused, recalibrate)
+            setting, part, fused = recalibrate(setting.with_error(error))
+        setting, report = guard(
+            setting, fused if tiles is None else rough_maps(setting, run), with_maps
+        )
         weights = weigh(
-            setting,
+            setting.take(tiles),
             run,
             seed=options.seed,
             lambda_tv=options.lambda_tv,

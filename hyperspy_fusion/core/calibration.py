@@ -125,7 +125,7 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     return float(intercept), float(slope), levels, variances
 
 
-def haadf_noise(haadf):
+def haadf_noise(haadf, sample=None):
     """Standard deviation of a HAADF image's noise, from the image alone.
 
     The noise variance is taken to be a straight line in the intensity, as shot noise
@@ -135,15 +135,18 @@ def haadf_noise(haadf):
     ----------
     haadf : numpy.ndarray
         Shape ``(y, x)``, any units.
+    sample : numpy.ndarray, optional
+        A part of the image that the line is found from; by default all of it.
 
     Returns
     -------
     numpy.ndarray
         σ_h, shape ``(y, x)``, units of the image.
     """
-    intercept, slope, _, variances = noise_line(haadf, robust=True)
+    sample = haadf if sample is None else sample
+    intercept, slope, _, variances = noise_line(sample, robust=True)
     smooth = gaussian_filter(haadf, 1, mode="mirror")
-    variance = intercept + slope * (smooth - haadf.min())
+    variance = intercept + slope * (smooth - sample.min())
     # saturated or empty regions may seem to have no noise at all; an image that is
     # constant says nothing, whatever its noise
     return np.sqrt(np.maximum(variance, 0.2 * np.median(variances) or 1.0))

@@ -41,6 +41,7 @@ _SLOW_CONTRAST = 0.015
 _SLOW_ERROR = 0.2
 _MARGIN = 2  # pixels that are added around it
 _PASSES = 8
+_LARGE = 2**18  # pixels, above which misfits are averaged over blocks
 _LEAST_SHARE = 0.2  # of a Gaussian, on known pixels; a corner of the image has 0.25
 _WORST = 0.5  # of the largest local misfit: what is flagged together with it
 _LEAST_TRUSTED = 0.25  # part of the pixels that coefficients can be found from
@@ -112,7 +113,7 @@ def model_error(setting, maps):
     return float(np.sqrt(max(excess, 0)))
 
 
-def local_z(setting, maps, width=WIDTHS[0]):
+def local_z(setting, maps, width=WIDTHS[0], step=1):
     r"""Local misfit of the HAADF image and the measured maps, in standard deviations.
 
     .. math::
@@ -134,6 +135,9 @@ def local_z(setting, maps, width=WIDTHS[0]):
         Fused maps x, which only tell the noise, shape ``(n_elements, y, x)``.
     width : float
         Standard deviation of G, pixels.
+    step : int
+        Pixels a side of the blocks that are averaged beforehand, which is faster; z is
+        the same in all pixels of a block.
 
     Returns
     -------
@@ -144,23 +148,40 @@ def local_z(setting, maps, width=WIDTHS[0]):
     """
     residual = misfit(setting, setting.net())
     known = np.isfinite(residual)
+
+    def averaged(image, power):
+        """Mean over blocks of the cumulant of their mean; unknown pixels are 0."""
+        return _block_mean(np.where(known, image, 0), step) / step ** (2 * (power - 1))
+
+    width = width / step
     c = setting.coefficients
     variance = setting.noise_variance(maps)
     second = setting.sigma**2 + np.tensordot(c**2, variance, axes=1)
-    total = gaussian_filter(np.where(known, residual, 0), width, mode="constant")
-    share = gaussian_filter(known.astype(float), width, mode="constant")
+    total = gaussian_filter(averaged(residual, 1), width, mode="constant")
+    share = gaussian_filter(averaged(1.0, 1), width, mode="constant")
     slow = np.hypot(_SLOW_CONTRAST * setting.contrast, _SLOW_ERROR * setting.error)
     spread = np.hypot(
-        np.sqrt(_power_filter(np.where(known, second, 0), width, 2)), slow * share
+        np.sqrt(_power_filter(averaged(second, 2), width, 2)), slow * share
     )
-    enough = known & (share > _LEAST_SHARE)
+    enough = share > _LEAST_SHARE
     z = np.divide(total, spread, out=np.zeros_like(total), where=enough)
-    if setting.variance is not None:
-        return z
-    third = np.tensordot(c**3, variance, axes=1)
-    third = _power_filter(np.where(known, third, 0), width, 3)
-    skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
-    return np.where(enough, -_unskewed(-z, skew), 0)
+    if setting.variance is None:
+        third = np.tensordot(c**3, variance, axes=1)
+        third = _power_filter(averaged(third, 3), width, 3)
+        skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
+        z = np.where(enough, -_unskewed(-z, skew), 0)
+    z = z.repeat(step, axis=0).repeat(step, axis=1)
+    return np.where(known, z[: len(known), : len(known.T)], 0)
+
+
+def _block_mean(image, step):
+    """Mean over square blocks; what lies beyond the edges is 0."""
+    if step == 1:
+        return image
+    n_y, n_x = (-(-size // step) for size in image.shape)
+    padded = np.zeros((n_y * step, n_x * step))
+    padded[: len(image), : len(image.T)] = image
+    return padded.reshape(n_y, step, n_x, step).mean(axis=(1, 3))
 
 
 def _power_filter(image, width, power):
@@ -190,14 +211,11 @@ class GuardReport:
         Part of the pixels whose HAADF image is not used because of it, 0 to 1.
     brighter : bool
         Whether the image is brighter than the maps tell where z is largest.
-    z : numpy.ndarray
-        The last :func:`local_z`, shape ``(y, x)``.
     """
 
     largest: float
     flagged: float
     brighter: bool
-    z: np.ndarray
 
     @property
     def words(self):
@@ -244,8 +262,6 @@ def guard(setting, maps, recalibrate):
     setting : Setting
         With `trusted` 0 in flagged regions, everywhere if too little is left, and the
         coefficients that belong to it.
-    maps : numpy.ndarray
-        The maps of the last calibration.
     report : GuardReport
     """
     usable = setting.trusted > 0
@@ -266,15 +282,15 @@ def guard(setting, maps, recalibrate):
             break
         setting, maps = recalibrate(replace(setting, trusted=trusted.astype(float)))
     setting = replace(setting, trusted=(usable & ~flagged).astype(float))
-    z = local_z(replace(setting, haadf=everything), maps)
+    again = replace(setting, haadf=everything)
+    z = local_z(again, maps, step=_step(setting, WIDTHS[0]))
     extreme = max([*extremes, _extreme(z)], key=abs)
     report = GuardReport(
         largest=abs(extreme),
         flagged=float(flagged[usable].mean()) if usable.any() else 0.0,
         brighter=extreme > 0,
-        z=z,
     )
-    return setting, maps, report
+    return setting, report
 
 
 def _extreme(z):
@@ -286,7 +302,12 @@ def _scores(setting, maps):
     """Local z on all scales that fit into the image."""
     size = min(setting.haadf.shape)
     widths = [width for width in WIDTHS if width == WIDTHS[0] or 6 * width <= size]
-    return [local_z(setting, maps, width) for width in widths]
+    return [local_z(setting, maps, width, _step(setting, width)) for width in widths]
+
+
+def _step(setting, width):
+    """Pixels a side of the blocks that the guard looks at."""
+    return int(width) // 2 if setting.haadf.size > _LARGE else 1
 
 
 def _suspicious(scores):

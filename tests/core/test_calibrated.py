@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hyperspy_fusion.core.calibrated import CalibratedOptions, prepare, solve
+from hyperspy_fusion.core import calibrated
+from hyperspy_fusion.core.calibrated import (
+    CalibratedOptions,
+    mosaic,
+    prepare,
+    representative_tiles,
+    solve,
+)
 
 OPTIONS = CalibratedOptions()
 GIVEN = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.1)
@@ -48,7 +55,7 @@ def test_whole_numbers_are_counts():
 
 def test_background_maps_stay_maps():
     maps, haadf, *_ = discs()
-    background = np.random.default_rng(0).random(maps.shape)
+    background = np.random.default_rng(0).random(maps.shape, np.float32)
     prepared = prepare(maps, haadf, OPTIONS, background=background)
     assert_array_equal(prepared.setting.background, background)
 
@@ -97,7 +104,7 @@ def test_fractions_with_missing_pixels():
 def test_given_variance_is_taken():
     maps, haadf, *_ = discs()
     prepared = prepare(maps, haadf, OPTIONS, variance=np.full((2, 1, 1), 0.3))
-    assert_array_equal(prepared.setting.variance, 0.3)
+    assert_array_equal(prepared.setting.variance, np.float32(0.3))
 
 
 def test_fractions_are_recognised():
@@ -266,3 +273,52 @@ def test_max_iter_is_said(data):
     solution = solve(*data[:3], options)
     assert not solution.converged
     assert "raise max_iter" in solution.status
+
+
+# --- large images -----------------------------------------------------------------
+
+
+def test_small_images_are_taken_whole():
+    maps = np.ones((2, 512, 512))
+    assert representative_tiles(maps) is None
+    assert representative_tiles(np.ones((2, 100, 5000))) is None
+    assert mosaic(maps, None) is maps
+
+
+@pytest.mark.parametrize("shape", [(520, 520), (384, 900), (1000, 600)])
+def test_tiles_hold_most_counts_and_do_not_overlap(shape):
+    maps = np.zeros((2, *shape), np.float32)
+    maps[1] = 1e-6
+    bright = (150, 170), (30, shape[1] - 60)
+    for y, x in bright:
+        maps[0, y : y + 20, x : x + 20] = 5
+    maps[0, 0, 0] = np.nan
+    tiles = representative_tiles(maps)
+    times = np.zeros(shape, int)
+    for y, x in (corner for row in tiles for corner in row):
+        assert 0 <= y <= shape[0] - 96
+        assert 0 <= x <= shape[1] - 96
+        times[y : y + 96, x : x + 96] += 1
+    assert times.max() == 1
+    for y, x in bright:
+        assert times[y : y + 20, x : x + 20].min() == 1
+    together = mosaic(maps, tiles)
+    assert together.shape == (2, 384, 384)
+    assert np.nansum(together[0]) == 2 * 20 * 20 * 5
+    one = np.ones((2, 1, 1))
+    assert mosaic(one, tiles) is one
+    assert mosaic(None, tiles) is None
+
+
+def test_a_large_image_is_calibrated_on_tiles(monkeypatch):
+    maps, haadf, z, truth = discs(400, 400)
+    whole = solve(maps, haadf, z, GIVEN)
+    monkeypatch.setattr(calibrated, "LARGE", 2**17)
+    parts = solve(maps, haadf, z, GIVEN)
+    assert parts.notes == (
+        "noise, coefficients and weights were found from 16 tiles of 96 x 96 pixels",
+    )
+    coefficients = (s.record["haadf_coefficients"] for s in (parts, whole))
+    assert_allclose(*coefficients, rtol=0.05)
+    assert error(parts.maps, whole.maps) < 0.02
+    assert error(parts.maps, truth) < 1.05 * error(whole.maps, truth)
