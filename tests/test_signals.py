@@ -4,6 +4,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
+from hyperspy_fusion.core.primal_dual import CHECK_EVERY
 
 CLASSES = {
     "elemental_map": (hf.ElementalMap, hf.LazyElementalMap),
@@ -76,7 +77,10 @@ def test_save_and_load(signal, signal_type, tmp_path, extension, lazy):
 
 @pytest.mark.parametrize(
     ("options", "interval"),
-    [({"method": "published", "n_iter": 7}, 1), ({"method": "calibrated"}, 50)],
+    [
+        ({"method": "published", "n_iter": 7}, 1),
+        ({"method": "calibrated"}, CHECK_EVERY),
+    ],
 )
 def test_cost_history(options, interval):
     maps, haadf, _ = hf.data.core_shell(size=32)

@@ -51,8 +51,8 @@ def value(problem, optimum):
 def test_solution_meets_its_certificate(options):
     problem = make_problem(**options)
     gaps = []
-    found = optimum(problem, 3e-5, callback=lambda _, gap: gaps.append(gap))
-    assert found.gap == gaps[-1] <= 3e-5
+    found = optimum(problem, 1e-4, callback=lambda _, gap: gaps.append(gap))
+    assert found.gap == gaps[-1] <= 1e-4
     assert found.n_iter == CHECK_EVERY * len(gaps) == found.history[-1][0]
     assert gaps[-1] <= min(gaps)
     # the certificate tells the objective of the maps that are returned
