@@ -230,7 +230,9 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
     primal = np.empty((n_iter + 1, width), np.float32)
     slots = np.arange(n_iter + 1)  # the row of `primal` of each step, and a spare one
     for front in range(max(start - n_iter, 0), n_y + n_iter + 1):
-        dual[0, :, front % depth] = 0
+        for direction in range(2):
+            for x in range(n_x):
+                dual[0, direction, front % depth, x + _MARGIN] = 0
         for k in range(min(n_iter, front) + 1):
             y = front - k
             # as far around the rows to write as the steps to come will reach
@@ -424,7 +426,10 @@ def published_step_rows(
     tv_terms = np.empty(n_x, np.float32)
     stepped = np.empty((n_elements, high - low, _aligned(n_x)), np.float32)
     for y in range(low, high):
-        misfit[:] = haadf[y]
+        for x in range(n_x):  # faster than a copy of slices
+            misfit[x] = haadf[y, x]
+            chemical_terms[x] = 0
+            tv_terms[x] = 0
         for i in range(n_elements):
             _power_row(maps, i, y, gamma - np.float32(1), weights[i], powers, misfit)
         for i in range(n_elements):
@@ -442,8 +447,6 @@ def published_step_rows(
                 y - low,
             )
         if start <= y < stop:
-            chemical_terms[:] = 0
-            tv_terms[:] = 0
             for i in range(n_elements):
                 _add_chemical_row(maps, measured, i, y, background, chemical_terms)
                 _add_tv_row(maps, i, y, tv_terms)
