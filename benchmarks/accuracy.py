@@ -1,4 +1,4 @@
-"""How near to the truth the fused maps come: `python -m benchmarks.accuracy`.
+"""How near to the truth the fused maps come: `python -m benchmarks accuracy`.
 
 Prints the tables of the page ``docs/benchmarks/accuracy.md``, and writes that page with
 ``--markdown``. Needs scikit-image: ``pip install ".[bench]"``.
@@ -7,11 +7,8 @@ Prints the tables of the page ``docs/benchmarks/accuracy.md``, and writes that p
 import argparse
 import itertools
 import os
-import sys
-import textwrap
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,8 @@ from scipy.ndimage import gaussian_filter
 from skimage.restoration import denoise_tv_chambolle
 
 import hyperspy_fusion
+
+from .table import Table, say, write_page
 
 # Goals for the normalised RMSE at 128 x 128 pixels and 2000 electrons, by counts.
 GOALS = {
@@ -60,7 +59,7 @@ PUBLISHED = [
 ]
 
 PAGE = """\
-This page is what `python -m benchmarks.accuracy --markdown docs/benchmarks/accuracy.md`
+This page is what `python -m benchmarks accuracy --markdown docs/benchmarks/accuracy.md`
 writes. The specimens of {{mod}}`hyperspy_fusion.data` ({size} x {size} pixels, 2000
 electrons in the HAADF image) are measured with the seeds {seeds}; errors are the root
 mean square distance from the truth over the root mean square of the truth, in absolute
@@ -96,14 +95,12 @@ def main(argv=None):
             cores=len(os.sched_getaffinity(0)),
             minutes=(time.perf_counter() - start) / 60,
         )
-        head = f"# Accuracy\n\n{textwrap.fill(head, 88)}\n"
-        text = "\n".join([head, *(table.text() for table in tables)])
-        arguments.markdown.write_text(text, encoding="utf-8")
+        write_page(arguments.markdown, "Accuracy", head, tables)
 
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.accuracy",
+        prog="python -m benchmarks accuracy",
         description="How near to the truth the fused maps come.",
     )
     options = [
@@ -122,29 +119,6 @@ def _parser():
     return parser
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table with its title and what there is to say of it."""
-
-    title: str
-    header: list
-    rows: list
-    remark: str = ""
-
-    def text(self):
-        """The table in Markdown, its columns aligned for readers of the terminal."""
-        rows = [self.header, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            f"| {' | '.join(map(str.ljust, row, widths))} |".replace("  |", "  |")
-            for row in rows
-        ]
-        lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-        remark = textwrap.fill(self.remark, 88)
-        parts = [f"## {self.title}", remark, "\n".join(lines)]
-        return "\n\n".join(filter(None, parts)) + "\n"
-
-
 # --- simulated specimens --------------------------------------------------------
 
 
@@ -152,7 +126,7 @@ def measure_specimens(arguments):
     """Errors of all methods, and what the calibrated one decided."""
     errors, decisions, ratios = [], [], []
     for name, counts in itertools.product(arguments.specimens, arguments.counts):
-        _say(f"{name}, {counts:g} counts")
+        say(f"{name}, {counts:g} counts")
         specimens = simulate(name, counts, arguments)
         fused, records, seconds = zip(*map(calibrated, specimens), strict=True)
         found = list(map(error, fused, specimens))
@@ -315,7 +289,7 @@ def measure_mismatches(arguments):
     """Fused maps against those of counts alone where the HAADF image misleads."""
     rows = []
     for name, mismatch in itertools.product(arguments.specimens, MISMATCHES):
-        _say(f"{name}, {mismatch}")
+        say(f"{name}, {mismatch}")
         specimens = simulate(name, MISMATCH_COUNTS, arguments, **MISMATCHES[mismatch])
         fused, records, _ = zip(*map(calibrated, specimens), strict=True)
         alone = [calibrated(specimen, lambda_haadf=0.0)[0] for specimen in specimens]
@@ -384,7 +358,7 @@ def measure_real_data(_arguments):
     """Prediction of hidden pixels of real maps."""
     rows = []
     for name, function in REAL_DATA.items():
-        _say(name)
+        say(name)
         maps, haadf = getattr(hyperspy_fusion.data, function)()
         images = as_array(maps)
         with warnings.catch_warnings():
@@ -495,10 +469,6 @@ def _best(candidates, known, target):
     errors = [np.mean((guess - target)[~known] ** 2) for guess in candidates]
     best = int(np.argmin(errors))
     return candidates[best], errors[best]
-
-
-def _say(message):
-    print(message, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,21 @@ __all__ = [
 ]
 
 # Bytes of scratch a block of rows should stay below, to live in the L2 cache.
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 21
 
-_jit = numba.njit(nogil=True, cache=True, fastmath=True)
+# Floats in a cache line: rows of scratch start on one, with one before them as margin.
+_MARGIN = 16
+
+_TINY = np.float32(1e-30)
+
+# Python's error model would look for zeros in front of each division.
+_jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+
+
+@_jit
+def _aligned(n):
+    """Length of a row of scratch for `n` floats."""
+    return -(-n // _MARGIN) * _MARGIN
 
 
 def row_blocks(n_rows, halo, bytes_per_row):
@@ -42,9 +54,15 @@ def row_blocks(n_rows, halo, bytes_per_row):
     list of tuple of int
         ``(start, stop)`` of each block.
     """
-    # Below four halos a block would spend more time on its surroundings than on itself.
-    height = max(_BLOCK_BYTES // bytes_per_row - 2 * halo, 4 * halo, 1)
-    n_blocks = -(-n_rows // height)
+    # Below sixteen halos a block would spend too much on its surroundings.
+    height = max(_BLOCK_BYTES // bytes_per_row, 16 * halo, 1)
+    # As many blocks for each thread, if there is enough to do for more than one.
+    n_threads = numba.config.NUMBA_NUM_THREADS
+    n_blocks = max(n_rows // (height * n_threads), 1) * n_threads
+    most = min(
+        n_rows // (2 * halo + 1), n_rows * bytes_per_row // max(_BLOCK_BYTES // 8, 1)
+    )
+    n_blocks = max(min(n_blocks, most), 1)
     edges = [n_rows * i // n_blocks for i in range(n_blocks + 1)]
     return list(pairwise(edges))
 
@@ -82,29 +100,106 @@ def workers(num_workers=None):
     if num_workers == 1:
         yield serial
         return
-    with ThreadPoolExecutor(num_workers) as pool:
+    with ThreadPoolExecutor(num_workers - 1) as pool:
 
         def threaded(kernel, blocks, *arguments):
-            tasks = [pool.submit(kernel, *arguments, *block) for block in blocks]
-            for task in tasks:
-                task.result()
+            queue = iter(blocks)
+
+            def work():
+                for start, stop in queue:
+                    kernel(*arguments, start, stop)
+
+            # The calling thread works too, which spares waking another one.
+            n_helpers = min(num_workers, len(blocks)) - 1
+            helpers = [pool.submit(work) for _ in range(n_helpers)]
+            work()
+            for helper in helpers:
+                helper.result()
 
         yield threaded
 
 
 @_jit
-def _primal_row(values, q_y, q_x, weight, y, x_row):
-    """One row of P_C(v - λ grad* q); the entry behind the end repeats the last."""
-    n_x = values.shape[1]
-    if y > 0:
+def _log2(x):
+    """log2 of a positive number, to one in the last place of float32.
+
+    Unlike the library's, this one is vectorised: exponent by the bits of x, mantissa in
+    [sqrt(1/2), sqrt(2)) by a polynomial with the least relative error.
+    """
+    bits = np.float32(x).view(np.int32)
+    exponent = np.int32(np.int32(bits - np.int32(0x3F3504F3)) >> np.int32(23))
+    mantissa = np.int32(bits - np.int32(exponent << np.int32(23))).view(np.float32)
+    r = mantissa - np.float32(1)
+    p = np.float32(0.12583698)
+    p = p * r + np.float32(-0.20726973)
+    p = p * r + np.float32(0.21571562)
+    p = p * r + np.float32(-0.23894483)
+    p = p * r + np.float32(0.28791624)
+    p = p * r + np.float32(-0.36070368)
+    p = p * r + np.float32(0.48091063)
+    p = p * r + np.float32(-0.72134733)
+    p = p * r + np.float32(1.442695)
+    return np.float32(exponent) + r * p
+
+
+@_jit
+def _exp2(x):
+    """2 to the power of x, of float32, within the range of normal numbers."""
+    x = min(max(x, np.float32(-126)), np.float32(127))
+    whole = np.int32(np.int32(x + np.float32(128.5)) - np.int32(128))
+    f = x - np.float32(whole)
+    p = np.float32(0.00015345812)
+    p = p * f + np.float32(0.001339993)
+    p = p * f + np.float32(0.009618489)
+    p = p * f + np.float32(0.055503286)
+    p = p * f + np.float32(0.24022646)
+    p = p * f + np.float32(0.6931472)
+    p = p * f + np.float32(1)
+    return p * np.int32(np.int32(whole + np.int32(127)) << np.int32(23)).view(
+        np.float32
+    )
+
+
+@_jit
+def _tv_primal_row(values, y, weight, q, side, over, row, n_x, out, out_row):
+    """Row `y` of P_C(v - λ grad* q); rows y - 1 and y of q are `over` and `row`."""
+    zero = np.float32(0)
+    for x in range(n_x):
+        adjoint = (
+            q[side, 0, over, x + _MARGIN]
+            - q[side, 0, row, x + _MARGIN]
+            + q[side, 1, row, x + _MARGIN - 1]
+            - q[side, 1, row, x + _MARGIN]
+        )
+        out[out_row, x] = max(values[y, x] - weight * adjoint, zero)
+
+
+@_jit
+def _tv_dual_row(primal, here, below, step, least, q, side, row, n_x):
+    """One row of p = P(q + s grad x), in the place of q."""
+    one = np.float32(1)
+    for x in range(n_x):
+        new_y = q[side, 0, row, x + _MARGIN] + step * (
+            primal[below, x] - primal[here, x]
+        )
+        new_x = q[side, 1, row, x + _MARGIN] + step * (
+            primal[here, x + 1] - primal[here, x]
+        )
+        scale = one / np.sqrt(max(least, new_y * new_y + new_x * new_x))
+        q[side, 0, row, x + _MARGIN] = new_y * scale
+        q[side, 1, row, x + _MARGIN] = new_x * scale
+
+
+@_jit
+def _tv_extrapolate_row(dual, side, row, ratio, n_x):
+    """Put p - ratio p_before in the place of p_before, on the other side of p."""
+    other = 1 - side
+    for direction in range(2):
         for x in range(n_x):
-            adjoint = q_y[y - 1, x] - q_y[y, x] + q_x[y, x] - q_x[y, x + 1]
-            x_row[x] = max(values[y, x] - weight * adjoint, np.float32(0))
-    else:
-        for x in range(n_x):
-            adjoint = -q_y[y, x] + q_x[y, x] - q_x[y, x + 1]
-            x_row[x] = max(values[y, x] - weight * adjoint, np.float32(0))
-    x_row[n_x] = x_row[n_x - 1]
+            dual[other, direction, row, x + _MARGIN] = (
+                dual[side, direction, row, x + _MARGIN]
+                - ratio * dual[other, direction, row, x + _MARGIN]
+            )
 
 
 @_jit
@@ -112,42 +207,79 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
     """Rows `start` to `stop` of the TV prox of `values`, written to `out` from row 0.
 
     Gradient projection on the dual p, with momentum (q is the extrapolated dual) where
-    `fast`. Column x of q_x stands at x + 1, behind a column of zeros.
+    `fast`. All steps go down the rows together, each one row behind the one before it,
+    so that the image is read once and what the steps hand on stays in the cache: some
+    rows of the dual, and one row of x for each step. q is kept divided by
+    1 + momentum, as p - momentum / (1 + momentum) p_before, which is one operation
+    instead of two, and is written over p_before: p and q change sides in each step.
     """
-    n_y, n_x = values.shape
-    step = np.float32(1) / (np.float32(8) * weight)
+    n_y, n_x = values.shape[0], out.shape[1]
     one = np.float32(1)
-    p_y = np.zeros((n_y, n_x), np.float32)
-    p_x = np.zeros((n_y, n_x + 1), np.float32)
-    q_y = np.zeros((n_y, n_x), np.float32)
-    q_x = np.zeros((n_y, n_x + 1), np.float32)
-    here = np.empty(n_x + 1, np.float32)
-    below = np.empty(n_x + 1, np.float32)
-    t = 1.0
-    for _ in range(n_iter):
-        t_next = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
-        momentum = np.float32((t - 1.0) / t_next if fast else 0.0)
-        t = t_next
-        _primal_row(values, q_y, q_x, weight, 0, below)
-        for y in range(n_y):
-            here, below = below, here
-            if y + 1 < n_y:
-                _primal_row(values, q_y, q_x, weight, y + 1, below)
-            else:
-                below[:] = here  # no difference across the far edge
+    growth = np.ones(n_iter + 1, np.float32)  # 1 + momentum of what a step starts from
+    if fast:
+        t = (1.0 + np.sqrt(5.0)) / 2.0
+        for k in range(2, n_iter):
+            t_next = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
+            growth[k] = 1.0 + (t - 1.0) / t_next
+            t = t_next
+    depth = n_iter + 2
+    width = _aligned(n_x + 1) + _MARGIN
+    dual = np.zeros((2, 2, depth, width), np.float32)
+    primal = np.empty((n_iter + 1, width), np.float32)
+    slots = np.arange(n_iter + 1)  # the row of `primal` of each step, and a spare one
+    for front in range(max(start - n_iter, 0), n_y + n_iter + 1):
+        for direction in range(2):
             for x in range(n_x):
-                new_y = q_y[y, x] + step * (below[x] - here[x])
-                new_x = q_x[y, x + 1] + step * (here[x + 1] - here[x])
-                scale = one / max(one, np.sqrt(new_y * new_y + new_x * new_x))
-                new_y *= scale
-                new_x *= scale
-                q_y[y, x] = new_y + momentum * (new_y - p_y[y, x])
-                q_x[y, x + 1] = new_x + momentum * (new_x - p_x[y, x + 1])
-                p_y[y, x] = new_y
-                p_x[y, x + 1] = new_x
-    for y in range(start, stop):
-        _primal_row(values, p_y, p_x, weight, y, here)
-        out[y - start] = here[:n_x]
+                dual[0, direction, front % depth, x + _MARGIN] = 0
+        for k in range(min(n_iter, front) + 1):
+            y = front - k
+            # as far around the rows to write as the steps to come will reach
+            first = max(start - (n_iter - k), 0)
+            last = min(stop + (n_iter - k), n_y)
+            if y < first or y > last or (y == last < n_y):
+                continue
+            over, row = (y - 1) % depth, y % depth
+            side = k % 2 if fast else 0
+            if k == n_iter:
+                if y < n_y:
+                    side = (k - 1) % 2 if fast else 0  # the last dual is not moved on
+                    _tv_primal_row(
+                        values, y, weight, dual, side, over, row, n_x, out, y - start
+                    )
+                continue
+            here, below = slots[k], slots[n_iter]
+            if y < n_y:
+                _tv_primal_row(
+                    values,
+                    y,
+                    weight * growth[k],
+                    dual,
+                    side,
+                    over,
+                    row,
+                    n_x,
+                    primal,
+                    below,
+                )
+                primal[below, n_x] = primal[below, n_x - 1]
+                slots[k], slots[n_iter] = below, here
+            else:
+                below = here  # no difference across the far edge
+            if y > first:
+                _tv_dual_row(
+                    primal,
+                    here,
+                    below,
+                    one / (np.float32(8) * weight * growth[k]),
+                    one / growth[k] ** 2,
+                    dual,
+                    side,
+                    over,
+                    n_x,
+                )
+                if fast and k < n_iter - 1:
+                    ratio = one - one / growth[k + 1]
+                    _tv_extrapolate_row(dual, side, over, ratio, n_x)
 
 
 @_jit
@@ -161,7 +293,7 @@ def tv_prox_rows(values, weight, n_iter, fast, out, start, stop):
     weight : numpy.float32
         λ > 0, in the units of the image.
     n_iter : int
-        Steps, each of which reaches one row further.
+        Steps, at least 1, each of which reaches one row further.
     fast : bool
         Momentum (FGP) or none (GP).
     out : numpy.ndarray
@@ -174,6 +306,68 @@ def tv_prox_rows(values, weight, n_iter, fast, out, start, stop):
     _tv_prox(
         values[low:high], weight, n_iter, fast, start - low, stop - low, out[start:stop]
     )
+
+
+@_jit
+def _power_row(maps, i, y, exponent, weight, powers, misfit):
+    """Write x^(γ-1) and subtract w_i x^γ from the misfit."""
+    n_x = misfit.size
+    zero = np.float32(0)
+    at_zero = np.float32(1) if exponent == zero else zero
+    for x in range(n_x):
+        value = maps[i, y, x]
+        power = _exp2(exponent * _log2(value))
+        power = power if value > _TINY else at_zero
+        powers[i, x] = power
+        misfit[x] -= weight * power * value
+
+
+@_jit
+def _descended_row(
+    maps, measured, i, y, powers, misfit, slope, lambda_chem, background, out, out_row
+):
+    """One row of an element after the gradient step on both data terms."""
+    n_x = misfit.size
+    zero = np.float32(0)
+    one = np.float32(1)
+    for x in range(n_x):
+        here = maps[i, y, x]
+        value = (
+            here
+            + slope * powers[i, x] * misfit[x]
+            - lambda_chem * (one - measured[i, y, x] / (here + background))
+        )
+        out[i, out_row, x] = max(value, zero)
+
+
+@_jit
+def _add_chemical_row(maps, measured, i, y, background, terms):
+    """Add x - b log(x + ε) to a row of terms."""
+    log_of_2 = np.float32(0.6931472)
+    for x in range(terms.size):
+        here = maps[i, y, x]
+        terms[x] += here - measured[i, y, x] * (log_of_2 * _log2(here + background))
+
+
+@_jit
+def _add_tv_row(maps, i, y, terms):
+    """Add the lengths of the gradients to a row of terms."""
+    n_x = terms.size
+    below = min(y + 1, maps.shape[1] - 1)
+    for x in range(n_x - 1):
+        down = maps[i, below, x] - maps[i, y, x]
+        across = maps[i, y, x + 1] - maps[i, y, x]
+        terms[x] += np.sqrt(down * down + across * across)
+    terms[n_x - 1] += abs(maps[i, below, n_x - 1] - maps[i, y, n_x - 1])
+
+
+@_jit
+def _sum_row(terms):
+    """Sum in float64."""
+    total = 0.0
+    for x in range(terms.size):
+        total += terms[x]
+    return total
 
 
 @_jit
@@ -224,51 +418,45 @@ def published_step_rows(
     n_elements, n_y, n_x = maps.shape
     low = max(start - n_iter_tv, 0)
     high = min(stop + n_iter_tv, n_y)
-    exponent = gamma - np.float32(1)
-    powers = np.empty((n_elements, high - low, n_x), np.float32)  # x^(γ-1)
-    misfit = haadf[low:high].copy()
-    for i in range(n_elements):
-        weight = weights[i]
-        for y in range(low, high):
-            for x in range(n_x):
-                power = maps[i, y, x] ** exponent
-                powers[i, y - low, x] = power
-                misfit[y - low, x] -= weight * power * maps[i, y, x]
-
-    for y in range(start, stop):
-        haadf_sum = 0.0
-        for x in range(n_x):
-            haadf_sum += np.float64(misfit[y - low, x]) ** 2
-        chemical_sum = 0.0
-        tv_sum = 0.0
-        below = min(y + 1, n_y - 1)
+    powers = np.empty((n_elements, _aligned(n_x)), np.float32)  # x^(γ-1)
+    misfit = np.empty(n_x, np.float32)
+    chemical_terms = np.empty(n_x, np.float32)
+    tv_terms = np.empty(n_x, np.float32)
+    stepped = np.empty((n_elements, high - low, _aligned(n_x)), np.float32)
+    for y in range(low, high):
+        for x in range(n_x):  # faster than a copy of slices
+            misfit[x] = haadf[y, x]
+            chemical_terms[x] = 0
+            tv_terms[x] = 0
         for i in range(n_elements):
+            _power_row(maps, i, y, gamma - np.float32(1), weights[i], powers, misfit)
+        for i in range(n_elements):
+            _descended_row(
+                maps,
+                measured,
+                i,
+                y,
+                powers,
+                misfit,
+                lambda_haadf * gamma * weights[i],
+                lambda_chem,
+                background,
+                stepped,
+                y - low,
+            )
+        if start <= y < stop:
+            for i in range(n_elements):
+                _add_chemical_row(maps, measured, i, y, background, chemical_terms)
+                _add_tv_row(maps, i, y, tv_terms)
             for x in range(n_x):
-                here = maps[i, y, x]
-                chemical_sum += here - measured[i, y, x] * np.log(here + background)
-                right = min(x + 1, n_x - 1)
-                down = maps[i, below, x] - here
-                across = maps[i, y, right] - here
-                tv_sum += np.sqrt(down * down + across * across)
-        row_terms[0, y] = 0.5 * haadf_sum
-        row_terms[1, y] = chemical_sum
-        row_terms[2, y] = tv_sum
-
-    stepped = np.empty((high - low, n_x), np.float32)
+                misfit[x] *= misfit[x]
+            row_terms[0, y] = 0.5 * _sum_row(misfit)
+            row_terms[1, y] = _sum_row(chemical_terms)
+            row_terms[2, y] = _sum_row(tv_terms)
     for i in range(n_elements):
-        slope = lambda_haadf * gamma * weights[i]
-        for y in range(low, high):
-            for x in range(n_x):
-                value = (
-                    maps[i, y, x]
-                    + slope * powers[i, y - low, x] * misfit[y - low, x]
-                    - lambda_chem
-                    + lambda_chem * measured[i, y, x] / (maps[i, y, x] + background)
-                )
-                stepped[y - low, x] = max(value, np.float32(0))
         if n_iter_tv > 0:
             _tv_prox(
-                stepped,
+                stepped[i],
                 lambda_tv,
                 n_iter_tv,
                 fast,
@@ -277,4 +465,4 @@ def published_step_rows(
                 out[i, start:stop],
             )
         else:
-            out[i, start:stop] = stepped
+            out[i, start:stop] = stepped[i, :, :n_x]

@@ -1,10 +1,12 @@
+from itertools import pairwise
+
 import h5py
 import numpy as np
 import pytest
 import tutorial
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hyperspy_fusion.core import kernels
+from hyperspy_fusion.core import published
 from hyperspy_fusion.core.published import (
     PublishedOptions,
     published_objective,
@@ -107,17 +109,20 @@ def test_any_number_of_elements(n_elements):
     assert solution.record["lambda_haadf"] == 1 / n_elements
 
 
-def test_blocks_and_threads_leave_no_trace(monkeypatch):
+@pytest.mark.parametrize("options", [{}, {"n_iter_tv": 6, "tv_algorithm": "GP"}])
+def test_blocks_and_threads_leave_no_trace(monkeypatch, options):
     rng = np.random.default_rng(0)
-    maps, haadf = rng.poisson(3, (2, 150, 20)), rng.poisson(50, (150, 20))
-    options = PublishedOptions(n_iter=5)
+    maps, haadf = rng.poisson(3, (2, 50, 37)), rng.poisson(50, (50, 37))
+    options = PublishedOptions(n_iter=5, **options)
     whole = solve(maps, haadf, (27, 8), options, num_workers=1)
-    monkeypatch.setattr(kernels, "_BLOCK_BYTES", 1)  # blocks of four halos
-    assert len(kernels.row_blocks(150, 3, 1000)) == 13
-    for num_workers in (1, 2, 3):
-        cut = solve(maps, haadf, (27, 8), options, num_workers=num_workers)
-        assert_array_equal(cut.maps, whole.maps)
-        assert_array_equal(cut.costs.total, whole.costs.total)
+    for edges in ([0, 50], [0, 1, 2, 20, 27, 49, 50], range(51)):
+        monkeypatch.setattr(
+            published, "row_blocks", lambda *_, edges=edges: list(pairwise(edges))
+        )
+        for num_workers in (1, 2, 3):
+            cut = solve(maps, haadf, (27, 8), options, num_workers=num_workers)
+            assert_array_equal(cut.maps, whole.maps)
+            assert_array_equal(cut.costs.total, whole.costs.total)
 
 
 def test_inputs_are_not_modified(data):
