@@ -10,7 +10,7 @@ __all__ = ["certificate", "flux_correction"]
 # Where the flux is free, maps of up to so many times the flux found are compared with.
 _MOST_FLUX = 2.0
 _ROUNDING = 1e-12
-_NEWTON = 1e-6  # change of the tension that its last step may have
+_NEWTON = 1e-5  # change of the tension that its last step may have
 _NEWTON_STEPS = 20
 _HELD = 1e300  # instead of a slope that other terms hold
 

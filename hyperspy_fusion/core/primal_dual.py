@@ -363,11 +363,17 @@ def warm_start(problem, run, n_iter=60):
     if min(problem.shape) < 2 * _COARSEST:
         return cold_start(problem)
     coarse = coarsen(problem)
-    iteration = Iteration(coarse, warm_start(coarse, run, n_iter), run)
+    state = warm_start(coarse, run, n_iter)
+    advance(Iteration(coarse, state, run), n_iter)
+    del coarse  # before the fine state comes
+    return prolong(state, problem)
+
+
+def advance(iteration, n_iter):
+    """Iterate; the last step is not over-relaxed."""
     for _ in range(n_iter - 1):
         iteration.step()
     iteration.step(1.0)
-    return prolong(iteration.state, problem)
 
 
 def restart(state, old, new):

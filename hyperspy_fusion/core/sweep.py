@@ -71,7 +71,7 @@ def _flushed(number):
 
 @_jit
 def _targets(u, p, i, y, a, n, tau, flux_dual, padded, target):
-    """U - τ (grad* p + flux multiplier); p_y is 0 in the last row, above the first."""
+    """Row of u - τ (grad* p + flux multiplier); p_y[-1], above the first row, is 0."""
     padded[0] = p[1, i, y, a - _ONE] if a > 0 else np.float32(0)
     for x in range(n):
         padded[x + _ONE] = p[1, i, y, a + x]
