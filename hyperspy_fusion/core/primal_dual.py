@@ -30,8 +30,13 @@ _SLOPE_STEP = 2.0
 _SLOPE_DUAL_STEP = 0.5
 _FLUX_WEIGHT = 1.0
 # Balance of primal against dual steps, of the geometric mean of u and of its noise: one
-# or the other is how far the maps have to go.
-_STEP_RATIO = 0.2
+# or the other is how far the maps have to go. The maps come near the optimum first, and
+# then their certificate does: after 50 iterations the maps are as near as after 100 to
+# 250 with one balance for both, and 100 to 175 iterations make a gap of 1e-3 instead of
+# 100 to 350.
+_PRIMAL_FIRST = 0.8
+_DUAL_THEN = 0.07
+_FIRST = 50  # iterations
 _COARSEST = 16  # pixels
 _HAT = 0.25, 0.5, 0.25  # smooths what is repeated on finer pixels
 CHECK_EVERY = 25  # iterations between two certificates
@@ -220,17 +225,21 @@ class Iteration:
                 [0, np.sqrt(8 * _SLOPE_STEP * _SLOPE_DUAL_STEP) * second_order],
             ]
         )
-        norm = np.linalg.norm(operator, 2)
-        ratio = _STEP_RATIO * np.sqrt(problem.typical * problem.noise)
-        self.tau = ratio / norm
-        self.sigma = 1 / (ratio * norm)
+        self.norm = np.linalg.norm(operator, 2)
         self.second_order = second_order
         n_elements, n_y, n_x = state.u.shape
         self.blocks = blocks_of(state.u.shape)
         self.seams = empty_seams(self.blocks, n_elements, n_x)
         self.row_sums = np.empty((n_elements, n_y))
         # the flux row is flux_weight / √N, and its dual is kept times that
-        self.flux_step = self.sigma * flux_weight**2 / (n_y * n_x)
+        self.flux_factor = flux_weight**2 / (n_y * n_x)
+        self.balance(_PRIMAL_FIRST)
+
+    def balance(self, ratio):
+        """Choose primal steps large against dual ones, or small."""
+        ratio *= np.sqrt(self.problem.typical * self.problem.noise)
+        self.tau = ratio / self.norm
+        self.sigma = 1 / (ratio * self.norm)
 
     def step(self, relaxation=_RELAXATION):
         """Advance the state by one iteration.
@@ -271,7 +280,7 @@ class Iteration:
             )
         if problem.flux is not None:
             excess = self.row_sums.sum(axis=1) - problem.flux * problem.strength
-            state.flux_dual += relaxation * self.flux_step * excess
+            state.flux_dual += relaxation * self.sigma * self.flux_factor * excess
 
 
 def with_flux(problem, u):
@@ -455,6 +464,8 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None):
     iteration = Iteration(problem, state, run)
     history, gap = [], np.inf
     for n_iter in range(1, max_iter + 1):
+        if n_iter == _FIRST + 1 and tolerance is not None:
+            iteration.balance(_DUAL_THEN)
         last = n_iter == max_iter
         check = last or (n_iter % CHECK_EVERY == 0 and tolerance is not None)
         iteration.step(1.0 if check else _RELAXATION)

@@ -156,7 +156,7 @@ def written_out(problem, iteration, state, relaxation):
     out["p"] = p + relaxation * (new_p - p)
     if problem.flux is not None:
         excess = bar_u.sum(axis=(1, 2)) - problem.flux * problem.strength
-        excess *= relaxation * iteration.flux_step
+        excess *= relaxation * sigma * iteration.flux_factor
         out["flux_dual"] = state.flux_dual + excess
     return out
 
