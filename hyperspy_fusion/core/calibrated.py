@@ -46,7 +46,7 @@ _CALIBRATION_ITERATIONS = 30, 15, 15  # of each pass, which goes on from the las
 _CALIBRATION_LAMBDA = 4.0
 _PEDESTAL = 0.2  # of the mean count
 _ALPHA = 0.25  # pixels
-_TRIAL_ITERATIONS = 30
+_TRIAL_ITERATIONS = 20
 # Of images of more pixels, noise, coefficients and weights are found from so many tiles
 # a side of so many pixels a side.
 LARGE = 2**18

@@ -367,7 +367,7 @@ def prolong(state, problem):
     )
 
 
-def warm_start(problem, run, n_iter=60):
+def warm_start(problem, run, n_iter=30):
     """Solve on ever finer pixels: what is smooth converges on the coarse ones."""
     if min(problem.shape) < 2 * _COARSEST:
         return cold_start(problem)
