@@ -350,7 +350,7 @@ def _triad_rows(a, b, c, scale, start, stop):
 
 
 def triad_of(n_bytes, run):
-    """A function that does a STREAM triad that moves so many bytes, with all threads."""
+    """A function that moves so many bytes in a STREAM triad, with all threads."""
     length = n_bytes // 12
     arrays = np.ones((3, length), np.float32)
     n_threads = numba.config.NUMBA_NUM_THREADS

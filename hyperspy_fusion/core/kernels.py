@@ -177,9 +177,13 @@ def _tv_primal_row(values, y, weight, q, side, over, row, n_x, out, out_row):
 
 
 @_jit
-def _tv_dual_row(primal, here, below, step, least, q, side, row, n_x):
-    """One row of p = P(q + s grad x), in the place of q."""
+def _tv_dual_row(primal, here, below, step, least, ratio, q, side, row, n_x):
+    """One row of p = P(q + s grad x) in the place of q, and of p - ratio p_before.
+
+    The latter comes in the place of p_before, on the other side.
+    """
     one = np.float32(1)
+    other = 1 - side
     for x in range(n_x):
         new_y = q[side, 0, row, x + _MARGIN] + step * (
             primal[below, x] - primal[here, x]
@@ -188,20 +192,12 @@ def _tv_dual_row(primal, here, below, step, least, q, side, row, n_x):
             primal[here, x + 1] - primal[here, x]
         )
         scale = one / np.sqrt(max(least, new_y * new_y + new_x * new_x))
-        q[side, 0, row, x + _MARGIN] = new_y * scale
-        q[side, 1, row, x + _MARGIN] = new_x * scale
-
-
-@_jit
-def _tv_extrapolate_row(dual, side, row, ratio, n_x):
-    """Put p - ratio p_before in the place of p_before, on the other side of p."""
-    other = 1 - side
-    for direction in range(2):
-        for x in range(n_x):
-            dual[other, direction, row, x + _MARGIN] = (
-                dual[side, direction, row, x + _MARGIN]
-                - ratio * dual[other, direction, row, x + _MARGIN]
-            )
+        new_y *= scale
+        new_x *= scale
+        q[side, 0, row, x + _MARGIN] = new_y
+        q[side, 1, row, x + _MARGIN] = new_x
+        q[other, 0, row, x + _MARGIN] = new_y - ratio * q[other, 0, row, x + _MARGIN]
+        q[other, 1, row, x + _MARGIN] = new_x - ratio * q[other, 1, row, x + _MARGIN]
 
 
 @_jit
@@ -220,7 +216,7 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
     growth = np.ones(n_iter + 1, np.float32)  # 1 + momentum of what a step starts from
     if fast:
         t = (1.0 + np.sqrt(5.0)) / 2.0
-        for k in range(2, n_iter):
+        for k in range(2, n_iter):  # the last dual is not extrapolated
             t_next = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
             growth[k] = 1.0 + (t - 1.0) / t_next
             t = t_next
@@ -238,30 +234,19 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
             # as far around the rows to write as the steps to come will reach
             first = max(start - (n_iter - k), 0)
             last = min(stop + (n_iter - k), n_y)
-            if y < first or y > last or (y == last < n_y):
+            if y < first or y > last or (y == last and (last < n_y or k == n_iter)):
                 continue
-            over, row = (y - 1) % depth, y % depth
-            side = k % 2 if fast else 0
+            side, over, row = k % 2, (y - 1) % depth, y % depth
+            scaled = weight * growth[k]
             if k == n_iter:
-                if y < n_y:
-                    side = (k - 1) % 2 if fast else 0  # the last dual is not moved on
-                    _tv_primal_row(
-                        values, y, weight, dual, side, over, row, n_x, out, y - start
-                    )
+                _tv_primal_row(
+                    values, y, scaled, dual, side, over, row, n_x, out, y - start
+                )
                 continue
             here, below = slots[k], slots[n_iter]
             if y < n_y:
                 _tv_primal_row(
-                    values,
-                    y,
-                    weight * growth[k],
-                    dual,
-                    side,
-                    over,
-                    row,
-                    n_x,
-                    primal,
-                    below,
+                    values, y, scaled, dual, side, over, row, n_x, primal, below
                 )
                 primal[below, n_x] = primal[below, n_x - 1]
                 slots[k], slots[n_iter] = below, here
@@ -272,16 +257,14 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
                     primal,
                     here,
                     below,
-                    one / (np.float32(8) * weight * growth[k]),
+                    one / (np.float32(8) * scaled),
                     one / growth[k] ** 2,
+                    one - one / growth[k + 1],
                     dual,
                     side,
                     over,
                     n_x,
                 )
-                if fast and k < n_iter - 1:
-                    ratio = one - one / growth[k + 1]
-                    _tv_extrapolate_row(dual, side, over, ratio, n_x)
 
 
 @_jit
