@@ -27,6 +27,7 @@ _BLOCK_BYTES = 1 << 21
 # Floats in a cache line: rows of scratch start on one, with one before them as margin.
 _MARGIN = 16
 
+# Powers of what is not above are taken for those of 0.
 _TINY = np.float32(1e-30)
 
 # Python's error model would look for zeros in front of each division.
@@ -111,7 +112,7 @@ def workers(num_workers=None):
                 for start, stop in queue:
                     kernel(*arguments, start, stop)
 
-            # The calling thread works too, which spares waking another one.
+            # The calling thread works too: one thread less to wake in each iteration.
             n_helpers = min(num_workers, len(blocks)) - 1
             helpers = [pool.submit(work) for _ in range(n_helpers)]
             work()
@@ -146,7 +147,7 @@ def _log2(x):
 
 @_jit
 def _exp2(x):
-    """2 to the power of x, of float32, within the range of normal numbers."""
+    """2 to the power of x, in float32, at least the smallest normal number."""
     x = min(max(x, np.float32(-126)), np.float32(127))
     whole = np.int32(np.int32(x + np.float32(128.5)) - np.int32(128))
     f = x - np.float32(whole)
@@ -178,9 +179,9 @@ def _tv_primal_row(values, y, weight, q, side, over, row, n_x, out, out_row):
 
 @_jit
 def _tv_dual_row(primal, here, below, step, least, ratio, q, side, row, n_x):
-    """One row of p = P(q + s grad x) in the place of q, and of p - ratio p_before.
+    """One row of p = P(q + s grad x), in the place of q, and of the q to come.
 
-    The latter comes in the place of p_before, on the other side.
+    That is p - ratio p_before, in the place of p_before, on the other side.
     """
     one = np.float32(1)
     other = 1 - side
@@ -220,16 +221,17 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
             t_next = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
             growth[k] = 1.0 + (t - 1.0) / t_next
             t = t_next
-    depth = n_iter + 2
+    depth = min(n_iter, n_y) + 2
     width = _aligned(n_x + 1) + _MARGIN
     dual = np.zeros((2, 2, depth, width), np.float32)
     primal = np.empty((n_iter + 1, width), np.float32)
     slots = np.arange(n_iter + 1)  # the row of `primal` of each step, and a spare one
     for front in range(max(start - n_iter, 0), n_y + n_iter + 1):
-        for direction in range(2):
-            for x in range(n_x):
-                dual[0, direction, front % depth, x + _MARGIN] = 0
-        for k in range(min(n_iter, front) + 1):
+        if front < n_y:
+            for direction in range(2):
+                for x in range(n_x):
+                    dual[0, direction, front % depth, x + _MARGIN] = 0
+        for k in range(max(front - n_y, 0), min(n_iter, front) + 1):
             y = front - k
             # as far around the rows to write as the steps to come will reach
             first = max(start - (n_iter - k), 0)
