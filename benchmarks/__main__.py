@@ -1,24 +1,20 @@
 """All measurements: `python -m benchmarks [accuracy | speed] [options]`."""
 
+import importlib
 import sys
 
-from . import accuracy, speed
-
-BENCHMARKS = {"accuracy": accuracy, "speed": speed}
+BENCHMARKS = "accuracy", "speed"
 
 
 def main(arguments):
     """Run the benchmark that is named first, or all of them."""
-    if arguments and arguments[0] in BENCHMARKS:
-        BENCHMARKS[arguments[0]].main(arguments[1:])
-    elif not arguments:
-        for benchmark in BENCHMARKS.values():
-            benchmark.main([])
-    else:
+    if arguments and arguments[0] not in BENCHMARKS:
         sys.exit(
             f"usage: python -m benchmarks [{' | '.join(BENCHMARKS)}] [options]\n"
             "--help after a name lists its options; without a name, all are run"
         )
+    for name in arguments[:1] or BENCHMARKS:
+        importlib.import_module(f".{name}", __package__).main(arguments[1:])
 
 
 if __name__ == "__main__":

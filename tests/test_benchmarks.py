@@ -1,6 +1,9 @@
 """The benchmark measures what it says; its tables are made by hand, not here."""
 
+import importlib
 import importlib.util
+import sys
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -9,19 +12,33 @@ from numpy.testing import assert_allclose
 
 from hyperspy_fusion import data
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "accuracy.py"
+ROOT = Path(__file__).parents[1] / "benchmarks"
 
-pytest.importorskip("skimage", reason="the benchmark needs scikit-image")
-if not PATH.is_file():
-    pytest.skip(f"there is no {PATH}", allow_module_level=True)
+pytest.importorskip("skimage", reason="the benchmarks need scikit-image")
+if not ROOT.is_dir():
+    pytest.skip(f"there is no {ROOT}", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
-def accuracy():
-    spec = importlib.util.spec_from_file_location("accuracy", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def package():
+    """Import a module of the folder as that of a package, wherever the tests run."""
+    spec = importlib.util.spec_from_file_location(
+        "benchmarks", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    sys.modules["benchmarks"] = importlib.util.module_from_spec(spec)
+    yield lambda name: importlib.import_module(f"benchmarks.{name}")
+    for name in [name for name in sys.modules if name.split(".")[0] == "benchmarks"]:
+        del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def accuracy(package):
+    return package("accuracy")
+
+
+@pytest.fixture(scope="module")
+def speed(package):
+    return package("speed")
 
 
 def test_table_is_printed_and_written(accuracy, tmp_path, capsys):
@@ -68,3 +85,50 @@ def test_rivals_predict_hidden_pixels(accuracy):
     _, error_of_tv = accuracy.best_tv(shown, known, noisy, smooth)
     for found in (error, error_of_tv):
         assert 0.8 < found < 1.3  # the noise of what is predicted has variance 1
+
+
+def test_speed_is_printed_and_written(speed, tmp_path, capsys):
+    page = tmp_path / "speed.md"
+    tables = ["bandwidth", "wrapper"]
+    options = ["--sizes", "24", "--repeats", "1", "--markdown", str(page), "--tables"]
+    speed.main([*options, *tables])
+    printed, written = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert set(printed.splitlines()) <= set(written.splitlines())
+    assert written.startswith("# Speed\n")
+    assert written.count("\n## ") == len(tables)
+    # three elements, TGV: 2 (3 (1 + 2 + 2 + 3) + 1) + 3 + 2; TV: 2 (3 (1 + 2) + 1) + 5
+    rows = [line.split("|") for line in written.splitlines() if "| 24 " in line]
+    assert [row[3].strip() for row in rows[:2]] == ["55", "25"]
+
+
+def test_calls_are_timed_by_turns(speed):
+    order = []
+    calls = {
+        "a": lambda: order.append("a"),
+        "b": lambda: float(len(order)),  # tells its seconds itself
+    }
+    found = speed.alternate(calls, Namespace(repeats=3, budget=60))
+    assert order == ["a"] * 3
+    assert found["b"] == 2
+    assert 0 <= found["a"] < 1
+    assert speed.alternate(calls, Namespace(repeats=3, budget=0))["b"] == 4  # once
+
+
+def test_verdicts(speed):
+    assert speed.verdict(61.234, 50) == ["**61.2**", "≥ 50", "yes"]
+    assert speed.verdict(1.3, 1.1, at_most=True)[2] == "**no**"
+    assert speed.verdict(61.234, None) == ["61.2", "", ""]
+
+
+def test_large_measurements_are_tiled(speed):
+    maps, haadf = speed.measurement(300)
+    assert maps.shape == (3, 300, 300)
+    assert haadf.shape == (300, 300)
+    np.testing.assert_array_equal(maps[:, 256:, 256:], maps[:, :44, :44])
+
+
+def test_growth_is_measured_in_a_new_process(speed):
+    found = speed.in_new_process("grow", 32, 2, "tv")
+    assert found["seconds"] > 0
+    assert found["n_iter"] > 0
+    assert 3 < found["arrays"] < 300  # among them the state of the iteration

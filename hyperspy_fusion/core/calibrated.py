@@ -47,6 +47,7 @@ _CALIBRATION_LAMBDA = 4.0
 _PEDESTAL = 0.2  # of the mean count
 _ALPHA = 0.25  # pixels
 _TRIAL_ITERATIONS = 20
+_ROUGH_ITERATIONS = 5
 # Of images of more pixels, noise, coefficients and weights are found from so many tiles
 # a side of so many pixels a side.
 LARGE = 2**18
@@ -284,26 +285,35 @@ class Path:
         self.run = run
         self.problem = self.state = None
 
-    def solve(self, problem, n_iter):
-        """Maps after so many iterations more, counts, shape ``(n_elements, y, x)``."""
+    def start(self, problem):
+        """The state of the last problem as one of this; None if there was none."""
         if self.problem is not None:
             primal_dual.restart(self.state, self.problem, problem)
+        self.problem = problem
+        return self.state
+
+    def solve(self, problem, n_iter):
+        """Maps after so many iterations more, counts, shape ``(n_elements, y, x)``."""
         optimum = primal_dual.solve(
-            problem, self.run, tolerance=None, max_iter=n_iter, start=self.state
+            problem,
+            self.run,
+            tolerance=None,
+            max_iter=n_iter,
+            start=self.start(problem),
         )
-        self.problem, self.state = problem, optimum.state
+        self.state = optimum.state
         return optimum.maps
 
 
-def calibrate(setting, run, prior):
+def calibrate(setting, path, prior):
     """Find coefficients and offset of the HAADF image, by turns with the maps.
 
     Parameters
     ----------
     setting : Setting
         Without coefficients.
-    run : callable
-        From :func:`~hyperspy_fusion.core.kernels.workers`.
+    path : Path
+        Solutions of these data.
     prior : numpy.ndarray
         Expected c_i in any common unit, shape ``(n_elements,)``.
 
@@ -322,7 +332,6 @@ def calibrate(setting, run, prior):
         noise = np.broadcast_to(setting.variance, net.shape).sum(axis=(1, 2))
     coefficients, offset = initial_coefficients(filled, noise, setting.haadf)
     free = replace(setting, lock_flux=False)
-    path = Path(run)
     for n_iter in _CALIBRATION_ITERATIONS:
         free = replace(free, coefficients=coefficients, offset=offset)
         maps = path.solve(free.problem(_CALIBRATION_LAMBDA, 1.0), n_iter)
@@ -377,20 +386,20 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
     return local_z(replace(setting, haadf=seen), fused / gain[:, None, None])
 
 
-def rough_maps(setting, run):
-    """Maps that tell the noise of the measured ones, from coarser pixels."""
-    problem = setting.problem(_CALIBRATION_LAMBDA, 1.0)
-    state = primal_dual.warm_start(problem, run)
-    return np.maximum(state.u, 0) / problem.strength.astype(np.float32)[:, None, None]
+def rough_maps(setting, path):
+    """Maps that tell the noise of the measured ones."""
+    return path.solve(setting.problem(_CALIBRATION_LAMBDA, 1.0), _ROUGH_ITERATIONS)
 
 
-def counts_alone(setting, run):
+def counts_alone(setting, path):
     """Maps fused without the HAADF image."""
-    return Path(run).solve(setting.problem(_CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
+    return path.solve(setting.problem(_CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
 
 
 def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
     """Choose the weights by cross-validation."""
+    if lambda_tv is not None and lambda_haadf is not None:
+        return choose_weights(None, lambda_tv, lambda_haadf)
     counts = setting.variance is None and whole_numbers(setting.data)
     parts = folds(setting.data, seed, counts=counts)
     if setting.variance is None:
@@ -634,9 +643,11 @@ def solve(
     if sensitivities is not None:
         prior = prior / np.asarray(sensitivities)
     with workers(num_workers) as run:
+        path = Path(run)
+        whole = path if tiles is None else Path(run)
 
         def recalibrate(setting):
-            part, fused = calibrate(setting.take(tiles), run, prior)
+            part, fused = calibrate(setting.take(tiles), path, prior)
             setting = replace(
                 setting, coefficients=part.coefficients, offset=part.offset
             )
@@ -644,18 +655,19 @@ def solve(
 
         def with_maps(setting):
             setting, _, fused = recalibrate(setting)
-            return setting, fused if tiles is None else rough_maps(setting, run)
+            return setting, fused if tiles is None else rough_maps(setting, whole)
 
         # before all else: a shift spoils the coefficients and looks like model error
         part = setting.take(tiles)
-        shift = find_shift(part, counts_alone(part, run))
+        shift = find_shift(part, counts_alone(part, path))
         setting, part, fused = recalibrate(aligned(setting, shift))
         error = model_error(part, fused)
         if error > 0:
             setting, part, fused = recalibrate(setting.with_error(error))
         setting, report = guard(
-            setting, fused if tiles is None else rough_maps(setting, run), with_maps
+            setting, fused if tiles is None else rough_maps(setting, whole), with_maps
         )
+        del part, fused
         weights = weigh(
             setting.take(tiles),
             run,
@@ -663,11 +675,14 @@ def solve(
             lambda_tv=options.lambda_tv,
             lambda_haadf=options.lambda_haadf,
         )
+        problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
+        start = whole.start(problem)
         optimum = primal_dual.solve(
-            setting.problem(weights.lambda_tv, weights.lambda_haadf),
+            problem,
             run,
             tolerance=options.tolerance,
             max_iter=options.max_iter,
+            start=start,
             callback=callback,
         )
         variance = None

@@ -49,7 +49,7 @@ _ROUGH = 2.0  # pixels; what varies on shorter scales is white to the model erro
 _LARGEST_SHIFT = 4  # pixels
 _SHIFT_Z = 2.0  # as of the gain of the HAADF image
 _REFITS = 10
-_REFIT_ITERATIONS = 60
+_REFIT_ITERATIONS = 30
 _REFIT_SMOOTHING = 1.5  # pixels
 
 
@@ -146,7 +146,23 @@ def local_z(setting, maps, width=WIDTHS[0], step=1):
         the maps tell. Pixels that miss in any map or in the image (NaN) do not count;
         z is 0 there, and where little but such pixels is near.
     """
+    return _standardised(setting, _cumulants(setting, maps), width, step)
+
+
+def _cumulants(setting, maps):
+    """Residual of the measured maps, second and third cumulant of its noise."""
     residual = misfit(setting, setting.net())
+    c = setting.coefficients.astype(np.float32)
+    variance = setting.noise_variance(maps)
+    second = setting.sigma**2 + np.tensordot(c**2, variance, axes=1)
+    third = None
+    if setting.variance is None:
+        third = np.tensordot(c**3, variance, axes=1)
+    return residual, second, third
+
+
+def _standardised(setting, cumulants, width, step):
+    residual, second, third = cumulants
     known = np.isfinite(residual)
 
     def averaged(image, power):
@@ -154,9 +170,6 @@ def local_z(setting, maps, width=WIDTHS[0], step=1):
         return _block_mean(np.where(known, image, 0), step) / step ** (2 * (power - 1))
 
     width = width / step
-    c = setting.coefficients
-    variance = setting.noise_variance(maps)
-    second = setting.sigma**2 + np.tensordot(c**2, variance, axes=1)
     total = gaussian_filter(averaged(residual, 1), width, mode="constant")
     share = gaussian_filter(averaged(1.0, 1), width, mode="constant")
     slow = np.hypot(_SLOW_CONTRAST * setting.contrast, _SLOW_ERROR * setting.error)
@@ -165,8 +178,7 @@ def local_z(setting, maps, width=WIDTHS[0], step=1):
     )
     enough = share > _LEAST_SHARE
     z = np.divide(total, spread, out=np.zeros_like(total), where=enough)
-    if setting.variance is None:
-        third = np.tensordot(c**3, variance, axes=1)
+    if third is not None:
         third = _power_filter(averaged(third, 3), width, 3)
         skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
         z = np.where(enough, -_unskewed(-z, skew), 0)
@@ -181,7 +193,8 @@ def _block_mean(image, step):
     n_y, n_x = (-(-size // step) for size in image.shape)
     padded = np.zeros((n_y * step, n_x * step))
     padded[: len(image), : len(image.T)] = image
-    return padded.reshape(n_y, step, n_x, step).mean(axis=(1, 3))
+    rows = padded.reshape(n_y, step, n_x * step).sum(axis=1)
+    return rows.reshape(n_y, n_x, step).sum(axis=2) / step**2
 
 
 def _power_filter(image, width, power):
@@ -302,7 +315,11 @@ def _scores(setting, maps):
     """Local z on all scales that fit into the image."""
     size = min(setting.haadf.shape)
     widths = [width for width in WIDTHS if width == WIDTHS[0] or 6 * width <= size]
-    return [local_z(setting, maps, width, _step(setting, width)) for width in widths]
+    cumulants = _cumulants(setting, maps)
+    return [
+        _standardised(setting, cumulants, width, _step(setting, width))
+        for width in widths
+    ]
 
 
 def _step(setting, width):

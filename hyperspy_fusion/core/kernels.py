@@ -25,6 +25,7 @@ _BLOCK_BYTES = 1 << 21
 # Floats in a cache line: rows of scratch start on one, with one before them as margin.
 _MARGIN = 16
 
+# Powers of what is not above are taken for those of 0.
 _TINY = np.float32(1e-30)
 
 # Python's error model would look for zeros in front of each division.
@@ -109,7 +110,7 @@ def workers(num_workers=None):
                 for start, stop in queue:
                     kernel(*arguments, start, stop)
 
-            # The calling thread works too, which spares waking another one.
+            # The calling thread works too: one thread less to wake in each iteration.
             n_helpers = min(num_workers, len(blocks)) - 1
             helpers = [pool.submit(work) for _ in range(n_helpers)]
             work()
@@ -144,7 +145,7 @@ def _log2(x):
 
 @_jit
 def _exp2(x):
-    """2 to the power of x, of float32, within the range of normal numbers."""
+    """2 to the power of x, in float32, at least the smallest normal number."""
     x = min(max(x, np.float32(-126)), np.float32(127))
     whole = np.int32(np.int32(x + np.float32(128.5)) - np.int32(128))
     f = x - np.float32(whole)
@@ -175,9 +176,13 @@ def _tv_primal_row(values, y, weight, q, side, over, row, n_x, out, out_row):
 
 
 @_jit
-def _tv_dual_row(primal, here, below, step, least, q, side, row, n_x):
-    """One row of p = P(q + s grad x), in the place of q."""
+def _tv_dual_row(primal, here, below, step, least, ratio, q, side, row, n_x):
+    """One row of p = P(q + s grad x), in the place of q, and of the q to come.
+
+    That is p - ratio p_before, in the place of p_before, on the other side.
+    """
     one = np.float32(1)
+    other = 1 - side
     for x in range(n_x):
         new_y = q[side, 0, row, x + _MARGIN] + step * (
             primal[below, x] - primal[here, x]
@@ -186,20 +191,12 @@ def _tv_dual_row(primal, here, below, step, least, q, side, row, n_x):
             primal[here, x + 1] - primal[here, x]
         )
         scale = one / np.sqrt(max(least, new_y * new_y + new_x * new_x))
-        q[side, 0, row, x + _MARGIN] = new_y * scale
-        q[side, 1, row, x + _MARGIN] = new_x * scale
-
-
-@_jit
-def _tv_extrapolate_row(dual, side, row, ratio, n_x):
-    """Put p - ratio p_before in the place of p_before, on the other side of p."""
-    other = 1 - side
-    for direction in range(2):
-        for x in range(n_x):
-            dual[other, direction, row, x + _MARGIN] = (
-                dual[side, direction, row, x + _MARGIN]
-                - ratio * dual[other, direction, row, x + _MARGIN]
-            )
+        new_y *= scale
+        new_x *= scale
+        q[side, 0, row, x + _MARGIN] = new_y
+        q[side, 1, row, x + _MARGIN] = new_x
+        q[other, 0, row, x + _MARGIN] = new_y - ratio * q[other, 0, row, x + _MARGIN]
+        q[other, 1, row, x + _MARGIN] = new_x - ratio * q[other, 1, row, x + _MARGIN]
 
 
 @_jit
@@ -218,48 +215,38 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
     growth = np.ones(n_iter + 1, np.float32)  # 1 + momentum of what a step starts from
     if fast:
         t = (1.0 + np.sqrt(5.0)) / 2.0
-        for k in range(2, n_iter):
+        for k in range(2, n_iter):  # the last dual is not extrapolated
             t_next = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
             growth[k] = 1.0 + (t - 1.0) / t_next
             t = t_next
-    depth = n_iter + 2
+    depth = min(n_iter, n_y) + 2
     width = _aligned(n_x + 1) + _MARGIN
     dual = np.zeros((2, 2, depth, width), np.float32)
     primal = np.empty((n_iter + 1, width), np.float32)
     slots = np.arange(n_iter + 1)  # the row of `primal` of each step, and a spare one
     for front in range(max(start - n_iter, 0), n_y + n_iter + 1):
-        for direction in range(2):
-            for x in range(n_x):
-                dual[0, direction, front % depth, x + _MARGIN] = 0
-        for k in range(min(n_iter, front) + 1):
+        if front < n_y:
+            for direction in range(2):
+                for x in range(n_x):
+                    dual[0, direction, front % depth, x + _MARGIN] = 0
+        for k in range(max(front - n_y, 0), min(n_iter, front) + 1):
             y = front - k
             # as far around the rows to write as the steps to come will reach
             first = max(start - (n_iter - k), 0)
             last = min(stop + (n_iter - k), n_y)
-            if y < first or y > last or (y == last < n_y):
+            if y < first or y > last or (y == last and (last < n_y or k == n_iter)):
                 continue
-            over, row = (y - 1) % depth, y % depth
-            side = k % 2 if fast else 0
+            side, over, row = k % 2, (y - 1) % depth, y % depth
+            scaled = weight * growth[k]
             if k == n_iter:
-                if y < n_y:
-                    side = (k - 1) % 2 if fast else 0  # the last dual is not moved on
-                    _tv_primal_row(
-                        values, y, weight, dual, side, over, row, n_x, out, y - start
-                    )
+                _tv_primal_row(
+                    values, y, scaled, dual, side, over, row, n_x, out, y - start
+                )
                 continue
             here, below = slots[k], slots[n_iter]
             if y < n_y:
                 _tv_primal_row(
-                    values,
-                    y,
-                    weight * growth[k],
-                    dual,
-                    side,
-                    over,
-                    row,
-                    n_x,
-                    primal,
-                    below,
+                    values, y, scaled, dual, side, over, row, n_x, primal, below
                 )
                 primal[below, n_x] = primal[below, n_x - 1]
                 slots[k], slots[n_iter] = below, here
@@ -270,16 +257,14 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
                     primal,
                     here,
                     below,
-                    one / (np.float32(8) * weight * growth[k]),
+                    one / (np.float32(8) * scaled),
                     one / growth[k] ** 2,
+                    one - one / growth[k + 1],
                     dual,
                     side,
                     over,
                     n_x,
                 )
-                if fast and k < n_iter - 1:
-                    ratio = one - one / growth[k + 1]
-                    _tv_extrapolate_row(dual, side, over, ratio, n_x)
 
 
 @_jit

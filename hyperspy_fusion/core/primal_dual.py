@@ -13,10 +13,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from scipy.ndimage import correlate1d
 
 from .certificate import certificate, flux_correction
-from .sweep import blocks_of, empty_seams, step_seams, sweep_rows
+from .sweep import blocks_of, empty_seams, refine_rows, step_seams, sweep_rows
 
 __all__ = ["CHECK_EVERY", "Optimum", "Problem", "State", "solve", "warm_start"]
 
@@ -38,7 +37,6 @@ _PRIMAL_FIRST = 0.8
 _DUAL_THEN = 0.07
 _FIRST = 50  # iterations
 _COARSEST = 16  # pixels
-_HAT = 0.25, 0.5, 0.25  # smooths what is repeated on finer pixels
 CHECK_EVERY = 25  # iterations between two certificates
 
 
@@ -294,38 +292,32 @@ def with_flux(problem, u):
 
 def coarsen(problem):
     """The problem on pixels twice as large; its u is twice the fine one."""
+    n_y, n_x = (size // 2 * 2 for size in problem.shape)
 
-    def pool(array, how):
+    def total(array):
         if array.shape[-2:] != problem.shape:
-            return array  # one number for all pixels
-        n_y, n_x = (size // 2 * 2 for size in problem.shape)
-        array = array[..., :n_y, :n_x]
-        return how(array.reshape(*array.shape[:-2], n_y // 2, 2, n_x // 2, 2))
+            return 4 * array  # one number for all pixels
+        rows = array[..., 0:n_y:2, :n_x] + array[..., 1:n_y:2, :n_x]
+        return rows[..., 0::2] + rows[..., 1::2]
 
-    def total(blocks):
-        return 4 * blocks.mean(axis=(-3, -1))
+    def present(array):
+        missing = np.isnan(array)
+        if not missing.any():
+            return total(array)
+        count = 4 - total(missing.astype(array.dtype))
+        sums = 4 * total(np.where(missing, 0, array))
+        with np.errstate(invalid="ignore"):  # NaN where all are missing
+            return sums / count
 
-    def present(blocks):
-        found = np.isfinite(blocks)
-        count = found.sum(axis=(-3, -1))
-        sums = np.where(found, blocks, 0).sum(axis=(-3, -1))
-        return np.where(count > 0, 4 * sums / np.maximum(count, 1), np.nan)
-
-    per_pixel = problem.background.shape[-2:] == problem.shape
-    background = problem.background
-    variance = problem.variance
-    if variance is not None:
-        per_value = variance.shape[-2:] == problem.shape
-        variance = pool(variance, total) if per_value else 4 * variance
     return replace(
         problem,
-        data=pool(problem.data, present),
-        background=pool(background, total) if per_pixel else 4 * background,
+        data=present(problem.data),
+        background=total(problem.background),
         pedestal=4 * problem.pedestal,
-        variance=variance,
-        haadf=pool(problem.haadf, total) / 4,
+        variance=None if problem.variance is None else total(problem.variance),
+        haadf=total(problem.haadf) / 4,
         # the noise of four pixels averages; their terms become one
-        haadf_precision=pool(problem.haadf_precision, total),
+        haadf_precision=total(problem.haadf_precision),
         coefficients=problem.coefficients / 4,
         strength=problem.strength / 2,
         typical=2 * problem.typical,
@@ -333,21 +325,18 @@ def coarsen(problem):
     )
 
 
-def prolong(state, problem):
+def prolong(state, problem, run):
     """A state of the fine problem from one of the coarse problem."""
 
     def refine(coarse, factor=1.0):
         fine = np.empty((*coarse.shape[:-2], *problem.shape), np.float32)
-        for image, out in zip(
+        run(
+            refine_rows,
+            blocks_of((1, *problem.shape)),
             coarse.reshape(-1, *coarse.shape[-2:]),
+            np.float32(factor),
             fine.reshape(-1, *problem.shape),
-            strict=True,
-        ):
-            image = (factor * image).repeat(2, axis=0).repeat(2, axis=1)  # noqa: PLW2901
-            odd = [(0, n - m) for n, m in zip(problem.shape, image.shape, strict=True)]
-            smooth = np.pad(image, odd, mode="edge")
-            smooth = correlate1d(smooth, _HAT, axis=0, mode="nearest")
-            correlate1d(smooth, _HAT, axis=1, mode="nearest", output=out)
+        )
         return fine
 
     def refine_field(coarse, factor=1.0):
@@ -375,7 +364,7 @@ def warm_start(problem, run, n_iter=30):
     state = warm_start(coarse, run, n_iter)
     advance(Iteration(coarse, state, run), n_iter)
     del coarse  # before the fine state comes
-    return prolong(state, problem)
+    return prolong(state, problem, run)
 
 
 def advance(iteration, n_iter):

@@ -219,10 +219,20 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
         maps[maps < options.initial_threshold] = 0
     n_elements, n_y, n_x = maps.shape
     n_iter_tv = options.n_iter_tv if objective.lambda_tv > 0 else 0
-    # x^(γ-1) of all elements, the misfit, and the image and four fields of one prox
-    blocks = row_blocks(n_y, n_iter_tv, 4 * n_x * (n_elements + 6))
+    # what goes in and out of each element, and between gradient step and prox
+    blocks = row_blocks(n_y, n_iter_tv, 4 * n_x * (4 * n_elements + 1))
     row_terms = np.empty((3, n_y))
     out = np.empty_like(maps)
+    parameters = np.float32(
+        [
+            objective.model.gamma,
+            objective.lambda_haadf,
+            objective.lambda_chem,
+            objective.background,
+            objective.lambda_tv,
+        ]
+    )
+    weights = objective.model.weights.astype(np.float32)
 
     with workers(num_workers) as run:
 
@@ -233,16 +243,8 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
                 maps,
                 objective.measured,
                 objective.haadf,
-                objective.model.weights.astype(np.float32),
-                *np.float32(
-                    [
-                        objective.model.gamma,
-                        objective.lambda_haadf,
-                        objective.lambda_chem,
-                        objective.background,
-                        objective.lambda_tv,
-                    ]
-                ),
+                weights,
+                *parameters,
                 n_iter_tv,
                 options.tv_algorithm == "FGP",
                 out,

@@ -15,7 +15,7 @@ from itertools import pairwise
 import numba
 import numpy as np
 
-__all__ = ["blocks_of", "empty_seams", "step_seams", "sweep_rows"]
+__all__ = ["blocks_of", "empty_seams", "refine_rows", "step_seams", "sweep_rows"]
 
 # Columns that are worked on at a time: their scratch stays in the L1 cache, and
 # Newton's method goes on only where it has to.
@@ -465,3 +465,37 @@ def step_seams(
                 _step_bend_dual(
                     q, y, a, n, above, here, sigma_q, alpha, relaxation, new, norm
                 )
+
+
+@_jit
+def refine_rows(coarse, factor, fine, start, stop):
+    """Interpolate images linearly on pixels half as large.
+
+    Parameters
+    ----------
+    coarse : numpy.ndarray
+        Shape ``(n_images, y, x)``, float32.
+    factor : numpy.float32
+        What the values are multiplied with.
+    fine : numpy.ndarray
+        Shape ``(n_images, 2 y, 2 x)``, or one row or column more; float32.
+    start, stop : int
+        The rows of `fine` to write.
+    """
+    near, far = np.float32(0.75) * factor, np.float32(0.25) * factor
+    n_images, n_x = fine.shape[0], fine.shape[2]
+    m_y, m_x = coarse.shape[1], coarse.shape[2]
+    row = np.empty(m_x, np.float32)
+    close, distant = np.float32(0.75), np.float32(0.25)
+    for i in range(n_images):
+        for y in range(start, stop):
+            here = min(y // 2, m_y - 1)
+            other = min(max(y // 2 + 2 * (y % 2) - 1, 0), m_y - 1)
+            for x in range(m_x):
+                row[x] = near * coarse[i, here, x] + far * coarse[i, other, x]
+            fine[i, y, 0] = row[0]
+            for x in range(m_x - 1):
+                fine[i, y, 2 * x + 1] = close * row[x] + distant * row[x + 1]
+                fine[i, y, 2 * x + 2] = distant * row[x] + close * row[x + 1]
+            for x in range(2 * m_x - 1, n_x):
+                fine[i, y, x] = row[m_x - 1]

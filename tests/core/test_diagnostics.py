@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
-from hyperspy_fusion.core.calibrated import Setting, calibrate
+from hyperspy_fusion.core.calibrated import Path, Setting, calibrate
 from hyperspy_fusion.core.calibration import haadf_noise, signal_scale
 from hyperspy_fusion.core.diagnostics import (
     Shift,
@@ -180,7 +180,7 @@ def test_model_error_does_not_hide_slow_misfits():
 
 
 def calibrator(run):
-    return lambda setting: calibrate(setting, run, PRIOR)
+    return lambda setting: calibrate(setting, Path(run), PRIOR)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -278,7 +278,7 @@ def test_shift_of_an_image_that_is_not_used():
 
 def test_uncertainty_covers_the_error(run):
     truth = discs()
-    setting, _ = calibrate(measured(truth), run, PRIOR)
+    setting, _ = calibrate(measured(truth), Path(run), PRIOR)
     weights = 3.0, 0.1
     maps = solve(setting.problem(*weights), run, tolerance=1e-3, max_iter=400).maps
     variance = uncertainty(setting, PRIOR, weights, maps, run, seed=0)

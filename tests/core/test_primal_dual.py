@@ -444,7 +444,9 @@ def test_prolonged_optimum_of_flat_data_is_the_optimum():
     )
     coarse = coarsen(problem)
     state = optimum(coarse, 1e-7).state
-    _, upper, bound = certificate(problem, prolong(state, problem))
+    with kernels.workers(1) as run:
+        fine = prolong(state, problem, run)
+    _, upper, bound = certificate(problem, fine)
     assert upper - bound <= 1e-5 * upper
     _, coarse_upper, _ = certificate(coarse, state)
     assert_allclose(upper, coarse_upper, rtol=1e-6)

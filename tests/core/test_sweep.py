@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,12 @@ from problems import each_problem, least, make_problem, pixel_terms
 from hyperspy_fusion.core import primal_dual, sweep
 from hyperspy_fusion.core.kernels import workers
 from hyperspy_fusion.core.primal_dual import Iteration, State, cold_start
-from hyperspy_fusion.core.sweep import blocks_of, empty_seams, sweep_rows
+from hyperspy_fusion.core.sweep import (
+    blocks_of,
+    empty_seams,
+    refine_rows,
+    sweep_rows,
+)
 from hyperspy_fusion.core.total_variation import (
     gradient,
     gradient_adjoint,
@@ -235,3 +241,22 @@ def test_no_subnormal_numbers(alpha):
         assert sizes[sizes > 0].min() > 1e-20
         assert sizes.max() > 1e-3
     assert set(ARRAYS) == set(State.__dataclass_fields__)
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (9, 12), (9, 13), (2, 3), (1, 1)])
+def test_refined_images_are_interpolated_linearly(shape):
+    coarse = np.random.default_rng(0).random((2, *(n // 2 or 1 for n in shape)))
+    coarse = coarse.astype(np.float32)
+    fine = np.full((2, *shape), np.nan, np.float32)
+    for start, stop in pairwise([0, shape[0] // 2, shape[0]]):
+        refine_rows(coarse, np.float32(0.5), fine, start, stop)
+    # the centres of the fine pixels among those of the coarse ones
+    expected = 0.5 * coarse
+    for axis, (n, m) in enumerate(zip(shape, coarse.shape[1:], strict=True), start=1):
+        places = (np.arange(n) + 0.5) / 2 - 0.5
+        expected = np.apply_along_axis(
+            lambda row, places=places, m=m: np.interp(places, np.arange(m), row),
+            axis,
+            expected,
+        )
+    assert_allclose(fine, expected, rtol=1e-5)
