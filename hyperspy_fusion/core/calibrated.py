@@ -1,6 +1,7 @@
 """The calibrated method: calibrate, choose the weights, solve, say what to trust."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal, get_args
 
@@ -281,8 +282,8 @@ def mosaic(array, tiles):
 class Path:
     """Solutions of neighbouring problems, each of which goes on from the last one."""
 
-    def __init__(self, run):
-        self.run = run
+    def __init__(self, run, callback=None):
+        self.run, self.callback = run, callback
         self.problem = self.state = None
 
     def start(self, problem):
@@ -300,6 +301,7 @@ class Path:
             tolerance=None,
             max_iter=n_iter,
             start=self.start(problem),
+            callback=self.callback,
         )
         self.state = optimum.state
         return optimum.maps
@@ -396,7 +398,7 @@ def counts_alone(setting, path):
     return path.solve(setting.problem(_CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
 
 
-def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
+def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=None):
     """Choose the weights by cross-validation."""
     if lambda_tv is not None and lambda_haadf is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
@@ -420,6 +422,7 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
                 run,
                 tolerance=None,
                 max_iter=_TRIAL_ITERATIONS,
+                callback=callback,
             ).maps
             squares = (target - maps - trial.background) ** 2 / norm
             errors = errors + np.nansum(squares, axis=0)
@@ -629,7 +632,10 @@ def solve(
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(n_iter, gap)`` at each certificate of the last solution.
+        ``callback(stage, n_iter, gap)`` in each iteration: of "calibration", "weights",
+        "solution" or "uncertainty", whose iterations begin anew with each problem that
+        is solved, with the relative gap of the last certificate. It is infinite before
+        the first, and in all stages but the solution.
 
     Returns
     -------
@@ -642,9 +648,13 @@ def solve(
     prior = prior * prepared.gain
     if sensitivities is not None:
         prior = prior / np.asarray(sensitivities)
+
+    def told(stage):
+        return None if callback is None else partial(callback, stage)
+
     with workers(num_workers) as run:
-        path = Path(run)
-        whole = path if tiles is None else Path(run)
+        path = Path(run, told("calibration"))
+        whole = path if tiles is None else Path(run, told("calibration"))
 
         def recalibrate(setting):
             part, fused = calibrate(setting.take(tiles), path, prior)
@@ -674,6 +684,7 @@ def solve(
             seed=options.seed,
             lambda_tv=options.lambda_tv,
             lambda_haadf=options.lambda_haadf,
+            callback=told("weights"),
         )
         problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
         start = whole.start(problem)
@@ -683,7 +694,7 @@ def solve(
             tolerance=options.tolerance,
             max_iter=options.max_iter,
             start=start,
-            callback=callback,
+            callback=told("solution"),
         )
         variance = None
         if options.uncertainty:
@@ -694,6 +705,7 @@ def solve(
                 optimum.maps,
                 run,
                 options.seed,
+                told("uncertainty"),
             )
             variance = variance * prepared.gain[:, None, None] ** 2
     converged = optimum.gap <= options.tolerance
