@@ -412,8 +412,8 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
     trials = [(setting.share(part.data, part.share), part.target) for part in parts]
 
     def score(lambda_tv, lambda_haadf):
-        errors = 0
-        for trial, target in trials:
+        def errors(trial_and_target, run):
+            trial, target = trial_and_target
             # Not from the last trial, which would take long to forget its weights.
             maps = primal_dual.solve(
                 trial.problem(lambda_tv, lambda_haadf),
@@ -422,8 +422,9 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
                 max_iter=_TRIAL_ITERATIONS,
             ).maps
             squares = (target - maps - trial.background) ** 2 / norm
-            errors = errors + np.nansum(squares, axis=0)
-        return block_scores(errors)
+            return np.nansum(squares, axis=0)
+
+        return block_scores(sum(run.each(errors, trials)))
 
     return choose_weights(score, lambda_tv, lambda_haadf)
 

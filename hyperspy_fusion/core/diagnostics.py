@@ -41,7 +41,7 @@ _SLOW_CONTRAST = 0.015
 _SLOW_ERROR = 0.2
 _MARGIN = 2  # pixels that are added around it
 _PASSES = 8
-_LARGE = 2**18  # pixels, above which misfits are averaged over blocks
+_LARGE = 2**15  # pixels, above which misfits are averaged over blocks
 _LEAST_SHARE = 0.2  # of a Gaussian, on known pixels; a corner of the image has 0.25
 _WORST = 0.5  # of the largest local misfit: what is flagged together with it
 _LEAST_TRUSTED = 0.25  # part of the pixels that coefficients can be found from
@@ -400,18 +400,25 @@ def find_shift(setting, maps):
     if reach < 1 or not setting.trusted[inner].any():
         return Shift(y=0.0, x=0.0, z=0.0)
     weight = setting.trusted[inner] / setting.sigma[inner] ** 2
-    root = np.sqrt(weight).ravel()
-    image = root * setting.haadf[inner].ravel()
+    image = setting.haadf[inner] - np.average(setting.haadf[inner], weights=weight)
     n_y, n_x = setting.haadf.shape
+    weighted = (weight * image).ravel()
+
+    def fit(y, x):
+        """Columns of the maps moved by (y, x), their coefficients, what these gain."""
+        moved = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
+        columns = np.concatenate(
+            [moved.reshape(len(maps), -1), np.ones((1, image.size))]
+        )
+        right = columns @ weighted
+        normal = (columns * weight.ravel()) @ columns.T
+        solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
+        return columns, solution, right @ solution
 
     def residual(y, x):
-        """Weighted squared residual of the maps moved by (y, x), per pixel."""
-        moved = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
-        columns = [*moved.reshape(len(maps), -1), np.ones(weight.size)]
-        design = np.stack(columns, axis=1) * root[:, None]
-        normal, right = design.T @ design, design.T @ image
-        solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
-        return ((image - design @ solution) ** 2).reshape(weight.shape)
+        """Weighted squared residual in each pixel."""
+        columns, solution, _ = fit(y, x)
+        return weight * (image - (solution @ columns).reshape(image.shape)) ** 2
 
     errors = {}
 
@@ -419,7 +426,7 @@ def find_shift(setting, maps):
         if max(abs(y), abs(x)) > reach:
             return np.inf
         if (y, x) not in errors:
-            errors[y, x] = residual(y, x).sum()
+            errors[y, x] = -fit(y, x)[2]
         return errors[y, x]
 
     here, best = None, (0, 0)
