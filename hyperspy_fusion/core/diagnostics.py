@@ -45,7 +45,10 @@ _LARGE = 2**15  # pixels, above which misfits are averaged over blocks
 _LEAST_SHARE = 0.2  # of a Gaussian, on known pixels; a corner of the image has 0.25
 _WORST = 0.5  # of the largest local misfit: what is flagged together with it
 _LEAST_TRUSTED = 0.25  # part of the pixels that coefficients can be found from
-_ROUGH = 2.0  # pixels; what varies on shorter scales is white to the model error
+_BAND = 1.5, 4.0  # pixels, of the Gaussians between which misfits count as typical
+_PASSED = 1 / 3  # of the power of a misfit of 10 to 16 pixels from crest to crest
+_MEDIAN_SQUARE = 0.455  # of a normal distribution
+_TYPICAL = 2.0  # times the noise
 _LARGEST_SHIFT = 4  # pixels
 _SHIFT_Z = 2.0  # as of the gain of the HAADF image
 _REFITS = 10
@@ -78,39 +81,41 @@ def misfit(setting, maps):
 
 
 def model_error(setting, maps):
-    """Standard deviation of what the linear model cannot explain of the HAADF image.
+    """Standard deviation of what the linear model cannot explain all over the image.
 
-    From the fused maps at full weight of the image: these follow it wherever the model
-    lets them, so that a rough residual above the noise is the model's. The part that
-    varies slowly is left out: it is no white error, and it is what :func:`guard` has to
-    see.
+    A misfit of some places is the guard's; one that is typical of the image, as when
+    the maps are not proportional to the thickness, makes the image a worse measurement
+    than its noise tells. From the residual of the measured maps on scales of 1.5 to 4
+    pixels, whose median square does not care for a few places.
 
     Parameters
     ----------
     setting : Setting
-        With σ_h of the noise alone.
+        With coefficients and offset, and σ_h of the noise alone.
     maps : numpy.ndarray
-        x, fused with λ_haadf = 1, shape ``(n_elements, y, x)``.
+        Fused maps x, which only tell the noise, shape ``(n_elements, y, x)``.
 
     Returns
     -------
     float
-        √max(⟨r²⟩ - ⟨σ_h²⟩, 0) of the residual r minus its mean over a Gaussian of 2
-        pixels, corrected for what that takes from white noise; units of the image.
+        Units of the image; 0 unless the median square is twice that of the noise.
     """
-    used = setting.trusted > 0
-    if not used.any():
+    residual, second, _ = _cumulants(setting, maps)
+    known = np.isfinite(residual) & (setting.trusted > 0)
+    if not known.any():
         return 0.0
-    residual = np.where(used, misfit(setting, maps), 0)
-    share = gaussian_filter(used.astype(float), _ROUGH)
-    smooth = gaussian_filter(residual, _ROUGH) / np.maximum(share, 1e-9)
-    rough = (residual - smooth)[used]
-    point = np.zeros(33)
-    point[16] = 1
-    kernel = gaussian_filter1d(point, _ROUGH)
-    kept = 1 - 2 * kernel[16] ** 2 + (kernel**2).sum() ** 2
-    excess = np.mean(rough**2) / kept - np.mean(setting.sigma[used] ** 2)
-    return float(np.sqrt(max(excess, 0)))
+    fine, coarse = _BAND
+    residual = np.where(known, residual, 0)
+    passed = gaussian_filter(residual, fine) - gaussian_filter(residual, coarse)
+    point = np.zeros(65)
+    point[32] = 1
+    one, other = gaussian_filter1d(point, fine), gaussian_filter1d(point, coarse)
+    power = (one @ one) ** 2 - 2 * (one @ other) ** 2 + (other @ other) ** 2
+    noise = power * gaussian_filter(np.where(known, second, 0), fine)[known]
+    excess = np.median(passed[known] ** 2 / noise) / _MEDIAN_SQUARE
+    if excess < _TYPICAL:
+        return 0.0
+    return float(np.sqrt((excess - 1) * np.median(noise) / _PASSED))
 
 
 def local_z(setting, maps, width=WIDTHS[0], step=1):
