@@ -149,7 +149,8 @@ def haadf_noise(haadf, sample=None):
     variance = intercept + slope * (smooth - sample.min())
     # saturated or empty regions may seem to have no noise at all; an image that is
     # constant says nothing, whatever its noise
-    return np.sqrt(np.maximum(variance, 0.2 * np.median(variances) or 1.0))
+    floor = 0.2 * np.median(variances) or 1.0
+    return np.sqrt(np.maximum(variance, floor, dtype=haadf.dtype))
 
 
 def count_gain(image, known=None):

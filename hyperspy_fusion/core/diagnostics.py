@@ -42,6 +42,7 @@ _SLOW_ERROR = 0.2
 _MARGIN = 2  # pixels that are added around it
 _PASSES = 8
 _LARGE = 2**15  # pixels, above which misfits are averaged over blocks
+_ROWS = 256  # that are worked on at a time; a multiple of all sides of blocks
 _LEAST_SHARE = 0.2  # of a Gaussian, on known pixels; a corner of the image has 0.25
 _WORST = 0.5  # of the largest local misfit: what is flagged together with it
 _LEAST_TRUSTED = 0.25  # part of the pixels that coefficients can be found from
@@ -151,7 +152,7 @@ def local_z(setting, maps, width=WIDTHS[0], step=1):
         the maps tell. Pixels that miss in any map or in the image (NaN) do not count;
         z is 0 there, and where little but such pixels is near.
     """
-    return _standardised(setting, _cumulants(setting, maps), width, step)
+    return _standardised(setting, _BlockMeans.of(setting, maps, step), width)
 
 
 def _cumulants(setting, maps):
@@ -160,41 +161,89 @@ def _cumulants(setting, maps):
     c = setting.coefficients.astype(np.float32)
     variance = setting.noise_variance(maps)
     second = setting.sigma**2 + np.tensordot(c**2, variance, axes=1)
-    third = None
+    third = np.zeros_like(second)
     if setting.variance is None:
         third = np.tensordot(c**3, variance, axes=1)
     return residual, second, third
 
 
-def _standardised(setting, cumulants, width, step):
-    residual, second, third = cumulants
-    known = np.isfinite(residual)
+@dataclass(frozen=True, kw_only=True)
+class _BlockMeans:
+    """Means over square blocks, with 0 for unknown pixels.
 
-    def averaged(image, power):
-        """Mean over blocks of the cumulant of their mean; unknown pixels are 0."""
-        return _block_mean(np.where(known, image, 0), step) / step ** (2 * (power - 1))
+    Attributes
+    ----------
+    step : int
+        Pixels a side of a block.
+    known : numpy.ndarray
+        Where the residual is known, shape ``(y, x)``.
+    share : numpy.ndarray
+        Of known pixels in each block.
+    residual, second, third : numpy.ndarray
+        Mean residual, second and third cumulant of its noise.
+    """
 
+    step: int
+    known: np.ndarray
+    share: np.ndarray
+    residual: np.ndarray
+    second: np.ndarray
+    third: np.ndarray
+
+    @classmethod
+    def of(cls, setting, maps, step):
+        """Work through the image some rows at a time, to need little memory."""
+        known = np.empty(setting.haadf.shape, bool)
+        parts = []
+        for start in range(0, len(known), _ROWS):
+            rows = slice(start, start + _ROWS)
+            cumulants = _cumulants(setting.rows(rows), maps[:, rows])
+            known[rows] = np.isfinite(cumulants[0])
+            parts.append(
+                [
+                    _block_mean(np.where(known[rows], image, 0), step)
+                    for image in (1.0, *cumulants)
+                ]
+            )
+        means = (np.concatenate(part) for part in zip(*parts, strict=True))
+        names = "share", "residual", "second", "third"
+        return cls(step=step, known=known, **dict(zip(names, means, strict=True)))
+
+    def coarser(self, factor):
+        """The means over larger blocks."""
+        if factor == 1:
+            return self
+        names = "share", "residual", "second", "third"
+        means = {name: _block_mean(getattr(self, name), factor) for name in names}
+        return replace(self, step=self.step * factor, **means)
+
+
+def _standardised(setting, means, width):
+    """Local misfit in standard deviations, from block means."""
+    step = means.step
     width = width / step
-    total = gaussian_filter(averaged(residual, 1), width, mode="constant")
-    share = gaussian_filter(averaged(1.0, 1), width, mode="constant")
+    total = gaussian_filter(means.residual, width, mode="constant")
+    share = gaussian_filter(means.share, width, mode="constant")
     slow = np.hypot(_SLOW_CONTRAST * setting.contrast, _SLOW_ERROR * setting.error)
+    # the cumulants of a mean of step² numbers
     spread = np.hypot(
-        np.sqrt(_power_filter(averaged(second, 2), width, 2)), slow * share
+        np.sqrt(_power_filter(means.second / step**2, width, 2)), slow * share
     )
     enough = share > _LEAST_SHARE
     z = np.divide(total, spread, out=np.zeros_like(total), where=enough)
-    if third is not None:
-        third = _power_filter(averaged(third, 3), width, 3)
+    if setting.variance is None:
+        third = _power_filter(means.third / step**4, width, 3)
         skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
         z = np.where(enough, -_unskewed(-z, skew), 0)
     z = z.repeat(step, axis=0).repeat(step, axis=1)
-    return np.where(known, z[: len(known), : len(known.T)], 0)
+    z = z[: len(means.known), : len(means.known.T)]
+    return np.where(means.known, z, 0).astype(np.float32)
 
 
 def _block_mean(image, step):
     """Mean over square blocks; what lies beyond the edges is 0."""
     if step == 1:
-        return image
+        return np.asarray(image, np.float64)
     n_y, n_x = (-(-size // step) for size in image.shape)
     padded = np.zeros((n_y * step, n_x * step))
     padded[: len(image), : len(image.T)] = image
@@ -298,8 +347,10 @@ def guard(setting, maps, recalibrate):
         if k == _PASSES or trusted.sum() < _LEAST_TRUSTED * usable.sum():
             flagged = usable
             break
-        setting, maps = recalibrate(replace(setting, trusted=trusted.astype(float)))
-    setting = replace(setting, trusted=(usable & ~flagged).astype(float))
+        setting, maps = recalibrate(
+            replace(setting, trusted=trusted.astype(np.float32))
+        )
+    setting = replace(setting, trusted=(usable & ~flagged).astype(np.float32))
     again = replace(setting, haadf=everything)
     z = local_z(again, maps, step=_step(setting, WIDTHS[0]))
     extreme = max([*extremes, _extreme(z)], key=abs)
@@ -320,11 +371,13 @@ def _scores(setting, maps):
     """Local z on all scales that fit into the image."""
     size = min(setting.haadf.shape)
     widths = [width for width in WIDTHS if width == WIDTHS[0] or 6 * width <= size]
-    cumulants = _cumulants(setting, maps)
-    return [
-        _standardised(setting, cumulants, width, _step(setting, width))
-        for width in widths
-    ]
+    steps = [_step(setting, width) for width in widths]
+    means = _BlockMeans.of(setting, maps, steps[0])
+    scores = []
+    for width, step in zip(widths, steps, strict=True):
+        means = means.coarser(step // means.step)
+        scores.append(_standardised(setting, means, width))
+    return scores
 
 
 def _step(setting, width):
