@@ -48,12 +48,13 @@ _CALIBRATION_LAMBDA = 4.0
 _PEDESTAL = 0.2  # of the mean count
 _ALPHA = 0.25  # pixels
 _TRIAL_ITERATIONS = 20
-_ROUGH_ITERATIONS = 5
+_ROUGH_ITERATIONS = 20
 # Of images of more pixels, noise, coefficients and weights are found from so many tiles
 # a side of so many pixels a side.
 LARGE = 2**18
 _TILES = 4
 _TILE = 96
+_PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 # Fractions sum to one; this is the spread of the sum that rounding may leave.
 _FRACTION_SPREAD = 1e-3
 
@@ -186,17 +187,27 @@ class Setting:
 
     def with_error(self, error):
         """The setting with a model error in σ_h, which was without."""
-        return replace(self, sigma=np.hypot(self.sigma, error), error=error)
+        sigma = np.hypot(self.sigma, np.float32(error))
+        return replace(self, sigma=sigma, error=error)
 
     def take(self, tiles):
         """The setting of some tiles of the image, put together."""
+        return self.cut(lambda array: mosaic(array, tiles))
+
+    def rows(self, rows):
+        """The setting of some rows of the image, a slice."""
+        return self.cut(lambda array: array[..., rows, :])
+
+    def cut(self, part):
+        """The setting of a part of the image, cut out of each array of pixels."""
+        arrays = {name: getattr(self, name) for name in _PER_PIXEL}
         return replace(
             self,
             **{
-                name: mosaic(getattr(self, name), tiles)
-                for name in ("data", "background", "variance", "haadf", "sigma")
+                name: part(array)
+                for name, array in arrays.items()
+                if array is not None and array.shape[-2:] != (1, 1)
             },
-            trusted=mosaic(self.trusted, tiles),
         )
 
     def share(self, data, share):
@@ -221,7 +232,7 @@ class Setting:
             background=self.background,
             pedestal=_PEDESTAL * np.nanmean(self.data, axis=(1, 2)),
             variance=self.variance,
-            haadf=self.haadf - self.offset,
+            haadf=self.haadf - np.float32(self.offset),
             haadf_precision=self.trusted / self.sigma**2,
             lambda_haadf=lambda_haadf,
             coefficients=self.coefficients,
@@ -271,8 +282,8 @@ def representative_tiles(maps):
 
 
 def mosaic(array, tiles):
-    """Put tiles of an array together to one image; as it is if it has no pixels."""
-    if tiles is None or array is None or array.shape[-2:] == (1, 1):
+    """Put tiles of an array together to one image; all of it if there are none."""
+    if tiles is None:
         return array
     return np.block(
         [[array[..., y : y + _TILE, x : x + _TILE] for y, x in row] for row in tiles]
@@ -284,7 +295,17 @@ class Path:
 
     def __init__(self, run, callback=None):
         self.run, self.callback = run, callback
+        self.clear()
+
+    def clear(self):
+        """Forget the last problem."""
         self.problem = self.state = None
+
+    def pop(self):
+        """The last state, and forget it."""
+        state = self.state
+        self.clear()
+        return state
 
     def start(self, problem):
         """The state of the last problem as one of this; None if there was none."""
@@ -373,15 +394,14 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
     numpy.ndarray
         z, shape ``(y, x)``, dimensionless, on the pixels of the maps.
     """
-    setting = prepare(
-        maps, haadf, options, background=background, variance=variance
-    ).setting
+    prepared = prepare(maps, haadf, options, background=background, variance=variance)
+    setting = prepared.setting
     gain = np.asarray(record["count_value"])
     y, x = np.asarray(record["shift"])
     setting = replace(
         aligned(setting, Shift(y=y, x=x, z=np.inf)),
         coefficients=np.asarray(record["haadf_coefficients"]) * gain,
-        offset=float(record["haadf_offset"]),
+        offset=float(record["haadf_offset"]) - prepared.base,
     )
     setting = setting.with_error(float(record["haadf_model_error"]))
     seen = np.where(setting.trusted > 0, setting.haadf, np.nan)
@@ -389,8 +409,13 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
 
 
 def rough_maps(setting, path):
-    """Maps that tell the noise of the measured ones."""
-    return path.solve(setting.problem(_CALIBRATION_LAMBDA, 1.0), _ROUGH_ITERATIONS)
+    """Maps that tell the noise of the measured ones, from pixels twice as large."""
+    problem = primal_dual.coarsen(setting.problem(_CALIBRATION_LAMBDA, 1.0))
+    coarse = path.solve(problem, _ROUGH_ITERATIONS) / 4
+    odd = [(0, n % 2) for n in setting.haadf.shape]
+    coarse = np.pad(coarse, [(0, 0), *odd], mode="edge")
+    n_y, n_x = setting.haadf.shape
+    return coarse.repeat(2, axis=1)[:, :n_y].repeat(2, axis=2)[..., :n_x]
 
 
 def counts_alone(setting, path):
@@ -414,19 +439,21 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=Non
     trials = [(setting.share(part.data, part.share), part.target) for part in parts]
 
     def score(lambda_tv, lambda_haadf):
-        errors = 0
-        for trial, target in trials:
+        def errors(trial_and_target, run):
+            trial, target = trial_and_target
             # Not from the last trial, which would take long to forget its weights.
             maps = primal_dual.solve(
                 trial.problem(lambda_tv, lambda_haadf),
                 run,
                 tolerance=None,
                 max_iter=_TRIAL_ITERATIONS,
-                callback=callback,
             ).maps
             squares = (target - maps - trial.background) ** 2 / norm
-            errors = errors + np.nansum(squares, axis=0)
-        return block_scores(errors)
+            return np.nansum(squares, axis=0)
+
+        if callback is not None:  # from this thread, which the trials are not
+            callback(0, np.inf)
+        return block_scores(sum(run.each(errors, trials)))
 
     return choose_weights(score, lambda_tv, lambda_haadf)
 
@@ -439,6 +466,8 @@ class Prepared:
     ----------
     setting : Setting
         Without coefficients.
+    base : float
+        Value of the HAADF image that is 0 in the setting.
     tiles : list of list of tuple or None
         From :func:`representative_tiles`.
     gain : numpy.ndarray
@@ -449,6 +478,7 @@ class Prepared:
     """
 
     setting: Setting
+    base: float
     tiles: list | None
     gain: np.ndarray
     notes: tuple
@@ -539,11 +569,13 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
         variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float32)
         variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
     tiles = representative_tiles(filled)
-    scale, level = scales(*(mosaic(a, tiles) for a in (filled, background, variance)))
     seen = np.isfinite(haadf)
     if not seen.all():
         notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
-    image = fill(np.asarray(haadf, dtype=np.float64)[None])[0]
+    # without its lowest value, which float32 might not see the noise of
+    image = np.asarray(haadf, np.float64)
+    base = float(np.min(image, where=seen, initial=np.inf)) if seen.any() else 0.0
+    image = fill((image - base).astype(np.float32)[None])[0]
     if tiles is not None:
         notes.append(
             f"noise, coefficients and weights were found from {_TILES**2} tiles of "
@@ -553,20 +585,22 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
         data=maps,
         background=background,
         variance=variance,
-        scale=scale,
-        level=level,
+        scale=np.ones(n_elements),
+        level=np.ones(n_elements),
         haadf=image,
         sigma=haadf_noise(image, mosaic(image, tiles)),
         error=0.0,
-        contrast=float(np.std(image[seen])) if seen.any() else 0.0,
-        trusted=seen.astype(np.float64),
+        contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
+        trusted=seen.astype(np.float32),
         coefficients=np.zeros(n_elements),
         offset=0.0,
         alpha=_ALPHA if options.regularizer == "tgv" else None,
         lock_flux=options.lock_flux,
     )
+    scale, level = scales(setting.take(tiles))
     return Prepared(
-        setting=setting,
+        setting=replace(setting, scale=scale, level=level),
+        base=base,
         tiles=tiles,
         gain=gain,
         notes=tuple(notes),
@@ -579,15 +613,16 @@ def whole_numbers(maps):
     return all(((image == np.rint(image)) | np.isnan(image)).all() for image in maps)
 
 
-def scales(net, background, variance):
+def scales(setting):
     """Noise variance and mean of each map where the element is, shape ``(n,)``."""
-    level = signal_scale(net, background)
-    if variance is None:
+    filled = fill(setting.data)
+    level = signal_scale(filled, setting.background)
+    if setting.variance is None:
         return level, level
-    weight = np.maximum(net - background, 0, dtype=np.float64) + 1e-300
+    weight = np.maximum(filled - setting.background, 0, dtype=np.float64) + 1e-300
     total = weight.sum(axis=(1, 2))
     return (
-        (weight * variance).sum(axis=(1, 2)) / total,
+        (weight * setting.variance).sum(axis=(1, 2)) / total,
         (weight * weight).sum(axis=(1, 2)) / total,
     )
 
@@ -632,10 +667,10 @@ def solve(
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(stage, n_iter, gap)`` in each iteration: of "calibration", "weights",
-        "solution" or "uncertainty", whose iterations begin anew with each problem that
-        is solved, with the relative gap of the last certificate. It is infinite before
-        the first, and in all stages but the solution.
+        ``callback(stage, n_iter, gap)``: in each iteration of the "solution", with the
+        relative gap of the last certificate, infinite before the first; and now and
+        then in the stages "calibration", "weights" and "uncertainty", to say that they
+        go on.
 
     Returns
     -------
@@ -644,6 +679,7 @@ def solve(
     """
     prepared = prepare(maps, haadf, options, background=background, variance=variance)
     setting, tiles = prepared.setting, prepared.tiles
+    prepared = replace(prepared, setting=None)  # which changes, and goes in the end
     prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
     prior = prior * prepared.gain
     if sensitivities is not None:
@@ -654,7 +690,7 @@ def solve(
 
     with workers(num_workers) as run:
         path = Path(run, told("calibration"))
-        whole = path if tiles is None else Path(run, told("calibration"))
+        coarse = Path(run)  # of a large image
 
         def recalibrate(setting):
             part, fused = calibrate(setting.take(tiles), path, prior)
@@ -665,7 +701,7 @@ def solve(
 
         def with_maps(setting):
             setting, _, fused = recalibrate(setting)
-            return setting, fused if tiles is None else rough_maps(setting, whole)
+            return setting, fused if tiles is None else rough_maps(setting, coarse)
 
         # before all else: a shift spoils the coefficients and looks like model error
         part = setting.take(tiles)
@@ -675,7 +711,7 @@ def solve(
         if error > 0:
             setting, part, fused = recalibrate(setting.with_error(error))
         setting, report = guard(
-            setting, fused if tiles is None else rough_maps(setting, whole), with_maps
+            setting, fused if tiles is None else rough_maps(setting, coarse), with_maps
         )
         del part, fused
         weights = weigh(
@@ -687,7 +723,16 @@ def solve(
             callback=told("weights"),
         )
         problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
-        start = whole.start(problem)
+        if tiles is None:
+            path.start(problem)
+            start = path.pop()
+        else:
+            path.clear()
+            coarse.solve(primal_dual.coarsen(problem), _ROUGH_ITERATIONS)
+            start = primal_dual.prolong(coarse.pop(), problem, run)
+        coefficients, offset = setting.coefficients, setting.offset
+        if not options.uncertainty:
+            del setting
         optimum = primal_dual.solve(
             problem,
             run,
@@ -708,9 +753,10 @@ def solve(
                 told("uncertainty"),
             )
             variance = variance * prepared.gain[:, None, None] ** 2
+    optimum.maps[:] *= prepared.gain.astype(np.float32)[:, None, None]
     converged = optimum.gap <= options.tolerance
     return Solution(
-        maps=(optimum.maps * prepared.gain[:, None, None]).astype(np.float32),
+        maps=optimum.maps,
         costs=cost_history(optimum, weights),
         status=str(Status.CONVERGED if converged else Status.MAX_ITER),
         converged=converged,
@@ -718,8 +764,8 @@ def solve(
             "lambda_haadf": weights.lambda_haadf,
             "lambda_chem": 1.0,
             "lambda_tv": weights.lambda_tv,
-            "haadf_coefficients": setting.coefficients / prepared.gain,
-            "haadf_offset": setting.offset,
+            "haadf_coefficients": coefficients / prepared.gain,
+            "haadf_offset": offset + prepared.base,
             "gap": float(optimum.gap),
             "haadf_gain": weights.gain,
             "haadf_model_error": error,

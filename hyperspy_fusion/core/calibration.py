@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 from scipy.ndimage import convolve, gaussian_filter, minimum_filter
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear, nnls
 
 __all__ = [
     "count_gain",
@@ -149,7 +149,8 @@ def haadf_noise(haadf, sample=None):
     variance = intercept + slope * (smooth - sample.min())
     # saturated or empty regions may seem to have no noise at all; an image that is
     # constant says nothing, whatever its noise
-    return np.sqrt(np.maximum(variance, 0.2 * np.median(variances) or 1.0))
+    floor = 0.2 * np.median(variances) or 1.0
+    return np.sqrt(np.maximum(variance, floor, dtype=haadf.dtype))
 
 
 def count_gain(image, known=None):
@@ -269,11 +270,12 @@ def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
 def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
     """HAADF coefficients with the fused maps as instruments.
 
-    Solves (x, 1)' W (net, 1) (c, o) = (x, 1)' W h. The noise of the maps is nearly
-    independent of the fused ones, so it does not bias the result, as it does with
-    least squares. Each c_i is drawn towards a p_i with a standard deviation of
-    PRIOR_WIDTH a p_i, a common to all elements: that decides where the maps do not.
-    Negative coefficients are dropped, the most significant first.
+    The equations (x, 1)' W (net, 1) (c, o) = (x, 1)' W h hold but for their noise,
+    whose covariance is (x, 1)' W (x, 1) times `inflation`, and are solved by least
+    squares in units of it. The noise of the maps is nearly independent of the fused
+    ones, so it does not bias the result, as it does with least squares on the maps.
+    Each c_i is drawn towards a p_i with a standard deviation of PRIOR_WIDTH a p_i, a
+    common to all elements: that decides where the maps do not.
 
     Parameters
     ----------
@@ -304,32 +306,37 @@ def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
     one = np.ones((1, haadf.size))
     instrument = np.concatenate([instrument.reshape(n_elements, -1), one])
     regressor = np.concatenate([np.nan_to_num(net).reshape(n_elements, -1), one])
-
-    def equations(left, right):
-        left = left * weight
-        return left @ right.T, left @ haadf.ravel()
+    left = instrument * weight
+    matrix, vector = left @ regressor.T, left @ haadf.ravel()
 
     combined = np.zeros((2, n_elements + 1))
     combined[0, :-1], combined[1, -1] = prior, 1
-    common = _solve(*equations(combined @ instrument, combined @ regressor))[0]
-    matrix, vector = equations(instrument, regressor)
+    common = _solve(combined @ matrix @ combined.T, combined @ vector)[0]
+
+    whiten = _inverse_root(left @ instrument.T)
+    matrix, vector = whiten @ matrix, whiten @ vector
     if common > 0:
-        expected = common * np.append(prior, 0)
-        precision = np.zeros(n_elements + 1)
-        precision[:-1] = inflation / (PRIOR_WIDTH * expected[:-1]) ** 2
-        matrix = matrix + np.diag(precision)
-        vector = vector + precision * expected
-    active = list(range(n_elements + 1))
-    while True:
-        solution = np.zeros(n_elements + 1)
-        block = matrix[np.ix_(active, active)]
-        solution[active] = _solve(block, vector[active])
-        negative = [i for i in active[:-1] if solution[i] < 0]
-        if not negative:
-            return solution[:-1], float(solution[-1])
-        active.remove(
-            min(negative, key=lambda i: solution[i] * np.sqrt(max(matrix[i, i], 0)))
+        width = PRIOR_WIDTH * common * prior
+        rows = np.sqrt(inflation) * np.eye(n_elements, n_elements + 1)
+        matrix = np.concatenate([matrix, rows / width[:, None]])
+        vector = np.append(
+            vector, np.full(n_elements, np.sqrt(inflation) / PRIOR_WIDTH)
         )
+    scale = np.linalg.norm(matrix, axis=0)
+    scale = np.where(scale > 0, scale, 1)
+    lowest = np.append(np.zeros(n_elements), -np.inf)
+    solution = lsq_linear(matrix / scale, vector, (lowest, np.inf), method="bvls").x
+    solution /= scale
+    return solution[:-1], float(solution[-1])
+
+
+def _inverse_root(covariance):
+    """Rows that whiten a vector of this covariance; none along which there is none."""
+    scale = np.sqrt(np.diag(covariance))
+    scale = np.where(scale > 0, scale, 1)
+    values, vectors = np.linalg.eigh(covariance / scale / scale[:, None])
+    there = values > 1e-10 * values.max()
+    return vectors.T[there] / np.sqrt(values[there])[:, None] / scale
 
 
 def _solve(matrix, vector):

@@ -24,7 +24,7 @@ _jit = numba.njit(
 
 
 def _arrays(*arrays):
-    return [np.ascontiguousarray(array, np.float64) for array in arrays]
+    return [np.ascontiguousarray(array) for array in arrays]
 
 
 def _serial(kernel, blocks, *arguments):
@@ -272,7 +272,7 @@ def primal_rows(
     factor, summand : numpy.ndarray
         From :func:`flux_correction`.
     data, background, variance, pedestal, poisson, strength, haadf, haadf_precision
-        Of the problem, float64.
+        Of the problem.
     haadf_factor, weight_factor : float
         To the unit of the image in the kernels, and to its weight.
     coefficients : numpy.ndarray
@@ -317,7 +317,7 @@ def primal_rows(
                 below[x] = factor[i] * max(u[i, next_y, x], np.float32(0)) + summand[i]
                 model[x] += coefficients[i] * value
                 norm_p[x] += along_y[x] ** 2 + along_x[x] ** 2
-                weighed = weight_factor * haadf_precision[y, x] > 0
+                weighed = weight_factor * np.float64(haadf_precision[y, x]) > 0
                 held = weighed and coefficients[i] > 0
                 missing = np.isnan(data[i, y, x])
                 free = missing and not held
@@ -328,7 +328,7 @@ def primal_rows(
             row_least[0, i, y] = -_largest(known_fall)
             row_least[1, i, y] = -_largest(missing_fall)
             for x in range(n_x):
-                b = data[i, y, x]
+                b = np.float64(data[i, y, x])
                 if np.isnan(b):
                     continue
                 maps = here[x] * scale
@@ -338,7 +338,9 @@ def primal_rows(
                     )
                     chemical += _deviance(b + pedestal[i], maps + offset)
                 else:
-                    spread = variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    spread = np.float64(
+                        variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    )
                     chemical += (maps - b) ** 2 / (2 * spread)
             if second_order:
                 for x in range(n_x):
@@ -364,8 +366,8 @@ def primal_rows(
                     slope[x] += (below[x] - here[x]) ** 2 + (here[x + 1] - here[x]) ** 2
         misfit = tv = 0.0
         for x in range(n_x):
-            away = haadf_factor * haadf[y, x] - model[x]
-            misfit += haadf_precision[y, x] * away**2 / 2
+            away = haadf_factor * np.float64(haadf[y, x]) - model[x]
+            misfit += np.float64(haadf_precision[y, x]) * away**2 / 2
             tv += np.sqrt(slope[x]) + alpha * np.sqrt(bend[x])
         row_terms[0, y] = misfit
         row_terms[1, y] = chemical
@@ -448,13 +450,13 @@ def dual_rows(
     for y in range(start, stop):
         floor[:] = -np.inf
         for x in range(n_x):
-            image[x] = haadf_factor * haadf[y, x]
-            weight[x] = weight_factor * haadf_precision[y, x]
+            image[x] = haadf_factor * np.float64(haadf[y, x])
+            weight[x] = weight_factor * np.float64(haadf_precision[y, x])
         for i in range(n_elements):
             _pull(dual, second_order, i, y, above, along_y, along_x, pull)
             k, scale = coefficients[i], 1 / strength[i]
             for x in range(n_x):
-                b = data[i, y, x]
+                b = np.float64(data[i, y, x])
                 missing = np.isnan(b)
                 slope = shrink * pull[x] + multipliers[i]
                 if poisson:
@@ -465,7 +467,9 @@ def dual_rows(
                     first[i, x] = 0.0 if missing else b + pedestal[i]
                     second[i, x] = 0.0 if missing else offset * strength[i]
                 else:
-                    spread = variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    spread = np.float64(
+                        variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    )
                     first[i, x] = 0.0 if missing else b * strength[i]
                     second[i, x] = 0.0 if missing else spread * strength[i] ** 2
                 # This is where g + k s is 0 but for rounding. With element i alone s

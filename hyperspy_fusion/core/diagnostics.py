@@ -41,11 +41,15 @@ _SLOW_CONTRAST = 0.015
 _SLOW_ERROR = 0.2
 _MARGIN = 2  # pixels that are added around it
 _PASSES = 8
-_LARGE = 2**18  # pixels, above which misfits are averaged over blocks
+_LARGE = 2**15  # pixels, above which misfits are averaged over blocks
+_ROWS = 256  # that are worked on at a time; a multiple of all sides of blocks
 _LEAST_SHARE = 0.2  # of a Gaussian, on known pixels; a corner of the image has 0.25
 _WORST = 0.5  # of the largest local misfit: what is flagged together with it
 _LEAST_TRUSTED = 0.25  # part of the pixels that coefficients can be found from
-_ROUGH = 2.0  # pixels; what varies on shorter scales is white to the model error
+_BAND = 1.5, 4.0  # pixels, of the Gaussians between which misfits count as typical
+_PASSED = 1 / 3  # of the power of a misfit of 10 to 16 pixels from crest to crest
+_MEDIAN_SQUARE = 0.455  # of a normal distribution
+_TYPICAL = 2.0  # times the noise
 _LARGEST_SHIFT = 4  # pixels
 _SHIFT_Z = 2.0  # as of the gain of the HAADF image
 _REFITS = 10
@@ -78,39 +82,41 @@ def misfit(setting, maps):
 
 
 def model_error(setting, maps):
-    """Standard deviation of what the linear model cannot explain of the HAADF image.
+    """Standard deviation of what the linear model cannot explain all over the image.
 
-    From the fused maps at full weight of the image: these follow it wherever the model
-    lets them, so that a rough residual above the noise is the model's. The part that
-    varies slowly is left out: it is no white error, and it is what :func:`guard` has to
-    see.
+    A misfit of some places is the guard's; one that is typical of the image, as when
+    the maps are not proportional to the thickness, makes the image a worse measurement
+    than its noise tells. From the residual of the measured maps on scales of 1.5 to 4
+    pixels, whose median square does not care for a few places.
 
     Parameters
     ----------
     setting : Setting
-        With σ_h of the noise alone.
+        With coefficients and offset, and σ_h of the noise alone.
     maps : numpy.ndarray
-        x, fused with λ_haadf = 1, shape ``(n_elements, y, x)``.
+        Fused maps x, which only tell the noise, shape ``(n_elements, y, x)``.
 
     Returns
     -------
     float
-        √max(⟨r²⟩ - ⟨σ_h²⟩, 0) of the residual r minus its mean over a Gaussian of 2
-        pixels, corrected for what that takes from white noise; units of the image.
+        Units of the image; 0 unless the median square is twice that of the noise.
     """
-    used = setting.trusted > 0
-    if not used.any():
+    residual, second, _ = _cumulants(setting, maps)
+    known = np.isfinite(residual) & (setting.trusted > 0)
+    if not known.any():
         return 0.0
-    residual = np.where(used, misfit(setting, maps), 0)
-    share = gaussian_filter(used.astype(float), _ROUGH)
-    smooth = gaussian_filter(residual, _ROUGH) / np.maximum(share, 1e-9)
-    rough = (residual - smooth)[used]
-    point = np.zeros(33)
-    point[16] = 1
-    kernel = gaussian_filter1d(point, _ROUGH)
-    kept = 1 - 2 * kernel[16] ** 2 + (kernel**2).sum() ** 2
-    excess = np.mean(rough**2) / kept - np.mean(setting.sigma[used] ** 2)
-    return float(np.sqrt(max(excess, 0)))
+    fine, coarse = _BAND
+    residual = np.where(known, residual, 0)
+    passed = gaussian_filter(residual, fine) - gaussian_filter(residual, coarse)
+    point = np.zeros(65)
+    point[32] = 1
+    one, other = gaussian_filter1d(point, fine), gaussian_filter1d(point, coarse)
+    power = (one @ one) ** 2 - 2 * (one @ other) ** 2 + (other @ other) ** 2
+    noise = power * gaussian_filter(np.where(known, second, 0), fine)[known]
+    excess = np.median(passed[known] ** 2 / noise) / _MEDIAN_SQUARE
+    if excess < _TYPICAL:
+        return 0.0
+    return float(np.sqrt((excess - 1) * np.median(noise) / _PASSED))
 
 
 def local_z(setting, maps, width=WIDTHS[0], step=1):
@@ -146,7 +152,7 @@ def local_z(setting, maps, width=WIDTHS[0], step=1):
         the maps tell. Pixels that miss in any map or in the image (NaN) do not count;
         z is 0 there, and where little but such pixels is near.
     """
-    return _standardised(setting, _cumulants(setting, maps), width, step)
+    return _standardised(setting, _BlockMeans.of(setting, maps, step), width)
 
 
 def _cumulants(setting, maps):
@@ -155,41 +161,89 @@ def _cumulants(setting, maps):
     c = setting.coefficients.astype(np.float32)
     variance = setting.noise_variance(maps)
     second = setting.sigma**2 + np.tensordot(c**2, variance, axes=1)
-    third = None
+    third = np.zeros_like(second)
     if setting.variance is None:
         third = np.tensordot(c**3, variance, axes=1)
     return residual, second, third
 
 
-def _standardised(setting, cumulants, width, step):
-    residual, second, third = cumulants
-    known = np.isfinite(residual)
+@dataclass(frozen=True, kw_only=True)
+class _BlockMeans:
+    """Means over square blocks, with 0 for unknown pixels.
 
-    def averaged(image, power):
-        """Mean over blocks of the cumulant of their mean; unknown pixels are 0."""
-        return _block_mean(np.where(known, image, 0), step) / step ** (2 * (power - 1))
+    Attributes
+    ----------
+    step : int
+        Pixels a side of a block.
+    known : numpy.ndarray
+        Where the residual is known, shape ``(y, x)``.
+    share : numpy.ndarray
+        Of known pixels in each block.
+    residual, second, third : numpy.ndarray
+        Mean residual, second and third cumulant of its noise.
+    """
 
+    step: int
+    known: np.ndarray
+    share: np.ndarray
+    residual: np.ndarray
+    second: np.ndarray
+    third: np.ndarray
+
+    @classmethod
+    def of(cls, setting, maps, step):
+        """Work through the image some rows at a time, to need little memory."""
+        known = np.empty(setting.haadf.shape, bool)
+        parts = []
+        for start in range(0, len(known), _ROWS):
+            rows = slice(start, start + _ROWS)
+            cumulants = _cumulants(setting.rows(rows), maps[:, rows])
+            known[rows] = np.isfinite(cumulants[0])
+            parts.append(
+                [
+                    _block_mean(np.where(known[rows], image, 0), step)
+                    for image in (1.0, *cumulants)
+                ]
+            )
+        means = (np.concatenate(part) for part in zip(*parts, strict=True))
+        names = "share", "residual", "second", "third"
+        return cls(step=step, known=known, **dict(zip(names, means, strict=True)))
+
+    def coarser(self, factor):
+        """The means over larger blocks."""
+        if factor == 1:
+            return self
+        names = "share", "residual", "second", "third"
+        means = {name: _block_mean(getattr(self, name), factor) for name in names}
+        return replace(self, step=self.step * factor, **means)
+
+
+def _standardised(setting, means, width):
+    """Local misfit in standard deviations, from block means."""
+    step = means.step
     width = width / step
-    total = gaussian_filter(averaged(residual, 1), width, mode="constant")
-    share = gaussian_filter(averaged(1.0, 1), width, mode="constant")
+    total = gaussian_filter(means.residual, width, mode="constant")
+    share = gaussian_filter(means.share, width, mode="constant")
     slow = np.hypot(_SLOW_CONTRAST * setting.contrast, _SLOW_ERROR * setting.error)
+    # the cumulants of a mean of step² numbers
     spread = np.hypot(
-        np.sqrt(_power_filter(averaged(second, 2), width, 2)), slow * share
+        np.sqrt(_power_filter(means.second / step**2, width, 2)), slow * share
     )
     enough = share > _LEAST_SHARE
     z = np.divide(total, spread, out=np.zeros_like(total), where=enough)
-    if third is not None:
-        third = _power_filter(averaged(third, 3), width, 3)
+    if setting.variance is None:
+        third = _power_filter(means.third / step**4, width, 3)
         skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
         z = np.where(enough, -_unskewed(-z, skew), 0)
     z = z.repeat(step, axis=0).repeat(step, axis=1)
-    return np.where(known, z[: len(known), : len(known.T)], 0)
+    z = z[: len(means.known), : len(means.known.T)]
+    return np.where(means.known, z, 0).astype(np.float32)
 
 
 def _block_mean(image, step):
     """Mean over square blocks; what lies beyond the edges is 0."""
     if step == 1:
-        return image
+        return np.asarray(image, np.float64)
     n_y, n_x = (-(-size // step) for size in image.shape)
     padded = np.zeros((n_y * step, n_x * step))
     padded[: len(image), : len(image.T)] = image
@@ -293,8 +347,10 @@ def guard(setting, maps, recalibrate):
         if k == _PASSES or trusted.sum() < _LEAST_TRUSTED * usable.sum():
             flagged = usable
             break
-        setting, maps = recalibrate(replace(setting, trusted=trusted.astype(float)))
-    setting = replace(setting, trusted=(usable & ~flagged).astype(float))
+        setting, maps = recalibrate(
+            replace(setting, trusted=trusted.astype(np.float32))
+        )
+    setting = replace(setting, trusted=(usable & ~flagged).astype(np.float32))
     again = replace(setting, haadf=everything)
     z = local_z(again, maps, step=_step(setting, WIDTHS[0]))
     extreme = max([*extremes, _extreme(z)], key=abs)
@@ -315,11 +371,13 @@ def _scores(setting, maps):
     """Local z on all scales that fit into the image."""
     size = min(setting.haadf.shape)
     widths = [width for width in WIDTHS if width == WIDTHS[0] or 6 * width <= size]
-    cumulants = _cumulants(setting, maps)
-    return [
-        _standardised(setting, cumulants, width, _step(setting, width))
-        for width in widths
-    ]
+    steps = [_step(setting, width) for width in widths]
+    means = _BlockMeans.of(setting, maps, steps[0])
+    scores = []
+    for width, step in zip(widths, steps, strict=True):
+        means = means.coarser(step // means.step)
+        scores.append(_standardised(setting, means, width))
+    return scores
 
 
 def _step(setting, width):
@@ -400,18 +458,25 @@ def find_shift(setting, maps):
     if reach < 1 or not setting.trusted[inner].any():
         return Shift(y=0.0, x=0.0, z=0.0)
     weight = setting.trusted[inner] / setting.sigma[inner] ** 2
-    root = np.sqrt(weight).ravel()
-    image = root * setting.haadf[inner].ravel()
+    image = setting.haadf[inner] - np.average(setting.haadf[inner], weights=weight)
     n_y, n_x = setting.haadf.shape
+    weighted = (weight * image).ravel()
+
+    def fit(y, x):
+        """Columns of the maps moved by (y, x), their coefficients, what these gain."""
+        moved = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
+        columns = np.concatenate(
+            [moved.reshape(len(maps), -1), np.ones((1, image.size))]
+        )
+        right = columns @ weighted
+        normal = (columns * weight.ravel()) @ columns.T
+        solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
+        return columns, solution, right @ solution
 
     def residual(y, x):
-        """Weighted squared residual of the maps moved by (y, x), per pixel."""
-        moved = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
-        columns = [*moved.reshape(len(maps), -1), np.ones(weight.size)]
-        design = np.stack(columns, axis=1) * root[:, None]
-        normal, right = design.T @ design, design.T @ image
-        solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
-        return ((image - design @ solution) ** 2).reshape(weight.shape)
+        """Weighted squared residual in each pixel."""
+        columns, solution, _ = fit(y, x)
+        return weight * (image - (solution @ columns).reshape(image.shape)) ** 2
 
     errors = {}
 
@@ -419,7 +484,7 @@ def find_shift(setting, maps):
         if max(abs(y), abs(x)) > reach:
             return np.inf
         if (y, x) not in errors:
-            errors[y, x] = residual(y, x).sum()
+            errors[y, x] = -fit(y, x)[2]
         return errors[y, x]
 
     here, best = None, (0, 0)

@@ -13,6 +13,7 @@ import numba
 import numpy as np
 
 __all__ = [
+    "Workers",
     "published_step_rows",
     "row_blocks",
     "tv_prox_rows",
@@ -68,9 +69,57 @@ def row_blocks(n_rows, halo, bytes_per_row):
     return list(pairwise(edges))
 
 
+class Workers:
+    """Threads that work on one problem together, or on several at once.
+
+    Parameters
+    ----------
+    pool : concurrent.futures.ThreadPoolExecutor or None
+        Threads that help the calling one; None if it works alone.
+    num_workers : int
+        Number of threads, the calling one included.
+    """
+
+    def __init__(self, pool=None, num_workers=1):
+        self._pool, self._num_workers = pool, num_workers
+
+    def __call__(self, kernel, blocks, *arguments):
+        """Call ``kernel(*arguments, start, stop)`` for each block of rows."""
+        self._share(blocks, lambda block: kernel(*arguments, *block))
+
+    def each(self, function, items):
+        """List ``function(item, run)`` of all items; each works on one thread alone."""
+        results = [None] * len(items)
+
+        def fill_in(task):
+            i, item = task
+            results[i] = function(item, Workers())
+
+        self._share(list(enumerate(items)), fill_in)
+        return results
+
+    def _share(self, tasks, function):
+        queue = iter(tasks)
+
+        def work():
+            for task in queue:
+                function(task)
+
+        # The calling thread works too, which spares waking another one.
+        n_helpers = min(self._num_workers, len(tasks)) - 1
+        helpers = [self._pool.submit(work) for _ in range(n_helpers)]
+        try:
+            work()
+        finally:
+            for _ in queue:  # what is left after an error
+                pass
+            for helper in helpers:
+                helper.result()
+
+
 @contextmanager
 def workers(num_workers=None):
-    """Threads that run a kernel over blocks of rows.
+    """Threads for the kernels.
 
     Parameters
     ----------
@@ -80,9 +129,7 @@ def workers(num_workers=None):
 
     Yields
     ------
-    callable
-        ``run(kernel, blocks, *arguments)`` calls ``kernel(*arguments, start, stop)``
-        for each block and returns when all are done.
+    Workers
 
     Raises
     ------
@@ -93,31 +140,11 @@ def workers(num_workers=None):
         num_workers = numba.config.NUMBA_NUM_THREADS
     if num_workers < 1:
         raise ValueError(f"num_workers is {num_workers}: expected at least 1")
-
-    def serial(kernel, blocks, *arguments):
-        for start, stop in blocks:
-            kernel(*arguments, start, stop)
-
     if num_workers == 1:
-        yield serial
+        yield Workers()
         return
     with ThreadPoolExecutor(num_workers - 1) as pool:
-
-        def threaded(kernel, blocks, *arguments):
-            queue = iter(blocks)
-
-            def work():
-                for start, stop in queue:
-                    kernel(*arguments, start, stop)
-
-            # The calling thread works too: one thread less to wake in each iteration.
-            n_helpers = min(num_workers, len(blocks)) - 1
-            helpers = [pool.submit(work) for _ in range(n_helpers)]
-            work()
-            for helper in helpers:
-                helper.result()
-
-        yield threaded
+        yield Workers(pool, num_workers)
 
 
 @_jit

@@ -282,11 +282,11 @@ class Iteration:
 
 
 def with_flux(problem, u):
-    """Maps in counts, float64, that meet the flux lock exactly, from scaled ones."""
-    maps = np.maximum(u, 0, dtype=np.float64)
-    factor, summand = flux_correction(problem, maps.sum(axis=(1, 2)))
-    maps *= (factor / problem.strength)[:, None, None]
-    maps += (summand / problem.strength)[:, None, None]
+    """Maps in counts, float32, that meet the flux lock, from scaled ones."""
+    maps = np.maximum(u, 0)
+    factor, summand = flux_correction(problem, maps.sum(axis=(1, 2), dtype=np.float64))
+    maps *= (factor / problem.strength).astype(np.float32)[:, None, None]
+    maps += (summand / problem.strength).astype(np.float32)[:, None, None]
     return maps
 
 
@@ -326,7 +326,7 @@ def coarsen(problem):
 
 
 def prolong(state, problem, run):
-    """A state of the fine problem from one of the coarse problem."""
+    """A state of the fine problem from one of the coarse problem, which is used up."""
 
     def refine(coarse, factor=1.0):
         fine = np.empty((*coarse.shape[:-2], *problem.shape), np.float32)
@@ -346,11 +346,17 @@ def prolong(state, problem, run):
         return fine
 
     second_order = problem.alpha is not None
+    fine = {}
+    for name, factor in (("q", 2.0), ("v", 0.25), ("p", 1.0), ("u", 0.5)):
+        coarse = getattr(state, name)
+        if name in "qv" and not second_order:
+            fine[name] = coarse
+            continue
+        fine[name] = (refine_field if name in "vp" else refine)(coarse, factor)
+        setattr(state, name, None)  # whose memory the next one may need
+        del coarse
     return State(
-        u=refine(state.u, 0.5),
-        v=refine_field(state.v, 0.25) if second_order else state.v,
-        p=refine_field(state.p),
-        q=refine(state.q, 2.0) if second_order else state.q,
+        **fine,
         tension=refine(state.tension, 0.5),
         flux_dual=state.flux_dual / 2,
     )
@@ -409,7 +415,7 @@ class Optimum:
     Attributes
     ----------
     maps : numpy.ndarray
-        x, counts, shape ``(n_elements, y, x)``, float64; they meet the flux lock.
+        x, counts, shape ``(n_elements, y, x)``, float32; they meet the flux lock.
     state : State
         The state, for a warm start.
     history : list of tuple

@@ -118,7 +118,7 @@ def test_against_the_formulas(options, state_of):
     _, upper, lower = certificate(problem, state)
     slopes = state.v if problem.alpha is not None else None
     expected = objective(problem, with_flux(problem, state.u), slopes)
-    assert_allclose(upper, expected, rtol=1e-9)
+    assert_allclose(upper, expected, rtol=1e-6)  # maps are float32
     assert_allclose(lower, reference(problem, state), atol=1e-6 * upper)
 
 

@@ -69,3 +69,29 @@ def test_workers_raise_what_a_kernel_raises():
 
     with kernels.workers(2) as run, pytest.raises(ArithmeticError, match="block 3"):
         run(fail, [(0, 1), (1, 2), (2, 3)])
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 3])
+def test_each_item_has_its_result_and_works_alone(num_workers):
+    def square(item, run):
+        seen = []
+        run(lambda start, stop: seen.append((start, stop)), [(0, 1), (1, item)])
+        assert seen == [(0, 1), (1, item)]
+        return item**2
+
+    with kernels.workers(num_workers) as run:
+        assert run.each(square, [3, 1, 2, 5]) == [9, 1, 4, 25]
+        assert run.each(square, []) == []
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_error_ends_the_work(num_workers):
+    started = []
+
+    def fail(item, run):  # noqa: ARG001
+        started.append(item)
+        raise ArithmeticError(item)
+
+    with kernels.workers(num_workers) as run, pytest.raises(ArithmeticError):
+        run.each(fail, range(100))
+    assert len(started) <= num_workers

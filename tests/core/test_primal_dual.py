@@ -63,11 +63,11 @@ def test_solution_meets_its_certificate(options):
     # the certificate tells the objective of the maps that are returned
     (terms, upper, bound) = certificate(problem, found.state)
     assert_allclose(terms, found.history[-1][1])
-    assert_allclose(upper, value(problem, found), rtol=1e-9)
+    assert_allclose(upper, value(problem, found), rtol=1e-6)
     assert_allclose((upper - bound) / upper, found.gap)
     assert found.maps.min() >= 0
     if problem.flux is not None:
-        assert_allclose(found.maps.sum(axis=(1, 2)), problem.flux, rtol=1e-12)
+        assert_allclose(found.maps.sum(axis=(1, 2)), problem.flux, rtol=1e-6)
 
 
 @each_problem
@@ -346,16 +346,17 @@ def test_max_iter_ends_with_a_certificate():
 def test_with_flux():
     problem = make_problem()
     u = np.random.default_rng(0).uniform(-1, 2, problem.data.shape)
+    u = u.astype(np.float32)
     u[1] = 0  # nothing to scale: spread evenly
     maps = with_flux(problem, u)
     assert maps.min() == 0
-    assert_allclose(maps.sum(axis=(1, 2)), problem.flux, rtol=1e-12)
+    assert_allclose(maps.sum(axis=(1, 2)), problem.flux, rtol=1e-6)
     positive = u[0] > 0
     ratio = maps[0][positive] / u[0][positive]
-    assert_allclose(ratio, ratio[0])
-    assert_allclose(maps[1], problem.flux[1] / u[1].size)
+    assert_allclose(ratio, ratio[0], rtol=1e-6)
+    assert_allclose(maps[1], problem.flux[1] / u[1].size, rtol=1e-6)
     free = with_flux(replace(problem, flux=None), u)
-    assert_allclose(free, u.clip(0) / problem.strength[:, None, None])
+    assert_allclose(free, u.clip(0) / problem.strength[:, None, None], rtol=1e-6)
 
 
 def test_flux_is_kept_although_the_image_wants_more():
@@ -363,7 +364,7 @@ def test_flux_is_kept_although_the_image_wants_more():
     problem = replace(problem, coefficients=problem.coefficients / 2)
     locked = optimum(problem, 1e-4)
     assert locked.gap <= 1e-4
-    assert_allclose(locked.maps.sum(axis=(1, 2)), problem.flux, rtol=1e-12)
+    assert_allclose(locked.maps.sum(axis=(1, 2)), problem.flux, rtol=1e-6)
     # before the final scaling too, nearly
     u = locked.state.u.sum(axis=(1, 2)) / problem.strength
     assert_allclose(u, problem.flux, rtol=1e-3)
@@ -446,11 +447,11 @@ def test_prolonged_optimum_of_flat_data_is_the_optimum():
     )
     coarse = coarsen(problem)
     state = optimum(coarse, 1e-7).state
+    _, coarse_upper, _ = certificate(coarse, state)
     with kernels.workers(1) as run:
         fine = prolong(state, problem, run)
     _, upper, bound = certificate(problem, fine)
     assert upper - bound <= 1e-5 * upper
-    _, coarse_upper, _ = certificate(coarse, state)
     assert_allclose(upper, coarse_upper, rtol=1e-6)
 
 
