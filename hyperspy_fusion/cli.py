@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import signal as os_signal
 import sys
 import tempfile
 import time
@@ -316,7 +317,13 @@ def _load(signals, arguments):
 def _timed_fusion(maps, haadf, **options):
     """Fuse, and say how long it took and why it stopped."""
     start = time.perf_counter()
-    fused = hyperspy_fusion.fuse_multimodal(maps, haadf, **options)
+    fused = hyperspy_fusion.fuse_multimodal(
+        maps,
+        haadf,
+        # into a file a bar would write hundreds of lines
+        show_progressbar=None if sys.stderr.isatty() else False,
+        **options,
+    )
     seconds = time.perf_counter() - start
     record = fused[0].metadata.Multimodal_fusion
     print(f"Fused by the {record.method} method in {seconds:.2f} s: {record.status}")
@@ -336,12 +343,23 @@ def _write(output, maps, fused, haadf):
         _write_signals(folder, fused)
         _write_pictures(folder, maps, fused, haadf)
         names = sorted(path.name for path in folder.iterdir())
-        if target.exists():
-            for name in names:
-                (folder / name).replace(target / name)
-        else:
-            folder.rename(target)
-    print(f"Wrote to {output}: {', '.join(names)}")
+        with _uninterrupted():
+            if target.exists():
+                for name in names:
+                    (folder / name).replace(target / name)
+            else:
+                folder.rename(target)
+            print(f"Wrote to {output}: {', '.join(names)}")
+
+
+@contextmanager
+def _uninterrupted():
+    """Let a Ctrl-C come too late: half of the files may be in place already."""
+    handler = os_signal.signal(os_signal.SIGINT, os_signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        os_signal.signal(os_signal.SIGINT, handler)
 
 
 def _write_signals(folder, fused):

@@ -10,6 +10,7 @@ import numpy as np
 from . import __version__
 from .core import calibrated, published
 from .pairing import as_images, drop_background, infer_element, pair, split
+from .progress import Progress
 
 __all__ = [
     "cost_history",
@@ -50,6 +51,7 @@ def fuse_multimodal(
     n_iter_tv=None,
     regularize=None,
     tv_algorithm=None,
+    show_progressbar=None,
     num_workers=None,
 ):
     r"""Fuse elemental maps with a HAADF image.
@@ -147,6 +149,9 @@ def fuse_multimodal(
         False turns the total variation of the published method off.
     tv_algorithm : {"FGP", "GP"}
         Fast or plain gradient projection (Beck and Teboulle 2009); published method.
+    show_progressbar : bool, optional
+        Show a progress bar once a second has passed; by default as HyperSpy's
+        preferences say.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
 
@@ -246,11 +251,20 @@ def fuse_multimodal(
 
     shape = measurement.navigation_shape
     solutions = np.empty(shape, dtype=object)
-    for position in np.ndindex(shape):
-        solutions[position] = solve(position)
-    fused = np.empty(measurement.maps.shape, dtype=np.float32)
-    for position in np.ndindex(shape):
-        fused[position] = solutions[position].maps
+    with Progress(
+        show_progressbar,
+        solutions.size,
+        options.max_iter if calibrated_method else options.n_iter,
+        options.tolerance if calibrated_method else None,
+    ) as progress:
+        for position in np.ndindex(shape):
+            solutions[position] = solve(position, progress)
+            progress.next_image()
+    if shape:
+        fused = np.stack([solution.maps for solution in solutions.flat])
+        fused = fused.reshape(measurement.maps.shape)
+    else:  # no copy
+        fused = solutions.item().maps
     signals = measurement.to_signals(
         fused, _record(method, measurement, options, solutions)
     )
@@ -282,13 +296,14 @@ def _options(method, given):
 def _published(measurement, options, num_workers):
     """The published method at one position."""
 
-    def solve(position):
+    def solve(position, callback):
         return published.solve(
             measurement.maps[position],
             measurement.haadf[position],
             measurement.atomic_numbers,
             options,
             num_workers=num_workers,
+            callback=callback,
         )
 
     return solve
@@ -313,7 +328,7 @@ def _calibrated(
             )
         sensitivities = [sensitivities[e] for e in measurement.elements]
 
-    def solve(position):
+    def solve(position, callback):
         maps = measurement.maps[position]
         if missing[position].any():
             maps = np.where(missing[position], np.nan, maps)
@@ -327,6 +342,7 @@ def _calibrated(
             variance=None if variance is None else variance[position],
             sensitivities=sensitivities,
             num_workers=num_workers,
+            callback=callback,
         )
 
     return solve
@@ -399,6 +415,8 @@ def _tell(solutions):
 
 
 def _warn_of_negative_pixels(measurement):
+    if measurement.maps.min() >= 0:
+        return
     found = [
         f"{element} ({part:.1%} of the pixels)"
         for i, element in enumerate(measurement.elements)

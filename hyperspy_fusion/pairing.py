@@ -457,9 +457,11 @@ def pair(maps, haadf, elements=None, *, allow_missing=False, carried=True):
 
     arrays = _compute([*images, haadf])
     labels = [*(f"map of {name}" for name in names), "HAADF image"]
-    for label, array in zip(labels, arrays, strict=True):
-        _check_finite(label, array, allow_missing=allow_missing)
-    _check_contrast(labels, arrays)
+    ranges = [
+        _finite_range(label, array, allow_missing=allow_missing)
+        for label, array in zip(labels, arrays, strict=True)
+    ]
+    _check_contrast(labels, ranges)
     return Measurement(
         maps=np.stack(arrays[:-1], axis=-3),
         haadf=arrays[-1],
@@ -595,14 +597,15 @@ def _check_same_pixels(one, one_name, other, other_name):
 
 
 def _in_common_units(a, b, a_name, b_name):
-    """Copies of two calibrated axes in the units of the first."""
+    """Two calibrated axes in the units of the first, copies if that changes them."""
+    if a.units == b.units:
+        return a, b
     a, b = a.copy(), b.copy()
     found = b.units
-    if a.units != b.units:
-        with warnings.catch_warnings(), suppress(pint.DimensionalityError):
-            warnings.simplefilter("ignore")  # HyperSpy's, of units it does not know
-            for axis in (b, a):  # also the first, whose units may be spelt otherwise
-                axis.convert_to_units(a.units)
+    with warnings.catch_warnings(), suppress(pint.DimensionalityError):
+        warnings.simplefilter("ignore")  # HyperSpy's, of units it does not know
+        for axis in (b, a):  # also the first, whose units may be spelt otherwise
+            axis.convert_to_units(a.units)
     if a.units != b.units:
         raise ValueError(
             f"the {a_name} has pixels in {a.units!r} and the {b_name} in {found!r}: "
@@ -659,9 +662,11 @@ def _computed(arrays):
     )
 
 
-def _check_finite(label, array, *, allow_missing):
-    if array.dtype.kind != "f":
-        return
+def _finite_range(label, array, *, allow_missing):
+    """Least and largest value of an array; an error if a value is not finite."""
+    limits = array.min(), array.max()  # NaN if any pixel is
+    if np.all(np.isfinite(limits)):
+        return limits
     missing = np.isnan(array)
     if allow_missing and missing.all(axis=(-2, -1)).any():
         raise ValueError(
@@ -676,23 +681,20 @@ def _check_finite(label, array, *, allow_missing):
             "values; fill them, for example with np.nan_to_num(signal.data), or crop "
             "them away with .isig"
         )
+    return np.nanmin(array), np.nanmax(array)
 
 
-def _is_flat(array):
-    return np.nanmax(array) == np.nanmin(array)
-
-
-def _check_contrast(labels, arrays):
-    *maps, haadf = arrays
-    if _is_flat(haadf):
+def _check_contrast(labels, ranges):
+    *maps, (low, high) = ranges
+    if low == high:
         raise ValueError(
-            f"the HAADF image holds the value {np.nanmax(haadf)} only: it says nothing "
-            "about the specimen, choose another image with haadf="
+            f"the HAADF image holds the value {high} only: it says nothing about the "
+            "specimen, choose another image with haadf="
         )
     flat = [
-        f"{label} ({np.nanmax(array)} everywhere)"
-        for label, array in zip(labels[:-1], maps, strict=True)
-        if _is_flat(array)
+        f"{label} ({high} everywhere)"
+        for label, (low, high) in zip(labels[:-1], maps, strict=True)
+        if low == high
     ]
     if len(flat) == len(maps):
         raise ValueError(

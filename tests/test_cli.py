@@ -1,6 +1,10 @@
 """The command line as its user meets it: what is printed, what is written."""
 
 import importlib.metadata
+import subprocess
+import sys
+import time
+from signal import SIGINT, raise_signal
 
 import exspy
 import hyperspy.api as hs
@@ -240,6 +244,51 @@ class TestFuse:
         assert printed.startswith(f"hyperspy-fusion: error: {message}")
         assert "Traceback" not in printed
         assert written(tmp_path) == before
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
+    def test_interrupt_stops_at_once_and_leaves_nothing(self, tmp_path):
+        before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        program = (
+            "import signal, sys, hyperspy_fusion.cli;"
+            # a test that runs in the background passes on that it is ignored
+            "signal.signal(signal.SIGINT, signal.default_int_handler);"
+            "sys.exit(hyperspy_fusion.cli.main())"
+        )
+        arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy"]
+        weights = ["--lambda-tv", "4", "--lambda-haadf", "0.1"]
+        endless = ["--tolerance", "1e-15", "--max-iter", "1000000000"]
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-uc", program, *arguments, *weights, *endless],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert process.stdout.readline().startswith("Fe, Cu with 'HAADF'")
+            time.sleep(0.5)  # it fuses by now
+            process.send_signal(SIGINT)
+            printed, message = process.communicate(timeout=20)
+        finally:
+            process.kill()
+        assert process.returncode == 130
+        assert printed == ""
+        assert message == "hyperspy-fusion: interrupted, nothing was written\n"
+        after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert after == before
+
+    def test_interrupt_between_two_files_comes_too_late(self, tmp_path, monkeypatch):
+        replace = type(tmp_path).replace
+
+        def interrupted(path, target):
+            raise_signal(SIGINT)
+            return replace(path, target)
+
+        (tmp_path / "out").mkdir()
+        monkeypatch.setattr(type(tmp_path), "replace", interrupted)
+        arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy"]
+        options = ["--method", "published", "--output", "out", "--overwrite"]
+        assert cli.main([*arguments, *options]) == 0
+        assert {"Cu.hspy", "Fe.tif", "fusion.png"} < set(written(tmp_path / "out"))
 
     def test_traceback_on_demand(self):
         with pytest.raises(FileNotFoundError, match=r"no file nothing\.emd"):

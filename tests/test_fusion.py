@@ -1,4 +1,6 @@
 import logging
+import re
+import threading
 import warnings
 
 import exspy
@@ -9,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import kl_div
 
 import hyperspy_fusion as hf
+from hyperspy_fusion import progress
 from hyperspy_fusion.core import calibrated, published
 from hyperspy_fusion.core.calibration import haadf_noise, signal_scale
 from hyperspy_fusion.core.total_variation import (
@@ -20,6 +23,7 @@ from hyperspy_fusion.core.total_variation import (
     total_generalised_variation,
 )
 from hyperspy_fusion.pairing import infer_element
+from hyperspy_fusion.progress import Progress
 
 METHODS = {
     "calibrated": (calibrated.solve, calibrated.CalibratedOptions),
@@ -260,6 +264,42 @@ def test_options_of_the_other_method(specimen, method, option):
     expected = rf"the {method} method has no option {option}: it has .*lambda_tv"
     with pytest.raises(TypeError, match=expected):
         hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method, **{option: 1})
+
+
+def test_interrupt_leaves_no_thread_and_the_inputs(specimen, method, monkeypatch):
+    seen = []
+
+    def interrupted(_self, stage, n_iter, _value):
+        seen.append((stage, n_iter))
+        if seen[-1] == ("solution", 7):
+            raise KeyboardInterrupt
+
+    threads = set(threading.enumerate())  # others', such as those of dask
+    signals = [*specimen.maps, specimen.haadf]
+    before = [(s.data.copy(), s.metadata.as_dictionary()) for s in signals]
+    monkeypatch.setattr(Progress, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method, num_workers=2)
+    assert seen[-1] == ("solution", 7)
+    new = {thread.name for thread in set(threading.enumerate()) - threads}
+    assert new <= {"tqdm_monitor"}  # tqdm keeps it for all its bars
+    for signal, (data, metadata) in zip(signals, before, strict=True):
+        assert_array_equal(signal.data, data)
+        assert signal.metadata.as_dictionary() == metadata
+
+
+def test_progress_bar_is_shown_when_asked_for(specimen, method, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    arguments = (specimen.maps, specimen.haadf)
+    shown = []
+    for show, preference in ((True, False), (None, True), (None, False)):
+        monkeypatch.setattr(hs.preferences.General, "show_progressbar", preference)
+        hf.fuse_multimodal(*arguments, method=method, show_progressbar=show)
+        shown.append(capsys.readouterr().err)
+    last = {"calibrated": r"gap \d\.\de-0\d \(to 1e-03\)", "published": r"cost \d+"}
+    for text in shown[:2]:
+        assert re.search(rf"Solution \d+/\d+, {last[method]}.*: 100%\|", text)
+    assert shown[2] == ""
 
 
 # --- chains with the rest of HyperSpy ------------------------------------------

@@ -18,7 +18,7 @@ FLOORS = [
     {"loading", "data", "plot"},
     {"signals"},
     {"fusion"},
-    {"pairing", "tiling"},
+    {"pairing", "progress", "tiling"},
     {"core"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,7 +1,8 @@
 """The calibrated method: calibrate, choose the weights, solve, say what to trust."""
 
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -292,8 +293,8 @@ def mosaic(array, tiles):
 class Path:
     """Solutions of neighbouring problems, each of which goes on from the last one."""
 
-    def __init__(self, run):
-        self.run = run
+    def __init__(self, run, callback=None):
+        self.run, self.callback = run, callback
         self.clear()
 
     def clear(self):
@@ -321,6 +322,7 @@ class Path:
             tolerance=None,
             max_iter=n_iter,
             start=self.start(problem),
+            callback=self.callback,
         )
         self.state = optimum.state
         return optimum.maps
@@ -421,7 +423,7 @@ def counts_alone(setting, path):
     return path.solve(setting.problem(_CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
 
 
-def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
+def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=None):
     """Choose the weights by cross-validation."""
     if lambda_tv is not None and lambda_haadf is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
@@ -436,6 +438,8 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
 
     trials = [(setting.share(part.data, part.share), part.target) for part in parts]
 
+    tried = count()
+
     def score(lambda_tv, lambda_haadf):
         def errors(trial_and_target, run):
             trial, target = trial_and_target
@@ -449,6 +453,8 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None):
             squares = (target - maps - trial.background) ** 2 / norm
             return np.nansum(squares, axis=0)
 
+        if callback is not None:  # from this thread only
+            callback(next(tried), np.inf)
         return block_scores(sum(run.each(errors, trials)))
 
     return choose_weights(score, lambda_tv, lambda_haadf)
@@ -663,7 +669,11 @@ def solve(
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(n_iter, gap)`` at each certificate of the last solution.
+        ``callback(stage, n_iter, gap)`` in each iteration, of the weights at each trial: of
+        "calibration", "weights",
+        "solution" or "uncertainty", whose iterations begin anew with each problem that
+        is solved, with the relative gap of the last certificate. It is infinite before
+        the first, and in all stages but the solution.
 
     Returns
     -------
@@ -677,9 +687,13 @@ def solve(
     prior = prior * prepared.gain
     if sensitivities is not None:
         prior = prior / np.asarray(sensitivities)
+
+    def told(stage):
+        return None if callback is None else partial(callback, stage)
+
     with workers(num_workers) as run:
-        path = Path(run)
-        coarse = Path(run)  # of a large image
+        path = Path(run, told("calibration"))
+        coarse = Path(run, told("calibration"))  # of a large image
 
         def recalibrate(setting):
             part, fused = calibrate(setting.take(tiles), path, prior)
@@ -709,6 +723,7 @@ def solve(
             seed=options.seed,
             lambda_tv=options.lambda_tv,
             lambda_haadf=options.lambda_haadf,
+            callback=told("weights"),
         )
         problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
         if tiles is None:
@@ -727,7 +742,7 @@ def solve(
             tolerance=options.tolerance,
             max_iter=options.max_iter,
             start=start,
-            callback=callback,
+            callback=told("solution"),
         )
         variance = None
         if options.uncertainty:
@@ -738,6 +753,7 @@ def solve(
                 optimum.maps,
                 run,
                 options.seed,
+                told("uncertainty"),
             )
             variance = variance * prepared.gain[:, None, None] ** 2
     optimum.maps[:] *= prepared.gain.astype(np.float32)[:, None, None]

@@ -549,7 +549,7 @@ def aligned(setting, shift):
     )
 
 
-def uncertainty(setting, prior, weights, maps, run, seed):
+def uncertainty(setting, prior, weights, maps, run, seed, callback=None):
     """Squared error of fused maps to expect, by parametric refits.
 
     Data are drawn from the fused maps, their HAADF coefficients found, and fused again
@@ -573,6 +573,8 @@ def uncertainty(setting, prior, weights, maps, run, seed):
         From :func:`~hyperspy_fusion.core.kernels.workers`.
     seed : int
         Of the random draw.
+    callback : callable, optional
+        As for :func:`~hyperspy_fusion.core.primal_dual.solve`, of each refit.
 
     Returns
     -------
@@ -601,7 +603,11 @@ def uncertainty(setting, prior, weights, maps, run, seed):
         )
         trial = replace(trial, coefficients=coefficients, offset=offset)
         refit = primal_dual.solve(
-            trial.problem(*weights), run, tolerance=None, max_iter=_REFIT_ITERATIONS
+            trial.problem(*weights),
+            run,
+            tolerance=None,
+            max_iter=_REFIT_ITERATIONS,
+            callback=callback,
         ).maps
         # B. P. Welford, Technometrics 4, 419 (1962)
         change = refit - mean

@@ -449,29 +449,31 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None):
     start : State, optional
         Where to start, by default :func:`warm_start`. It is modified.
     callback : callable, optional
-        ``callback(n_iter, gap)`` at each certificate.
+        ``callback(n_iter, gap)`` at the start and after each iteration, with the gap of
+        the last certificate, infinite before the first.
 
     Returns
     -------
     Optimum
     """
+    history, gap = [], np.inf
+    if callback is not None:
+        callback(0, gap)
     state = warm_start(problem, run) if start is None else start
     iteration = Iteration(problem, state, run)
-    history, gap = [], np.inf
     for n_iter in range(1, max_iter + 1):
         if n_iter == _FIRST + 1 and tolerance is not None:
             iteration.balance(_DUAL_THEN)
         last = n_iter == max_iter
         check = last or (n_iter % CHECK_EVERY == 0 and tolerance is not None)
         iteration.step(1.0 if check else _RELAXATION)
-        if not check or tolerance is None:
-            continue
-        terms, upper, lower = certificate(problem, state, run)
-        gap = (upper - lower) / upper if upper > 0 else 0.0
-        history.append((n_iter, terms))
+        if check and tolerance is not None:
+            terms, upper, lower = certificate(problem, state, run)
+            gap = (upper - lower) / upper if upper > 0 else 0.0
+            history.append((n_iter, terms))
         if callback is not None:
             callback(n_iter, gap)
-        if gap <= tolerance:
+        if tolerance is not None and gap <= tolerance:
             break
     del iteration  # its copy of the data goes before the maps come
     maps = with_flux(problem, state.u)

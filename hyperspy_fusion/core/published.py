@@ -9,6 +9,7 @@ each element by total variation, which together is a proximal-gradient step on
 """
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from numbers import Integral
 from typing import get_args
@@ -201,7 +202,7 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(n_iter, total_cost)``, called in each iteration.
+        ``callback("solution", n_iter, total_cost)`` in each iteration.
 
     Returns
     -------
@@ -264,7 +265,7 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
             objective.weigh,
             n_iter=options.n_iter,
             tolerance=options.tolerance,
-            callback=callback,
+            callback=None if callback is None else partial(callback, "solution"),
         )
 
     by_term = np.array(terms).T

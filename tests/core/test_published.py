@@ -169,9 +169,12 @@ def test_divergence_is_an_error(data):
 def test_callback_sees_each_iteration(data):
     seen = []
     solve(
-        *data, Z, PublishedOptions(n_iter=3), callback=lambda n, _cost: seen.append(n)
+        *data,
+        Z,
+        PublishedOptions(n_iter=3),
+        callback=lambda stage, n, _cost: seen.append((stage, n)),
     )
-    assert seen == [1, 2, 3]
+    assert seen == [("solution", n) for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""The progress bar: what the core tells while it works, in HyperSpy's style."""
+
+import time
+from math import isfinite, log
+
+import hyperspy.api as hs
+from hyperspy.external.progressbar import progressbar
+
+__all__ = ["Progress"]
+
+_DELAY = 1  # seconds
+
+
+class Progress:
+    """A bar that fusions of more than a second show; the callback of the core.
+
+    Of a single image it shows the stage and how near to its end the solution is, of a
+    series how many images are done.
+
+    Parameters
+    ----------
+    show : bool or None
+        None takes HyperSpy's preference, ``hs.preferences.General.show_progressbar``.
+    n_images : int
+        Fields of view to fuse.
+    n_iter : int
+        Largest number of iterations of each.
+    tolerance : float, optional
+        Gap at which the solution ends. Without one the values are costs, and all
+        iterations are expected to be run.
+    """
+
+    def __init__(self, show, n_images, n_iter, tolerance=None):
+        if show is None:
+            show = hs.preferences.General.show_progressbar
+        self.n_images, self.n_iter, self.tolerance = n_images, n_iter, tolerance
+        self.done = 0
+        self.stage, self.text = None, ""
+        self.since = time.monotonic()
+        # `miniters`: also what does not lengthen the bar, a new stage, is shown
+        self.bar = progressbar(
+            total=n_images, disable=not show, delay=_DELAY, miniters=0
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, error, *_):
+        if error is None:
+            self._show(self.n_images)
+        self.bar.close()
+
+    def __call__(self, stage, n_iter, value):
+        """Take what the core tells in each iteration.
+
+        Parameters
+        ----------
+        stage : str
+            What is being done; "solution" is what `n_iter` and `tolerance` speak of.
+        n_iter : int
+            Iterations of it so far.
+        value : float
+            Relative gap, not finite before it is known, or cost.
+        """
+        if self.bar.disable:
+            return
+        if stage != self.stage:
+            self.stage = stage
+            if self.n_images == 1:
+                self.since = time.monotonic()
+        self.text, part = stage.capitalize(), 0.0
+        if stage == "solution":
+            self.text += f" {n_iter}/{self.n_iter}"
+            if self.tolerance is None:
+                self.text += f", cost {value:.4g}"
+                part = n_iter / self.n_iter
+            elif isfinite(value):
+                self.text += f", gap {value:.1e} (to {self.tolerance:.0e})"
+                part = n_iter / self.n_iter
+                if self.tolerance < value < 1:  # it falls about geometrically
+                    part = max(part, log(value) / log(self.tolerance))
+        # A series takes its time left from whole images: they have all stages.
+        self._show(part if self.n_images == 1 else self.done)
+
+    def next_image(self):
+        """Count a field of view that is done."""
+        self.done += 1
+        if self.n_images > 1:
+            self._show(self.done)
+
+    def _show(self, n):
+        self.bar.n = max(n, self.bar.n)
+        left = "?"
+        if self.bar.n > 0:
+            spent = time.monotonic() - self.since
+            left = spent * (self.n_images / self.bar.n - 1)
+            left = self.bar.format_interval(left)
+        text = self.text
+        if self.n_images > 1:
+            current = min(self.done + 1, self.n_images)
+            text = f"Image {current}/{self.n_images}, {text[:1].lower()}{text[1:]}"
+        # not tqdm's own time left, which would count the stages before
+        self.bar.bar_format = (
+            f"{text}: {{percentage:3.0f}}%|{{bar}}| [{{elapsed}}<{left}]"
+        )
+        self.bar.update(0)
