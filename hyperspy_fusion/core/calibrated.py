@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -438,6 +438,8 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=Non
 
     trials = [(setting.share(part.data, part.share), part.target) for part in parts]
 
+    tried = count()
+
     def score(lambda_tv, lambda_haadf):
         def errors(trial_and_target, run):
             trial, target = trial_and_target
@@ -451,8 +453,8 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=Non
             squares = (target - maps - trial.background) ** 2 / norm
             return np.nansum(squares, axis=0)
 
-        if callback is not None:  # from this thread, which the trials are not
-            callback(0, np.inf)
+        if callback is not None:  # from this thread only
+            callback(next(tried), np.inf)
         return block_scores(sum(run.each(errors, trials)))
 
     return choose_weights(score, lambda_tv, lambda_haadf)
@@ -667,10 +669,10 @@ def solve(
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(stage, n_iter, gap)``: in each iteration of the "solution", with the
-        relative gap of the last certificate, infinite before the first; and now and
-        then in the stages "calibration", "weights" and "uncertainty", to say that they
-        go on.
+        ``callback(stage, n, gap)``: in each iteration of the "solution", with the
+        relative gap of the last certificate, infinite before the first; and, with an
+        infinite gap, in each iteration of the problems of "calibration" and
+        "uncertainty", and at each trial of "weights".
 
     Returns
     -------
