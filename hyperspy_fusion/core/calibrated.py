@@ -669,11 +669,10 @@ def solve(
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(stage, n_iter, gap)`` in each iteration, of the weights at each trial: of
-        "calibration", "weights",
-        "solution" or "uncertainty", whose iterations begin anew with each problem that
-        is solved, with the relative gap of the last certificate. It is infinite before
-        the first, and in all stages but the solution.
+        ``callback(stage, n_iter, gap)`` in each iteration of "calibration", "solution"
+        or "uncertainty", which begin anew with each problem that is solved, and in each
+        trial of "weights"; with the relative gap of the last certificate, which is
+        infinite before the first, and in all stages but the solution.
 
     Returns
     -------
