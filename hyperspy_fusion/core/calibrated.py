@@ -49,8 +49,8 @@ _PEDESTAL = 0.2  # of the mean count
 _ALPHA = 0.25  # pixels
 _TRIAL_ITERATIONS = 20
 _ROUGH_ITERATIONS = 20
-# Of images of more pixels, noise, coefficients and weights are found from so many tiles
-# a side of so many pixels a side.
+# From so many pixels on, noise, coefficients and weights are found from so many tiles a
+# side, of so many pixels a side.
 LARGE = 2**18
 _TILES = 4
 _TILE = 96
@@ -257,7 +257,7 @@ def representative_tiles(maps):
         Corners ``(y, x)`` of the tiles, row by row; None if the image is small.
     """
     size = maps.shape[1:]
-    if np.prod(size) <= LARGE or min(size) < _TILES * _TILE:
+    if np.prod(size) < LARGE or min(size) < _TILES * _TILE:
         return None
     half = _TILE // 2
     n_y, n_x = (n // half for n in size)

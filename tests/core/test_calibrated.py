@@ -279,7 +279,7 @@ def test_max_iter_is_said(data):
 
 
 def test_small_images_are_taken_whole():
-    maps = np.ones((2, 512, 512))
+    maps = np.ones((2, 511, 512))
     assert representative_tiles(maps) is None
     assert representative_tiles(np.ones((2, 100, 5000))) is None
     assert mosaic(maps, None) is maps
