@@ -409,13 +409,11 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
 
 
 def rough_maps(setting, path):
-    """Maps that tell the noise of the measured ones, from pixels twice as large."""
+    """Maps that tell the noise of the measured ones, on pixels twice as large."""
     problem = primal_dual.coarsen(setting.problem(_CALIBRATION_LAMBDA, 1.0))
     coarse = path.solve(problem, _ROUGH_ITERATIONS) / 4
     odd = [(0, n % 2) for n in setting.haadf.shape]
-    coarse = np.pad(coarse, [(0, 0), *odd], mode="edge")
-    n_y, n_x = setting.haadf.shape
-    return coarse.repeat(2, axis=1)[:, :n_y].repeat(2, axis=2)[..., :n_x]
+    return np.pad(coarse, [(0, 0), *odd], mode="edge")
 
 
 def counts_alone(setting, path):

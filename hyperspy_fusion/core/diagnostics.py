@@ -138,7 +138,8 @@ def local_z(setting, maps, width=WIDTHS[0], step=1):
     setting : Setting
         With coefficients and offset. `trusted` is not looked at.
     maps : numpy.ndarray
-        Fused maps x, which only tell the noise, shape ``(n_elements, y, x)``.
+        Fused maps x, which only tell the noise, shape ``(n_elements, y, x)``; or on
+        pixels twice as large.
     width : float
         Standard deviation of G, pixels.
     step : int
@@ -197,7 +198,7 @@ class _BlockMeans:
         parts = []
         for start in range(0, len(known), _ROWS):
             rows = slice(start, start + _ROWS)
-            cumulants = _cumulants(setting.rows(rows), maps[:, rows])
+            cumulants = _cumulants(setting.rows(rows), _fine_rows(maps, known, rows))
             known[rows] = np.isfinite(cumulants[0])
             parts.append(
                 [
@@ -218,6 +219,15 @@ class _BlockMeans:
         return replace(self, step=self.step * factor, **means)
 
 
+def _fine_rows(maps, image, rows):
+    """Some rows of maps that may have pixels twice as large as an image."""
+    if maps.shape[1:] == image.shape:
+        return maps[:, rows]
+    coarse = maps[:, rows.start // 2 : -(-rows.stop // 2)]
+    n_y, n_x = image[rows].shape
+    return coarse.repeat(2, axis=1)[:, :n_y].repeat(2, axis=2)[..., :n_x]
+
+
 def _standardised(setting, means, width):
     """Local misfit in standard deviations, from block means."""
     step = means.step
@@ -235,9 +245,9 @@ def _standardised(setting, means, width):
         third = _power_filter(means.third / step**4, width, 3)
         skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
         z = np.where(enough, -_unskewed(-z, skew), 0)
-    z = z.repeat(step, axis=0).repeat(step, axis=1)
+    z = z.astype(np.float32).repeat(step, axis=0).repeat(step, axis=1)
     z = z[: len(means.known), : len(means.known.T)]
-    return np.where(means.known, z, 0).astype(np.float32)
+    return np.where(means.known, z, np.float32(0))
 
 
 def _block_mean(image, step):
@@ -248,7 +258,7 @@ def _block_mean(image, step):
     padded = np.zeros((n_y * step, n_x * step))
     padded[: len(image), : len(image.T)] = image
     rows = padded.reshape(n_y, step, n_x * step).sum(axis=1)
-    return rows.reshape(n_y, n_x, step).sum(axis=2) / step**2
+    return (rows.reshape(n_y, n_x, step).sum(axis=2) / step**2).astype(np.float32)
 
 
 def _power_filter(image, width, power):

@@ -144,6 +144,15 @@ def test_local_z_of_blocks_is_nearly_that_of_pixels(shape):
     assert np.abs(coarse[1:-2, 1:-2][::4, ::4] - centres).max() < 0.1 * centres.max()
 
 
+@pytest.mark.parametrize("shape", [(64, 64), (63, 61)])
+def test_local_z_takes_maps_of_large_pixels(shape):
+    truth = discs()[:, : shape[0], : shape[1]]
+    coarse = truth[:, ::2, ::2]
+    fine = coarse.repeat(2, axis=1).repeat(2, axis=2)[:, : shape[0], : shape[1]]
+    setting = measured(truth)
+    assert_array_equal(local_z(setting, coarse), local_z(setting, fine))
+
+
 def test_local_z_leaves_missing_pixels_out():
     truth = discs()
     setting = measured(truth)
