@@ -19,7 +19,8 @@ _LOWEST = (0.01, 0.003)
 _FIRST = 4.0, 0.1
 _BLOCK = 16  # pixels a side at most, of the blocks whose scores are compared
 _LEAST_ROW = 4  # blocks a side of a square image at least
-_LARGE = 2**18  # pixels, above which half the folds are enough
+# Pixels above which half the folds are enough: of counts, and of hidden pixels.
+_MANY_COUNTS, _MANY_VALUES = 2**15, 2**18
 _PARTS = 5  # of the pixels, one of which is hidden, where the data cannot be split
 # Standard deviations of a held-out gain below which it may be none.
 _LEAST_GAIN = 2.0
@@ -62,7 +63,7 @@ def folds(data, seed, *, counts):
     """
     rng = np.random.default_rng(seed)
     # One draw of a small image may favour the wrong weights.
-    n_pairs = 2 if data[0].size < _LARGE else 1
+    n_pairs = 2 if data[0].size < (_MANY_COUNTS if counts else _MANY_VALUES) else 1
     if counts:
         known = np.nan_to_num(data)
         parts = []
