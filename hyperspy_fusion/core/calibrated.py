@@ -301,30 +301,19 @@ class Path:
         """Forget the last problem."""
         self.problem = self.state = None
 
-    def pop(self):
-        """The last state, and forget it."""
-        state = self.state
-        self.clear()
-        return state
-
-    def start(self, problem):
-        """The state of the last problem as one of this; None if there was none."""
-        if self.problem is not None:
-            primal_dual.restart(self.state, self.problem, problem)
-        self.problem = problem
-        return self.state
-
     def solve(self, problem, n_iter):
         """Maps after so many iterations more, counts, shape ``(n_elements, y, x)``."""
+        if self.problem is not None:
+            primal_dual.restart(self.state, self.problem, problem)
         optimum = primal_dual.solve(
             problem,
             self.run,
             tolerance=None,
             max_iter=n_iter,
-            start=self.start(problem),
+            start=self.state,
             callback=self.callback,
         )
-        self.state = optimum.state
+        self.problem, self.state = problem, optimum.state
         return optimum.maps
 
 
@@ -435,7 +424,6 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=Non
     norm = np.where(norm > 0, norm, 1)
 
     trials = [(setting.share(part.data, part.share), part.target) for part in parts]
-
     tried = count()
 
     def score(lambda_tv, lambda_haadf):
@@ -723,22 +711,17 @@ def solve(
             callback=told("weights"),
         )
         problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
-        if tiles is None:
-            path.start(problem)
-            start = path.pop()
-        else:
-            path.clear()
-            coarse.solve(primal_dual.coarsen(problem), _ROUGH_ITERATIONS)
-            start = primal_dual.prolong(coarse.pop(), problem, run)
+        path.clear()
+        coarse.clear()
         coefficients, offset = setting.coefficients, setting.offset
         if not options.uncertainty:
             del setting
+        # Not from the calibration: it may take long to forget its weights.
         optimum = primal_dual.solve(
             problem,
             run,
             tolerance=options.tolerance,
             max_iter=options.max_iter,
-            start=start,
             callback=told("solution"),
         )
         variance = None

@@ -86,7 +86,8 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     known : numpy.ndarray of bool, optional
         Where the image is not filled in, shape ``(y, x)``.
     n_bins : int
-        Intensity bins of equal numbers of pixels, to which the line is fitted.
+        Intensity bins of equal numbers of pixels, to which the line is fitted; fewer
+        of a small image, so that each has enough.
 
     Returns
     -------
@@ -99,6 +100,7 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     residual, whole = _noise_residual(image, known)
     level = gaussian_filter(image, 1, mode="mirror")[whole]
     residual = residual[whole]
+    n_bins = int(np.clip(level.size // (2 * _LEAST_PIXELS), 1, n_bins))
     edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
     levels, variances = [], []
     for low, high in pairwise(edges):

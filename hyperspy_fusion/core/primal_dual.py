@@ -393,9 +393,6 @@ def restart(state, old, new):
     old, new : Problem
         Problems that differ by weights, coefficients or offset.
 
-    Returns
-    -------
-    State
     """
     ratio = new.strength / old.strength
     factor = ratio.astype(np.float32)[:, None, None]
@@ -405,7 +402,6 @@ def restart(state, old, new):
     used = new.lambda_haadf > 0 and old.lambda_haadf > 0
     state.tension *= np.float32(new.haadf_unit / old.haadf_unit if used else 0)
     state.flux_dual /= ratio
-    return state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -348,3 +348,15 @@ def test_initial_coefficients_of_flat_maps():
 
 def test_prior_width_is_stated():
     assert calibration.PRIOR_WIDTH == 1.0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_of_a_small_map_that_is_nearly_empty(seed):
+    # 16 x 16 pixels leave no eight bins; those of zeros alone must not decide
+    rng = np.random.default_rng(seed)
+    mean = np.full((16, 16), 1e-3)
+    mean[4:9, 6:12] = 0.4
+    image = 0.2 * rng.poisson(mean)
+    found = map_noise(image)
+    assert 0.1 < found[5:8, 7:11].mean() / (0.2**2 * 0.4) < 3
+    assert found.min() > 1e-6 * found.max()

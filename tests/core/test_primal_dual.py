@@ -14,6 +14,7 @@ from hyperspy_fusion.core.primal_dual import (
     coarsen,
     cold_start,
     prolong,
+    restart,
     solve,
     warm_start,
     with_flux,
@@ -328,6 +329,29 @@ def test_continues_from_a_state():
     again = optimum(problem, 1e-4, start=first.state)
     assert again.n_iter < first.n_iter
     assert again.gap <= 1e-4
+
+
+@pytest.mark.parametrize("alpha", [0.5, None])
+@pytest.mark.parametrize("mu", [0.0, 0.3])
+def test_restart_at_other_weights(alpha, mu):
+    old = make_problem(alpha=alpha)
+    new = replace(
+        old,
+        strength=2 * old.strength,
+        typical=2 * old.typical,
+        lambda_haadf=mu,
+        coefficients=0.7 * old.coefficients,
+    )
+    state = optimum(old, 1e-4).state
+    maps = state.u / old.strength[:, None, None]
+    tension = state.tension / old.haadf_unit
+    restart(state, old, new)
+    assert_allclose(state.u / new.strength[:, None, None], maps, rtol=1e-6)
+    assert_allclose(state.tension / new.haadf_unit, tension * (mu > 0), rtol=1e-5)
+    # another start, the same optimum
+    again, fresh = optimum(new, 1e-6, start=state), optimum(new, 1e-6)
+    assert_allclose(again.maps, fresh.maps, atol=2e-2 * fresh.maps.max())
+    assert_allclose(value(new, again), value(new, fresh), rtol=3e-6)
 
 
 def test_max_iter_ends_with_a_certificate():
