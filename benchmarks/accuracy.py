@@ -17,7 +17,7 @@ from skimage.restoration import denoise_tv_chambolle
 
 import hyperspy_fusion
 
-from .table import Table, say, write_page
+from .table import Table, report, say
 
 # Goals for the normalised RMSE at 128 x 128 pixels and 2000 electrons, by counts.
 GOALS = {
@@ -76,26 +76,22 @@ the project set out to reach. All of it used {cores} cores of a shared machine, 
 def main(argv=None):
     """Measure, print the tables and write the page."""
     arguments = _parser().parse_args(argv)
-    start = time.perf_counter()
-    tables = []
     measurers = {
         "specimens": measure_specimens,
         "mismatches": measure_mismatches,
         "real": measure_real_data,
     }
-    for name in arguments.tables:
-        for table in measurers[name](arguments):
-            print(f"\n{table.text()}")
-            tables.append(table)
-    if arguments.markdown:
-        head = PAGE.format(
+
+    def head(minutes):
+        return PAGE.format(
             size=arguments.size,
             seeds=", ".join(map(str, arguments.seeds)),
             n_published=len(PUBLISHED),
             cores=len(os.sched_getaffinity(0)),
-            minutes=(time.perf_counter() - start) / 60,
+            minutes=minutes,
         )
-        write_page(arguments.markdown, "Accuracy", head, tables)
+
+    report(measurers, arguments, "Accuracy", head)
 
 
 def _parser():

@@ -29,7 +29,7 @@ from hyperspy_fusion.core import calibrated, primal_dual, published
 from hyperspy_fusion.core.kernels import workers
 from hyperspy_fusion.core.total_variation import total_variation_prox
 
-from .table import Table, say, write_page
+from .table import Table, report, say
 
 PEER = "multimodal-fusion==0.6.0", "scikit-image", "requests"  # it declares not all
 # (iterations, steps of the TV prox): of the tutorial, and the peer's default
@@ -69,8 +69,6 @@ what the project set out to reach. It took {minutes:.0f} minutes."""
 def main(argv=None):
     """Measure, print the tables and write the page."""
     arguments = _parser().parse_args(argv)
-    start = time.perf_counter()
-    tables = []
     measurers = {
         "peers": measure_peers,
         "prox": measure_prox,
@@ -80,19 +78,17 @@ def main(argv=None):
         "wrapper": measure_wrapper,
         "sparse": measure_sparse,
     }
-    for name in arguments.tables:
-        for table in measurers[name](arguments):
-            print(f"\n{table.text()}", flush=True)
-            tables.append(table)
-    if arguments.markdown:
-        head = PAGE.format(
+
+    def head(minutes):
+        return PAGE.format(
             repeats=arguments.repeats,
             budget=arguments.budget,
             cores=len(os.sched_getaffinity(0)),
             triad=triad_bandwidth(arguments) / 1e9,
-            minutes=(time.perf_counter() - start) / 60,
+            minutes=minutes,
         )
-        write_page(arguments.markdown, "Speed", head, tables)
+
+    report(measurers, arguments, "Speed", head)
 
 
 def _parser():

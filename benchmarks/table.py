@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+import time
 from dataclasses import dataclass
 
 
@@ -28,11 +29,32 @@ class Table:
         return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def write_page(path, title, head, tables):
-    """Write a page of Markdown with some words and tables."""
-    head = f"# {title}\n\n{textwrap.fill(head, 88)}\n"
-    text = "\n".join([head, *(table.text() for table in tables)])
-    path.write_text(text, encoding="utf-8")
+def report(measurers, arguments, title, head):
+    """Print tables as they are measured; write a page of them if one is asked for.
+
+    Parameters
+    ----------
+    measurers : dict of callable
+        ``measurer(arguments)`` yields tables.
+    arguments : argparse.Namespace
+        With `tables`, the names of the measurers to run, and `markdown`, a path or
+        None.
+    title : str
+        Of the page.
+    head : callable
+        ``head(minutes)`` returns what the page says first.
+    """
+    start = time.perf_counter()
+    tables = []
+    for name in arguments.tables:
+        for table in measurers[name](arguments):
+            print(f"\n{table.text()}", flush=True)
+            tables.append(table)
+    if arguments.markdown:
+        minutes = (time.perf_counter() - start) / 60
+        words = f"# {title}\n\n{textwrap.fill(head(minutes), 88)}\n"
+        page = "\n".join([words, *(table.text() for table in tables)])
+        arguments.markdown.write_text(page, encoding="utf-8")
 
 
 def say(message):
