@@ -9,15 +9,17 @@ import numpy as np
 
 from . import primal_dual
 from .calibration import (
+    NoiseLine,
     count_gain,
     fill,
     fit_coefficients,
-    haadf_noise,
+    haadf_noise_line,
     initial_coefficients,
-    map_noise,
+    map_noise_line,
     signal_scale,
 )
 from .diagnostics import (
+    GuardReport,
     Shift,
     aligned,
     find_shift,
@@ -28,7 +30,7 @@ from .diagnostics import (
 )
 from .kernels import workers
 from .primal_dual import CHECK_EVERY, Problem
-from .selection import block_scores, choose_weights, folds
+from .selection import Weights, block_scores, choose_weights, folds
 from .solver import CostHistory, Solution, Status
 
 __all__ = [
@@ -140,6 +142,8 @@ class Setting:
         that is their mean.
     level : numpy.ndarray
         Mean of the maps where the element is, shape ``(n_elements,)``.
+    pedestal : numpy.ndarray
+        δ, counts, shape ``(n_elements,)``.
     haadf : numpy.ndarray
         h, shape ``(y, x)``.
     sigma : numpy.ndarray
@@ -165,6 +169,7 @@ class Setting:
     variance: np.ndarray | None
     scale: np.ndarray
     level: np.ndarray
+    pedestal: np.ndarray
     haadf: np.ndarray
     sigma: np.ndarray
     error: float
@@ -189,6 +194,15 @@ class Setting:
         """The setting with a model error in σ_h, which was without."""
         sigma = np.hypot(self.sigma, np.float32(error))
         return replace(self, sigma=sigma, error=error)
+
+    def numbers(self):
+        """The setting without its pixels."""
+        return replace(self, **dict.fromkeys(_PER_PIXEL))
+
+    def with_numbers(self, other):
+        """These pixels with all else that another part of the image has."""
+        pixels = {name: getattr(self, name) for name in _PER_PIXEL}
+        return replace(other, **pixels)
 
     def take(self, tiles):
         """The setting of some tiles of the image, put together."""
@@ -218,6 +232,7 @@ class Setting:
             background=self.background * share,
             scale=self.scale * share,
             level=self.level * share,
+            pedestal=self.pedestal * share,
             coefficients=self.coefficients / share,
         )
 
@@ -230,7 +245,7 @@ class Setting:
         return Problem(
             data=self.data,
             background=self.background,
-            pedestal=_PEDESTAL * np.nanmean(self.data, axis=(1, 2)),
+            pedestal=self.pedestal,
             variance=self.variance,
             haadf=self.haadf - np.float32(self.offset),
             haadf_precision=self.trusted / self.sigma**2,
@@ -390,7 +405,7 @@ def local_misfit(maps, haadf, fused, record, options, *, background=0.0, varianc
     setting = replace(
         aligned(setting, Shift(y=y, x=x, z=np.inf)),
         coefficients=np.asarray(record["haadf_coefficients"]) * gain,
-        offset=float(record["haadf_offset"]) - prepared.base,
+        offset=float(record["haadf_offset"]) - prepared.units.base,
     )
     setting = setting.with_error(float(record["haadf_model_error"]))
     seen = np.where(setting.trusted > 0, setting.haadf, np.nan)
@@ -410,25 +425,16 @@ def counts_alone(setting, path):
     return path.solve(setting.problem(_CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
 
 
-def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=None):
-    """Choose the weights by cross-validation."""
+def weigh(settings, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=None):
+    """Choose the weights by cross-validation, the same for all settings."""
     if lambda_tv is not None and lambda_haadf is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
-    counts = setting.variance is None and whole_numbers(setting.data)
-    parts = folds(setting.data, seed, counts=counts)
-    if setting.variance is None:
-        norm = np.nanmean(setting.data, axis=(1, 2), keepdims=True)
-    else:
-        norm = np.broadcast_to(setting.variance, setting.data.shape)
-        norm = norm.mean(axis=(1, 2), keepdims=True)
-    norm = np.where(norm > 0, norm, 1)
-
-    trials = [(setting.share(part.data, part.share), part.target) for part in parts]
+    trials = [trial for setting in settings for trial in held_out(setting, seed)]
     tried = count()
 
     def score(lambda_tv, lambda_haadf):
         def errors(trial_and_target, run):
-            trial, target = trial_and_target
+            trial, target, norm = trial_and_target
             # Not from the last trial, which would take long to forget its weights.
             maps = primal_dual.solve(
                 trial.problem(lambda_tv, lambda_haadf),
@@ -441,9 +447,55 @@ def weigh(setting, run, *, seed, lambda_tv=None, lambda_haadf=None, callback=Non
 
         if callback is not None:  # from this thread only
             callback(next(tried), np.inf)
-        return block_scores(sum(run.each(errors, trials)))
+        found = run.each(errors, trials)
+        each = len(found) // len(settings)
+        images = [sum(found[i : i + each]) for i in range(0, len(found), each)]
+        return np.concatenate(list(map(block_scores, images)))
 
     return choose_weights(score, lambda_tv, lambda_haadf)
+
+
+def held_out(setting, seed):
+    """List (setting of a part of the data, data to be foretold, unit of squares)."""
+    counts = setting.variance is None and whole_numbers(setting.data)
+    parts = folds(setting.data, seed, counts=counts)
+    if setting.variance is None:
+        norm = np.nanmean(setting.data, axis=(1, 2), keepdims=True)
+    else:
+        norm = np.broadcast_to(setting.variance, setting.data.shape)
+        norm = norm.mean(axis=(1, 2), keepdims=True)
+    norm = np.where(norm > 0, norm, 1)
+    return [(setting.share(part.data, part.share), part.target, norm) for part in parts]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """What the numbers of a measurement are; the same in all parts of it.
+
+    Attributes
+    ----------
+    counts : bool
+        Counts or scaled counts; else values with Gaussian noise.
+    gain : numpy.ndarray
+        Units of the maps a count, shape ``(n_elements,)``; 1 for counts and for data
+        with Gaussian noise.
+    variances : tuple of NoiseLine or None
+        Noise of the maps, where it had to be estimated.
+    base : float
+        Value of the HAADF image that is taken for 0.
+    noise : NoiseLine
+        Of the HAADF image.
+    notes, warnings : tuple of str
+        What was taken for what, and what a user has to know of it.
+    """
+
+    counts: bool
+    gain: np.ndarray
+    variances: tuple | None
+    base: float = 0.0
+    noise: NoiseLine | None = None
+    notes: tuple = ()
+    warnings: tuple = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,26 +506,23 @@ class Prepared:
     ----------
     setting : Setting
         Without coefficients.
-    base : float
-        Value of the HAADF image that is 0 in the setting.
+    units : Units
+        From which they were brought there.
     tiles : list of list of tuple or None
         From :func:`representative_tiles`.
-    gain : numpy.ndarray
-        Units of the maps a count, shape ``(n_elements,)``; 1 for counts and for data
-        with Gaussian noise.
-    notes, warnings : tuple of str
-        What was taken for what, and what a user has to know of it.
+    notes : tuple of str
+        What a user may want to know.
     """
 
     setting: Setting
-    base: float
+    units: Units
     tiles: list | None
-    gain: np.ndarray
     notes: tuple
-    warnings: tuple
 
 
-def prepare(maps, haadf, options, *, background=0.0, variance=None):
+def prepare(
+    maps, haadf, options, *, background=0.0, variance=None, negative=None, units=None
+):
     """Find out what the data are and bring them to the units of the mathematics.
 
     Whole numbers not below zero are counts; maps with empty pixels are scaled counts;
@@ -491,6 +540,10 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
         β, known background, of the maps' units, that broadcasts against them.
     variance : numpy.ndarray, optional
         Of the maps, that broadcasts against them.
+    negative : bool, optional
+        Whether maps go below 0 in the image that this is a part of.
+    units : Units, optional
+        Of the image that this is a part of; by default they are found.
 
     Returns
     -------
@@ -501,17 +554,109 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
     background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
-    gain = np.ones(n_elements)
-    notes, warnings = [], []
+    notes = []
     missing = np.isnan(maps)
     if missing.any():
         notes.append(
             f"{missing.sum()} missing pixels of the maps are filled by the model"
         )
     filled = fill(maps)
+    is_part = units is not None
+    if not is_part:
+        units = recognise(filled, missing, variance, negative)
+    notes += units.notes
+    if not units.counts:
+        if variance is None:
+            pairs = zip(units.variances, filled, strict=True)
+            variance = np.stack([line.variance(image) for line, image in pairs])
+        # the Gaussian term is that of values without background
+        maps, filled = maps - background, filled - background
+        background = np.zeros((n_elements, 1, 1), np.float32)
+        variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float32)
+        variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
+    elif (units.gain != 1).any():
+        per_count = np.float32(1 / units.gain)[:, None, None]
+        maps, background, filled = (
+            array * per_count for array in (maps, background, filled)
+        )
+    tiles = representative_tiles(filled)
+    if tiles is not None:
+        notes.append(
+            f"noise, coefficients and weights were found from {_TILES**2} tiles of "
+            f"{_TILE} x {_TILE} pixels"
+        )
+    seen = np.isfinite(haadf)
+    if not seen.all():
+        notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
+    image, units = shifted_image(haadf, seen, units, tiles)
+    setting = Setting(
+        data=maps,
+        background=background,
+        variance=variance,
+        scale=np.ones(n_elements),
+        level=np.ones(n_elements),
+        pedestal=_PEDESTAL * filled.mean(axis=(1, 2), dtype=np.float64),
+        haadf=image,
+        sigma=np.sqrt(units.noise.variance(image)),
+        error=0.0,
+        contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
+        trusted=seen.astype(np.float32),
+        coefficients=np.zeros(n_elements),
+        offset=0.0,
+        alpha=_ALPHA if options.regularizer == "tgv" else None,
+        lock_flux=options.lock_flux,
+    )
+    if not is_part:
+        scale, level = scales(setting.take(tiles))
+        setting = replace(setting, scale=scale, level=level)
+    return Prepared(
+        setting=setting,
+        units=units,
+        tiles=tiles,
+        notes=tuple(notes),
+    )
+
+
+def shifted_image(haadf, seen, units, tiles):
+    """HAADF image without its lowest value, which float32 might not see the noise of.
+
+    Returns the image, float32 and without gaps, and the units with what is found of
+    it, unless they have that already.
+    """
+    image = np.asarray(haadf, np.float64)
+    found = units.noise is not None
+    if not found and seen.any():
+        units = replace(units, base=float(np.min(image, where=seen, initial=np.inf)))
+    image = fill((image - units.base).astype(np.float32)[None])[0]
+    if not found:
+        units = replace(units, noise=haadf_noise_line(mosaic(image, tiles)))
+    return image, units
+
+
+def recognise(filled, missing, variance, negative=None):
+    """What the numbers of the maps are.
+
+    Parameters
+    ----------
+    filled : numpy.ndarray
+        Maps without gaps, shape ``(n_elements, y, x)``.
+    missing : numpy.ndarray of bool
+        Where they were filled.
+    variance : numpy.ndarray or None
+        Of the maps, where it is known.
+    negative : bool, optional
+        As for :func:`prepare`.
+
+    Returns
+    -------
+    Units
+        Without those of the HAADF image.
+    """
+    notes, warnings = [], []
+    counts, gain = variance is None, np.ones(len(filled))
     total = filled.sum(axis=0)[~missing.any(axis=0)]
     if (
-        n_elements > 1
+        len(filled) > 1
         and total.size
         and np.std(total, dtype=np.float64) < _FRACTION_SPREAD * np.mean(total)
     ):
@@ -520,14 +665,14 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             "image is not linear in them, and their noise has to be estimated; better "
             "hand over counts"
         )
-        variance = map_variances(filled, missing) if variance is None else variance
-    elif variance is None and (filled < 0).any():
+        counts = False
+    elif counts and ((filled < 0).any() if negative is None else negative):
         notes.append(
             "negative pixels: Gaussian noise is assumed and its variance estimated; "
             "counts before background subtraction with background= are better"
         )
-        variance = map_variances(filled, missing)
-    elif variance is None and not whole_numbers(maps):
+        counts = False
+    elif counts and not whole_numbers(filled, missing):
         gains = [
             count_gain(image, ~lost)
             for image, lost in zip(filled, missing, strict=True)
@@ -541,64 +686,33 @@ def prepare(maps, haadf, options, *, background=0.0, variance=None):
             notes.append(
                 "scaled counts of " + ", ".join(f"{g:.3g}" for g in gain) + " a count"
             )
-            counts = np.float32(1 / gain)[:, None, None]
-            maps, background, filled = (
-                array * counts for array in (maps, background, filled)
-            )
         else:
             notes.append(
                 "no counts: Gaussian noise is assumed and its variance estimated"
             )
-            variance = map_variances(filled, missing)
-    if variance is not None:
-        # the Gaussian term is that of values without background
-        maps, filled = maps - background, filled - background
-        background = np.zeros((n_elements, 1, 1), np.float32)
-        variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float32)
-        variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
-    tiles = representative_tiles(filled)
-    seen = np.isfinite(haadf)
-    if not seen.all():
-        notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
-    # without its lowest value, which float32 might not see the noise of
-    image = np.asarray(haadf, np.float64)
-    base = float(np.min(image, where=seen, initial=np.inf)) if seen.any() else 0.0
-    image = fill((image - base).astype(np.float32)[None])[0]
-    if tiles is not None:
-        notes.append(
-            f"noise, coefficients and weights were found from {_TILES**2} tiles of "
-            f"{_TILE} x {_TILE} pixels"
+            counts = False
+    variances = None
+    if not counts and variance is None:
+        variances = tuple(
+            map_noise_line(image, ~lost)
+            for image, lost in zip(filled, missing, strict=True)
         )
-    setting = Setting(
-        data=maps,
-        background=background,
-        variance=variance,
-        scale=np.ones(n_elements),
-        level=np.ones(n_elements),
-        haadf=image,
-        sigma=haadf_noise(image, mosaic(image, tiles)),
-        error=0.0,
-        contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
-        trusted=seen.astype(np.float32),
-        coefficients=np.zeros(n_elements),
-        offset=0.0,
-        alpha=_ALPHA if options.regularizer == "tgv" else None,
-        lock_flux=options.lock_flux,
-    )
-    scale, level = scales(setting.take(tiles))
-    return Prepared(
-        setting=replace(setting, scale=scale, level=level),
-        base=base,
-        tiles=tiles,
+    return Units(
+        counts=counts,
         gain=gain,
+        variances=variances,
         notes=tuple(notes),
         warnings=tuple(warnings),
     )
 
 
-def whole_numbers(maps):
+def whole_numbers(maps, missing=None):
     """Whether all values that are not missing are whole numbers."""
-    return all(((image == np.rint(image)) | np.isnan(image)).all() for image in maps)
+    missing = np.isnan(maps) if missing is None else missing
+    return all(
+        ((image == np.rint(image)) | lost).all()
+        for image, lost in zip(maps, missing, strict=True)
+    )
 
 
 def scales(setting):
@@ -615,11 +729,142 @@ def scales(setting):
     )
 
 
-def map_variances(maps, missing):
-    """Noise variance of maps, from the maps alone."""
-    return np.stack(
-        [map_noise(image, ~lost) for image, lost in zip(maps, missing, strict=True)]
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What was found out about an image before its maps are solved for; no pixels.
+
+    Attributes
+    ----------
+    units : Units
+        What the numbers are.
+    numbers : Setting
+        Coefficients, model error and scales, without pixels.
+    shift : Shift
+        Of the HAADF image against the maps.
+    weights : Weights
+        λ and μ.
+    report : GuardReport
+        What the guard saw.
+    notes : tuple of str
+        What a user may want to know.
+    """
+
+    units: Units
+    numbers: Setting
+    shift: Shift
+    weights: Weights
+    report: GuardReport
+    notes: tuple
+
+    def record(self):
+        """What the record of the fusion says of it, and of no single pixel."""
+        tried = self.weights.tried
+        numbers, gain = self.numbers, self.units.gain
+        return {
+            "lambda_haadf": self.weights.lambda_haadf,
+            "lambda_chem": 1.0,
+            "lambda_tv": self.weights.lambda_tv,
+            "haadf_coefficients": numbers.coefficients / gain,
+            "haadf_offset": numbers.offset + self.units.base,
+            "haadf_gain": self.weights.gain,
+            "haadf_model_error": numbers.error,
+            "shift": np.array([self.shift.y, self.shift.x]) * self.shift.significant,
+            "count_value": gain,
+            **({"weights_tried": tried} if len(tried) else {}),
+        }
+
+
+def decide(prepared, prior, options, run, told=lambda _: None):
+    """Calibrate the image, see where it can be trusted, and choose the weights.
+
+    Parameters
+    ----------
+    prepared : Prepared
+        The data.
+    prior : numpy.ndarray
+        Expected c_i in any common unit, shape ``(n_elements,)``.
+    options : CalibratedOptions
+        The options.
+    run : callable
+        From :func:`~hyperspy_fusion.core.kernels.workers`.
+    told : callable, optional
+        ``told(stage)`` returns the callback of a stage, or None.
+
+    Returns
+    -------
+    decision : Decision
+        All but the pixels.
+    setting : Setting
+        With the pixels.
+    """
+    setting, shift, report = examine(prepared, prior, run, told)
+    weights = weigh(
+        [setting.take(prepared.tiles)],
+        run,
+        seed=options.seed,
+        lambda_tv=options.lambda_tv,
+        lambda_haadf=options.lambda_haadf,
+        callback=told("weights"),
     )
+    decision = Decision(
+        units=prepared.units,
+        numbers=setting.numbers(),
+        shift=shift,
+        weights=weights,
+        report=report,
+        notes=prepared.notes,
+    )
+    return decision, setting
+
+
+def examine(prepared, prior, run, told=lambda _: None):
+    """Calibrate the image and see where it can be trusted.
+
+    Parameters
+    ----------
+    prepared, prior, run, told
+        As for :func:`decide`.
+
+    Returns
+    -------
+    setting : Setting
+        With coefficients, and `trusted` 0 where the image contradicts the maps.
+    shift : Shift
+        By which the image was moved back.
+    report : GuardReport
+        What the guard saw.
+    """
+    setting, tiles = prepared.setting, prepared.tiles
+    path = Path(run, told("calibration"))
+    coarse = Path(run)  # of a large image
+
+    def recalibrate(setting):
+        part, fused = calibrate(setting.take(tiles), path, prior)
+        setting = replace(setting, coefficients=part.coefficients, offset=part.offset)
+        return setting, part, fused
+
+    def with_maps(setting):
+        setting, _, fused = recalibrate(setting)
+        return setting, fused if tiles is None else rough_maps(setting, coarse)
+
+    # before all else: a shift spoils the coefficients and looks like model error
+    part = setting.take(tiles)
+    shift = find_shift(part, counts_alone(part, path))
+    setting, part, fused = recalibrate(aligned(setting, shift))
+    error = model_error(part, fused)
+    if error > 0:
+        setting, part, fused = recalibrate(setting.with_error(error))
+    del part
+    setting, report = guard(
+        setting, fused if tiles is None else rough_maps(setting, coarse), with_maps
+    )
+    return setting, shift, report
+
+
+def expected_coefficients(atomic_numbers, options, gain, sensitivities=None):
+    """c_i to expect, in any common unit, shape ``(n_elements,)``: Z^γ, an atom."""
+    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma * gain
+    return prior if sensitivities is None else prior / np.asarray(sensitivities)
 
 
 def solve(
@@ -666,101 +911,123 @@ def solve(
         Maps in the units of `maps`.
     """
     prepared = prepare(maps, haadf, options, background=background, variance=variance)
-    setting, tiles = prepared.setting, prepared.tiles
-    prepared = replace(prepared, setting=None)  # which changes, and goes in the end
-    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
-    prior = prior * prepared.gain
-    if sensitivities is not None:
-        prior = prior / np.asarray(sensitivities)
+    prior = expected_coefficients(
+        atomic_numbers, options, prepared.units.gain, sensitivities
+    )
 
     def told(stage):
         return None if callback is None else partial(callback, stage)
 
     with workers(num_workers) as run:
-        path = Path(run, told("calibration"))
-        coarse = Path(run)  # of a large image
+        decision, setting = decide(prepared, prior, options, run, told)
+        del prepared  # pixels as they were before the calibration
+        return _conclude(decision, setting, decision.report, prior, options, run, told)
 
-        def recalibrate(setting):
-            part, fused = calibrate(setting.take(tiles), path, prior)
-            setting = replace(
-                setting, coefficients=part.coefficients, offset=part.offset
+
+def solve_part(
+    maps,
+    haadf,
+    decision,
+    options,
+    *,
+    inner,
+    sums=None,
+    background=0.0,
+    variance=None,
+    prior,
+    num_workers=None,
+):
+    """Fuse a part of an image about which all has been decided.
+
+    Parameters
+    ----------
+    maps, haadf, options, background, variance, num_workers
+        As for :func:`solve`, of the part and of some pixels around it.
+    decision : Decision
+        From a sample of the image.
+    inner : tuple of slice
+        The part itself, (rows, columns).
+    sums : numpy.ndarray, optional
+        What the maps of the part itself are to sum up to, in their units, shape
+        ``(n_elements,)``; where the flux is locked.
+    prior : numpy.ndarray
+        From :func:`expected_coefficients`.
+
+    Returns
+    -------
+    Solution
+        Of the part itself: maps, and costs to which the other parts' can be added.
+    """
+    units = decision.units
+    prepared = prepare(
+        maps, haadf, options, background=background, variance=variance, units=units
+    )
+    setting = prepared.setting.with_error(decision.numbers.error)
+    setting = aligned(setting.with_numbers(decision.numbers), decision.shift)
+    with workers(num_workers) as run:
+        report = decision.report
+        if decision.weights.lambda_haadf > 0:
+            path = Path(run)
+            # the coefficients are those of the sample, whatever is found here
+            setting, report = guard(
+                setting, rough_maps(setting, path), lambda s: (s, rough_maps(s, path))
             )
-            return setting, part, fused
+        window = primal_dual.Window(*inner, None if sums is None else sums / units.gain)
+        decision = replace(decision, notes=prepared.notes)
+        return _conclude(decision, setting, report, prior, options, run, window=window)
 
-        def with_maps(setting):
-            setting, _, fused = recalibrate(setting)
-            return setting, fused if tiles is None else rough_maps(setting, coarse)
 
-        # before all else: a shift spoils the coefficients and looks like model error
-        part = setting.take(tiles)
-        shift = find_shift(part, counts_alone(part, path))
-        setting, part, fused = recalibrate(aligned(setting, shift))
-        error = model_error(part, fused)
-        if error > 0:
-            setting, part, fused = recalibrate(setting.with_error(error))
-        setting, report = guard(
-            setting, fused if tiles is None else rough_maps(setting, coarse), with_maps
-        )
-        del part, fused
-        weights = weigh(
-            setting.take(tiles),
+def _conclude(
+    decision, setting, report, prior, options, run, told=lambda _: None, window=None
+):
+    """Solve for the maps and say how that went."""
+    weights, gain = decision.weights, decision.units.gain
+    problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
+    if not options.uncertainty:
+        del setting
+    # Not from the calibration: it may take long to forget its weights.
+    optimum = primal_dual.solve(
+        problem,
+        run,
+        tolerance=options.tolerance,
+        max_iter=options.max_iter,
+        callback=told("solution"),
+        window=window,
+    )
+    variance = None
+    if options.uncertainty:
+        variance = uncertainty(
+            setting,
+            prior,
+            (weights.lambda_tv, weights.lambda_haadf),
+            optimum.maps,
             run,
-            seed=options.seed,
-            lambda_tv=options.lambda_tv,
-            lambda_haadf=options.lambda_haadf,
-            callback=told("weights"),
+            options.seed,
+            told("uncertainty"),
         )
-        problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
-        path.clear()
-        coarse.clear()
-        coefficients, offset = setting.coefficients, setting.offset
-        if not options.uncertainty:
-            del setting
-        # Not from the calibration: it may take long to forget its weights.
-        optimum = primal_dual.solve(
-            problem,
-            run,
-            tolerance=options.tolerance,
-            max_iter=options.max_iter,
-            callback=told("solution"),
-        )
-        variance = None
-        if options.uncertainty:
-            variance = uncertainty(
-                setting,
-                prior,
-                (weights.lambda_tv, weights.lambda_haadf),
-                optimum.maps,
-                run,
-                options.seed,
-                told("uncertainty"),
-            )
-            variance = variance * prepared.gain[:, None, None] ** 2
-    optimum.maps[:] *= prepared.gain.astype(np.float32)[:, None, None]
+        variance = variance * gain[:, None, None] ** 2
+    maps = optimum.maps
+    if window is not None:
+        maps = window.cut(maps)
+        variance = None if variance is None else window.cut(variance)
+    maps *= gain.astype(np.float32)[:, None, None]
     converged = optimum.gap <= options.tolerance
     return Solution(
-        maps=optimum.maps,
+        maps=maps,
+        variance=variance,
         costs=cost_history(optimum, weights),
         status=str(Status.CONVERGED if converged else Status.MAX_ITER),
         converged=converged,
         record={
-            "lambda_haadf": weights.lambda_haadf,
-            "lambda_chem": 1.0,
-            "lambda_tv": weights.lambda_tv,
-            "haadf_coefficients": coefficients / prepared.gain,
-            "haadf_offset": offset + prepared.base,
+            **decision.record(),
             "gap": float(optimum.gap),
-            "haadf_gain": weights.gain,
-            "haadf_model_error": error,
-            "shift": np.array([shift.y, shift.x]) * shift.significant,
             "guard": report.largest,
             "flagged": report.flagged,
-            "count_value": prepared.gain,
-            **({"weights_tried": weights.tried} if len(weights.tried) else {}),
         },
-        variance=variance,
-        notes=prepared.notes,
-        warnings=tuple(filter(None, (*prepared.warnings, shift.words, report.words))),
+        notes=decision.notes,
+        warnings=tuple(
+            filter(None, (*decision.units.warnings, decision.shift.words, report.words))
+        ),
     )
 
 

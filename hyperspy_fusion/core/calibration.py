@@ -1,5 +1,6 @@
 """What has to be known before the fusion: noise levels, HAADF coefficients, scales."""
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -7,12 +8,15 @@ from scipy.ndimage import convolve, gaussian_filter, minimum_filter
 from scipy.optimize import lsq_linear, nnls
 
 __all__ = [
+    "NoiseLine",
     "count_gain",
     "fill",
     "fit_coefficients",
     "haadf_noise",
+    "haadf_noise_line",
     "initial_coefficients",
     "map_noise",
+    "map_noise_line",
     "noise_line",
     "signal_scale",
 ]
@@ -127,32 +131,67 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     return float(intercept), float(slope), levels, variances
 
 
-def haadf_noise(haadf, sample=None):
-    """Standard deviation of a HAADF image's noise, from the image alone.
+@dataclass(frozen=True, kw_only=True)
+class NoiseLine:
+    """Noise variance as a straight line in the smoothed intensity.
 
-    The noise variance is taken to be a straight line in the intensity, as shot noise
-    behind an amplifier is.
+    Attributes
+    ----------
+    intercept, slope : float
+        Variance at the lowest intensity and its increase; units of the image squared,
+        and units of the image.
+    lowest : float
+        That intensity.
+    floor : float
+        What the variance is at least.
+    width : float
+        Standard deviation of the Gaussian, pixels.
+    """
+
+    intercept: float
+    slope: float
+    lowest: float
+    floor: float
+    width: float
+
+    def variance(self, image):
+        """Noise variance of an image, of its shape."""
+        smooth = gaussian_filter(image, self.width, mode="mirror")
+        smooth = np.maximum(smooth - self.lowest, 0)
+        return np.maximum(self.intercept + self.slope * smooth, self.floor)
+
+
+def haadf_noise_line(haadf):
+    """Noise variance of a HAADF image, from the image alone.
+
+    It is taken to be a straight line in the intensity, as shot noise behind an
+    amplifier is.
 
     Parameters
     ----------
     haadf : numpy.ndarray
-        Shape ``(y, x)``, any units.
-    sample : numpy.ndarray, optional
-        A part of the image that the line is found from; by default all of it.
+        Shape ``(y, x)``, any units; or a part of the image that stands for all of it.
 
     Returns
     -------
-    numpy.ndarray
-        σ_h, shape ``(y, x)``, units of the image.
+    NoiseLine
+        Units of the image.
     """
-    sample = haadf if sample is None else sample
-    intercept, slope, _, variances = noise_line(sample, robust=True)
-    smooth = gaussian_filter(haadf, 1, mode="mirror")
-    variance = intercept + slope * (smooth - sample.min())
-    # saturated or empty regions may seem to have no noise at all; an image that is
-    # constant says nothing, whatever its noise
-    floor = 0.2 * np.median(variances) or 1.0
-    return np.sqrt(np.maximum(variance, floor, dtype=haadf.dtype))
+    intercept, slope, _, variances = noise_line(haadf, robust=True)
+    return NoiseLine(
+        intercept=intercept,
+        slope=slope,
+        lowest=float(haadf.min()),
+        # saturated or empty regions may seem to have no noise at all; an image that is
+        # constant says nothing, whatever its noise
+        floor=float(0.2 * np.median(variances)) or 1.0,
+        width=1.0,
+    )
+
+
+def haadf_noise(haadf):
+    """Standard deviation of the noise by :func:`haadf_noise_line`, shape ``(y, x)``."""
+    return np.sqrt(haadf_noise_line(haadf).variance(haadf))
 
 
 def count_gain(image, known=None):
@@ -181,7 +220,7 @@ def count_gain(image, known=None):
     return float(np.mean(residual[whole] ** 2) / image[whole].mean())
 
 
-def map_noise(image, known=None):
+def map_noise_line(image, known=None):
     """Noise variance of an elemental map in any units, from the map alone.
 
     Parameters
@@ -193,13 +232,24 @@ def map_noise(image, known=None):
 
     Returns
     -------
-    numpy.ndarray
-        Shape ``(y, x)``, units of the map squared.
+    NoiseLine
+        Units of the map.
     """
     intercept, slope, _, variances = noise_line(image, robust=False, known=known)
-    smooth = np.maximum(gaussian_filter(image, 3, mode="mirror") - image.min(), 0)
-    floor = max(0.05 * np.median(variances), 1e-12 * np.ptp(image) ** 2, 1e-300)
-    return np.maximum(intercept + slope * smooth, floor)
+    return NoiseLine(
+        intercept=intercept,
+        slope=slope,
+        lowest=float(image.min()),
+        floor=float(
+            max(0.05 * np.median(variances), 1e-12 * np.ptp(image) ** 2, 1e-300)
+        ),
+        width=3.0,
+    )
+
+
+def map_noise(image, known=None):
+    """Noise variance by :func:`map_noise_line`, shape ``(y, x)``."""
+    return map_noise_line(image, known).variance(image)
 
 
 def signal_scale(counts, background):

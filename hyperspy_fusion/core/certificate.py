@@ -5,7 +5,7 @@ import numpy as np
 
 from .sweep import blocks_of
 
-__all__ = ["certificate", "flux_correction"]
+__all__ = ["certificate", "flux_correction", "terms_within"]
 
 # Where the flux is free, maps of up to so many times the flux found are compared with.
 _MOST_FLUX = 2.0
@@ -41,7 +41,7 @@ def _largest(row):
     return largest
 
 
-def flux_correction(problem, sums):
+def flux_correction(problem, sums, window=None):
     """Factor and summand of u that make it meet the flux lock exactly.
 
     Parameters
@@ -50,6 +50,8 @@ def flux_correction(problem, sums):
         The problem.
     sums : numpy.ndarray
         Sums of u, shape ``(n_elements,)``.
+    window : Window, optional
+        The pixels that were summed, and their flux; by default all.
 
     Returns
     -------
@@ -57,12 +59,87 @@ def flux_correction(problem, sums):
         Shape ``(n_elements,)``: 1 and 0 where the flux is free; an empty map is
         filled evenly.
     """
-    if problem.flux is None:
+    flux = problem.flux if window is None else window.flux
+    if flux is None:
         return np.ones(len(sums)), np.zeros(len(sums))
-    wanted = problem.flux * problem.strength
+    size = np.prod(problem.shape) if window is None else window.size
+    wanted = flux * problem.strength
     empty = sums <= 0
     factor = np.where(empty, 0, wanted / np.where(empty, 1, sums))
-    return factor, np.where(empty, wanted / np.prod(problem.shape), 0)
+    return factor, np.where(empty, wanted / size, 0)
+
+
+def _measured(problem):
+    """What the kernels take of a problem, in their order."""
+    variance = np.zeros((1, 1, 1)) if problem.poisson else problem.variance
+    unit = problem.haadf_unit
+    return (
+        *_arrays(problem.data, problem.background, variance),
+        problem.pedestal.astype(np.float64),
+        problem.poisson,
+        problem.strength.astype(np.float64),
+        *_arrays(problem.haadf, problem.haadf_precision),
+        1 / unit,
+        problem.lambda_haadf * unit**2,
+        problem.coefficients / (problem.strength * unit),
+    )
+
+
+def terms_within(problem, state, window, run=_serial):
+    """Terms of the objective in a window, whose maps meet its own flux.
+
+    Parameters
+    ----------
+    problem, state, run
+        As for :func:`certificate`.
+    window : Window
+        The pixels; the terms of adjacent windows add up to those of both.
+
+    Returns
+    -------
+    tuple of float
+        As from :func:`certificate`.
+    """
+    sums = np.maximum(window.cut(state.u), 0).sum(axis=(1, 2), dtype=np.float64)
+    return _primal_terms(
+        problem, state, *flux_correction(problem, sums, window), run, window
+    )[0]
+
+
+def _primal_terms(problem, state, factor, summand, run, window=None):
+    """Terms of the objective, and what bounds the dual point."""
+    n_elements, n_y, n_x = state.u.shape
+    second_order = problem.alpha is not None
+    row_terms = np.zeros((3, n_y))
+    row_excess = np.zeros(n_y)
+    row_least = np.empty((2, n_elements, n_y))
+    blocks, columns = blocks_of(state.u.shape), slice(0, n_x)
+    if window is not None:
+        first, last, columns = window.rows.start, window.rows.stop, window.columns
+        blocks = [
+            (max(start, first), min(stop, last))
+            for start, stop in blocks
+            if start < last and stop > first
+        ]
+    run(
+        primal_rows,
+        blocks,
+        state.u,
+        state.v,
+        state.q if second_order else state.p,
+        factor,
+        summand,
+        *_measured(problem),
+        problem.alpha or 1.0,
+        second_order,
+        columns.start,
+        columns.stop,
+        row_terms,
+        row_excess,
+        row_least,
+    )
+    haadf, chemical, tv = row_terms.sum(axis=1).tolist()
+    return (haadf * problem.haadf_unit**2, chemical, tv), row_excess, row_least
 
 
 def certificate(problem, state, run=_serial):
@@ -96,40 +173,8 @@ def certificate(problem, state, run=_serial):
     sums = row_sums.sum(axis=1)
     factor, summand = flux_correction(problem, sums)
 
-    second_order = problem.alpha is not None
-    dual = state.q if second_order else state.p
-    variance = np.zeros((1, 1, 1)) if problem.poisson else problem.variance
-    unit = problem.haadf_unit
-    measured = (
-        *_arrays(problem.data, problem.background, variance),
-        problem.pedestal.astype(np.float64),
-        problem.poisson,
-        problem.strength.astype(np.float64),
-        *_arrays(problem.haadf, problem.haadf_precision),
-        1 / unit,
-        problem.lambda_haadf * unit**2,
-        problem.coefficients / (problem.strength * unit),
-    )
-    row_terms = np.empty((3, n_y))
-    row_excess = np.empty(n_y)
-    row_least = np.empty((2, n_elements, n_y))
-    run(
-        primal_rows,
-        blocks,
-        state.u,
-        state.v,
-        dual,
-        factor,
-        summand,
-        *measured,
-        problem.alpha or 1.0,
-        second_order,
-        row_terms,
-        row_excess,
-        row_least,
-    )
-    haadf, chemical, tv = row_terms.sum(axis=1).tolist()
-    haadf *= unit**2
+    terms, row_excess, row_least = _primal_terms(problem, state, factor, summand, run)
+    haadf, chemical, tv = terms
     upper = problem.lambda_haadf * haadf + chemical + tv
 
     shrink = 1 / max(1.0, np.sqrt(row_excess.max()))
@@ -148,20 +193,21 @@ def certificate(problem, state, run=_serial):
     slope = slope.min(axis=0).clip(max=scale)
     lift = (_ROUNDING * (scale + abs(slope)) - slope).clip(0)
     row_values = np.empty(n_y)
+    second_order = problem.alpha is not None
     run(
         dual_rows,
         blocks,
-        dual,
+        state.q if second_order else state.p,
         state.tension,
         shrink,
         multipliers,
         lift,
-        *measured,
+        *_measured(problem),
         second_order,
         row_values,
     )
     lower = float(row_values.sum() - (multipliers + lift) @ most)
-    return (haadf, chemical, tv), upper, lower
+    return terms, upper, lower
 
 
 @_jit
@@ -255,6 +301,8 @@ def primal_rows(
     coefficients,
     alpha,
     second_order,
+    first,
+    last,
     row_terms,
     row_excess,
     row_least,
@@ -281,6 +329,8 @@ def primal_rows(
         Largest norm of q.
     second_order : bool
         TGV or TV.
+    first, last : int
+        The columns whose terms count.
     row_terms : numpy.ndarray
         HAADF (in its unit), chemical and TGV term, shape ``(3, y)``, written.
     row_excess : numpy.ndarray
@@ -327,7 +377,7 @@ def primal_rows(
             here[n_x] = here[n_x - 1]
             row_least[0, i, y] = -_largest(known_fall)
             row_least[1, i, y] = -_largest(missing_fall)
-            for x in range(n_x):
+            for x in range(first, last):
                 b = np.float64(data[i, y, x])
                 if np.isnan(b):
                     continue
@@ -365,7 +415,7 @@ def primal_rows(
                 for x in range(n_x):
                     slope[x] += (below[x] - here[x]) ** 2 + (here[x + 1] - here[x]) ** 2
         misfit = tv = 0.0
-        for x in range(n_x):
+        for x in range(first, last):
             away = haadf_factor * np.float64(haadf[y, x]) - model[x]
             misfit += np.float64(haadf_precision[y, x]) * away**2 / 2
             tv += np.sqrt(slope[x]) + alpha * np.sqrt(bend[x])

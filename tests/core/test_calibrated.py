@@ -49,7 +49,7 @@ def test_whole_numbers_are_counts():
     prepared = prepare(maps, haadf, OPTIONS, background=0.02)
     assert prepared.setting.variance is None
     assert prepared.notes == ()
-    assert_array_equal(prepared.gain, 1)
+    assert_array_equal(prepared.units.gain, 1)
     assert prepared.setting.background.shape == (2, 1, 1)
 
 
@@ -65,7 +65,7 @@ def test_gain_of_scaled_counts():
     gain = np.array([0.013, 7.0])
     prepared = prepare(maps * gain[:, None, None], haadf, OPTIONS)
     assert prepared.setting.variance is None
-    assert_allclose(prepared.gain, gain, rtol=0.2)
+    assert_allclose(prepared.units.gain, gain, rtol=0.2)
     assert "scaled counts" in prepared.notes[0]
 
 
@@ -98,7 +98,7 @@ def test_fractions_with_missing_pixels():
     maps, haadf, *_ = discs()
     fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
     fractions[np.random.default_rng(0).random(maps.shape) < 0.2] = np.nan
-    assert "fractions" in prepare(fractions, haadf, OPTIONS).warnings[0]
+    assert "fractions" in prepare(fractions, haadf, OPTIONS).units.warnings[0]
 
 
 def test_given_variance_is_taken():
@@ -112,7 +112,7 @@ def test_fractions_are_recognised():
     fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
     prepared = prepare(fractions, haadf, OPTIONS)
     assert prepared.setting.variance is not None
-    assert "fractions" in prepared.warnings[0]
+    assert "fractions" in prepared.units.warnings[0]
 
 
 def test_missing_pixels_are_counted_and_filled():

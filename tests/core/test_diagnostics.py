@@ -48,6 +48,7 @@ def measured(truth, *, seed=0, extra=0.0):
         variance=None,
         scale=scale,
         level=scale,
+        pedestal=0.2 * data.mean(axis=(1, 2)),
         haadf=rng.normal(clean, NOISE),
         sigma=np.full(shape, NOISE),
         error=0.0,
