@@ -18,6 +18,7 @@ from .calibration import (
     map_noise_line,
     signal_scale,
 )
+from .certificate import correction
 from .diagnostics import (
     GuardReport,
     Shift,
@@ -224,6 +225,23 @@ class Setting:
             },
         )
 
+    def on_large_pixels(self, factor):
+        """The setting of sums over large pixels, from one with means over them."""
+        area = factor**2
+        return replace(
+            self,
+            data=self.data * np.float32(area),
+            background=self.background * np.float32(area),
+            variance=None if self.variance is None else self.variance * area,
+            scale=self.scale * area,
+            level=self.level * area,
+            pedestal=self.pedestal * area,
+            sigma=self.sigma / np.float32(factor),
+            error=self.error / factor,
+            coefficients=self.coefficients / area,
+            alpha=None if self.alpha is None else self.alpha / factor,
+        )
+
     def share(self, data, share):
         """The setting of a part of the dose."""
         return replace(
@@ -258,13 +276,15 @@ class Setting:
         )
 
 
-def representative_tiles(maps):
+def representative_tiles(maps, factor=1):
     """Tiles that stand for a large image: of each cell of it the one with most counts.
 
     Parameters
     ----------
     maps : numpy.ndarray
         Shape ``(n_elements, y, x)``; NaN where missing.
+    factor : int
+        Pixels of the image a side of one of these maps; 1 to 16, a power of 2.
 
     Returns
     -------
@@ -272,9 +292,9 @@ def representative_tiles(maps):
         Corners ``(y, x)`` of the tiles, row by row; None if the image is small.
     """
     size = maps.shape[1:]
-    if np.prod(size) < LARGE or min(size) < _TILES * _TILE:
+    if factor**2 * np.prod(size) < LARGE or factor * min(size) < _TILES * _TILE:
         return None
-    half = _TILE // 2
+    half = _TILE // 2 // factor
     n_y, n_x = (n // half for n in size)
     blocks = maps[:, : n_y * half, : n_x * half]
     blocks = blocks.reshape(len(maps), n_y, half, n_x, half)
@@ -291,7 +311,7 @@ def representative_tiles(maps):
             # the next cell's tiles begin one half later, so that none overlap
             cell = counts[low_y : high_y - 1, low_x : high_x - 1]
             y, x = np.unravel_index(cell.argmax(), cell.shape)
-            row.append((int(low_y + y) * half, int(low_x + x) * half))
+            row.append(tuple(int(n) * _TILE // 2 for n in (low_y + y, low_x + x)))
         tiles.append(row)
     return tiles
 
@@ -520,8 +540,30 @@ class Prepared:
     notes: tuple
 
 
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What a sample does not tell of the maps that it was taken from.
+
+    Attributes
+    ----------
+    mean : numpy.ndarray
+        Of each map, in its units, shape ``(n_elements,)``.
+    negative : bool
+        Whether a map goes below 0.
+    """
+
+    mean: np.ndarray
+    negative: bool
+
+    @classmethod
+    def of(cls, maps):
+        """Of maps without gaps, shape ``(n_elements, y, x)``."""
+        mean = maps.mean(axis=(1, 2), dtype=np.float64)
+        return cls(mean=mean, negative=bool((maps < 0).any()))
+
+
 def prepare(
-    maps, haadf, options, *, background=0.0, variance=None, negative=None, units=None
+    maps, haadf, options, *, background=0.0, variance=None, totals=None, units=None
 ):
     """Find out what the data are and bring them to the units of the mathematics.
 
@@ -540,8 +582,8 @@ def prepare(
         β, known background, of the maps' units, that broadcasts against them.
     variance : numpy.ndarray, optional
         Of the maps, that broadcasts against them.
-    negative : bool, optional
-        Whether maps go below 0 in the image that this is a part of.
+    totals : Totals, optional
+        Of the image that this is a sample of; by default of the image itself.
     units : Units, optional
         Of the image that this is a part of; by default they are found.
 
@@ -562,8 +604,9 @@ def prepare(
         )
     filled = fill(maps)
     is_part = units is not None
+    totals = totals or Totals.of(filled)
     if not is_part:
-        units = recognise(filled, missing, variance, negative)
+        units = recognise(filled, missing, variance, totals.negative)
     notes += units.notes
     if not units.counts:
         if variance is None:
@@ -595,7 +638,7 @@ def prepare(
         variance=variance,
         scale=np.ones(n_elements),
         level=np.ones(n_elements),
-        pedestal=_PEDESTAL * filled.mean(axis=(1, 2), dtype=np.float64),
+        pedestal=_PEDESTAL * totals.mean / units.gain,
         haadf=image,
         sigma=np.sqrt(units.noise.variance(image)),
         error=0.0,
@@ -633,7 +676,7 @@ def shifted_image(haadf, seen, units, tiles):
     return image, units
 
 
-def recognise(filled, missing, variance, negative=None):
+def recognise(filled, missing, variance, negative):
     """What the numbers of the maps are.
 
     Parameters
@@ -644,8 +687,8 @@ def recognise(filled, missing, variance, negative=None):
         Where they were filled.
     variance : numpy.ndarray or None
         Of the maps, where it is known.
-    negative : bool, optional
-        As for :func:`prepare`.
+    negative : bool
+        Whether they, or the image that they are a sample of, go below 0.
 
     Returns
     -------
@@ -666,7 +709,7 @@ def recognise(filled, missing, variance, negative=None):
             "hand over counts"
         )
         counts = False
-    elif counts and ((filled < 0).any() if negative is None else negative):
+    elif counts and negative:
         notes.append(
             "negative pixels: Gaussian noise is assumed and its variance estimated; "
             "counts before background subtraction with background= are better"
@@ -921,7 +964,43 @@ def solve(
     with workers(num_workers) as run:
         decision, setting = decide(prepared, prior, options, run, told)
         del prepared  # pixels as they were before the calibration
-        return _conclude(decision, setting, decision.report, prior, options, run, told)
+        return _conclude(decision, setting, prior, options, run, told)
+
+
+def overview(maps, haadf, factor, decision, options, *, background=0.0, variance=None):
+    """Fused maps of a whole image on large pixels, by which its parts share the flux.
+
+    Parameters
+    ----------
+    maps, haadf : numpy.ndarray
+        Means over `factor` x `factor` pixels of what :func:`solve` takes.
+    factor : int
+        Pixels a side of a large one.
+    decision : Decision
+        From a sample of the image.
+    options : CalibratedOptions
+        The options.
+    background, variance : numpy.ndarray
+        As for :func:`solve`; means, too.
+
+    Returns
+    -------
+    numpy.ndarray
+        Mean over the large pixels, shape ``(n_elements, y, x)``, in the units of the
+        maps; their sum is locked.
+    """
+    with workers() as run:
+        setting, *_ = _part(
+            maps, haadf, decision, options, run, background, variance, factor
+        )
+        weights = decision.weights
+        optimum = primal_dual.solve(
+            setting.problem(weights.lambda_tv, weights.lambda_haadf),
+            run,
+            tolerance=options.tolerance / 10,  # the parts are held to it
+            max_iter=options.max_iter,
+        )
+    return optimum.maps * np.float32(decision.units.gain / factor**2)[:, None, None]
 
 
 def solve_part(
@@ -931,10 +1010,10 @@ def solve_part(
     options,
     *,
     inner,
+    prior,
     sums=None,
     background=0.0,
     variance=None,
-    prior,
     num_workers=None,
 ):
     """Fuse a part of an image about which all has been decided.
@@ -947,42 +1026,67 @@ def solve_part(
         From a sample of the image.
     inner : tuple of slice
         The part itself, (rows, columns).
-    sums : numpy.ndarray, optional
-        What the maps of the part itself are to sum up to, in their units, shape
-        ``(n_elements,)``; where the flux is locked.
     prior : numpy.ndarray
         From :func:`expected_coefficients`.
+    sums : numpy.ndarray, optional
+        What the maps sum up to, with the pixels around and without them, shape
+        ``(2, n_elements)``, in their units; None leaves the flux free.
 
     Returns
     -------
     Solution
         Of the part itself: maps, and costs to which the other parts' can be added.
     """
-    units = decision.units
+    with workers(num_workers) as run:
+        setting, report, notes = _part(
+            maps, haadf, decision, options, run, background, variance
+        )
+        decision = replace(decision, report=report, notes=notes)
+        return _conclude(decision, setting, prior, options, run, inner=inner, sums=sums)
+
+
+def _part(maps, haadf, decision, options, run, background, variance, factor=1):
+    """Setting of a part of an image, what the guard saw there, and notes."""
     prepared = prepare(
-        maps, haadf, options, background=background, variance=variance, units=units
+        maps,
+        haadf,
+        options,
+        background=background,
+        variance=variance,
+        units=decision.units,
     )
     setting = prepared.setting.with_error(decision.numbers.error)
-    setting = aligned(setting.with_numbers(decision.numbers), decision.shift)
-    with workers(num_workers) as run:
-        report = decision.report
-        if decision.weights.lambda_haadf > 0:
-            path = Path(run)
-            # the coefficients are those of the sample, whatever is found here
-            setting, report = guard(
-                setting, rough_maps(setting, path), lambda s: (s, rough_maps(s, path))
-            )
-        window = primal_dual.Window(*inner, None if sums is None else sums / units.gain)
-        decision = replace(decision, notes=prepared.notes)
-        return _conclude(decision, setting, report, prior, options, run, window=window)
+    setting = setting.with_numbers(decision.numbers)
+    if factor == 1:
+        setting = aligned(setting, decision.shift)
+    else:
+        setting = setting.on_large_pixels(factor)
+    report = decision.report
+    if decision.weights.lambda_haadf > 0:
+        path = Path(run)
+        # the coefficients are those of the sample, whatever is found here
+        setting, report = guard(
+            setting, rough_maps(setting, path), lambda s: (s, rough_maps(s, path))
+        )
+    return setting, report, prepared.notes
 
 
 def _conclude(
-    decision, setting, report, prior, options, run, told=lambda _: None, window=None
+    decision,
+    setting,
+    prior,
+    options,
+    run,
+    told=lambda _: None,
+    *,
+    inner=None,
+    sums=None,
 ):
     """Solve for the maps and say how that went."""
-    weights, gain = decision.weights, decision.units.gain
+    weights, gain, report = decision.weights, decision.units.gain, decision.report
     problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
+    if inner is not None:
+        problem = replace(problem, flux=None if sums is None else sums[0] / gain)
     if not options.uncertainty:
         del setting
     # Not from the calibration: it may take long to forget its weights.
@@ -992,7 +1096,7 @@ def _conclude(
         tolerance=options.tolerance,
         max_iter=options.max_iter,
         callback=told("solution"),
-        window=window,
+        window=inner,
     )
     variance = None
     if options.uncertainty:
@@ -1007,9 +1111,15 @@ def _conclude(
         )
         variance = variance * gain[:, None, None] ** 2
     maps = optimum.maps
-    if window is not None:
-        maps = window.cut(maps)
-        variance = None if variance is None else window.cut(variance)
+    if inner is not None:
+        maps = np.ascontiguousarray(maps[(slice(None), *inner)])
+        if sums is not None:
+            # what is left to correct is what the pixels around have too much or little
+            found = maps.sum(axis=(1, 2), dtype=np.float64)
+            factor, summand = correction(sums[1] / gain, found, maps[0].size)
+            maps *= factor.astype(np.float32)[:, None, None]
+            maps += summand.astype(np.float32)[:, None, None]
+        variance = None if variance is None else variance[(slice(None), *inner)]
     maps *= gain.astype(np.float32)[:, None, None]
     converged = optimum.gap <= options.tolerance
     return Solution(

@@ -5,7 +5,7 @@ import numpy as np
 
 from .sweep import blocks_of
 
-__all__ = ["certificate", "flux_correction", "terms_within"]
+__all__ = ["certificate", "correction", "flux_correction", "terms_within"]
 
 # Where the flux is free, maps of up to so many times the flux found are compared with.
 _MOST_FLUX = 2.0
@@ -41,7 +41,7 @@ def _largest(row):
     return largest
 
 
-def flux_correction(problem, sums, window=None):
+def flux_correction(problem, sums):
     """Factor and summand of u that make it meet the flux lock exactly.
 
     Parameters
@@ -50,20 +50,22 @@ def flux_correction(problem, sums, window=None):
         The problem.
     sums : numpy.ndarray
         Sums of u, shape ``(n_elements,)``.
-    window : Window, optional
-        The pixels that were summed, and their flux; by default all.
 
     Returns
     -------
     factor, summand : numpy.ndarray
-        Shape ``(n_elements,)``: 1 and 0 where the flux is free; an empty map is
-        filled evenly.
+        Shape ``(n_elements,)``: 1 and 0 where the flux is free.
     """
-    flux = problem.flux if window is None else window.flux
-    if flux is None:
+    if problem.flux is None:
         return np.ones(len(sums)), np.zeros(len(sums))
-    size = np.prod(problem.shape) if window is None else window.size
-    wanted = flux * problem.strength
+    return correction(problem.flux * problem.strength, sums, np.prod(problem.shape))
+
+
+def correction(wanted, sums, size):
+    """Factor and summand of images of a size that make them sum up to what is wanted.
+
+    An empty image is filled evenly.
+    """
     empty = sums <= 0
     factor = np.where(empty, 0, wanted / np.where(empty, 1, sums))
     return factor, np.where(empty, wanted / size, 0)
@@ -85,42 +87,39 @@ def _measured(problem):
     )
 
 
-def terms_within(problem, state, window, run=_serial):
-    """Terms of the objective in a window, whose maps meet its own flux.
+def terms_within(problem, state, rows, columns, run=_serial):
+    """Terms of the objective in a part of the pixels, at maps without correction.
 
     Parameters
     ----------
     problem, state, run
         As for :func:`certificate`.
-    window : Window
-        The pixels; the terms of adjacent windows add up to those of both.
+    rows, columns : slice
+        The pixels; the terms of adjacent parts add up to those of both.
 
     Returns
     -------
     tuple of float
         As from :func:`certificate`.
     """
-    sums = np.maximum(window.cut(state.u), 0).sum(axis=(1, 2), dtype=np.float64)
-    return _primal_terms(
-        problem, state, *flux_correction(problem, sums, window), run, window
-    )[0]
+    one = np.ones(len(state.u))
+    return _primal_terms(problem, state, one, 0 * one, run, rows, columns)[0]
 
 
-def _primal_terms(problem, state, factor, summand, run, window=None):
+def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None):
     """Terms of the objective, and what bounds the dual point."""
     n_elements, n_y, n_x = state.u.shape
     second_order = problem.alpha is not None
     row_terms = np.zeros((3, n_y))
     row_excess = np.zeros(n_y)
     row_least = np.empty((2, n_elements, n_y))
-    blocks, columns = blocks_of(state.u.shape), slice(0, n_x)
-    if window is not None:
-        first, last, columns = window.rows.start, window.rows.stop, window.columns
-        blocks = [
-            (max(start, first), min(stop, last))
-            for start, stop in blocks
-            if start < last and stop > first
-        ]
+    rows = rows or slice(0, n_y)
+    columns = columns or slice(0, n_x)
+    blocks = [
+        (max(start, rows.start), min(stop, rows.stop))
+        for start, stop in blocks_of(state.u.shape)
+        if start < rows.stop and stop > rows.start
+    ]
     run(
         primal_rows,
         blocks,

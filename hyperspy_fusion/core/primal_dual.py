@@ -22,7 +22,6 @@ __all__ = [
     "Optimum",
     "Problem",
     "State",
-    "Window",
     "solve",
     "warm_start",
 ]
@@ -289,11 +288,10 @@ class Iteration:
             state.flux_dual += relaxation * self.sigma * self.flux_factor * excess
 
 
-def with_flux(problem, u, window=None):
+def with_flux(problem, u):
     """Maps in counts, float32, that meet the flux lock, from scaled ones."""
-    maps = np.maximum(u if window is None else window.cut(u), 0)
-    sums = maps.sum(axis=(1, 2), dtype=np.float64)
-    factor, summand = flux_correction(problem, sums, window)
+    maps = np.maximum(u, 0)
+    factor, summand = flux_correction(problem, maps.sum(axis=(1, 2), dtype=np.float64))
     maps *= (factor / problem.strength).astype(np.float32)[:, None, None]
     maps += (summand / problem.strength).astype(np.float32)[:, None, None]
     return maps
@@ -413,34 +411,6 @@ def restart(state, old, new):
     state.flux_dual /= ratio
 
 
-@dataclass(frozen=True)
-class Window:
-    """The pixels of a problem that are asked for, some way from its edges.
-
-    Attributes
-    ----------
-    rows, columns : slice
-        Which these are.
-    flux : numpy.ndarray or None
-        What the maps sum up to there, counts, shape ``(n_elements,)``; None leaves
-        them as they are.
-    """
-
-    rows: slice
-    columns: slice
-    flux: np.ndarray | None = None
-
-    def cut(self, maps):
-        """These pixels of maps."""
-        return maps[..., self.rows, self.columns]
-
-    @property
-    def size(self):
-        """Number of pixels."""
-        rows, columns = self.rows, self.columns
-        return (rows.stop - rows.start) * (columns.stop - columns.start)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
     """Where the iteration ended.
@@ -448,8 +418,7 @@ class Optimum:
     Attributes
     ----------
     maps : numpy.ndarray
-        x, counts, shape ``(n_elements, y, x)`` or that of the window, float32; they
-        meet the flux lock.
+        x, counts, shape ``(n_elements, y, x)``, float32; they meet the flux lock.
     state : State
         The state, for a warm start.
     history : list of tuple
@@ -485,8 +454,8 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None, windo
     callback : callable, optional
         ``callback(n_iter, gap)`` at the start and after each iteration, with the gap of
         the last certificate, infinite before the first.
-    window : Window, optional
-        The pixels whose maps and terms are returned, by default all.
+    window : tuple of slice, optional
+        Rows and columns of the pixels whose terms are returned, by default all.
 
     Returns
     -------
@@ -507,12 +476,12 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None, windo
             terms, upper, lower = certificate(problem, state, run)
             gap = (upper - lower) / upper if upper > 0 else 0.0
             if window is not None:
-                terms = terms_within(problem, state, window, run)
+                terms = terms_within(problem, state, *window, run)
             history.append((n_iter, terms))
         if callback is not None:
             callback(n_iter, gap)
         if tolerance is not None and gap <= tolerance:
             break
     del iteration  # its copy of the data goes before the maps come
-    maps = with_flux(problem, state.u, window)
+    maps = with_flux(problem, state.u)
     return Optimum(maps=maps, state=state, history=history, gap=gap, n_iter=n_iter)
