@@ -7,11 +7,13 @@ signals of a file are meant, and how an EELS edge becomes a map.
 import logging
 import warnings
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 
+import dask
 import dask.array as da
 import hyperspy.api as hs
 import numpy as np
@@ -23,10 +25,12 @@ from .pairing import (
     BACKGROUND,
     as_images,
     atomic_number,
+    change_background,
     choose_haadf,
     describe,
     infer_element,
     may_be_haadf,
+    series_shape,
 )
 
 __all__ = ["Candidates", "find_candidates", "load_multimodal"]
@@ -44,6 +48,10 @@ _LEAST_WIDTH = 10.0  # eV
 _EXPONENTS = 0.0, 10.0  # physical ones of a background
 _SMALL = 1e-6
 _LEAST_SIZE = 5  # pixels, of an image whose noise can be estimated
+# What makes RosettaSciIO read single frames, by the suffix of the file. Other formats
+# have no such options, or no images of the frames.
+_FRAME_OPTIONS = {".emd": {"load_SI_image_stack": True, "sum_frames": False}}
+_N_FRAMES = "Acquisition_instrument.TEM.Detector.EDS.number_of_frames"
 # Standard deviations of the Gaussians from which `_smooth` chooses, pixels; infinity
 # is the mean over the image.
 _WIDTHS = 0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, np.inf
@@ -195,6 +203,7 @@ def load_multimodal(
     haadf=None,
     background_windows=None,
     integration_windows=None,
+    frames=None,
     lazy=False,
     **kwargs,
 ):
@@ -235,6 +244,14 @@ def load_multimodal(
         A row ``[start, stop]`` for each map, in the units above, or one number: for
         EDS the width in units of the FWHM of the line (default 2, as in eXSpy), for
         EELS the width in eV, counted from the onset.
+    frames : slice, list of int or list of bool, optional
+        Which frames to keep of spectra, or maps, that are a stack of them: those of a
+        slice, the numbers from 0 (negative ones count from the end), or those that
+        are True. The kept frames of the spectra are summed, so that counts stay
+        counts, and a HAADF stack of the same frames is averaged, so that it stays in
+        the units of one frame. Frames of a Velox ``.emd`` file are read as such; the
+        maps in it, sums of all frames, are not taken then. By default nothing is
+        summed.
     lazy : bool
         Leave the data of the file on disk: the maps and the HAADF image are lazy.
     **kwargs
@@ -256,9 +273,11 @@ def load_multimodal(
     Raises
     ------
     ValueError
-        If something is missing or ambiguous; the message lists what there is.
+        If something is missing or ambiguous; the message lists what there is. If
+        there are no frames, not those of `frames`, or `frames` keeps none.
     TypeError
-        If `source` or `haadf` is no signal and no path, or a name is no string.
+        If `source` or `haadf` is no signal and no path, a name is no string, or
+        `frames` is no slice and no list of integers or booleans.
 
     See Also
     --------
@@ -302,6 +321,12 @@ def load_multimodal(
     the windows or, for edges that overlap, fit a model with eXSpy and hand over its
     maps. The windows used are logged (level INFO).
 
+    Without `frames` RosettaSciIO sums the frames of the spectra of a Velox file, and
+    takes the first HAADF image of the stack. Single frames are read as a sparse array,
+    and only the maps of their sum are computed: the memory needed grows with the counts
+    in the file, not with frames times channels. A HAADF image without frames is taken
+    as it is, if it is named with `haadf`.
+
     References
     ----------
     .. [1] R. F. Egerton, Electron Energy-Loss Spectroscopy in the Electron
@@ -321,12 +346,27 @@ def load_multimodal(
     >>> maps, haadf = hyperspy_fusion.load_multimodal(
     ...     "spectrum image.emd", lines=["C_Ka", "Cu_Ka"], background_windows="auto"
     ... )  # doctest: +SKIP
+
+    Of frames, without the ten in which the specimen drifted still:
+
+    >>> maps, haadf = hyperspy_fusion.load_multimodal(
+    ...     "spectrum image.emd", ["C", "Cu"], frames=slice(10, None)
+    ... )  # doctest: +SKIP
     """  # noqa: E501 - what doctest compares with
     elements, lines = _as_list("elements", elements), _as_list("lines", lines)
-    candidates = find_candidates(source, lazy=lazy, **kwargs)
+    compute = False
+    if frames is not None:
+        frames = _as_index(frames)
+        if isinstance(source, str | Path):
+            kwargs = {**_FRAME_OPTIONS.get(Path(source).suffix.lower(), {}), **kwargs}
+            lazy, compute = True, not lazy  # not before the frames are summed
+    found = candidates = find_candidates(source, lazy=lazy, **kwargs)
     windows = background_windows, integration_windows
     ready_made = all(choice is None for choice in (lines, *windows))
     try:
+        if frames is not None:
+            n_frames, kept = _kept_frames(candidates, frames)
+            candidates = _sum_frames(candidates, kept)
         images = _haadf_images(haadf, candidates, lazy=lazy)
         if candidates.maps and ready_made:
             maps = _choose_maps(candidates.maps, elements)
@@ -335,11 +375,132 @@ def load_multimodal(
             chosen = _lines_by_element(elements, lines)
             maps = _map_spectra(candidates.spectrum_images, chosen, windows, shapes)
         image = _pick_haadf(images, maps[0].data.shape[-2:], named=haadf is not None)
+        if frames is not None:
+            image = _average_frames(image, n_frames, kept, named=haadf is not None)
     except ValueError as error:
-        raise ValueError(f"{error}\nThere are\n{candidates}") from error
+        raise ValueError(f"{error}\nThere are\n{found}") from error
     image = as_images(image, "HAADF image").deepcopy()
     image.set_signal_type("HAADF")
+    if compute:
+        _compute_together([*maps, image])
     return maps, image
+
+
+# Frames
+
+
+def _as_index(frames):
+    """Check the type of `frames`; return what indexes an array of frame numbers."""
+    if isinstance(frames, slice):
+        limits = frames.start, frames.stop, frames.step
+        if all(n is None or isinstance(n, Integral) for n in limits):
+            return frames
+    else:
+        with suppress(ValueError):  # of a list of unequal lists
+            index = np.asarray(frames)
+            if index.ndim == 1 and (index.dtype.kind in "biu" or not index.size):
+                return index if index.dtype.kind == "b" else index.astype(int)
+    raise TypeError(
+        f"frames is {frames!r}: expected a slice, a list of frame numbers such as "
+        "[0, 1, 4], or a list of booleans, one for each frame"
+    )
+
+
+def _frames_of(signal):
+    """Return the number of frames of a stack, None if it is a single image or more."""
+    shape = series_shape(signal)
+    return shape[0] if len(shape) == 1 else None
+
+
+def _kept_frames(candidates, index):
+    """Return how many frames there are, and the numbers of those to keep."""
+    stacks = [*candidates.maps, *candidates.spectrum_images]
+    numbers = {_frames_of(signal) for signal in stacks} - {None}
+    if not numbers:
+        raise ValueError(
+            "frames is given, and neither spectra nor maps have frames: expected EDS "
+            "spectra of a Velox file, or signals with one navigation axis besides "
+            "those of the image. Leave frames out or, of other formats, let hs.load "
+            "read frames, with sum_frames=False if they are of JEOL"
+        )
+    if len(numbers) > 1:
+        raise ValueError(
+            f"frames is given, and there are stacks of {sorted(numbers)} frames: "
+            "expected stacks of the same frames, hand over a list of those that are "
+            "meant"
+        )
+    (n,) = numbers
+    try:
+        kept = np.unique(np.arange(n)[index])
+    except IndexError:
+        given = f"{index.size} booleans"
+        if index.dtype.kind != "b":
+            wrong = index[(index < -n) | (index >= n)].tolist()
+            given = ", ".join(map(str, wrong))
+        raise ValueError(
+            f"frames has {given}, and the stack has the size {n}: expected numbers "
+            f"from 0 to {n - 1} ({-n} to -1 count from the end), or {n} booleans"
+        ) from None
+    if not kept.size:
+        raise ValueError(
+            f"frames keeps none of the numbers 0 to {n - 1}: expected one at least"
+        )
+    return n, kept
+
+
+def _combine(signal, kept, combine):
+    """Combine frames of a stack into an image, or spectrum image, by a function."""
+    combined = signal.inav[..., 0]
+    combined.data = combine(signal.data[kept])
+    if combined.metadata.has_item("Signal.Noise_properties"):
+        del combined.metadata.Signal.Noise_properties  # they were those of a frame
+    return combined
+
+
+def _sum_stack(signal, kept):
+    """Sum frames of a stack, also of the background that it carries."""
+    total = _combine(signal, kept, partial(np.sum, axis=0))
+    change_background(signal, total, lambda background: _sum_stack(background, kept))
+    if total.metadata.has_item(_N_FRAMES):
+        total.metadata.set_item(_N_FRAMES, len(kept))
+    return total
+
+
+def _sum_frames(candidates, kept):
+    """Sum frames of the spectra and maps that have them, and leave the others out."""
+
+    def summed(signals):
+        return tuple(_sum_stack(s, kept) for s in signals if _frames_of(s))
+
+    return replace(
+        candidates,
+        maps=summed(candidates.maps),
+        spectrum_images=summed(candidates.spectrum_images),
+    )
+
+
+def _average_frames(image, n_frames, kept, *, named):
+    """Average frames of a HAADF stack; a single image is taken if it was named."""
+    if _frames_of(image) == n_frames:
+        return _combine(image, kept, partial(np.mean, axis=0, dtype=float))
+    if not series_shape(image) and (named or n_frames == 1):
+        return image
+    raise ValueError(
+        f"the spectra or maps have {n_frames} frames, and the HAADF image is "
+        f"{describe(image)}: expected an image of each frame, or a single one that "
+        "goes with the frames that are kept, named with haadf="
+    )
+
+
+def _compute_together(signals):
+    """Compute lazy signals and the backgrounds they carry, all in one pass."""
+    backgrounds = [signal.metadata.get_item(BACKGROUND) for signal in signals]
+    signals = [*signals, *(b for b in backgrounds if b is not None)]
+    arrays = dask.persist(*(signal.data for signal in signals))
+    for signal, array in zip(signals, arrays, strict=True):
+        if is_dask_collection(array):
+            signal.data = array
+            signal.compute(show_progressbar=False)
 
 
 def _as_list(name, entries):

@@ -30,6 +30,7 @@ __all__ = [
     "lose_background",
     "may_be_haadf",
     "pair",
+    "series_shape",
     "split",
 ]
 
@@ -184,7 +185,7 @@ def infer_element(signal):
 
 
 def describe(signal):
-    """Describe a signal in a line: title, size in pixels, pixel size.
+    """Describe a signal in a line: title, size in pixels, pixel size, series.
 
     Parameters
     ----------
@@ -194,15 +195,37 @@ def describe(signal):
     Returns
     -------
     str
-        For example ``'Fe-EELS' (20 x 16, 158.7 nm/px)``.
+        For example ``'Fe-EELS' (20 x 16, 158.7 nm/px)``, of a series
+        ``'Fe' (20 x 16, 158.7 nm/px, series of 12)``.
     """
     image = signal.axes_manager.signal_axes
-    axes = image if len(image) > 1 else signal.axes_manager.navigation_axes or image
+    axes = image if len(image) > 1 else signal.axes_manager.navigation_axes[:2] or image
     size = " x ".join(str(axis.size) for axis in axes)
     pixel = "uncalibrated"
     if axes and _is_calibrated(axes[0]):
         pixel = f"{axes[0].scale:.4g} {axes[0].units}/px"
+    series = " x ".join(map(str, series_shape(signal)))
+    if series:
+        pixel += f", series of {series}"
     return f"{signal.metadata.General.title!r} ({size}, {pixel})"
+
+
+def series_shape(signal):
+    """Sizes of the navigation axes of a signal besides those of the image.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Images, or images of spectra or of numbers on the first two navigation axes.
+
+    Returns
+    -------
+    tuple of int
+        In HyperSpy's order, ``()`` of a single image.
+    """
+    manager = signal.axes_manager
+    on_navigation = manager.signal_dimension < 2
+    return manager.navigation_shape[2 if on_navigation else 0 :]
 
 
 def as_images(signal, role):
@@ -547,7 +570,7 @@ def _is_calibrated(axis):
 
 
 def _check_same_pixels(one, one_name, other, other_name):
-    """Raise or warn if two signals cannot show the same pixels."""
+    """Raise or warn if a map and another image cannot show the same pixels."""
     one_shape, other_shape = one.data.shape, other.data.shape
     if one_shape[-2:] != other_shape[-2:]:
         raise ValueError(
@@ -557,10 +580,7 @@ def _check_same_pixels(one, one_name, other, other_name):
         )
     if one_shape[:-2] != other_shape[:-2]:
         raise ValueError(
-            f"the {one_name} is a series of shape {one_shape[:-2]} and the "
-            f"{other_name} of {other_shape[:-2]}: expected the same positions; repeat "
-            "an image over a series with hs.stack([image] * n), or take one position "
-            "with .inav"
+            _other_positions(one_name, one_shape[:-2], other_name, other_shape[:-2])
         )
     for a, b in zip(
         one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
@@ -594,6 +614,35 @@ def _check_same_pixels(one, one_name, other, other_name):
                 UserWarning,
                 stacklevel=4,
             )
+
+
+def _other_positions(one_name, one_shape, other_name, other_shape):
+    """Say what to do if the navigation shapes of a map and another image differ."""
+    found = " and ".join(
+        f"the {name} is {f'a series of shape {shape}' if shape else 'a single image'}"
+        for name, shape in ((one_name, one_shape), (other_name, other_shape))
+    )
+    of_haadf = other_name == "HAADF image"
+    # Valid also where the image axes are navigation axes, which come first.
+    first = f".inav[{', '.join(['...', *'0' * len(one_shape or other_shape)])}]"
+    if one_shape and other_shape:
+        remedy = "crop the series to the same positions with .inav"
+    elif other_shape and of_haadf:
+        remedy = (
+            "average the images of all the time that the maps took, with haadf.mean(), "
+            f"or take the one of the maps, such as haadf{first}"
+        )
+    elif of_haadf:
+        repeated = "haadf"
+        for n in reversed(one_shape):
+            repeated = f"hs.stack([{repeated}] * {n})"
+        remedy = (
+            f"if it holds for all of them, repeat it with {repeated}, or take one "
+            f"position of each map, such as one_map{first}"
+        )
+    else:
+        remedy = f"take one position of the series, such as one_map{first}"
+    return f"{found}: expected the same positions of both; {remedy}"
 
 
 def _in_common_units(a, b, a_name, b_name):

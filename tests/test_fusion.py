@@ -2,6 +2,7 @@ import logging
 import re
 import threading
 import warnings
+from types import SimpleNamespace
 
 import exspy
 import hyperspy.api as hs
@@ -300,6 +301,39 @@ def test_progress_bar_is_shown_when_asked_for(specimen, method, monkeypatch, cap
     for text in shown[:2]:
         assert re.search(rf"Solution \d+/\d+, {last[method]}.*: 100%\|", text)
     assert shown[2] == ""
+
+
+# --- series --------------------------------------------------------------------
+
+
+def test_series_of_several_axes_is_fused_position_by_position(method):
+    rows = []
+    for seeds in ((1, 2, 3), (4, 5, 6)):
+        specimens = [hf.data.core_shell(size=32, counts=16, seed=s) for s in seeds]
+        row = dict(zip(("maps", "haadf"), series_of(*specimens), strict=True))
+        rows.append(SimpleNamespace(**row))
+    maps, haadf = series_of(*rows)
+    assert haadf.axes_manager.navigation_shape == (3, 2)
+    options = {"method": method, "elements": ["Co", "Mn", "O"]}
+    fused = hf.fuse_multimodal(maps, haadf, **options)
+    record = fused[0].metadata.Multimodal_fusion
+    single = hf.fuse_multimodal(
+        [signal.inav[2, 1] for signal in maps], haadf.inav[2, 1], **options
+    )
+    alone = single[0].metadata.Multimodal_fusion
+    for signal, expected in zip(fused, single, strict=True):
+        assert signal.data.shape == (2, 3, 32, 32)
+        assert_array_equal(signal.data[1, 2], expected.data)
+    names = ["n_iter", "haadf_coefficients", "haadf_offset", "cost.total", "cost.haadf"]
+    if method == "calibrated":
+        names += ["lambda_tv", "lambda_haadf", "weights_tried", "gap", "guard"]
+    for name in names:
+        found, expected = record.get_item(name), np.asarray(alone.get_item(name))
+        assert found.shape[:2] == (2, 3)
+        assert found.ndim == 2 + expected.ndim
+        part = found[(1, 2, *map(slice, expected.shape))]
+        assert_array_equal(part, expected)
+    assert fused[0].get_cost_history().data.shape[:3] == (2, 3, 4)
 
 
 # --- chains with the rest of HyperSpy ------------------------------------------

@@ -92,6 +92,7 @@ def eels_of(edges=None, size=1024, exponent=3.0, **energies):
 
 
 HAADF = image("HAADF")
+FUSION = {"method": "published", "n_iter": 5}
 
 
 # --- what there is -------------------------------------------------------------
@@ -842,6 +843,133 @@ def test_series_of_spectra_become_series_of_maps(eds):
             assert_allclose(net_of(iron), np.stack([net_of(expected)] * 3))
 
 
+# --- frames --------------------------------------------------------------------
+
+
+def stack_of(signal, factors):
+    """A stack of frames, each the signal times a factor."""
+    stack = hs.stack([signal * factor for factor in factors], show_progressbar=False)
+    stack.metadata.General.title = signal.metadata.General.title
+    return stack
+
+
+@pytest.fixture
+def stacks(eds):
+    """Spectra and HAADF images of three frames, which their sums tell apart."""
+    return [stack_of(eds, [1, 2, 4]), stack_of(HAADF, [1, 2, 4])]
+
+
+@pytest.mark.parametrize(
+    ("frames", "kept"),
+    [
+        (slice(None), [1, 2, 4]),
+        (slice(1, 9), [2, 4]),
+        (slice(None, None, -2), [1, 4]),
+        ([1], [2]),
+        ([2, 0, 0], [1, 4]),
+        ((-1, -2), [2, 4]),
+        (range(2), [1, 2]),
+        (np.array([0, 2], dtype=np.uint8), [1, 4]),
+        ([True, False, True], [1, 4]),
+        (np.array([False, True, False]), [2]),
+    ],
+)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_frames_are_summed_and_haadf_images_averaged(stacks, eds, frames, kept, lazy):
+    signals = [signal.as_lazy() for signal in stacks] if lazy else stacks
+    (iron,), haadf = load_multimodal(signals, ["Fe"], frames=frames)
+    (expected,), _ = load_multimodal([eds, HAADF], ["Fe"])
+    assert iron._lazy == haadf._lazy == lazy
+    assert_allclose(iron.data, sum(kept) * expected.data)
+    assert_allclose(haadf.data, np.mean(kept) * HAADF.data)
+    assert haadf.data.dtype == float
+    assert haadf.axes_manager.signal_axes[0].units == "nm"
+    assert [signal.data.shape[0] for signal in stacks] == [3, 3]
+
+
+def test_background_is_that_of_the_summed_frames():
+    eels = eels_of({708: 50})
+    stacks = [stack_of(eels, [1, 2, 4]), stack_of(HAADF, [1, 2, 4])]
+    (iron,), _ = load_multimodal(stacks, ["Fe"], frames=[0, 2])
+    (expected,), _ = load_multimodal([eels * 5, HAADF], ["Fe"])
+    assert_allclose(iron.data, expected.data)
+    assert_allclose(background_of(iron).data, background_of(expected).data)
+    # The same of maps of each frame, which carry theirs.
+    maps, haadf = load_multimodal(stacks, ["Fe"])
+    (iron,), _ = load_multimodal([*maps, haadf], frames=[0, 2])
+    assert_allclose(iron.data, expected.data)
+    assert_allclose(net_of(iron), net_of(maps[0])[[0, 2]].sum(axis=0))
+
+
+def test_ready_made_maps_of_all_frames_are_not_taken(stacks):
+    signals = [image("Fe"), *stacks]
+    (iron,), _ = load_multimodal(signals, ["Fe"], frames=[0])
+    assert iron.metadata.Sample.xray_lines == ["Fe_Ka"]
+
+
+def test_metadata_are_those_of_the_sum(stacks):
+    node = "Acquisition_instrument.TEM.Detector.EDS.number_of_frames"
+    gain = "Signal.Noise_properties.Variance_linear_model.gain_factor"
+    stacks[0].metadata.set_item(node, 3)
+    stacks[1].metadata.set_item(gain, 38.0)
+    (iron,), haadf = load_multimodal(stacks, ["Fe"], frames=[0, 2])
+    assert iron.metadata.get_item(node) == 2
+    assert not haadf.metadata.has_item("Signal.Noise_properties")
+    assert stacks[0].metadata.get_item(node) == 3
+    assert stacks[1].metadata.has_item(gain)
+
+
+def test_haadf_image_without_frames_must_be_named(stacks):
+    spectra, haadf = stacks
+    with pytest.raises(
+        ValueError, match="have 3 frames, and the HAADF image is 'HAADF"
+    ):
+        load_multimodal([spectra, HAADF], ["Fe"], frames=[0])
+    for named in ("HAADF", HAADF):
+        _, found = load_multimodal([spectra, HAADF], ["Fe"], frames=[0], haadf=named)
+        assert_array_equal(found.data, HAADF.data)
+    for named in (None, "HAADF"):
+        with pytest.raises(ValueError, match=r"series of 2\): expected an image"):
+            load_multimodal([spectra, haadf.inav[1:]], frames=[0], haadf=named)
+    # A single frame has a single image.
+    spectra = spectra.inav[..., :1]
+    _, found = load_multimodal([spectra, HAADF], ["Fe"], frames=[0])
+    assert_array_equal(found.data, HAADF.data)
+
+
+@pytest.mark.parametrize(
+    ("frames", "error", "message"),
+    [
+        ([1, 3, -4], ValueError, "frames has 3, -4, .* size 3: expected .* 0 to 2"),
+        ([True, False], ValueError, "frames has 2 booleans, .* or 3 booleans"),
+        ([], ValueError, "keeps none of the numbers 0 to 2"),
+        (slice(3, None), ValueError, "keeps none of the numbers 0 to 2"),
+        ([False] * 3, ValueError, "keeps none of the numbers 0 to 2"),
+        (1, TypeError, "frames is 1: expected a slice, a list of frame numbers"),
+        ("0", TypeError, "frames is '0': expected"),
+        ([0.0, 1.0], TypeError, "expected a slice, a list of"),
+        ([[0], [1, 2]], TypeError, "expected a slice, a list of"),
+        (slice("a"), TypeError, "expected a slice, a list of"),
+    ],
+)
+def test_frames_that_do_not_fit_are_refused(stacks, frames, error, message):
+    with pytest.raises(error, match=message):
+        load_multimodal(stacks, ["Fe"], frames=frames)
+
+
+def test_sources_without_frames_are_refused(eds, stacks):
+    spectra, haadf = stacks
+    for source in (
+        [eds, HAADF],
+        [image("Fe"), HAADF],
+        [stack_of(spectra, [1, 1]), haadf],
+    ):
+        with pytest.raises(ValueError, match="(?s)neither .* Leave frames out.*There"):
+            load_multimodal(source, frames=[0])
+    with pytest.raises(ValueError, match=r"(?s)stacks of \[2, 3\] frames.*series of 2"):
+        load_multimodal([spectra, spectra.inav[..., 1:], haadf], frames=[0])
+
+
 # --- lazy ----------------------------------------------------------------------
 
 
@@ -905,6 +1033,42 @@ def test_velox_frames(real_data):
     frames = {"load_SI_image_stack": True, "sum_frames": False}
     maps, haadf = load_multimodal(path, lines=["C_Ka"], **frames)
     assert maps[0].data.shape == haadf.data.shape == (2, 16, 16)
+    summed, averaged = load_multimodal(path, lines=["C_Ka"], frames=[1])
+    assert type(summed[0]) is hyperspy_fusion.ElementalMap
+    assert type(averaged) is HAADFImage
+    assert_array_equal(summed[0].data, maps[0].data[1])
+    assert_array_equal(averaged.data, haadf.data[1])
+
+    options = {"lines": ["Cu_Ka"], "background_windows": "auto"}
+    whole, _ = load_multimodal(path, **options)
+    for lazy in (False, True):
+        summed, averaged = load_multimodal(
+            path, frames=slice(None), lazy=lazy, **options
+        )
+        for signal, expected in zip(summed, whole, strict=True):
+            assert signal._lazy == background_of(signal)._lazy == lazy
+            assert_array_equal(signal.data, expected.data)
+            assert_allclose(net_of(signal), net_of(expected))
+        assert averaged._lazy == lazy
+        assert_allclose(averaged.data, haadf.data.mean(axis=0))
+
+
+def test_velox_frames_are_fused(real_data):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    signals = hs.load(path, load_SI_image_stack=True, sum_frames=False)
+    haadf = next(s for s in signals if s.metadata.General.title == "HAADF")
+    maps = signals[-1].get_lines_intensity(["C_Ka", "Cu_Ka"])
+    assert maps[0].axes_manager.navigation_shape == (16, 16, 2)
+    assert haadf.axes_manager.navigation_shape == (2,)
+    fused = hyperspy_fusion.fuse_multimodal(maps, haadf, **FUSION)
+    record = fused[0].metadata.Multimodal_fusion
+    assert record.cost.total.shape == (2, 5)
+    for k in range(2):
+        single = hyperspy_fusion.fuse_multimodal(
+            [signal.inav[..., k] for signal in maps], haadf.inav[k], **FUSION
+        )
+        for signal, expected in zip(fused, single, strict=True):
+            assert_array_equal(signal.data[k], expected.data)
 
 
 def test_velox_file_with_eels_and_eds(real_data):

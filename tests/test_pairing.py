@@ -1,3 +1,5 @@
+import re
+
 import dask.array as da
 import hyperspy.api as hs
 import numpy as np
@@ -265,12 +267,63 @@ def test_mismatched_shapes(other):
         pair(maps, large)
 
 
-def test_mismatched_series():
-    series = image("Fe", np.random.default_rng(0).random((3, *SHAPE)))
-    with pytest.raises(
-        ValueError, match=r"series of shape \(3,\) and .* of \(\).*hs.st"
+def series_on(layout, shape):
+    """A series of maps of a navigation shape, with the image on either kind of axes."""
+    data = np.random.default_rng(0).random((*shape, *SHAPE))
+    if layout == "signal axes":
+        return hs.signals.Signal2D(data)
+    return hs.signals.BaseSignal(data).transpose(signal_axes=0)
+
+
+def advice(error, pattern, **names):
+    """What the code in an error message gives."""
+    code = re.search(pattern, str(error.value)).group()
+    return eval(code, {"hs": hs, **names})  # noqa: S307
+
+
+@pytest.mark.parametrize("layout", ["signal axes", "navigation axes"])
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_advice_for_a_series_of_maps_and_one_haadf_image(layout, shape):
+    series, haadf = series_on(layout, shape), image()
+    with pytest.raises(ValueError, match="series of shape .* is a single") as error:
+        pair([series], haadf, elements=["Fe"])
+    repeated = advice(error, r"hs\.stack.*\d\]?\)", haadf=haadf)
+    measurement = pair([series], repeated, elements=["Fe"])
+    assert measurement.navigation_shape == shape
+    assert_array_equal(measurement.maps[..., 0, :, :], series_on("", shape).data)
+    assert (measurement.haadf == haadf.data).all()
+
+    one = advice(error, r"one_map\.inav.*\]", one_map=series)
+    measurement = pair([one], haadf, elements=["Fe"])
+    assert_array_equal(measurement.maps[0], measurement.images[0].data)
+    assert_array_equal(
+        measurement.maps[0], series_on("", shape).data[(0,) * len(shape)]
+    )
+
+
+@pytest.mark.parametrize("layout", ["signal axes", "navigation axes"])
+@pytest.mark.parametrize("shape", [(3,), (2, 3)])
+def test_advice_for_one_set_of_maps_and_a_haadf_series(layout, shape):
+    iron, series = image("Fe"), series_on("signal axes", shape)
+    iron = iron if layout == "signal axes" else on_navigation_axes(iron)
+    with pytest.raises(ValueError, match="is a single .* is a series") as error:
+        pair([iron], series)
+    for pattern, expected in (
+        (r"haadf\.mean\(\)", series.data.mean(axis=tuple(range(len(shape))))),
+        (r"haadf\.inav.*\]", series.data[(0,) * len(shape)]),
     ):
-        pair([series], image())
+        haadf = advice(error, pattern, haadf=series)
+        assert_array_equal(pair([iron], haadf).haadf, expected)
+
+
+def test_series_of_other_positions():
+    iron, haadf = series_on("signal axes", (3,)), series_on("signal axes", (2,))
+    with pytest.raises(
+        ValueError, match=r"\(3,\) and .* \(2,\): .* crop .* with .inav"
+    ):
+        pair([iron], haadf, elements=["Fe"])
+    with pytest.raises(ValueError, match=r"map of O .* such as one_map.inav\[..., 0\]"):
+        pair([image("Fe"), iron], image(), elements=["Fe", "O"])
 
 
 def test_non_uniform_axis():
