@@ -372,12 +372,8 @@ def calibrate(setting, path, prior):
         The fused maps of the last pass, shape ``(n_elements, y, x)``.
     """
     net = setting.net()
-    filled = fill(net)
-    if setting.variance is None:
-        noise = np.nansum(setting.data, axis=(1, 2))
-    else:
-        noise = np.broadcast_to(setting.variance, net.shape).sum(axis=(1, 2))
-    coefficients, offset = initial_coefficients(filled, noise, setting.haadf)
+    variance = setting.noise_variance(net)
+    coefficients, offset = initial_coefficients(net, variance, setting.haadf)
     free = replace(setting, lock_flux=False)
     for n_iter in _CALIBRATION_ITERATIONS:
         free = replace(free, coefficients=coefficients, offset=offset)

@@ -26,6 +26,7 @@ __all__ = [
 _NOISE_MASK = np.array([1, -2, 1]) / np.sqrt(6)
 _LEAST_PIXELS = 30  # in a bin
 _LEAST_EMPTY = 0.05  # part of the pixels of a map of few counts
+_LEAST_SHARE = 0.1  # of a Gaussian, on known pixels
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 PRIOR_WIDTH = 1.0  # of the HAADF coefficients, as a part of what is expected
 
@@ -274,7 +275,7 @@ def signal_scale(counts, background):
     return np.maximum(weighted / np.maximum(total, 1e-9), 1e-3)
 
 
-def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
+def initial_coefficients(net, variance, haadf, sigma=1.5):
     """HAADF coefficients by least squares on smoothed maps.
 
     The noise of the maps, which would pull the coefficients to zero, is taken out of
@@ -283,9 +284,9 @@ def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
     Parameters
     ----------
     net : numpy.ndarray
-        Maps without background, shape ``(n_elements, y, x)``.
-    noise_variance : numpy.ndarray
-        Sum of their noise variance over the pixels, shape ``(n_elements,)``.
+        Maps without background, shape ``(n_elements, y, x)``; NaN where missing.
+    variance : numpy.ndarray
+        Their noise variance, same shape.
     haadf : numpy.ndarray
         h, shape ``(y, x)``.
     sigma : float
@@ -298,16 +299,14 @@ def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
     offset : float
         o.
     """
-    smooth = gaussian_filter(net, (0, sigma, sigma)).reshape(len(net), -1)
+    smooth, noise = _smoothed(net, variance, sigma)
+    smooth = smooth.reshape(len(net), -1)
     image = gaussian_filter(haadf, sigma).ravel()
     # without their means, which are the offset's
     columns = smooth - smooth.mean(axis=1, keepdims=True)
     normal = columns @ columns.T
-    point = np.zeros((65, 65))
-    point[32, 32] = 1
-    kernel_power = (gaussian_filter(point, sigma) ** 2).sum()
     spread = np.diag(normal)
-    normal = normal - np.diag(np.minimum(kernel_power * noise_variance, 0.9 * spread))
+    normal = normal - np.diag(np.minimum(noise, 0.9 * spread))
     scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
     right = columns @ (image - image.mean()) * scale
     values, vectors = np.linalg.eigh(normal * scale[:, None] * scale)
@@ -317,6 +316,25 @@ def initial_coefficients(net, noise_variance, haadf, sigma=1.5):
     )
     solution *= scale
     return solution, float(image.mean() - solution @ smooth.mean(axis=1))
+
+
+def _smoothed(net, variance, sigma):
+    """Maps after a Gaussian, and the noise variance of each, summed over its pixels."""
+    point = np.zeros((65, 65))
+    point[32, 32] = 1
+    power = (gaussian_filter(point, sigma) ** 2).sum()
+    known = np.isfinite(net)
+    if known.all():
+        smooth = gaussian_filter(net, (0, sigma, sigma))
+        return smooth, power * variance.sum(axis=(1, 2), dtype=np.float64)
+    # Maps that were filled beforehand would have more noise than can be told.
+    share = gaussian_filter(known.astype(np.float64), (0, sigma, sigma))
+    share[share < _LEAST_SHARE] = np.nan
+    smooth = gaussian_filter(np.where(known, net, 0), (0, sigma, sigma)) / share
+    # the square of a Gaussian is a narrower one
+    narrow = (0, sigma / np.sqrt(2), sigma / np.sqrt(2))
+    noise = power * gaussian_filter(np.where(known, variance, 0), narrow) / share**2
+    return fill(smooth), np.nansum(noise, axis=(1, 2))
 
 
 def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
