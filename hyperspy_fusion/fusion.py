@@ -2,23 +2,34 @@
 
 import logging
 import warnings
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from functools import partial
 
 import hyperspy.api as hs
 import numpy as np
 
-from . import __version__
+from . import __version__, tiling
 from .core import calibrated, published
-from .pairing import as_images, drop_background, infer_element, pair, split
+from .pairing import (
+    as_images,
+    check_values,
+    drop_background,
+    infer_element,
+    pair,
+    split,
+)
 from .progress import Progress
+from .tiling import Task, is_lazy
 
 __all__ = [
+    "complete",
     "cost_history",
     "fuse_multimodal",
     "fuse_stack",
     "get_haadf_model",
     "get_misfit",
     "maps_of_fusion",
+    "pending",
     "record_of",
 ]
 
@@ -51,6 +62,9 @@ def fuse_multimodal(
     n_iter_tv=None,
     regularize=None,
     tv_algorithm=None,
+    weights="per position",
+    tile_size=None,
+    lazy_output=None,
     show_progressbar=None,
     num_workers=None,
 ):
@@ -149,16 +163,32 @@ def fuse_multimodal(
         False turns the total variation of the published method off.
     tv_algorithm : {"FGP", "GP"}
         Fast or plain gradient projection (Beck and Teboulle 2009); published method.
+    weights : {"per position", "shared"}
+        Of a series: choose the weights of each image, or one set for all, from three
+        of its images (of images in tiles, from the first). Calibrated method.
+    tile_size : int, optional
+        Solve images by tiles of so many pixels a side, each with 32 pixels around it;
+        at least 32. By default the chunks of lazy images, small ones put together,
+        are the tiles, and images above 4096 pixels a side have tiles of 2048. What is
+        global is found before: noise, coefficients and weights on a sample of the
+        image, the sum of each map in each tile on large pixels. Calibrated method;
+        the published one takes images as a whole.
+    lazy_output : bool, optional
+        Return lazy maps, which are solved when they are computed or saved; by default
+        if maps or HAADF image are lazy.
     show_progressbar : bool, optional
         Show a progress bar once a second has passed; by default as HyperSpy's
         preferences say.
     num_workers : int, optional
-        Number of threads; by default Numba's setting.
+        Number of threads; by default Numba's setting. Images of a series, and tiles,
+        are solved side by side. Where a client of ``dask.distributed`` is active, its
+        workers solve them.
 
     Returns
     -------
     list of ElementalMap
-        The fused maps, in the order, on the axes and in the units of `maps`, float32.
+        The fused maps, in the order, on the axes and in the units of `maps`, float32;
+        lazy ones hold a part of the record only when they are computed or saved.
         ``metadata.Multimodal_fusion`` records what was done; its ``cost`` holds the
         terms of the objective, not weighted, and their weighted sum ``total``, and
         its ``status`` says why the method stopped.
@@ -232,45 +262,66 @@ def fuse_multimodal(
         if method == "calibrated" and name in given
     }
     options = _options(method, given)
-    calibrated_method = method == "calibrated"
+    _check_plan(method, weights, tile_size)
     measurement = pair(
         maps,
         haadf,
         elements=elements,
-        allow_missing=calibrated_method,
+        allow_missing=method == "calibrated",
         carried="background" not in beside,
+        lazily=True,
     )
-    if calibrated_method:
+    lazy = is_lazy(measurement.maps, measurement.haadf)
+    if method == "calibrated":
         if measurement.background is not None:
             beside["background"] = measurement.background
-        solve = _calibrated(measurement, options, num_workers, **beside)
+        tasks = _calibrated_tasks(
+            measurement, options, tile_size, shared=weights == "shared", **beside
+        )
     else:
         measurement = measurement.net()
-        _warn_of_negative_pixels(measurement)
-        solve = _published(measurement, options, num_workers)
+        if not lazy:
+            _warn_of_negative_pixels(measurement)
+        tasks = _published_tasks(measurement, options)
+    if lazy:
+        tasks = [_checking(task, measurement, method) for task in tasks]
 
-    shape = measurement.navigation_shape
-    solutions = np.empty(shape, dtype=object)
+    conclude = partial(
+        _conclude,
+        places=[(task.position, task.pixels) for task in tasks],
+        shape=measurement.navigation_shape,
+        names={
+            "method": method,
+            "elements": measurement.elements,
+            "atomic_numbers": measurement.atomic_numbers,
+            "options": options,
+        },
+    )
+    if lazy if lazy_output is None else lazy_output:
+        return _lazy_signals(measurement, tasks, conclude)
     with Progress(
         show_progressbar,
-        solutions.size,
-        options.max_iter if calibrated_method else options.n_iter,
-        options.tolerance if calibrated_method else None,
+        len(tasks),
+        options.n_iter if method == "published" else options.max_iter,
+        options.tolerance,
     ) as progress:
-        for position in np.ndindex(shape):
-            solutions[position] = solve(position, progress)
-            progress.next_image()
-    if shape:
-        fused = np.stack([solution.maps for solution in solutions.flat])
-        fused = fused.reshape(measurement.maps.shape)
-    else:  # no copy
-        fused = solutions.item().maps
-    signals = measurement.to_signals(
-        fused, _record(method, measurement, options, solutions)
-    )
-    _add_variances(signals, solutions)
-    _tell(solutions)
-    return signals
+        solutions = tiling.solve_now(tasks, progress, num_workers)
+    return _signals(measurement, tasks, conclude, solutions)
+
+
+_WEIGHTS = "per position", "shared"
+
+
+def _check_plan(method, weights, tile_size):
+    if weights not in _WEIGHTS:
+        raise ValueError(
+            f"weights is {weights!r}: expected {' or '.join(map(repr, _WEIGHTS))}"
+        )
+    if method == "published" and (tile_size is not None or weights == "shared"):
+        raise TypeError(
+            "the published method solves images as a whole and has given weights: it "
+            'takes neither tile_size nor weights="shared"'
+        )
 
 
 _METHODS = {
@@ -293,32 +344,50 @@ def _options(method, given):
     return _METHODS[method](**given)
 
 
-def _published(measurement, options, num_workers):
-    """The published method at one position."""
-
-    def solve(position, callback):
-        return published.solve(
-            measurement.maps[position],
-            measurement.haadf[position],
-            measurement.atomic_numbers,
-            options,
-            num_workers=num_workers,
-            callback=callback,
-        )
-
-    return solve
+def _arrays_of(options):
+    """What a solution of a method holds of the shape of the maps."""
+    return ("maps", "variance") if getattr(options, "uncertainty", False) else ("maps",)
 
 
-def _calibrated(
-    measurement, options, num_workers, background=0.0, sensitivities=None, mask=None
+def _published_tasks(measurement, options):
+    """Tasks of the published method: each image as a whole."""
+    inputs = {"maps": measurement.maps, "haadf": measurement.haadf}
+    solve = partial(
+        _solve_published, atomic_numbers=measurement.atomic_numbers, options=options
+    )
+    return [
+        Task.of(solve, inputs, position)
+        for position in np.ndindex(measurement.navigation_shape)
+    ]
+
+
+def _solve_published(maps, haadf, **others):
+    return published.solve(maps, haadf, **others)
+
+
+def _calibrated_tasks(
+    measurement,
+    options,
+    tile_size,
+    *,
+    shared,
+    background=0.0,
+    sensitivities=None,
+    mask=None,
 ):
-    """The calibrated method at one position."""
-    backgrounds = np.broadcast_to(
-        _background_array(measurement, background), measurement.maps.shape
-    )
-    missing = np.broadcast_to(
-        _mask_array(measurement, mask)[..., np.newaxis, :, :], measurement.maps.shape
-    )
+    """Tasks of the calibrated method: each image, or each of its tiles."""
+    maps = measurement.maps
+    if mask is not None:
+        missing = _mask_array(measurement, mask)[..., np.newaxis, :, :]
+        maps = np.where(missing, np.nan, maps)
+    background = _background_array(measurement, background)
+    pixels = (1, 1) if background.shape[-2:] == (1, 1) else maps.shape[-2:]
+    inputs = {
+        "maps": maps,
+        "haadf": measurement.haadf,
+        "background": np.broadcast_to(background, (*maps.shape[:-2], *pixels)),
+        "variance": measurement.variance,
+    }
     if sensitivities is not None:
         lacking = [e for e in measurement.elements if e not in sensitivities]
         if lacking:
@@ -327,25 +396,186 @@ def _calibrated(
                 f"each of {', '.join(measurement.elements)}"
             )
         sensitivities = [sensitivities[e] for e in measurement.elements]
+    chemistry = {
+        "atomic_numbers": measurement.atomic_numbers,
+        "sensitivities": sensitivities,
+    }
+    positions = list(np.ndindex(measurement.navigation_shape))
+    tiles = tiling.tiles_of(maps, tile_size)
+    if tiles is not None:
+        return _tile_tasks(inputs, positions, tiles, options, chemistry, shared=shared)
+    if shared:
+        options = _with_shared_weights(inputs, positions, options, chemistry)
+    solve = partial(calibrated.solve, options=options, **chemistry)
+    return [Task.of(solve, inputs, position) for position in positions]
 
-    def solve(position, callback):
-        maps = measurement.maps[position]
-        if missing[position].any():
-            maps = np.where(missing[position], np.nan, maps)
-        variance = measurement.variance
-        return calibrated.solve(
-            maps,
-            measurement.haadf[position],
-            measurement.atomic_numbers,
-            options,
-            background=backgrounds[position],
-            variance=None if variance is None else variance[position],
-            sensitivities=sensitivities,
-            num_workers=num_workers,
-            callback=callback,
+
+def _tile_tasks(inputs, positions, tiles, options, chemistry, *, shared):
+    tasks = []
+    for position in positions:
+        decision, prior, sums = tiling.decide(
+            inputs, position, tiles, options, **chemistry
         )
+        if shared:  # the first ones
+            options = replace(
+                options,
+                lambda_tv=decision.weights.lambda_tv,
+                lambda_haadf=decision.weights.lambda_haadf,
+            )
+        for row, row_sums in zip(tiles, sums, strict=True):
+            for tile, tile_sums in zip(row, row_sums, strict=True):
+                solve = partial(
+                    calibrated.solve_part,
+                    decision=decision,
+                    options=options,
+                    prior=prior,
+                    inner=tile.inner,
+                    sums=tile_sums,
+                )
+                tasks.append(Task.of(solve, inputs, position, tile))
+    return tasks
 
-    return solve
+
+_SHARING = 3  # images of a series from which its weights are chosen
+
+
+def _with_shared_weights(inputs, positions, options, chemistry):
+    """The options with weights that suit images all along the series."""
+    chosen = np.linspace(0, len(positions) - 1, min(_SHARING, len(positions)))
+    images = tiling.computed(
+        [
+            Task.of(None, inputs, positions[k]).inputs
+            for k in np.unique(chosen.round().astype(int))
+        ]
+    )
+    weights = calibrated.shared_weights(images, options, **chemistry)
+    return replace(
+        options, lambda_tv=weights.lambda_tv, lambda_haadf=weights.lambda_haadf
+    )
+
+
+def _checking(task, measurement, method):
+    """A task that checks the values of lazy signals when it sees them."""
+    return replace(
+        task,
+        solve=partial(
+            _check_and_solve,
+            task.solve,
+            measurement.elements,
+            allow_missing=method == "calibrated",
+            part=task.tile is not None,
+        ),
+    )
+
+
+def _check_and_solve(solve, elements, *, allow_missing, part, maps, haadf, **others):
+    if not part:  # that of a tile is done
+        check_values(elements, [*maps, haadf], allow_missing=allow_missing)
+    return solve(maps=maps, haadf=haadf, **others)
+
+
+def _conclude(solutions, *, places, shape, names):
+    """The record of a fusion, its notes and its warnings."""
+    images = {}
+    for solution, (position, pixels) in zip(solutions, places, strict=True):
+        images.setdefault(position, []).append((solution, pixels))
+    found = np.empty(shape, dtype=object)
+    for position, parts in images.items():
+        if len(parts) == 1:
+            found[position] = parts[0][0]
+        else:
+            found[position] = calibrated.together(*zip(*parts, strict=True))
+    notes = tuple(dict.fromkeys(note for s in found.flat for note in s.notes))
+    told = tuple(dict.fromkeys(warning for s in found.flat for warning in s.warnings))
+    return _record(solutions=found, notes=notes, **names), notes, told
+
+
+def _signals(measurement, tasks, conclude, solutions):
+    """Fused maps of solutions."""
+    shape = measurement.maps.shape
+    arrays = {
+        name: tiling.assemble([getattr(s, name) for s in solutions], tasks, shape)
+        for name in _arrays_of(conclude.keywords["names"]["options"])
+    }
+    record, *told = conclude(solutions)
+    signals = measurement.to_signals(arrays["maps"], record)
+    if "variance" in arrays:
+        _add_variances(signals, arrays["variance"])
+    _tell(*told)
+    return signals
+
+
+def _lazy_signals(measurement, tasks, conclude):
+    """Fused maps that are solved when they are needed."""
+    names = conclude.keywords["names"]
+    options, shape = names["options"], measurement.maps.shape
+    arrays, later = tiling.solve_later(tasks, shape, conclude, _arrays_of(options))
+    record = {
+        "method": names["method"],
+        "version": __version__,
+        "elements": ",".join(measurement.elements),
+        "atomic_numbers": np.array(measurement.atomic_numbers, dtype=np.float64),
+        "status": str(later),
+        "pending": later,
+        "cost": {},
+    }
+    n_elements = len(measurement.elements)
+    each = {"haadf_coefficients": (n_elements,)}
+    if names["method"] == "calibrated":
+        n_values = -(-options.max_iter // calibrated.CHECK_EVERY)
+        each |= {"count_value": (n_elements,), "shift": (2,)}
+        numbers = "haadf_gain", "haadf_model_error", "gap", "guard", "flagged"
+        record["cost_interval"] = calibrated.CHECK_EVERY
+    else:
+        n_values, numbers = options.n_iter, ("haadf_range",)
+        each |= {"map_offset": (n_elements,), "map_range": (n_elements,)}
+        record["cost_interval"] = 1
+    numbers += ("n_iter", "lambda_haadf", "lambda_chem", "lambda_tv", "haadf_offset")
+    each |= dict.fromkeys(numbers, ())
+    each |= {f"cost.{term}": (n_values,) for term in _TERMS}
+    for name, own in each.items():
+        entry = later.entry(name, (*measurement.navigation_shape, *own))
+        node, _, term = name.rpartition(".")
+        (record[node] if node else record)[term] = entry
+    signals = measurement.to_signals(arrays["maps"], record)
+    if "variance" in arrays:
+        _add_variances(signals, arrays["variance"])
+    return signals
+
+
+def pending(signal):
+    """What will be known of a fusion once its maps are computed.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        A lazy map that :func:`fuse_multimodal` returned, or what was made of it.
+
+    Returns
+    -------
+    Pending or None
+        None if nothing is pending.
+    """
+    return signal.metadata.get_item("Multimodal_fusion.pending")
+
+
+def complete(signal, found):
+    """Complete the record of a lazy map, in place, and tell what is to be told.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        With something pending.
+    found : tuple
+        What was pending.
+    """
+    record, *told = found
+    members = signal.original_metadata.get_item("stack_elements", {})
+    for metadata in [signal.metadata, *(member.metadata for _, member in members)]:
+        if metadata.has_item("Multimodal_fusion.pending"):
+            del metadata.Multimodal_fusion
+            metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+    _tell(*told)
 
 
 def _background_array(measurement, background):
@@ -364,8 +594,12 @@ def _background_array(measurement, background):
             for entry, element in zip(background, measurement.elements, strict=True)
         ]
         shape = np.broadcast_shapes(*(array.shape for array in arrays))
-        background = np.stack([np.broadcast_to(a, shape) for a in arrays], axis=-3)
+        background = tiling.stack([np.broadcast_to(a, shape) for a in arrays], axis=-3)
+    if is_lazy(background):
+        return background
     background = np.asarray(background, dtype=np.float64)
+    if background.ndim == 0:
+        background = background.reshape(1, 1)
     if not np.all(background >= 0):
         raise ValueError(
             "background has entries below 0 or NaN: expected the known background of "
@@ -376,11 +610,9 @@ def _background_array(measurement, background):
 
 def _mask_array(measurement, mask):
     """A mask, however it was given, of the shape of the HAADF image."""
-    if mask is None:
-        return np.zeros(measurement.haadf.shape[-2:], dtype=bool)
     if isinstance(mask, hs.signals.BaseSignal):
         mask = as_images(mask, "mask").data
-    mask = np.asarray(mask)
+    mask = mask if is_lazy(mask) else np.asarray(mask)
     shape = measurement.haadf.shape
     if mask.dtype != bool or mask.shape not in (shape, shape[-2:]):
         raise ValueError(
@@ -390,28 +622,21 @@ def _mask_array(measurement, mask):
     return mask
 
 
-def _add_variances(signals, solutions):
+def _add_variances(signals, variances):
     """Store the variance of each map where HyperSpy's own tools look for it."""
-    if solutions.flat[0].variance is None:
-        return
-    variances = np.empty((*solutions.shape, *solutions.flat[0].variance.shape))
-    for position in np.ndindex(solutions.shape):
-        variances[position] = solutions[position].variance
     for i, signal in enumerate(signals):
-        variance = signal._deepcopy_with_new_data(  # noqa: SLF001
-            np.ascontiguousarray(variances[..., i, :, :])
-        )
+        variance = signal._deepcopy_with_new_data(variances[..., i, :, :])  # noqa: SLF001
         del variance.metadata.Multimodal_fusion
         variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
         signal.set_noise_variance(variance)
 
 
-def _tell(solutions):
+def _tell(notes, told):
     """Hand what a user should know to the log, and warnings to where they are seen."""
-    for note in dict.fromkeys(n for s in solutions.flat for n in s.notes):
+    for note in notes:
         _logger.info(note)
-    for warning in dict.fromkeys(w for s in solutions.flat for w in s.warnings):
-        warnings.warn(warning, UserWarning, stacklevel=3)
+    for warning in told:
+        warnings.warn(warning, UserWarning, stacklevel=4)
 
 
 def _warn_of_negative_pixels(measurement):
@@ -433,7 +658,7 @@ def _warn_of_negative_pixels(measurement):
         )
 
 
-def _record(method, measurement, options, solutions):
+def _record(*, method, elements, atomic_numbers, options, solutions, notes):
     """What ``metadata.Multimodal_fusion`` says of a fusion.
 
     Builtins and float64 arrays only: these survive ``.hspy``, ``.zspy`` and ``.nxs``.
@@ -448,8 +673,8 @@ def _record(method, measurement, options, solutions):
     return {
         "method": method,
         "version": __version__,
-        "elements": ",".join(measurement.elements),
-        "atomic_numbers": np.array(measurement.atomic_numbers, dtype=np.float64),
+        "elements": ",".join(elements),
+        "atomic_numbers": np.array(atomic_numbers, dtype=np.float64),
         **settings,
         **{
             name: _over_positions(solutions, lambda s, name=name: s.record[name])
@@ -458,7 +683,7 @@ def _record(method, measurement, options, solutions):
         "n_iter": _over_positions(solutions, lambda solution: solution.n_iter),
         "converged": all(solution.converged for solution in solutions.flat),
         "status": "\n".join(dict.fromkeys(s.status for s in solutions.flat)),
-        "notes": "\n".join(dict.fromkeys(n for s in solutions.flat for n in s.notes)),
+        "notes": "\n".join(notes),
         "cost": cost,
         "cost_interval": solutions.flat[0].costs.interval,
     }
@@ -492,7 +717,7 @@ def fuse_stack(stack, haadf, **options):
         )
     fused = fuse_multimodal(stack, haadf, **options)
     result = stack._deepcopy_with_new_data(  # noqa: SLF001
-        np.stack([signal.data for signal in fused])
+        tiling.stack([signal.data for signal in fused], axis=0)
     )
     record = fused[0].metadata.Multimodal_fusion.as_dictionary()
     result.metadata.add_dictionary({"Multimodal_fusion": record})

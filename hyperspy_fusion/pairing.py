@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import dask
 import hyperspy.api as hs
 import numpy as np
 import pint
+
+from .tiling import computed, is_lazy, stack
 
 __all__ = [
     "Measurement",
@@ -23,6 +24,7 @@ __all__ = [
     "atomic_number",
     "carried_background",
     "change_background",
+    "check_values",
     "choose_haadf",
     "describe",
     "drop_background",
@@ -121,8 +123,11 @@ class Measurement:
         for i, (image, element) in enumerate(
             zip(self.images, self.elements, strict=True)
         ):
-            data = np.ascontiguousarray(maps[..., i, :, :])
+            data = maps[..., i, :, :]
+            if not is_lazy(data):
+                data = np.ascontiguousarray(data)
             signal = image._deepcopy_with_new_data(data)  # noqa: SLF001
+            signal._lazy = is_lazy(data)  # noqa: SLF001 - whatever the image is
             signal.set_signal_type("elemental_map")
             drop_background(signal.metadata)
             signal.metadata.set_item("Sample.elements", [element])
@@ -431,7 +436,9 @@ def may_be_haadf(signal):
     return title == Path(filename).stem and infer_element(signal) is None
 
 
-def pair(maps, haadf, elements=None, *, allow_missing=False, carried=True):
+def pair(
+    maps, haadf, elements=None, *, allow_missing=False, carried=True, lazily=False
+):
     """Bring maps and HAADF image together and check that they belong together.
 
     Parameters
@@ -447,6 +454,8 @@ def pair(maps, haadf, elements=None, *, allow_missing=False, carried=True):
         Let NaN stand for missing pixels; else it is an error.
     carried : bool
         Read the background that the maps carry.
+    lazily : bool
+        Leave lazy signals lazy; their values are not checked then.
 
     Returns
     -------
@@ -478,21 +487,45 @@ def pair(maps, haadf, elements=None, *, allow_missing=False, carried=True):
         _check_same_pixels(first, first_name, image, f"map of {name}")
     _check_same_pixels(first, first_name, haadf, "HAADF image")
 
-    arrays = _compute([*images, haadf])
-    labels = [*(f"map of {name}" for name in names), "HAADF image"]
+    variance = _stack_variances(variances, images)
+    background = _stack_backgrounds(backgrounds, images)
+    arrays = [_native(signal.data) for signal in (*images, haadf)]
+    if not (lazily and is_lazy(*arrays)):
+        arrays, variance, background = computed([arrays, variance, background])
+        check_values(names, arrays, allow_missing=allow_missing)
+    return Measurement(
+        maps=stack(arrays[:-1], axis=-3),
+        haadf=arrays[-1],
+        elements=tuple(names),
+        images=tuple(images),
+        variance=variance,
+        background=background,
+    )
+
+
+def check_values(elements, arrays, *, allow_missing):
+    """Check that images hold finite numbers, not all the same.
+
+    Parameters
+    ----------
+    elements : sequence of str
+        Of the maps.
+    arrays : sequence of numpy.ndarray
+        The maps and the HAADF image, or series of them.
+    allow_missing : bool
+        As for :func:`pair`.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    labels = [*(f"map of {name}" for name in elements), "HAADF image"]
     ranges = [
         _finite_range(label, array, allow_missing=allow_missing)
         for label, array in zip(labels, arrays, strict=True)
     ]
     _check_contrast(labels, ranges)
-    return Measurement(
-        maps=np.stack(arrays[:-1], axis=-3),
-        haadf=arrays[-1],
-        elements=tuple(names),
-        images=tuple(images),
-        variance=_stack_variances(variances, images),
-        background=_stack_backgrounds(backgrounds, images),
-    )
 
 
 def split(maps):
@@ -678,7 +711,7 @@ def _stack_variances(variances, images):
         for variance in variances
     ]
     shape = images[0].data.shape
-    return np.stack([np.broadcast_to(a, shape) for a in _computed(arrays)], axis=-3)
+    return stack([np.broadcast_to(a, shape) for a in arrays], axis=-3)
 
 
 def _stack_backgrounds(backgrounds, images):
@@ -691,24 +724,13 @@ def _stack_backgrounds(backgrounds, images):
         else as_images(background, "background").data
         for background, image in zip(backgrounds, images, strict=True)
     ]
-    return np.stack(_computed(arrays), axis=-3)
+    return stack(arrays, axis=-3)
 
 
-def _compute(signals):
-    """Arrays of numbers of all signals, lazy ones computed together."""
-    arrays = _computed([signal.data for signal in signals])
-    return [
-        array.astype(
-            "u1" if array.dtype == bool else array.dtype.newbyteorder("="), copy=False
-        )
-        for array in arrays
-    ]
-
-
-def _computed(arrays):
-    return (
-        dask.compute(*arrays) if any(map(dask.is_dask_collection, arrays)) else arrays
-    )
+def _native(array):
+    """An array in the byte order of the machine, lazy if it is."""
+    kind = "u1" if array.dtype == bool else array.dtype.newbyteorder("=")
+    return array.astype(kind, copy=False)
 
 
 def _finite_range(label, array, *, allow_missing):
@@ -755,5 +777,5 @@ def _check_contrast(labels, ranges):
             f"without any contrast: {', '.join(flat)}. Such a map comes back as it "
             "was; leave it out of the fusion if its element is not in the specimen",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

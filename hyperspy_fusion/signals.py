@@ -3,15 +3,17 @@
 Signals translate, arrays compute: the methods here hand on.
 """
 
+import hyperspy.api as hs
 from hyperspy.signals import LazySignal2D, Signal2D
 
-from .fusion import cost_history, fuse_multimodal, fuse_stack
+from .fusion import complete, cost_history, fuse_multimodal, fuse_stack, pending
 from .pairing import (
     carried_background,
     change_background,
     drop_background,
     lose_background,
 )
+from .tiling import compute
 
 __all__ = ["ElementalMap", "HAADFImage", "LazyElementalMap", "LazyHAADFImage"]
 
@@ -158,9 +160,47 @@ class ElementalMap(Signal2D):
 
 
 class LazyElementalMap(LazySignal2D, ElementalMap):
-    """Lazy twin of :class:`ElementalMap`."""
+    """Lazy twin of :class:`ElementalMap`.
+
+    A lazy map that comes from a fusion is solved when it is computed or saved, all
+    elements at a time. What was solved is kept in a temporary folder, so that the maps
+    of the other elements need not solve again.
+    """
 
     _lazy = True
+
+    def compute(self, close_file=False, show_progressbar=None, **kwargs):  # noqa: FBT002
+        """Compute the map, and what the record of its fusion says.
+
+        As ``compute`` of any lazy signal, with the same arguments. The record of a
+        part of a series stays lazy, since it is that of the whole.
+        """
+        later = pending(self)
+        if later is not None and self.data.shape[-len(later.shape) :] == later.shape:
+            shown = _shown(show_progressbar)
+            data, found = compute([self.data, later.found], shown, **kwargs)
+            complete(self, found)
+            self.data = data
+            show_progressbar = False
+        super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
+
+    def save(self, *args, **kwargs):
+        """Save the map, with the record of its fusion complete.
+
+        As ``save`` of any signal, with the same arguments. What is still to be solved
+        is solved first, tile by tile or position by position.
+        """
+        later = pending(self)
+        if later is not None:
+            complete(self, *compute([later.found], _shown(None)))
+        return super().save(*args, **kwargs)
+
+
+def _shown(show_progressbar):
+    """Whether HyperSpy shows progress bars, unless that is said."""
+    if show_progressbar is None:
+        return hs.preferences.General.show_progressbar
+    return show_progressbar
 
 
 class HAADFImage(Signal2D):

@@ -18,7 +18,8 @@ FLOORS = [
     {"loading", "data", "plot"},
     {"signals"},
     {"fusion"},
-    {"pairing", "progress", "tiling"},
+    {"pairing", "progress"},
+    {"tiling"},
     {"core"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

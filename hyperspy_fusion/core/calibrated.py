@@ -35,6 +35,7 @@ from .selection import Weights, block_scores, choose_weights, folds
 from .solver import CostHistory, Solution, Status
 
 __all__ = [
+    "CHECK_EVERY",
     "CalibratedOptions",
     "Setting",
     "calibrate",
@@ -320,9 +321,13 @@ def mosaic(array, tiles):
     """Put tiles of an array together to one image; all of it if there are none."""
     if tiles is None:
         return array
-    return np.block(
-        [[array[..., y : y + _TILE, x : x + _TILE] for y, x in row] for row in tiles]
-    )
+    return np.block([[tile_at(array, corner) for corner in row] for row in tiles])
+
+
+def tile_at(array, corner):
+    """The tile of an array that begins at a corner ``(y, x)``."""
+    y, x = corner
+    return array[..., y : y + _TILE, x : x + _TILE]
 
 
 class Path:
@@ -900,6 +905,43 @@ def examine(prepared, prior, run, told=lambda _: None):
     return setting, shift, report
 
 
+def _teller(callback):
+    """The callback of each stage, which :func:`solve` tells of it."""
+    return lambda stage: None if callback is None else partial(callback, stage)
+
+
+def shared_weights(images, options, atomic_numbers, sensitivities=None):
+    """Choose weights that are the best for several images together.
+
+    Parameters
+    ----------
+    images : list of dict
+        For each `maps`, `haadf`, `background` and `variance` as for :func:`solve`.
+    options, atomic_numbers, sensitivities
+        As for :func:`solve`.
+
+    Returns
+    -------
+    Weights
+    """
+    settings = []
+    with workers() as run:
+        for image in images:
+            prepared = prepare(**image, options=options)
+            prior = expected_coefficients(
+                atomic_numbers, options, prepared.units.gain, sensitivities
+            )
+            setting, *_ = examine(prepared, prior, run)
+            settings.append(setting.take(prepared.tiles))
+        return weigh(
+            settings,
+            run,
+            seed=options.seed,
+            lambda_tv=options.lambda_tv,
+            lambda_haadf=options.lambda_haadf,
+        )
+
+
 def expected_coefficients(atomic_numbers, options, gain, sensitivities=None):
     """c_i to expect, in any common unit, shape ``(n_elements,)``: Z^γ, an atom."""
     prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma * gain
@@ -953,14 +995,49 @@ def solve(
     prior = expected_coefficients(
         atomic_numbers, options, prepared.units.gain, sensitivities
     )
-
-    def told(stage):
-        return None if callback is None else partial(callback, stage)
-
+    told = _teller(callback)
     with workers(num_workers) as run:
         decision, setting = decide(prepared, prior, options, run, told)
         del prepared  # pixels as they were before the calibration
         return _conclude(decision, setting, prior, options, run, told)
+
+
+def decide_on_sample(
+    maps,
+    haadf,
+    atomic_numbers,
+    options,
+    *,
+    totals,
+    background=0.0,
+    variance=None,
+    sensitivities=None,
+):
+    """Find out what can be known of an image from a sample of it.
+
+    Parameters
+    ----------
+    maps, haadf, atomic_numbers, options, background, variance, sensitivities
+        As for :func:`solve`, of the sample: tiles of :func:`representative_tiles`.
+    totals : Totals
+        Of the image.
+
+    Returns
+    -------
+    decision : Decision
+        What goes for all its parts.
+    prior : numpy.ndarray
+        From :func:`expected_coefficients`.
+    """
+    prepared = prepare(
+        maps, haadf, options, background=background, variance=variance, totals=totals
+    )
+    prior = expected_coefficients(
+        atomic_numbers, options, prepared.units.gain, sensitivities
+    )
+    with workers() as run:
+        decision, _ = decide(prepared, prior, options, run)
+    return decision, prior
 
 
 def overview(maps, haadf, factor, decision, options, *, background=0.0, variance=None):
@@ -1011,12 +1088,13 @@ def solve_part(
     background=0.0,
     variance=None,
     num_workers=None,
+    callback=None,
 ):
     """Fuse a part of an image about which all has been decided.
 
     Parameters
     ----------
-    maps, haadf, options, background, variance, num_workers
+    maps, haadf, options, background, variance, num_workers, callback
         As for :func:`solve`, of the part and of some pixels around it.
     decision : Decision
         From a sample of the image.
@@ -1038,7 +1116,16 @@ def solve_part(
             maps, haadf, decision, options, run, background, variance
         )
         decision = replace(decision, report=report, notes=notes)
-        return _conclude(decision, setting, prior, options, run, inner=inner, sums=sums)
+        return _conclude(
+            decision,
+            setting,
+            prior,
+            options,
+            run,
+            _teller(callback),
+            inner=inner,
+            sums=sums,
+        )
 
 
 def _part(maps, haadf, decision, options, run, background, variance, factor=1):
@@ -1134,6 +1221,51 @@ def _conclude(
         warnings=tuple(
             filter(None, (*decision.units.warnings, decision.shift.words, report.words))
         ),
+    )
+
+
+def together(solutions, pixels):
+    """What is to be said of an image whose parts were solved; without its maps.
+
+    Parameters
+    ----------
+    solutions : list of Solution
+        From :func:`solve_part`, of all parts.
+    pixels : list of int
+        Number of pixels of each.
+
+    Returns
+    -------
+    Solution
+        The costs are the sums of those of the parts, each of which keeps its last
+        value; what the guard saw is the worst of all.
+    """
+    longest = max(solutions, key=lambda s: s.n_iter)
+
+    def total(term):
+        values = [getattr(s.costs, term) for s in solutions]
+        size = len(longest.costs.total)
+        return sum(np.pad(v, (0, size - len(v)), mode="edge") for v in values)
+
+    terms = {term: total(term) for term in ("total", "haadf", "chemical", "tv")}
+    records = [s.record for s in solutions]
+    return replace(
+        longest,
+        maps=None,
+        variance=None,
+        costs=replace(longest.costs, **terms),
+        status=next((s.status for s in solutions if not s.converged), longest.status),
+        converged=all(s.converged for s in solutions),
+        record={
+            **records[0],
+            "gap": max(record["gap"] for record in records),
+            "guard": max(record["guard"] for record in records),
+            "flagged": float(
+                np.average([record["flagged"] for record in records], weights=pixels)
+            ),
+        },
+        notes=tuple(dict.fromkeys(note for s in solutions for note in s.notes)),
+        warnings=tuple(dict.fromkeys(w for s in solutions for w in s.warnings)),
     )
 
 

@@ -1,0 +1,673 @@
+"""The only room that knows dask: positions of a series, tiles with a halo.
+
+What is to be solved is listed as :class:`Task`s, each of which cuts its arrays out of
+lazy or plain ones. :func:`solve_now` runs them all, :func:`solve_later` makes lazy maps
+of them, of which none is solved twice.
+"""
+
+import pickle
+import tempfile
+import threading
+import uuid
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numba
+import numpy as np
+from dask.callbacks import Callback
+from dask.diagnostics import ProgressBar
+
+from .core import calibrated
+from .core.calibration import fill
+
+__all__ = [
+    "HALO",
+    "Pending",
+    "Task",
+    "assemble",
+    "compute",
+    "computed",
+    "cut",
+    "decide",
+    "is_lazy",
+    "solve_later",
+    "solve_now",
+    "stack",
+    "tiles_of",
+]
+
+# Pixels around a tile. What TV and TGV carry further is below 1e-3 of the 99th
+# percentile of a map: with 64 pixels the maps of the simulated specimens are the same.
+HALO = 32
+LARGEST = 4096  # pixels a side, above which an image is solved by tiles
+TILE = 2048  # pixels a side of a tile then
+_SMALLEST = 256  # pixels a side of the chunks that are taken for tiles
+_OVERVIEW = 2048  # pixels a side of the overview by which tiles share the flux
+
+
+def is_lazy(*arrays):
+    """Whether any of some arrays is a dask array."""
+    return any(map(dask.is_dask_collection, arrays))
+
+
+def computed(arrays):
+    """The same list, or lists in it, with NumPy arrays, computed together."""
+    return dask.compute(*arrays)
+
+
+def stack(arrays, axis):
+    """Stack arrays; lazy if any of them is."""
+    return (da if is_lazy(*arrays) else np).stack(arrays, axis=axis)
+
+
+def cut(array, position, rows=slice(None), columns=slice(None)):
+    """The part of an array that one task needs, lazy if the array is."""
+    if array is None or array.shape[-2:] == (1, 1):
+        return array if array is None else array[position]
+    return array[position][..., rows, columns]
+
+
+# --- tiles ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A tile of an image, and the pixels around it that are solved with it.
+
+    Attributes
+    ----------
+    rows, columns : slice
+        The tile, pixels of the image.
+    outer : tuple of slice
+        Rows and columns with the halo.
+    """
+
+    rows: slice
+    columns: slice
+    outer: tuple
+
+    @property
+    def inner(self):
+        """Rows and columns of the tile within what is solved."""
+        return tuple(
+            slice(own.start - outer.start, own.stop - outer.start)
+            for own, outer in zip((self.rows, self.columns), self.outer, strict=True)
+        )
+
+
+def tiles_of(array, tile_size=None):
+    """Cut an image into tiles.
+
+    Parameters
+    ----------
+    array : numpy.ndarray or dask.array.Array
+        Whose last two axes are the image.
+    tile_size : int, optional
+        Pixels a side. By default the chunks of the image, of which small ones are put
+        together; an image of one chunk is one tile, unless it is larger than 4096
+        pixels a side.
+
+    Returns
+    -------
+    list of list of Tile, or None
+        Row by row; None if the image is solved as a whole.
+
+    Raises
+    ------
+    ValueError
+        If `tile_size` is smaller than the halo.
+    """
+    sizes = array.shape[-2:]
+    if tile_size is not None:
+        if tile_size < HALO:
+            raise ValueError(
+                f"tile_size is {tile_size}: expected at least {HALO} pixels, which are "
+                "solved around each tile in addition"
+            )
+        edges = [[*range(0, size, tile_size), size] for size in sizes]
+    else:
+        chunks = array.chunks[-2:] if is_lazy(array) else [(size,) for size in sizes]
+        edges = [_edges(sizes) for sizes in chunks]
+    if all(len(along) == 2 for along in edges):
+        return None
+
+    def spans(along, size):
+        for start, stop in pairwise(along):
+            yield (
+                slice(start, stop),
+                slice(max(start - HALO, 0), min(stop + HALO, size)),
+            )
+
+    return [
+        [
+            Tile(rows=rows, columns=columns, outer=(outer_rows, outer_columns))
+            for columns, outer_columns in spans(edges[1], sizes[1])
+        ]
+        for rows, outer_rows in spans(edges[0], sizes[0])
+    ]
+
+
+def _edges(chunks):
+    """Edges of tiles along one axis: those of chunks, neither too small nor large."""
+    size = sum(chunks)
+    edges = [0]
+    for edge in np.cumsum(chunks).tolist():
+        if edge - edges[-1] >= _SMALLEST or edge == size:
+            edges.append(edge)
+    if len(edges) > 2 and edges[-1] - edges[-2] < _SMALLEST:
+        del edges[-2]
+    if len(edges) == 2 and size <= LARGEST:
+        return edges
+    fine = [0]
+    for start, stop in pairwise(edges):
+        n = -(-(stop - start) // TILE)
+        fine += [start + (stop - start) * (k + 1) // n for k in range(n)]
+    return fine
+
+
+# --- what is global about a tiled image -----------------------------------------
+
+
+def decide(inputs, position, tiles, options, **chemistry):
+    """Find out all that the tiles of an image have in common.
+
+    Parameters
+    ----------
+    inputs : dict
+        Arrays by the names that the core has for them, each of shape ``navigation +
+        (..., y, x)``, or None.
+    position : tuple of int
+        Of the image in the series.
+    tiles : list of list of Tile
+        From :func:`tiles_of`.
+    options : CalibratedOptions
+        The options.
+    **chemistry
+        `atomic_numbers` and `sensitivities`, as for the core.
+
+    Returns
+    -------
+    decision : Decision
+        From a sample of the image.
+    prior : numpy.ndarray
+        Expected coefficients.
+    sums : list of list of numpy.ndarray or None
+        For each tile, what :func:`hyperspy_fusion.core.calibrated.solve_part` keeps.
+    """
+    arrays = {
+        name: None if array is None else da.asarray(cut(array, position))
+        for name, array in inputs.items()
+    }
+    maps = arrays["maps"]
+    size = np.array(maps.shape[-2:])
+    factor = 2
+    while max(size) > factor * _OVERVIEW:
+        factor *= 2
+    means = {name: _means(array, factor) for name, array in arrays.items()}
+    found, lowest, infinite = dask.compute(
+        means, da.nanmin(maps), [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")]
+    )
+    _check(found, infinite)
+    # as many pixels of the image in each of the large ones, but at its far edges
+    shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
+    area = np.outer(*shares)
+    filled = fill(found["maps"])
+    totals = calibrated.Totals(
+        mean=(filled * area).sum(axis=(1, 2)) / area.sum(), negative=bool(lowest < 0)
+    )
+    corners = calibrated.representative_tiles(found["maps"], factor)
+    sample = dict(
+        zip(
+            arrays,
+            dask.compute(
+                *(
+                    None if array is None else _mosaic(array, corners)
+                    for array in arrays.values()
+                )
+            ),
+            strict=True,
+        )
+    )
+    decision, prior = calibrated.decide_on_sample(
+        **sample, totals=totals, options=options, **chemistry
+    )
+    if not options.lock_flux:
+        return decision, prior, [[None] * len(row) for row in tiles]
+    found["variance"] = found["variance"] if arrays["variance"] is not None else None
+    coarse = calibrated.overview(
+        **found, factor=factor, decision=decision, options=options
+    )
+    net = (filled - found["background"]) * area
+    wanted = np.maximum(net.sum(axis=(1, 2)), 0)
+    return decision, prior, _sums(coarse, factor, tiles, wanted)
+
+
+def _check(found, infinite):
+    for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
+        if n:
+            raise ValueError(
+                f"the {name} have {n} pixels that are infinite: expected finite "
+                "values, or NaN where they are missing"
+            )
+    for name, array in (("map", found["maps"]), ("HAADF image", found["haadf"][None])):
+        empty = np.isnan(array).all(axis=(1, 2))
+        if empty.any():
+            raise ValueError(
+                f"{name} number {empty.argmax()} has nothing but missing pixels: leave "
+                "its element out"
+            )
+
+
+def _means(array, factor):
+    """Means over squares of pixels, without the missing ones; lazy."""
+    if array is None or array.shape[-2:] == (1, 1):
+        return array
+    missing = [(0, 0)] * (array.ndim - 2) + [(0, -n % factor) for n in array.shape[-2:]]
+    array = da.pad(array.astype(np.float32), missing, constant_values=np.nan)
+    axes = {array.ndim - 2: factor, array.ndim - 1: factor}
+    return da.coarsen(_known_mean, array, axes)
+
+
+def _known_mean(block, axis):
+    known = np.isfinite(block)
+    with np.errstate(invalid="ignore"):  # NaN where nothing is known
+        return np.where(known, block, 0).sum(axis=axis, dtype=np.float64) / known.sum(
+            axis=axis
+        )
+
+
+def _mosaic(array, corners):
+    if corners is None or array.shape[-2:] == (1, 1):
+        return array
+    rows = [
+        da.concatenate([calibrated.tile_at(array, corner) for corner in row], -1)
+        for row in corners
+    ]
+    return da.concatenate(rows, axis=-2)
+
+
+def _sums(coarse, factor, tiles, wanted):
+    """What the maps of each tile sum up to, with its halo and without.
+
+    Those without add up to what is wanted of the whole.
+    """
+
+    def integral(rows, columns):
+        weights = [
+            _overlap(span, factor, n)
+            for span, n in zip((rows, columns), coarse.shape[1:], strict=True)
+        ]
+        return np.einsum("iyx,y,x->i", coarse, *weights, dtype=np.float64)
+
+    inner = [[integral(tile.rows, tile.columns) for tile in row] for row in tiles]
+    outer = [[integral(*tile.outer) for tile in row] for row in tiles]
+    total = np.sum([sums for row in inner for sums in row], axis=0)
+    scale = np.where(total > 0, wanted / np.where(total > 0, total, 1), 0)
+    return [
+        [scale * np.stack(pair) for pair in zip(*rows, strict=True)]
+        for rows in zip(outer, inner, strict=True)
+    ]
+
+
+def _overlap(span, factor, n):
+    """Pixels of a span in each of n large ones."""
+    start = factor * np.arange(n)
+    return np.clip(
+        np.minimum(span.stop, start + factor) - np.maximum(span.start, start), 0, None
+    )
+
+
+# --- solving --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One solve: an image of a series, or a tile of one.
+
+    Attributes
+    ----------
+    position : tuple of int
+        Of the image in the series.
+    tile : Tile or None
+        Of the image; None for all of it.
+    solve : callable
+        ``solve(**inputs, num_workers=..., callback=...)`` returns a
+        :class:`~hyperspy_fusion.core.solver.Solution`.
+    inputs : dict
+        Arrays that it takes, each lazy, plain or None.
+    """
+
+    position: tuple
+    tile: Tile | None
+    solve: object
+    inputs: dict
+
+    @classmethod
+    def of(cls, solve, arrays, position, tile=None):
+        """Cut what a task takes out of arrays of shape ``navigation + (..., y, x)``."""
+        outer = () if tile is None else tile.outer
+        inputs = {name: cut(a, position, *outer) for name, a in arrays.items()}
+        return cls(position=position, tile=tile, solve=solve, inputs=inputs)
+
+    @property
+    def pixels(self):
+        """Number of pixels that come out."""
+        if self.tile is None:
+            return self.inputs["haadf"].size
+        rows, columns = self.tile.rows, self.tile.columns
+        return (rows.stop - rows.start) * (columns.stop - columns.start)
+
+
+def _client():
+    """The client of dask.distributed that is active, if any."""
+    try:
+        from distributed import default_client  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def _threads_each(n_tasks, num_workers=None):
+    """Threads of each of some tasks that run side by side."""
+    if num_workers is None:
+        num_workers = numba.config.NUMBA_NUM_THREADS
+    return max(num_workers // n_tasks, 1)
+
+
+def _solve(solve, names, arrays, options):
+    return solve(**dict(zip(names, arrays, strict=True)), **options)
+
+
+def _delayed(task, function, *extra, **options):
+    """The task for dask, whose arrays travel as such."""
+    arrays = [
+        array.rechunk(array.shape).to_delayed().item() if is_lazy(array) else array
+        for array in task.inputs.values()
+    ]
+    call = dask.delayed(function, pure=False, traverse=False)
+    names = tuple(task.inputs)
+    return call(*extra, task.solve, names, arrays, options)
+
+
+def solve_now(tasks, progress, num_workers=None):
+    """Solve all tasks: a single one with all threads, several side by side.
+
+    Where a client of dask.distributed is active, its workers solve them.
+
+    Parameters
+    ----------
+    tasks : list of Task
+        What to solve.
+    progress : Progress
+        Told of each that is done.
+    num_workers : int, optional
+        Number of threads in all; by default Numba's setting. A
+        ``dask.distributed`` client has its own.
+
+    Returns
+    -------
+    list of Solution
+    """
+    client = _client()
+    if len(tasks) == 1 and not is_lazy(*tasks[0].inputs.values()):
+        task = tasks[0]
+        found = task.solve(**task.inputs, num_workers=num_workers, callback=progress)
+        progress.next_image()
+        return [found]
+    if client is not None:
+        from distributed import as_completed  # noqa: PLC0415 - optional
+
+        futures = client.compute(
+            [_delayed(task, _solve, num_workers=1) for task in tasks]
+        )
+        for _ in as_completed(futures):
+            progress.next_image()
+        return client.gather(futures)
+    threads = num_workers or numba.config.NUMBA_NUM_THREADS
+    stop = threading.Event()
+
+    def callback(*_):
+        if stop.is_set():
+            raise KeyboardInterrupt
+
+    options = {"num_workers": _threads_each(len(tasks), threads)}
+    if dask.config.get("scheduler", None) is None:  # threads, which share the event
+        options["callback"] = callback
+
+    def told(key, *_):
+        if str(key).startswith(_solve.__name__):
+            progress.next_image()
+
+    with Callback(posttask=told):
+        try:
+            delayed = [_delayed(task, _solve, **options) for task in tasks]
+            return dask.compute(*delayed, num_workers=threads)
+        except BaseException:
+            stop.set()  # threads that are at work end with their iteration
+            raise
+
+
+# --- solving later ---------------------------------------------------------------
+
+
+class Spool:
+    """A temporary folder of solutions, so that no map makes dask solve again.
+
+    Dask forgets what it computed: three maps that are saved one by one would each
+    solve everything. The folder is in dask's ``temporary-directory``, and goes with
+    the last lazy array that needs it.
+    """
+
+    def __init__(self):
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="hyperspy_fusion-",
+            dir=dask.config.get("temporary-directory", None),
+            ignore_cleanup_errors=True,
+        )
+        self.path = Path(self._folder.name)
+
+    def __getstate__(self):  # a worker does not own the folder
+        return {"path": self.path, "_folder": None}
+
+    def __deepcopy__(self, _):
+        return self
+
+    def load(self, key):
+        """The solution of a key, with maps that are read when they are looked at."""
+        numbers = self.path / f"{key}.pickle"
+        if not numbers.exists():
+            return None
+        solution = pickle.loads(numbers.read_bytes())  # noqa: S301 - our own
+        arrays = {
+            name: np.load(path, mmap_mode="r")
+            for name in ("maps", "variance")
+            if (path := self.path / f"{key}-{name}.npy").exists()
+        }
+        return replace(solution, **arrays)
+
+    def save(self, key, solution):
+        """Keep a solution."""
+        if not self.path.is_dir():
+            _warn(
+                f"a worker does not see the folder {self.path} that keeps what was "
+                "solved: maps that are computed or saved one by one are solved anew "
+                "each time. Set dask's temporary-directory to a folder that all "
+                "workers share, or save hs.stack(maps) at once"
+            )
+            return
+        for name in ("maps", "variance"):
+            if getattr(solution, name) is not None:
+                np.save(self.path / f"{key}-{name}.npy", getattr(solution, name))
+        part = self.path / f"{key}-{uuid.uuid4().hex}.part"
+        part.write_bytes(pickle.dumps(replace(solution, maps=None, variance=None)))
+        part.replace(self.path / f"{key}.pickle")  # last: the arrays are complete
+
+
+def _warn(message):
+    """Warn the user, who may be at another machine."""
+    try:
+        from distributed import get_worker, warn  # noqa: PLC0415 - optional
+
+        get_worker()
+    except (ImportError, ValueError):
+        warnings.warn(message, UserWarning, stacklevel=2)
+    else:
+        warn(message)
+
+
+def _solve_once(spool, key, *arguments):
+    solution = spool.load(key)
+    if solution is None:
+        solution = _solve(*arguments)
+        spool.save(key, solution)
+    return solution
+
+
+class Pending:
+    """What will be known of a fusion once its maps are computed.
+
+    Attributes
+    ----------
+    found : dask.delayed.Delayed
+        All that is to be known.
+    shape : tuple of int
+        Of each of the maps.
+    """
+
+    def __init__(self, found, shape):
+        self.found, self.shape = found, tuple(shape)
+
+    def __repr__(self):
+        return "known once the maps are computed"
+
+    def __deepcopy__(self, _):
+        return self
+
+    def entry(self, name, shape):
+        """A lazy array of a number that is to be known, filled up with NaN."""
+        array = dask.delayed(_filled_up, pure=True)(self.found, name, shape)
+        return da.from_delayed(array, shape, dtype=np.float64)
+
+
+def _filled_up(found, name, shape):
+    value = found[0]
+    for part in name.split("."):
+        value = value.get(part, np.nan)
+    out = np.full(shape, np.nan)
+    out[tuple(map(slice, np.shape(value)))] = value
+    return out
+
+
+def solve_later(tasks, shape, conclude, names):
+    """Lazy maps of tasks that are solved when they are needed, and only once.
+
+    Parameters
+    ----------
+    tasks : list of Task
+        What to solve: of each position all tiles, row by row.
+    shape : tuple of int
+        Of the maps of all elements, ``navigation + (n_elements, y, x)``.
+    conclude : callable
+        ``conclude(solutions)`` says what is to be known, from solutions without maps.
+    names : tuple of str
+        Of ``"maps"`` and ``"variance"`` those that are wanted.
+
+    Returns
+    -------
+    arrays : dict of str to dask.array.Array
+        Of that shape.
+    pending : Pending
+        What `conclude` will say.
+    """
+    spool = Spool()
+    n = _threads_each(len(tasks))
+    solved = [
+        _delayed(task, _solve_once, spool, f"{k}", num_workers=n)
+        for k, task in enumerate(tasks)
+    ]
+    arrays = {
+        name: _assemble(
+            [
+                da.from_delayed(
+                    dask.delayed(getattr, pure=True)(solution, name),
+                    _shape_of(task, shape),
+                    dtype=np.float32,
+                )
+                for task, solution in zip(tasks, solved, strict=True)
+            ],
+            tasks,
+            shape,
+            da.block,
+        )
+        for name in names
+    }
+    numbers = [dask.delayed(_without_maps, pure=True)(solution) for solution in solved]
+    found = dask.delayed(conclude, pure=True)(numbers)
+    return arrays, Pending(found, (*shape[:-3], *shape[-2:]))
+
+
+def _without_maps(solution):
+    return replace(solution, maps=None, variance=None)
+
+
+def _shape_of(task, shape):
+    if task.tile is None:
+        return shape[-3:]
+    rows, columns = task.tile.rows, task.tile.columns
+    return shape[-3], rows.stop - rows.start, columns.stop - columns.start
+
+
+def assemble(arrays, tasks, shape):
+    """Put the arrays of all tasks together, of the given shape."""
+    return _assemble(arrays, tasks, shape, np.block)
+
+
+def _assemble(arrays, tasks, shape, block):
+    if len(arrays) == 1:  # no copy
+        return arrays[0].reshape(shape)
+    images = {}
+    for array, task in zip(arrays, tasks, strict=True):
+        row = 0 if task.tile is None else task.tile.rows.start
+        images.setdefault(task.position, {}).setdefault(row, []).append(array)
+    images = [block([list(row) for row in rows.values()]) for rows in images.values()]
+    if len(shape) == len(images[0].shape):
+        return images[0]
+    return (da if is_lazy(*images) else np).stack(images).reshape(shape)
+
+
+def compute(arrays, show_progressbar=None, **kwargs):
+    """Compute lazy arrays, and what is pending, together; with a progress bar.
+
+    Parameters
+    ----------
+    arrays : list
+        Of dask collections.
+    show_progressbar : bool
+        Whether there is a bar.
+    **kwargs
+        For :func:`dask.compute`.
+
+    Returns
+    -------
+    list
+        Of what they are.
+    """
+    client = _client() if "scheduler" not in kwargs else None
+    if client is None:
+        with ProgressBar() if show_progressbar else nullcontext():
+            return list(dask.compute(*arrays, **kwargs))
+    from distributed import progress  # noqa: PLC0415 - optional
+
+    futures = client.compute(arrays)
+    if show_progressbar:
+        progress(futures, notebook=False)
+        print()  # noqa: T201 - ends the line of the bar
+    return client.gather(futures)
