@@ -566,10 +566,10 @@ def complete(signal, found):
     ----------
     signal : BaseSignal
         With something pending.
-    found : tuple
+    found : numpy.ndarray
         What was pending.
     """
-    record, *told = found
+    record, *told = found.item()
     members = signal.original_metadata.get_item("stack_elements", {})
     for metadata in [signal.metadata, *(member.metadata for _, member in members)]:
         if metadata.has_item("Multimodal_fusion.pending"):

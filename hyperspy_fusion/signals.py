@@ -182,6 +182,9 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
             complete(self, found)
             self.data = data
             show_progressbar = False
+            variance = self.get_noise_variance()
+            if getattr(variance, "_lazy", False):
+                variance.compute(show_progressbar=False, **kwargs)
         super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
 
     def save(self, *args, **kwargs):

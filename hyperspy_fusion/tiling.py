@@ -273,7 +273,7 @@ def _means(array, factor):
     return da.coarsen(_known_mean, array, axes)
 
 
-def _known_mean(block, axis):
+def _known_mean(block, axis=None):
     known = np.isfinite(block)
     with np.errstate(invalid="ignore"):  # NaN where nothing is known
         return np.where(known, block, 0).sum(axis=axis, dtype=np.float64) / known.sum(
@@ -536,8 +536,9 @@ class Pending:
 
     Attributes
     ----------
-    found : dask.delayed.Delayed
-        All that is to be known.
+    found : dask.array.Array
+        All that is to be known, one object. An array like the maps: dask shares no
+        work with what is none.
     shape : tuple of int
         Of each of the maps.
     """
@@ -553,12 +554,13 @@ class Pending:
 
     def entry(self, name, shape):
         """A lazy array of a number that is to be known, filled up with NaN."""
-        array = dask.delayed(_filled_up, pure=True)(self.found, name, shape)
+        box = self.found.to_delayed().item()
+        array = dask.delayed(_filled_up, pure=True)(box, name, shape)
         return da.from_delayed(array, shape, dtype=np.float64)
 
 
-def _filled_up(found, name, shape):
-    value = found[0]
+def _filled_up(box, name, shape):
+    value, *_ = box.item()
     for part in name.split("."):
         value = value.get(part, np.nan)
     out = np.full(shape, np.nan)
@@ -610,8 +612,15 @@ def solve_later(tasks, shape, conclude, names):
         for name in names
     }
     numbers = [dask.delayed(_without_maps, pure=True)(solution) for solution in solved]
-    found = dask.delayed(conclude, pure=True)(numbers)
+    found = dask.delayed(_boxed, pure=True)(conclude, numbers)
+    found = da.from_delayed(found, (), dtype=object, meta=np.empty((), object))
     return arrays, Pending(found, (*shape[:-3], *shape[-2:]))
+
+
+def _boxed(conclude, numbers):
+    box = np.empty((), dtype=object)
+    box[()] = conclude(numbers)
+    return box
 
 
 def _without_maps(solution):
