@@ -360,6 +360,7 @@ def guard(setting, maps, recalibrate):
         setting, maps = recalibrate(
             replace(setting, trusted=trusted.astype(np.float32))
         )
+    del seen, scores, suspicious  # before as much is needed once more
     setting = replace(setting, trusted=(usable & ~flagged).astype(np.float32))
     again = replace(setting, haadf=everything)
     z = local_z(again, maps, step=_step(setting, WIDTHS[0]))
