@@ -413,26 +413,22 @@ def _calibrated_tasks(
 def _tile_tasks(inputs, positions, tiles, options, chemistry, *, shared):
     tasks = []
     for position in positions:
-        decision, prior, sums = tiling.decide(
-            inputs, position, tiles, options, **chemistry
-        )
+        decision, prior, flux = tiling.decide(inputs, position, options, **chemistry)
         if shared:  # the first ones
             options = replace(
                 options,
                 lambda_tv=decision.weights.lambda_tv,
                 lambda_haadf=decision.weights.lambda_haadf,
             )
-        for row, row_sums in zip(tiles, sums, strict=True):
-            for tile, tile_sums in zip(row, row_sums, strict=True):
-                solve = partial(
-                    calibrated.solve_part,
-                    decision=decision,
-                    options=options,
-                    prior=prior,
-                    inner=tile.inner,
-                    sums=tile_sums,
-                )
-                tasks.append(Task.of(solve, inputs, position, tile))
+        for tile in (tile for row in tiles for tile in row):
+            solve = partial(
+                calibrated.solve_part,
+                decision=decision,
+                options=options,
+                prior=prior,
+                inner=tile.inner,
+            )
+            tasks.append(Task.of(solve, inputs, position, tile, flux))
     return tasks
 
 
@@ -492,11 +488,12 @@ def _conclude(solutions, *, places, shape, names):
 
 def _signals(measurement, tasks, conclude, solutions):
     """Fused maps of solutions."""
-    shape = measurement.maps.shape
-    arrays = {
-        name: tiling.assemble([getattr(s, name) for s in solutions], tasks, shape)
-        for name in _arrays_of(conclude.keywords["names"]["options"])
-    }
+    arrays = tiling.assemble(
+        solutions,
+        tasks,
+        measurement.maps.shape,
+        _arrays_of(conclude.keywords["names"]["options"]),
+    )
     record, *told = conclude(solutions)
     signals = measurement.to_signals(arrays["maps"], record)
     if "variance" in arrays:

@@ -47,7 +47,9 @@ HALO = 32
 LARGEST = 4096  # pixels a side, above which an image is solved by tiles
 TILE = 2048  # pixels a side of a tile then
 _SMALLEST = 256  # pixels a side of the chunks that are taken for tiles
-_OVERVIEW = 2048  # pixels a side of the overview by which tiles share the flux
+_OVERVIEW = 2048  # pixels a side of the overview at most
+_SPREAD = 8  # tiles a side of the sample that holds as much vacuum as the image
+_SPREAD_TILE = 128  # pixels a side of each
 
 
 def is_lazy(*arrays):
@@ -56,8 +58,8 @@ def is_lazy(*arrays):
 
 
 def computed(arrays):
-    """The same list, or lists in it, with NumPy arrays, computed together."""
-    return dask.compute(*arrays)
+    """The same list or dict of arrays, with NumPy arrays, computed together."""
+    return dask.compute(arrays)[0]
 
 
 def stack(arrays, axis):
@@ -173,7 +175,7 @@ def _edges(chunks):
 # --- what is global about a tiled image -----------------------------------------
 
 
-def decide(inputs, position, tiles, options, **chemistry):
+def decide(inputs, position, options, **chemistry):
     """Find out all that the tiles of an image have in common.
 
     Parameters
@@ -183,8 +185,6 @@ def decide(inputs, position, tiles, options, **chemistry):
         (..., y, x)``, or None.
     position : tuple of int
         Of the image in the series.
-    tiles : list of list of Tile
-        From :func:`tiles_of`.
     options : CalibratedOptions
         The options.
     **chemistry
@@ -196,8 +196,9 @@ def decide(inputs, position, tiles, options, **chemistry):
         From a sample of the image.
     prior : numpy.ndarray
         Expected coefficients.
-    sums : list of list of numpy.ndarray or None
-        For each tile, what :func:`hyperspy_fusion.core.calibrated.solve_part` keeps.
+    flux : numpy.ndarray or None
+        What the maps of all tiles sum up to, in their units, shape ``(n_elements,)``;
+        None if that is not locked.
     """
     arrays = {
         name: None if array is None else da.asarray(cut(array, position))
@@ -221,30 +222,50 @@ def decide(inputs, position, tiles, options, **chemistry):
         mean=(filled * area).sum(axis=(1, 2)) / area.sum(), negative=bool(lowest < 0)
     )
     corners = calibrated.representative_tiles(found["maps"], factor)
-    sample = dict(
-        zip(
-            arrays,
-            dask.compute(
-                *(
-                    None if array is None else _mosaic(array, corners)
-                    for array in arrays.values()
-                )
-            ),
-            strict=True,
-        )
-    )
+    sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
     decision, prior = calibrated.decide_on_sample(
         **sample, totals=totals, options=options, **chemistry
     )
     if not options.lock_flux:
-        return decision, prior, [[None] * len(row) for row in tiles]
-    found["variance"] = found["variance"] if arrays["variance"] is not None else None
+        return decision, prior, None
     coarse = calibrated.overview(
         **found, factor=factor, decision=decision, options=options
     )
     net = (filled - found["background"]) * area
-    wanted = np.maximum(net.sum(axis=(1, 2)), 0)
-    return decision, prior, _sums(coarse, factor, tiles, wanted)
+    flux = np.maximum(net.sum(axis=(1, 2)), 0)
+    places = [_spread(n, factor) for n in size]
+    shares = [
+        _overlap(along, factor, n)
+        for along, n in zip(places, coarse.shape[1:], strict=True)
+    ]
+    sums = np.einsum("iyx,y,x->i", coarse, *shares, dtype=np.float64)
+    spread = computed({name: _take(a, *places) for name, a in arrays.items()})
+    price = calibrated.flux_price(
+        **spread, sums=sums, decision=decision, options=options
+    )
+    return replace(decision, price=price), prior, flux
+
+
+def _spread(n, factor):
+    """Pixels of tiles that are spread evenly along an axis."""
+    n_tiles = min(_SPREAD, n // _SPREAD_TILE)
+    if n_tiles * _SPREAD_TILE >= n or n_tiles == 0:
+        return np.arange(n)
+    pitch = n // n_tiles
+    first = (pitch - _SPREAD_TILE) // 2 // factor * factor
+    starts = first + np.arange(n_tiles) * (pitch // factor * factor)
+    return (starts[:, None] + np.arange(_SPREAD_TILE)).ravel()
+
+
+def _take(array, rows, columns):
+    if array is None or array.shape[-2:] == (1, 1):
+        return array
+    return array[..., rows, :][..., columns]
+
+
+def _overlap(pixels, factor, n):
+    """How many of some pixels lie in each of n large ones."""
+    return np.bincount(pixels // factor, minlength=n)
 
 
 def _check(found, infinite):
@@ -282,44 +303,13 @@ def _known_mean(block, axis=None):
 
 
 def _mosaic(array, corners):
-    if corners is None or array.shape[-2:] == (1, 1):
+    if array is None or corners is None or array.shape[-2:] == (1, 1):
         return array
     rows = [
         da.concatenate([calibrated.tile_at(array, corner) for corner in row], -1)
         for row in corners
     ]
     return da.concatenate(rows, axis=-2)
-
-
-def _sums(coarse, factor, tiles, wanted):
-    """What the maps of each tile sum up to, with its halo and without.
-
-    Those without add up to what is wanted of the whole.
-    """
-
-    def integral(rows, columns):
-        weights = [
-            _overlap(span, factor, n)
-            for span, n in zip((rows, columns), coarse.shape[1:], strict=True)
-        ]
-        return np.einsum("iyx,y,x->i", coarse, *weights, dtype=np.float64)
-
-    inner = [[integral(tile.rows, tile.columns) for tile in row] for row in tiles]
-    outer = [[integral(*tile.outer) for tile in row] for row in tiles]
-    total = np.sum([sums for row in inner for sums in row], axis=0)
-    scale = np.where(total > 0, wanted / np.where(total > 0, total, 1), 0)
-    return [
-        [scale * np.stack(pair) for pair in zip(*rows, strict=True)]
-        for rows in zip(outer, inner, strict=True)
-    ]
-
-
-def _overlap(span, factor, n):
-    """Pixels of a span in each of n large ones."""
-    start = factor * np.arange(n)
-    return np.clip(
-        np.minimum(span.stop, start + factor) - np.maximum(span.start, start), 0, None
-    )
 
 
 # --- solving --------------------------------------------------------------------
@@ -340,19 +330,23 @@ class Task:
         :class:`~hyperspy_fusion.core.solver.Solution`.
     inputs : dict
         Arrays that it takes, each lazy, plain or None.
+    flux : numpy.ndarray or None
+        What the maps of all tiles of the image are to sum up to, shape
+        ``(n_elements,)``.
     """
 
     position: tuple
     tile: Tile | None
     solve: object
     inputs: dict
+    flux: np.ndarray | None = None
 
     @classmethod
-    def of(cls, solve, arrays, position, tile=None):
+    def of(cls, solve, arrays, position, tile=None, flux=None):
         """Cut what a task takes out of arrays of shape ``navigation + (..., y, x)``."""
         outer = () if tile is None else tile.outer
         inputs = {name: cut(a, position, *outer) for name, a in arrays.items()}
-        return cls(position=position, tile=tile, solve=solve, inputs=inputs)
+        return cls(position=position, tile=tile, solve=solve, inputs=inputs, flux=flux)
 
     @property
     def pixels(self):
@@ -528,6 +522,8 @@ def _solve_once(spool, key, *arguments):
     if solution is None:
         solution = _solve(*arguments)
         spool.save(key, solution)
+        # not in memory any more, unless there is no folder
+        solution = spool.load(key) or solution
     return solution
 
 
@@ -595,15 +591,17 @@ def solve_later(tasks, shape, conclude, names):
         _delayed(task, _solve_once, spool, f"{k}", num_workers=n)
         for k, task in enumerate(tasks)
     ]
+    numbers = [dask.delayed(_without_maps, pure=True)(solution) for solution in solved]
+    factors = _by_position(dask.delayed(_factor, pure=True), tasks, numbers)
     arrays = {
         name: _assemble(
             [
                 da.from_delayed(
-                    dask.delayed(getattr, pure=True)(solution, name),
+                    dask.delayed(_array, pure=True)(solution, name, factor),
                     _shape_of(task, shape),
                     dtype=np.float32,
                 )
-                for task, solution in zip(tasks, solved, strict=True)
+                for task, solution, factor in zip(tasks, solved, factors, strict=True)
             ],
             tasks,
             shape,
@@ -611,7 +609,6 @@ def solve_later(tasks, shape, conclude, names):
         )
         for name in names
     }
-    numbers = [dask.delayed(_without_maps, pure=True)(solution) for solution in solved]
     found = dask.delayed(_boxed, pure=True)(conclude, numbers)
     found = da.from_delayed(found, (), dtype=object, meta=np.empty((), object))
     return arrays, Pending(found, (*shape[:-3], *shape[-2:]))
@@ -627,6 +624,36 @@ def _without_maps(solution):
     return replace(solution, maps=None, variance=None)
 
 
+def _by_position(function, tasks, solutions):
+    """``function(flux, solutions)`` of all tiles of an image, for each of its tasks.
+
+    None for those without a flux.
+    """
+    images = {}
+    for task, solution in zip(tasks, solutions, strict=True):
+        images.setdefault(task.position, []).append(solution)
+    fluxes = {task.position: task.flux for task in tasks}
+    known = {
+        position: None if flux is None else function(flux, images[position])
+        for position, flux in fluxes.items()
+    }
+    return [known[task.position] for task in tasks]
+
+
+def _factor(flux, solutions):
+    """What makes the maps of all tiles sum up to the flux of the image."""
+    total = np.sum([solution.sums for solution in solutions], axis=0)
+    return np.where(total > 0, flux / np.where(total > 0, total, 1), 1)
+
+
+def _array(solution, name, factor):
+    """An array of a solution, the maps with the factor of their image."""
+    array = getattr(solution, name)
+    if factor is None or name != "maps":
+        return array
+    return array * factor.astype(np.float32)[:, None, None]
+
+
 def _shape_of(task, shape):
     if task.tile is None:
         return shape[-3:]
@@ -634,9 +661,30 @@ def _shape_of(task, shape):
     return shape[-3], rows.stop - rows.start, columns.stop - columns.start
 
 
-def assemble(arrays, tasks, shape):
-    """Put the arrays of all tasks together, of the given shape."""
-    return _assemble(arrays, tasks, shape, np.block)
+def assemble(solutions, tasks, shape, names):
+    """Put what was solved together.
+
+    Parameters
+    ----------
+    solutions : list of Solution
+        Of the tasks.
+    tasks, shape, names
+        As for :func:`solve_later`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+    """
+    factors = _by_position(_factor, tasks, solutions)
+    return {
+        name: _assemble(
+            [_array(s, name, f) for s, f in zip(solutions, factors, strict=True)],
+            tasks,
+            shape,
+            np.block,
+        )
+        for name in names
+    }
 
 
 def _assemble(arrays, tasks, shape, block):

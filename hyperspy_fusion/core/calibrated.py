@@ -18,7 +18,6 @@ from .calibration import (
     map_noise_line,
     signal_scale,
 )
-from .certificate import correction
 from .diagnostics import (
     GuardReport,
     Shift,
@@ -58,6 +57,7 @@ _ROUGH_ITERATIONS = 20
 LARGE = 2**18
 _TILES = 4
 _TILE = 96
+_OVERVIEW_PRECISION = 10  # times that of the maps, since all parts depend on it
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 # Fractions sum to one; this is the spread of the sum that rounding may leave.
 _FRACTION_SPREAD = 1e-3
@@ -791,6 +791,8 @@ class Decision:
         What the guard saw.
     notes : tuple of str
         What a user may want to know.
+    price : numpy.ndarray or None
+        Multipliers of the flux lock of all parts together, from :func:`flux_price`.
     """
 
     units: Units
@@ -799,6 +801,7 @@ class Decision:
     weights: Weights
     report: GuardReport
     notes: tuple
+    price: np.ndarray | None = None
 
     def record(self):
         """What the record of the fusion says of it, and of no single pixel."""
@@ -1041,7 +1044,7 @@ def decide_on_sample(
 
 
 def overview(maps, haadf, factor, decision, options, *, background=0.0, variance=None):
-    """Fused maps of a whole image on large pixels, by which its parts share the flux.
+    """Fused maps of a whole image on large pixels: where its flux is.
 
     Parameters
     ----------
@@ -1070,10 +1073,46 @@ def overview(maps, haadf, factor, decision, options, *, background=0.0, variance
         optimum = primal_dual.solve(
             setting.problem(weights.lambda_tv, weights.lambda_haadf),
             run,
-            tolerance=options.tolerance / 10,  # the parts are held to it
+            tolerance=options.tolerance / _OVERVIEW_PRECISION,
             max_iter=options.max_iter,
         )
     return optimum.maps * np.float32(decision.units.gain / factor**2)[:, None, None]
+
+
+def flux_price(maps, haadf, sums, decision, options, *, background=0.0, variance=None):
+    """Multipliers of the flux lock of an image, from a sample of it.
+
+    With them in the objective, and no lock, parts of the image that are solved one by
+    one meet the lock together, but for a few parts in a thousand. What the maps of the
+    sample sum up to comes from :func:`overview`, which follows the same counts: with
+    the measured sums, the noise of the sample would make the multipliers ten times as
+    uncertain.
+
+    Parameters
+    ----------
+    maps, haadf, decision, options, background, variance
+        As for :func:`solve_part`, of tiles from all over the image, put together, that
+        hold as much vacuum as all of it.
+    sums : numpy.ndarray
+        What the maps of the sample sum up to, in their units, shape ``(n_elements,)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        ν_i, shape ``(n_elements,)``, 1 / counts.
+    """
+    with workers() as run:
+        setting, *_ = _part(maps, haadf, decision, options, run, background, variance)
+        weights = decision.weights
+        problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
+        problem = replace(problem, flux=sums / decision.units.gain)
+        optimum = primal_dual.solve(
+            problem,
+            run,
+            tolerance=options.tolerance / _OVERVIEW_PRECISION,
+            max_iter=options.max_iter,
+        )
+    return optimum.state.flux_dual * problem.strength
 
 
 def solve_part(
@@ -1084,7 +1123,6 @@ def solve_part(
     *,
     inner,
     prior,
-    sums=None,
     background=0.0,
     variance=None,
     num_workers=None,
@@ -1102,14 +1140,12 @@ def solve_part(
         The part itself, (rows, columns).
     prior : numpy.ndarray
         From :func:`expected_coefficients`.
-    sums : numpy.ndarray, optional
-        What the maps sum up to, with the pixels around and without them, shape
-        ``(2, n_elements)``, in their units; None leaves the flux free.
 
     Returns
     -------
     Solution
-        Of the part itself: maps, and costs to which the other parts' can be added.
+        Of the part itself: maps, whose sums are part of the flux of the image, and
+        costs to which the other parts' can be added.
     """
     with workers(num_workers) as run:
         setting, report, notes = _part(
@@ -1117,14 +1153,7 @@ def solve_part(
         )
         decision = replace(decision, report=report, notes=notes)
         return _conclude(
-            decision,
-            setting,
-            prior,
-            options,
-            run,
-            _teller(callback),
-            inner=inner,
-            sums=sums,
+            decision, setting, prior, options, run, _teller(callback), inner=inner
         )
 
 
@@ -1155,21 +1184,14 @@ def _part(maps, haadf, decision, options, run, background, variance, factor=1):
 
 
 def _conclude(
-    decision,
-    setting,
-    prior,
-    options,
-    run,
-    told=lambda _: None,
-    *,
-    inner=None,
-    sums=None,
+    decision, setting, prior, options, run, told=lambda _: None, *, inner=None
 ):
     """Solve for the maps and say how that went."""
     weights, gain, report = decision.weights, decision.units.gain, decision.report
-    problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
     if inner is not None:
-        problem = replace(problem, flux=None if sums is None else sums[0] / gain)
+        setting = replace(setting, lock_flux=False)
+    problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
+    problem = replace(problem, price=decision.price)
     if not options.uncertainty:
         del setting
     # Not from the calibration: it may take long to forget its weights.
@@ -1196,17 +1218,12 @@ def _conclude(
     maps = optimum.maps
     if inner is not None:
         maps = np.ascontiguousarray(maps[(slice(None), *inner)])
-        if sums is not None:
-            # what is left to correct is what the pixels around have too much or little
-            found = maps.sum(axis=(1, 2), dtype=np.float64)
-            factor, summand = correction(sums[1] / gain, found, maps[0].size)
-            maps *= factor.astype(np.float32)[:, None, None]
-            maps += summand.astype(np.float32)[:, None, None]
         variance = None if variance is None else variance[(slice(None), *inner)]
     maps *= gain.astype(np.float32)[:, None, None]
     converged = optimum.gap <= options.tolerance
     return Solution(
         maps=maps,
+        sums=None if inner is None else maps.sum(axis=(1, 2), dtype=np.float64),
         variance=variance,
         costs=cost_history(optimum, weights),
         status=str(Status.CONVERGED if converged else Status.MAX_ITER),

@@ -5,7 +5,7 @@ import numpy as np
 
 from .sweep import blocks_of
 
-__all__ = ["certificate", "correction", "flux_correction", "terms_within"]
+__all__ = ["certificate", "flux_correction", "terms_within"]
 
 # Where the flux is free, maps of up to so many times the flux found are compared with.
 _MOST_FLUX = 2.0
@@ -54,21 +54,15 @@ def flux_correction(problem, sums):
     Returns
     -------
     factor, summand : numpy.ndarray
-        Shape ``(n_elements,)``: 1 and 0 where the flux is free.
+        Shape ``(n_elements,)``: 1 and 0 where the flux is free; an empty map is
+        filled evenly.
     """
     if problem.flux is None:
         return np.ones(len(sums)), np.zeros(len(sums))
-    return correction(problem.flux * problem.strength, sums, np.prod(problem.shape))
-
-
-def correction(wanted, sums, size):
-    """Factor and summand of images of a size that make them sum up to what is wanted.
-
-    An empty image is filled evenly.
-    """
+    wanted = problem.flux * problem.strength
     empty = sums <= 0
     factor = np.where(empty, 0, wanted / np.where(empty, 1, sums))
-    return factor, np.where(empty, wanted / size, 0)
+    return factor, np.where(empty, wanted / np.prod(problem.shape), 0)
 
 
 def _measured(problem):
@@ -175,11 +169,13 @@ def certificate(problem, state, run=_serial):
     terms, row_excess, row_least = _primal_terms(problem, state, factor, summand, run)
     haadf, chemical, tv = terms
     upper = problem.lambda_haadf * haadf + chemical + tv
+    price = problem.scaled_price  # 0 where the flux is locked
+    upper += float(price @ sums)
 
     shrink = 1 / max(1.0, np.sqrt(row_excess.max()))
     if problem.flux is None:
         most = _MOST_FLUX * sums
-        multipliers = np.zeros(n_elements)
+        multipliers = price
     else:
         most = problem.flux * problem.strength
         multipliers = shrink * state.flux_dual
@@ -205,7 +201,7 @@ def certificate(problem, state, run=_serial):
         second_order,
         row_values,
     )
-    lower = float(row_values.sum() - (multipliers + lift) @ most)
+    lower = float(row_values.sum() - (multipliers - price + lift) @ most)
     return terms, upper, lower
 
 

@@ -78,6 +78,9 @@ class Problem:
         A typical value of u, for the steps; dimensionless.
     flux : numpy.ndarray or None
         F_i, counts, shape ``(n_elements,)``; None leaves the flux free.
+    price : numpy.ndarray or None
+        ν_i, shape ``(n_elements,)``, where the flux is free: the term Σ ν_i x_i of the
+        objective stands for the lock of a larger image. None is 0.
     alpha : float or None
         Weight of the second order of TGV, pixels; None for TV.
     """
@@ -93,6 +96,7 @@ class Problem:
     strength: np.ndarray
     typical: float
     flux: np.ndarray | None
+    price: np.ndarray | None = None
     alpha: float | None = 0.5
 
     @property
@@ -120,6 +124,13 @@ class Problem:
         weight = self.lambda_haadf * self.haadf_precision
         used = weight > 0
         return 1 / np.sqrt(np.median(weight[used])) if used.any() else 1.0
+
+    @property
+    def scaled_price(self):
+        """ν of u, shape ``(n_elements,)``."""
+        if self.price is None:
+            return np.zeros(len(self.data))
+        return self.price / self.strength
 
     def scaled(self):
         """The problem in u = L x and h in its unit, as the kernels take it, float32."""
@@ -204,7 +215,7 @@ def cold_start(problem, maps=None):
         p=np.zeros((2, *u.shape), np.float32),
         q=np.zeros((3, *second), np.float32),
         tension=np.zeros(problem.shape, np.float32),
-        flux_dual=np.zeros(len(u)),
+        flux_dual=problem.scaled_price,
     )
 
 

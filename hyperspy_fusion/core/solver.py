@@ -61,6 +61,9 @@ class Solution:
     record : dict
         Numbers and float64 arrays that are needed to understand the maps, by the
         names they have in the record of the fusion.
+    sums : numpy.ndarray or None
+        Of the maps of a part of an image, shape ``(n_elements,)``, where the flux is
+        locked in all parts together.
     variance : numpy.ndarray or None
         Variance of the maps, of their shape, where it was asked for.
     notes, warnings : tuple of str
@@ -72,6 +75,7 @@ class Solution:
     status: str
     converged: bool
     record: dict
+    sums: np.ndarray | None = None
     variance: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
