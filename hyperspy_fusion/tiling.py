@@ -93,6 +93,15 @@ class Tile:
     columns: slice
     outer: tuple
 
+    @classmethod
+    def of(cls, rows, columns, sizes):
+        """With its halo, as far as an image of these sizes goes."""
+        outer = tuple(
+            slice(max(span.start - HALO, 0), min(span.stop + HALO, size))
+            for span, size in zip((rows, columns), sizes, strict=True)
+        )
+        return cls(rows=rows, columns=columns, outer=outer)
+
     @property
     def inner(self):
         """Rows and columns of the tile within what is solved."""
@@ -138,19 +147,12 @@ def tiles_of(array, tile_size=None):
     if all(len(along) == 2 for along in edges):
         return None
 
-    def spans(along, size):
-        for start, stop in pairwise(along):
-            yield (
-                slice(start, stop),
-                slice(max(start - HALO, 0), min(stop + HALO, size)),
-            )
-
     return [
         [
-            Tile(rows=rows, columns=columns, outer=(outer_rows, outer_columns))
-            for columns, outer_columns in spans(edges[1], sizes[1])
+            Tile.of(slice(*rows), slice(*columns), sizes)
+            for columns in pairwise(edges[1])
         ]
-        for rows, outer_rows in spans(edges[0], sizes[0])
+        for rows in pairwise(edges[0])
     ]
 
 
@@ -233,39 +235,44 @@ def decide(inputs, position, options, **chemistry):
     )
     net = (filled - found["background"]) * area
     flux = np.maximum(net.sum(axis=(1, 2)), 0)
-    places = [_spread(n, factor) for n in size]
-    shares = [
-        _overlap(along, factor, n)
-        for along, n in zip(places, coarse.shape[1:], strict=True)
+    sample = _spread(size.tolist())
+    sums = sum(_integral(coarse, factor, tile) for tile in sample)
+    parts = [
+        {name: cut(a, (), *tile.outer) for name, a in arrays.items()} for tile in sample
     ]
-    sums = np.einsum("iyx,y,x->i", coarse, *shares, dtype=np.float64)
-    spread = computed({name: _take(a, *places) for name, a in arrays.items()})
     price = calibrated.flux_price(
-        **spread, sums=sums, decision=decision, options=options
+        computed(parts), [tile.inner for tile in sample], sums, decision, options
     )
     return replace(decision, price=price), prior, flux
 
 
-def _spread(n, factor):
-    """Pixels of tiles that are spread evenly along an axis."""
-    n_tiles = min(_SPREAD, n // _SPREAD_TILE)
-    if n_tiles * _SPREAD_TILE >= n or n_tiles == 0:
-        return np.arange(n)
-    pitch = n // n_tiles
-    first = (pitch - _SPREAD_TILE) // 2 // factor * factor
-    starts = first + np.arange(n_tiles) * (pitch // factor * factor)
-    return (starts[:, None] + np.arange(_SPREAD_TILE)).ravel()
+def _spread(sizes):
+    """Tiles that are spread evenly over an image; all of it if it is small."""
+    spans = []
+    for size in sizes:
+        n = min(_SPREAD, -(-size // _SPREAD_TILE))
+        starts = (
+            np.arange(n) * (size - _SPREAD_TILE) // max(n - 1, 1)
+            if n == _SPREAD
+            else np.arange(n) * _SPREAD_TILE
+        )
+        spans.append(
+            [
+                slice(int(start), min(int(start) + _SPREAD_TILE, size))
+                for start in starts
+            ]
+        )
+    return [Tile.of(rows, columns, sizes) for rows in spans[0] for columns in spans[1]]
 
 
-def _take(array, rows, columns):
-    if array is None or array.shape[-2:] == (1, 1):
-        return array
-    return array[..., rows, :][..., columns]
-
-
-def _overlap(pixels, factor, n):
-    """How many of some pixels lie in each of n large ones."""
-    return np.bincount(pixels // factor, minlength=n)
+def _integral(coarse, factor, tile):
+    """Sum of the maps in a tile, from their means over large pixels."""
+    weights = []
+    for span, n in zip((tile.rows, tile.columns), coarse.shape[1:], strict=True):
+        start = factor * np.arange(n)
+        stop = np.minimum(span.stop, start + factor)
+        weights.append(np.clip(stop - np.maximum(span.start, start), 0, None))
+    return np.einsum("iyx,y,x->i", coarse, *weights, dtype=np.float64)
 
 
 def _check(found, infinite):

@@ -58,6 +58,7 @@ LARGE = 2**18
 _TILES = 4
 _TILE = 96
 _OVERVIEW_PRECISION = 10  # times that of the maps, since all parts depend on it
+_PRICE_ITERATIONS = 200
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 # Fractions sum to one; this is the spread of the sum that rounding may leave.
 _FRACTION_SPREAD = 1e-3
@@ -1079,7 +1080,7 @@ def overview(maps, haadf, factor, decision, options, *, background=0.0, variance
     return optimum.maps * np.float32(decision.units.gain / factor**2)[:, None, None]
 
 
-def flux_price(maps, haadf, sums, decision, options, *, background=0.0, variance=None):
+def flux_price(parts, insides, sums, decision, options):
     """Multipliers of the flux lock of an image, from a sample of it.
 
     With them in the objective, and no lock, parts of the image that are solved one by
@@ -1090,29 +1091,36 @@ def flux_price(maps, haadf, sums, decision, options, *, background=0.0, variance
 
     Parameters
     ----------
-    maps, haadf, decision, options, background, variance
-        As for :func:`solve_part`, of tiles from all over the image, put together, that
-        hold as much vacuum as all of it.
+    parts : list of dict
+        Tiles from all over the image, which hold as much vacuum as all of it, each
+        with some pixels around it: `maps`, `haadf`, `background` and `variance`, as
+        for :func:`solve`.
+    insides : list of tuple of slice
+        The tiles themselves, (rows, columns).
     sums : numpy.ndarray
-        What the maps of the sample sum up to, in their units, shape ``(n_elements,)``.
+        What their maps sum up to, in their units, shape ``(n_elements,)``.
+    decision, options
+        As for :func:`solve_part`.
 
     Returns
     -------
     numpy.ndarray
         ν_i, shape ``(n_elements,)``, 1 / counts.
     """
+    weights = decision.weights
+
+    def problem(part, run):
+        setting, *_ = _part(**part, decision=decision, options=options, run=run)
+        return setting.problem(weights.lambda_tv, weights.lambda_haadf)
+
     with workers() as run:
-        setting, *_ = _part(maps, haadf, decision, options, run, background, variance)
-        weights = decision.weights
-        problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
-        problem = replace(problem, flux=sums / decision.units.gain)
-        optimum = primal_dual.solve(
-            problem,
+        return primal_dual.common_price(
+            run.each(problem, parts),
+            insides,
+            sums / decision.units.gain,
             run,
-            tolerance=options.tolerance / _OVERVIEW_PRECISION,
-            max_iter=options.max_iter,
+            _PRICE_ITERATIONS,
         )
-    return optimum.state.flux_dual * problem.strength
 
 
 def solve_part(
@@ -1157,7 +1165,7 @@ def solve_part(
         )
 
 
-def _part(maps, haadf, decision, options, run, background, variance, factor=1):
+def _part(maps, haadf, decision, options, run, background=0.0, variance=None, factor=1):
     """Setting of a part of an image, what the guard saw there, and notes."""
     prepared = prepare(
         maps,

@@ -22,6 +22,7 @@ __all__ = [
     "Optimum",
     "Problem",
     "State",
+    "common_price",
     "solve",
     "warm_start",
 ]
@@ -496,3 +497,60 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None, windo
     del iteration  # its copy of the data goes before the maps come
     maps = with_flux(problem, state.u)
     return Optimum(maps=maps, state=state, history=history, gap=gap, n_iter=n_iter)
+
+
+def common_price(problems, insides, flux, run, n_iter):
+    """Multipliers of one flux lock of several problems.
+
+    They are iterated side by side, as :func:`solve` does one, with the sums of all.
+
+    Parameters
+    ----------
+    problems : list of Problem
+        Parts of an image, with the same strengths.
+    insides : list of tuple of slice
+        Rows and columns of each that count for the flux, away from edges that are none
+        of the image.
+    flux : numpy.ndarray
+        What the maps sum up to there, counts, shape ``(n_elements,)``.
+    run : callable
+        From :func:`~hyperspy_fusion.core.kernels.workers`.
+    n_iter : int
+        Number of iterations.
+
+    Returns
+    -------
+    numpy.ndarray
+        ν_i, shape ``(n_elements,)``.
+    """
+    strength = problems[0].strength
+    dual = np.zeros(len(strength))
+    before = None
+    n_pixels = 0
+
+    def begin(problem, run):
+        # the flux is that of all; it is only there so that the steps are small enough
+        problem = replace(problem, flux=np.zeros(len(strength)))
+        state = warm_start(replace(problem, flux=None), run)
+        return Iteration(problem, state, run)
+
+    def advance(task, _):
+        iteration, inside = task
+        iteration.state.flux_dual = dual.copy()
+        iteration.step()
+        u = iteration.state.u[(slice(None), *inside)]
+        return u.sum(axis=(1, 2), dtype=np.float64), u[0].size
+
+    iterations = run.each(begin, problems)
+    tasks = list(zip(iterations, insides, strict=True))
+    for n in range(n_iter):
+        if n == _FIRST:
+            for iteration in iterations:
+                iteration.balance(_DUAL_THEN)
+        sums, sizes = zip(*run.each(advance, tasks), strict=True)
+        sums, n_pixels = np.sum(sums, axis=0), sum(sizes)
+        bar = sums if before is None else 2 * sums - before
+        before = sums
+        step = iterations[0].sigma * _FLUX_WEIGHT**2 / n_pixels
+        dual = dual + _RELAXATION * step * (bar - flux * strength)
+    return dual * strength
