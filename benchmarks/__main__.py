@@ -1,9 +1,9 @@
-"""All measurements: `python -m benchmarks [accuracy | speed] [options]`."""
+"""All measurements: `python -m benchmarks [accuracy | speed | scale] [options]`."""
 
 import importlib
 import sys
 
-BENCHMARKS = "accuracy", "speed"
+BENCHMARKS = "accuracy", "speed", "scale"
 
 
 def main(arguments):
