@@ -145,9 +145,9 @@ def measure_series(arguments):
         "A series against its images one by one",
         ["images", "num_workers", "one by one s", "series s", "ratio", "target", "met"],
         rows,
-        f"Images of {FRAME} x {FRAME} pixels and three elements. *One by one* is the sum "
-        "of single fusions on one thread; the ratio is the time of the series over that "
-        "sum divided by `num_workers`.",
+        f"Images of {FRAME} x {FRAME} pixels and three elements. *One by one* is the "
+        "sum of single fusions on one thread; the ratio is the time of the series over "
+        "that sum divided by `num_workers`.",
     )
 
 
@@ -212,12 +212,12 @@ def measure_tiles(arguments):
 # --- cluster ----------------------------------------------------------------------
 
 
-def measure_cluster(arguments):
+def measure_cluster(_arguments):
     """Two distributed workers against one."""
     _, maps, haadf = frames(2 * BATCH)
     spent = {1: [], 2: []}
     for k in range(2):
-        for n_workers in spent:
+        for n_workers, found in spent.items():
             say(f"cluster, {n_workers} workers, run {k + 1}")
             options = {"threads_per_worker": 1, "dashboard_address": None}
             with (
@@ -227,7 +227,7 @@ def measure_cluster(arguments):
                 few = [m.inav[:n_workers] for m in maps], haadf.inav[:n_workers]
                 # loads what each worker needs once
                 hyperspy_fusion.fuse_multimodal(*few, **WEIGHTS)
-                spent[n_workers].append(
+                found.append(
                     seconds(
                         lambda: hyperspy_fusion.fuse_multimodal(maps, haadf, **WEIGHTS)
                     )
@@ -305,8 +305,8 @@ def fuse_large(folder):
 
 def measure_large(arguments):
     """A large image from disk to disk, in a process of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         say(f"large, simulation of {arguments.large} pixels a side")
         _in_process("simulate_large", folder, arguments.large)
         say("large, fusion")
@@ -341,9 +341,9 @@ def measure_large(arguments):
                 f"{np.abs(sums / expected - 1).max():.0e}",
             ]
         ],
-        "Three maps of counts and a HAADF image, lazily from `.zspy` to `.zspy` in chunks "
-        f"of {CHUNK} x {CHUNK} pixels. *Statistics* is what is computed at the call, "
-        "*peak memory* that of the whole process, Python and HyperSpy included.",
+        "Three maps of counts and a HAADF image, lazily from `.zspy` to `.zspy` in "
+        f"chunks of {CHUNK} x {CHUNK} pixels. *Statistics* is what is computed at the "
+        "call, *peak memory* that of the whole process, Python and HyperSpy included.",
     )
 
 
