@@ -48,6 +48,7 @@ LARGEST = 4096  # pixels a side, above which an image is solved by tiles
 TILE = 2048  # pixels a side of a tile then
 _SMALLEST = 256  # pixels a side of the chunks that are taken for tiles
 _OVERVIEW = 2048  # pixels a side of the overview at most
+_LARGEST_FACTOR = 16  # so that the tiles of the sample are whole numbers of its pixels
 _SPREAD = 8  # tiles a side of the sample that holds as much vacuum as the image
 _SPREAD_TILE = 128  # pixels a side of each
 
@@ -209,7 +210,7 @@ def decide(inputs, position, options, **chemistry):
     maps = arrays["maps"]
     size = np.array(maps.shape[-2:])
     factor = 2
-    while max(size) > factor * _OVERVIEW:
+    while max(size) > factor * _OVERVIEW and factor < _LARGEST_FACTOR:
         factor *= 2
     means = {name: _means(array, factor) for name, array in arrays.items()}
     found, lowest, infinite = dask.compute(
@@ -250,18 +251,9 @@ def _spread(sizes):
     """Tiles that are spread evenly over an image; all of it if it is small."""
     spans = []
     for size in sizes:
-        n = min(_SPREAD, -(-size // _SPREAD_TILE))
-        starts = (
-            np.arange(n) * (size - _SPREAD_TILE) // max(n - 1, 1)
-            if n == _SPREAD
-            else np.arange(n) * _SPREAD_TILE
-        )
-        spans.append(
-            [
-                slice(int(start), min(int(start) + _SPREAD_TILE, size))
-                for start in starts
-            ]
-        )
+        tile = min(_SPREAD_TILE, size)
+        starts = np.linspace(0, size - tile, min(_SPREAD, -(-size // tile)))
+        spans.append([slice(y, y + tile) for y in starts.astype(int).tolist()])
     return [Tile.of(rows, columns, sizes) for rows in spans[0] for columns in spans[1]]
 
 
