@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import hyperspy.api as hs
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -132,3 +133,35 @@ def test_growth_is_measured_in_a_new_process(speed):
     assert found["seconds"] > 0
     assert found["n_iter"] > 0
     assert 3 < found["arrays"] < 300  # among them the state of the iteration
+
+
+def test_tiles_are_compared_with_the_whole(package):
+    scale = package("scale")
+    (table,) = scale.measure_tiles(Namespace(tiled=64))
+    assert [row[:2] for row in table.rows] == [
+        [name, tolerance]
+        for name in ("core_shell", "lattice", "janus")
+        for tolerance in ("0.001", "0.0001")
+    ]
+    for *_, difference, whole, tiles, fluxes, met in table.rows:
+        assert 0 < float(difference.strip("*%")) < 20
+        assert 0.05 < float(whole) < 0.5
+        assert abs(float(tiles.strip("*%"))) < 20
+        assert float(fluxes) < 1e-5
+        assert met in ("yes", "**no**")
+
+
+@pytest.mark.filterwarnings("ignore:The NestedDirectoryStore:FutureWarning")  # zarr's
+def test_large_image_goes_from_disk_to_disk(package, tmp_path, monkeypatch):
+    scale = package("scale")
+    monkeypatch.setattr(scale, "CHUNK", 256)
+    scale.simulate_large(tmp_path, 512)
+    found = scale.fuse_large(tmp_path)
+    assert found["tiles"] == 4
+    assert 0 < found["decided"] < found["seconds"]
+    assert 0.05 < found["memory"] < 16
+    fused = hs.load(tmp_path / "fused.zspy")
+    for title, image in zip(("Co", "Mn", "O"), fused.data, strict=True):
+        counts = hs.load(tmp_path / f"{title}.zspy").data
+        net = counts.sum(dtype=float) - scale.BACKGROUND * counts.size
+        assert_allclose(image.sum(dtype=float), net, rtol=1e-5)
