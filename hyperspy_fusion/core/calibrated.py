@@ -18,7 +18,6 @@ from .calibration import (
     map_noise_line,
     signal_scale,
 )
-from .certificate import correction
 from .diagnostics import (
     GuardReport,
     Shift,
@@ -58,6 +57,8 @@ _ROUGH_ITERATIONS = 20
 LARGE = 2**18
 _TILES = 4
 _TILE = 96
+_SUM_TOLERANCE = 1e-6  # of the sum of a part; float32 pixels do not move by less
+_SUM_PASSES = 50
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 # Fractions sum to one; this is the spread of the sum that rounding may leave.
 _FRACTION_SPREAD = 1e-3
@@ -1197,11 +1198,10 @@ def _conclude(
     if inner is not None:
         maps = np.ascontiguousarray(maps[(slice(None), *inner)])
         if sums is not None:
-            # what is left to correct is what the pixels around have too much or little
-            found = maps.sum(axis=(1, 2), dtype=np.float64)
-            factor, summand = correction(sums[1] / gain, found, maps[0].size)
-            maps *= factor.astype(np.float32)[:, None, None]
-            maps += summand.astype(np.float32)[:, None, None]
+            # What is left to correct is what the pixels around have too much or little.
+            # A factor would show, in a tile with little of an element.
+            for image, wanted in zip(maps, sums[1] / gain, strict=True):
+                bring_to_sum(image, wanted)
         variance = None if variance is None else variance[(slice(None), *inner)]
     maps *= gain.astype(np.float32)[:, None, None]
     converged = optimum.gap <= options.tolerance
@@ -1222,6 +1222,30 @@ def _conclude(
             filter(None, (*decision.units.warnings, decision.shift.words, report.words))
         ),
     )
+
+
+def bring_to_sum(image, wanted):
+    """Change an image to the nearest one without negative pixels that has a sum.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Pixels of at least 0, changed in place.
+    wanted : float
+        The sum, at least 0.
+    """
+    if wanted == 0:
+        image[:] = 0
+        return
+    for _ in range(_SUM_PASSES):
+        excess = image.sum(dtype=np.float64) - wanted
+        if abs(excess) <= _SUM_TOLERANCE * wanted:
+            break
+        # only pixels above 0 can become less
+        shared = np.count_nonzero(image) if excess > 0 else image.size
+        where = image > 0 if excess > 0 else True
+        np.subtract(image, np.float32(excess / shared), out=image, where=where)
+        np.maximum(image, 0, out=image)
 
 
 def together(solutions, pixels):
