@@ -556,7 +556,8 @@ def pending(signal):
     Pending or None
         None if nothing is pending.
     """
-    return signal.metadata.get_item("Multimodal_fusion.pending")
+    later = signal.metadata.get_item("Multimodal_fusion.pending")
+    return later if isinstance(later, tiling.Pending) else None
 
 
 def complete(signal, found):

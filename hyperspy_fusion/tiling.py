@@ -6,10 +6,12 @@ of them, of which none is solved twice.
 """
 
 import pickle
+import shutil
 import tempfile
 import threading
 import uuid
 import warnings
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -467,15 +469,10 @@ class Spool:
     """
 
     def __init__(self):
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="hyperspy_fusion-",
-            dir=dask.config.get("temporary-directory", None),
-            ignore_cleanup_errors=True,
-        )
-        self.path = Path(self._folder.name)
-
-    def __getstate__(self):  # a worker does not own the folder
-        return {"path": self.path, "_folder": None}
+        folder = dask.config.get("temporary-directory", None)
+        self.path = Path(tempfile.mkdtemp(prefix="hyperspy_fusion-", dir=folder))
+        # not of a copy, which a worker has
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def __deepcopy__(self, _):
         return self
@@ -487,7 +484,7 @@ class Spool:
             return None
         solution = pickle.loads(numbers.read_bytes())  # noqa: S301 - our own
         arrays = {
-            name: np.load(path, mmap_mode="r")
+            name: np.asarray(np.load(path, mmap_mode="r"))
             for name in ("maps", "variance")
             if (path := self.path / f"{key}-{name}.npy").exists()
         }
