@@ -403,18 +403,23 @@ def _calibrated_tasks(
     positions = list(np.ndindex(measurement.navigation_shape))
     tiles = tiling.tiles_of(maps, tile_size)
     if tiles is not None:
-        return _tile_tasks(inputs, positions, tiles, options, chemistry, shared=shared)
+        common = {**chemistry, "check": None}
+        if is_lazy(measurement.maps, measurement.haadf):
+            common["check"] = partial(
+                check_values, measurement.elements, allow_missing=True
+            )
+        return _tile_tasks(inputs, positions, tiles, options, common, shared=shared)
     if shared:
         options = _with_shared_weights(inputs, positions, options, chemistry)
     solve = partial(calibrated.solve, options=options, **chemistry)
     return [Task.of(solve, inputs, position) for position in positions]
 
 
-def _tile_tasks(inputs, positions, tiles, options, chemistry, *, shared):
+def _tile_tasks(inputs, positions, tiles, options, common, *, shared):
     tasks = []
     for position in positions:
         decision, prior, sums = tiling.decide(
-            inputs, position, tiles, options, **chemistry
+            inputs, position, tiles, options, **common
         )
         if shared:  # the first ones
             options = replace(
@@ -678,7 +683,9 @@ def _record(*, method, elements, atomic_numbers, options, solutions, notes):
         "atomic_numbers": np.array(atomic_numbers, dtype=np.float64),
         **settings,
         **{
-            name: _over_positions(solutions, lambda s, name=name: s.record[name])
+            name: _over_positions(
+                solutions, lambda s, name=name: s.record.get(name, np.nan)
+            )
             for name in solutions.flat[0].record
         },
         "n_iter": _over_positions(solutions, lambda solution: solution.n_iter),

@@ -175,7 +175,7 @@ def _edges(chunks):
 # --- what is global about a tiled image -----------------------------------------
 
 
-def decide(inputs, position, tiles, options, **chemistry):
+def decide(inputs, position, tiles, options, *, check=None, **chemistry):
     """Find out all that the tiles of an image have in common.
 
     Parameters
@@ -189,6 +189,9 @@ def decide(inputs, position, tiles, options, **chemistry):
         From :func:`tiles_of`.
     options : CalibratedOptions
         The options.
+    check : callable, optional
+        ``check([*maps, haadf])`` of their means over large pixels raises an error if
+        these are no images.
     **chemistry
         `atomic_numbers` and `sensitivities`, as for the core.
 
@@ -214,7 +217,14 @@ def decide(inputs, position, tiles, options, **chemistry):
     found, lowest, infinite = dask.compute(
         means, da.nanmin(maps), [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")]
     )
-    _check(found, infinite)
+    for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
+        if n:
+            raise ValueError(
+                f"{n} pixels of the {name} are infinite: expected finite values, or "
+                "NaN where they are missing"
+            )
+    if check is not None:
+        check([*found["maps"], found["haadf"]])
     # as many pixels of the image in each of the large ones, but at its far edges
     shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
     area = np.outer(*shares)
@@ -247,22 +257,6 @@ def decide(inputs, position, tiles, options, **chemistry):
     net = (filled - found["background"]) * area
     wanted = np.maximum(net.sum(axis=(1, 2)), 0)
     return decision, prior, _sums(coarse, factor, tiles, wanted)
-
-
-def _check(found, infinite):
-    for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
-        if n:
-            raise ValueError(
-                f"the {name} have {n} pixels that are infinite: expected finite "
-                "values, or NaN where they are missing"
-            )
-    for name, array in (("map", found["maps"]), ("HAADF image", found["haadf"][None])):
-        empty = np.isnan(array).all(axis=(1, 2))
-        if empty.any():
-            raise ValueError(
-                f"{name} number {empty.argmax()} has nothing but missing pixels: leave "
-                "its element out"
-            )
 
 
 def _means(array, factor):
