@@ -673,6 +673,11 @@ def _record(*, method, elements, atomic_numbers, options, solutions, notes):
         term: _over_positions(solutions, lambda s, term=term: getattr(s.costs, term))
         for term in _TERMS
     }
+    # only the first of tiled images that share weights knows those that were tried
+    recorded = {
+        name: _over_positions(solutions, lambda s, n=name: s.record.get(n, np.nan))
+        for name in solutions.flat[0].record
+    }
     settings = {
         name: value for name, value in asdict(options).items() if value is not None
     }
@@ -682,12 +687,7 @@ def _record(*, method, elements, atomic_numbers, options, solutions, notes):
         "elements": ",".join(elements),
         "atomic_numbers": np.array(atomic_numbers, dtype=np.float64),
         **settings,
-        **{
-            name: _over_positions(
-                solutions, lambda s, name=name: s.record.get(name, np.nan)
-            )
-            for name in solutions.flat[0].record
-        },
+        **recorded,
         "n_iter": _over_positions(solutions, lambda solution: solution.n_iter),
         "converged": all(solution.converged for solution in solutions.flat),
         "status": "\n".join(dict.fromkeys(s.status for s in solutions.flat)),

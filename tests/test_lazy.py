@@ -542,6 +542,8 @@ def test_shared_weights_of_tiles():
     record = fused[0].metadata.Multimodal_fusion
     for name in ("lambda_tv", "lambda_haadf"):
         assert record[name][0] == record[name][1]
+    assert np.isfinite(record.weights_tried[0]).all()
+    assert np.isnan(record.weights_tried[1]).all()
 
 
 def test_weights_are_shared_or_not(series):
