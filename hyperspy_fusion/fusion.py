@@ -304,6 +304,7 @@ def fuse_multimodal(
         len(tasks),
         options.n_iter if method == "published" else options.max_iter,
         options.tolerance,
+        "Image" if tasks[0].tile is None else "Tile",
     ) as progress:
         solutions = tiling.solve_now(tasks, progress, num_workers)
     return _signals(measurement, tasks, conclude, solutions)
