@@ -522,8 +522,11 @@ def _solve_once(spool, key, *arguments):
     return solution
 
 
-class Pending:
+class Pending(bytes):
     """What will be known of a fusion once its maps are computed.
+
+    It stands in metadata. All files take bytes: also with a signal that is no longer
+    an elemental map, which does not know how to complete its record.
 
     Attributes
     ----------
@@ -534,11 +537,17 @@ class Pending:
         Of each of the maps.
     """
 
-    def __init__(self, found, shape):
+    @classmethod
+    def of(cls, found, shape):
+        """What an array will hold, of maps of a shape."""
+        self = cls(b"known once the maps are computed")
         self.found, self.shape = found, tuple(shape)
+        return self
 
-    def __repr__(self):
-        return "known once the maps are computed"
+    def __str__(self):
+        return self.decode()
+
+    __repr__ = __str__
 
     def __deepcopy__(self, _):
         return self
@@ -605,7 +614,7 @@ def solve_later(tasks, shape, conclude, names):
     numbers = [dask.delayed(_without_maps, pure=True)(solution) for solution in solved]
     found = dask.delayed(_boxed, pure=True)(conclude, numbers)
     found = da.from_delayed(found, (), dtype=object, meta=np.empty((), object))
-    return arrays, Pending(found, (*shape[:-3], *shape[-2:]))
+    return arrays, Pending.of(found, (*shape[:-3], *shape[-2:]))
 
 
 def _boxed(conclude, numbers):

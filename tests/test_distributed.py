@@ -63,7 +63,7 @@ def cluster(eager, tiled, long):  # noqa: ARG001
     with LocalCluster(
         n_workers=2,
         threads_per_worker=1,
-        dashboard_address=None,
+        dashboard_address=":0",  # any port that is free
         silence_logs=logging.CRITICAL,  # of workers that are lost
     ) as cluster:
         yield cluster

@@ -226,12 +226,13 @@ def test_eagerly_too(series, image, solved):
 
 
 def test_chunks_are_tiles(solved):
-    maps, haadf, _ = hf.data.core_shell(size=512)
-    maps, haadf = lazily(maps, haadf)
+    specimen = hf.data.core_shell(size=512)
+    maps = [signal.isig[200:240] for signal in specimen.maps]
+    maps, haadf = lazily(maps, specimen.haadf.isig[200:240])
     for signal in (*maps, haadf):
-        signal.data = signal.data.rechunk((256, 512))
+        signal.data = signal.data.rechunk((256, 40))
     fused = hf.fuse_multimodal(maps, haadf, **GIVEN)
-    assert fused[0].data.chunks == ((256, 256), (512,))
+    assert fused[0].data.chunks == ((256, 256), (40,))
     fused[0].compute()
     assert once(solved, 2)
 
@@ -267,6 +268,31 @@ def test_a_part_that_was_computed_is_saved_with_all_of_the_record(
         assert_array_equal(back.data, part.data)
         assert back.metadata.Multimodal_fusion.status == "converged"
         assert once(solved, n)
+
+
+@pytest.mark.parametrize("extension", ["hspy", "zspy"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s.sum(axis=(1, 2)),
+        lambda s: s.T,
+        lambda s: s.as_signal1D(0),
+    ],
+)
+def test_what_is_no_map_any_more_can_be_saved(
+    series, eager, tmp_path, extension, change, caplog
+):
+    fused = hf.fuse_multimodal(*lazily(*series), **GIVEN)
+    changed = change(fused[0])
+    assert not isinstance(changed, hf.ElementalMap)
+    changed.save(tmp_path / f"other.{extension}")
+    assert "could not" not in caplog.text
+    back = hs.load(tmp_path / f"other.{extension}")
+    expected = change(eager[0]).data
+    assert_allclose(back.data, expected, rtol=1e-5, atol=1e-6 * expected.max())
+    record, known = (s.metadata.Multimodal_fusion for s in (back, eager[0]))
+    assert record.status == "known once the maps are computed"
+    assert_allclose(record.lambda_tv, known.lambda_tv)
 
 
 def test_nothing_is_left_in_the_temporary_folder(series, tmp_path):
