@@ -304,6 +304,7 @@ def fuse_multimodal(
         len(tasks),
         options.n_iter if method == "published" else options.max_iter,
         options.tolerance,
+        "Image" if tasks[0].tile is None else "Tile",
     ) as progress:
         solutions = tiling.solve_now(tasks, progress, num_workers)
     return _signals(measurement, tasks, conclude, solutions)
@@ -403,17 +404,22 @@ def _calibrated_tasks(
     positions = list(np.ndindex(measurement.navigation_shape))
     tiles = tiling.tiles_of(maps, tile_size)
     if tiles is not None:
-        return _tile_tasks(inputs, positions, tiles, options, chemistry, shared=shared)
+        common = {**chemistry, "check": None}
+        if is_lazy(measurement.maps, measurement.haadf):
+            common["check"] = partial(
+                check_values, measurement.elements, allow_missing=True
+            )
+        return _tile_tasks(inputs, positions, tiles, options, common, shared=shared)
     if shared:
         options = _with_shared_weights(inputs, positions, options, chemistry)
     solve = partial(calibrated.solve, options=options, **chemistry)
     return [Task.of(solve, inputs, position) for position in positions]
 
 
-def _tile_tasks(inputs, positions, tiles, options, chemistry, *, shared):
+def _tile_tasks(inputs, positions, tiles, options, common, *, shared):
     tasks = []
     for position in positions:
-        decision, prior, flux = tiling.decide(inputs, position, options, **chemistry)
+        decision, prior, flux = tiling.decide(inputs, position, options, **common)
         if shared:  # the first ones
             options = replace(
                 options,
@@ -553,7 +559,8 @@ def pending(signal):
     Pending or None
         None if nothing is pending.
     """
-    return signal.metadata.get_item("Multimodal_fusion.pending")
+    later = signal.metadata.get_item("Multimodal_fusion.pending")
+    return later if isinstance(later, tiling.Pending) else None
 
 
 def complete(signal, found):
@@ -664,6 +671,11 @@ def _record(*, method, elements, atomic_numbers, options, solutions, notes):
         term: _over_positions(solutions, lambda s, term=term: getattr(s.costs, term))
         for term in _TERMS
     }
+    # only the first of tiled images that share weights knows those that were tried
+    recorded = {
+        name: _over_positions(solutions, lambda s, n=name: s.record.get(n, np.nan))
+        for name in solutions.flat[0].record
+    }
     settings = {
         name: value for name, value in asdict(options).items() if value is not None
     }
@@ -673,10 +685,7 @@ def _record(*, method, elements, atomic_numbers, options, solutions, notes):
         "elements": ",".join(elements),
         "atomic_numbers": np.array(atomic_numbers, dtype=np.float64),
         **settings,
-        **{
-            name: _over_positions(solutions, lambda s, name=name: s.record[name])
-            for name in solutions.flat[0].record
-        },
+        **recorded,
         "n_iter": _over_positions(solutions, lambda solution: solution.n_iter),
         "converged": all(solution.converged for solution in solutions.flat),
         "status": "\n".join(dict.fromkeys(s.status for s in solutions.flat)),

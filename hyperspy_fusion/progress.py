@@ -28,13 +28,15 @@ class Progress:
     tolerance : float, optional
         Gap at which the solution ends. Without one the values are costs, and all
         iterations are expected to be run.
+    name : str
+        Of a field of view.
     """
 
-    def __init__(self, show, n_images, n_iter, tolerance=None):
+    def __init__(self, show, n_images, n_iter, tolerance=None, name="Image"):
         if show is None:
             show = hs.preferences.General.show_progressbar
         self.n_images, self.n_iter, self.tolerance = n_images, n_iter, tolerance
-        self.done = 0
+        self.name, self.done = name, 0
         self.stage, self.text = None, ""
         self.since = time.monotonic()
         # `miniters`: also what does not lengthen the bar, a new stage, is shown
@@ -98,7 +100,8 @@ class Progress:
         text = self.text
         if self.n_images > 1:
             current = min(self.done + 1, self.n_images)
-            text = f"Image {current}/{self.n_images}, {text[:1].lower()}{text[1:]}"
+            stage = f", {text[:1].lower()}{text[1:]}" if text else ""
+            text = f"{self.name} {current}/{self.n_images}{stage}"
         # not tqdm's own time left, which would count the stages before
         self.bar.bar_format = (
             f"{text}: {{percentage:3.0f}}%|{{bar}}| [{{elapsed}}<{left}]"

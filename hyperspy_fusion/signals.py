@@ -120,6 +120,18 @@ class ElementalMap(Signal2D):
         drop_background(net.metadata)
         return net
 
+    def save(self, *args, **kwargs):
+        """Save the map, with the record of its fusion complete.
+
+        As ``save`` of any signal, with the same arguments. What is still to be solved
+        is solved first, tile by tile or position by position: of a part of a series all
+        of it, since the record is that of the whole.
+        """
+        later = pending(self)
+        if later is not None:
+            complete(self, *compute([later.found], _shown(None)))
+        return super().save(*args, **kwargs)
+
     # HyperSpy takes the variance of the noise along by the same ways. A background
     # among its `_additional_slicing_targets` would break the slices of `hs.stack`,
     # which leaves that of the first map in the metadata of the stack.
@@ -186,17 +198,6 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
             if getattr(variance, "_lazy", False):
                 variance.compute(show_progressbar=False, **kwargs)
         super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
-
-    def save(self, *args, **kwargs):
-        """Save the map, with the record of its fusion complete.
-
-        As ``save`` of any signal, with the same arguments. What is still to be solved
-        is solved first, tile by tile or position by position.
-        """
-        later = pending(self)
-        if later is not None:
-            complete(self, *compute([later.found], _shown(None)))
-        return super().save(*args, **kwargs)
 
 
 def _shown(show_progressbar):

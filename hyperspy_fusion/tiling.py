@@ -6,10 +6,12 @@ of them, of which none is solved twice.
 """
 
 import pickle
+import shutil
 import tempfile
 import threading
 import uuid
 import warnings
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -178,7 +180,7 @@ def _edges(chunks):
 # --- what is global about a tiled image -----------------------------------------
 
 
-def decide(inputs, position, options, **chemistry):
+def decide(inputs, position, options, *, check=None, **chemistry):
     """Find out all that the tiles of an image have in common.
 
     Parameters
@@ -190,6 +192,9 @@ def decide(inputs, position, options, **chemistry):
         Of the image in the series.
     options : CalibratedOptions
         The options.
+    check : callable, optional
+        ``check([*maps, haadf])`` of their means over large pixels raises an error if
+        these are no images.
     **chemistry
         `atomic_numbers` and `sensitivities`, as for the core.
 
@@ -216,7 +221,14 @@ def decide(inputs, position, options, **chemistry):
     found, lowest, infinite = dask.compute(
         means, da.nanmin(maps), [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")]
     )
-    _check(found, infinite)
+    for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
+        if n:
+            raise ValueError(
+                f"{n} pixels of the {name} are infinite: expected finite values, or "
+                "NaN where they are missing"
+            )
+    if check is not None:
+        check([*found["maps"], found["haadf"]])
     # as many pixels of the image in each of the large ones, but at its far edges
     shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
     area = np.outer(*shares)
@@ -265,22 +277,6 @@ def _integral(coarse, factor, tile):
         stop = np.minimum(span.stop, start + factor)
         weights.append(np.clip(stop - np.maximum(span.start, start), 0, None))
     return np.einsum("iyx,y,x->i", coarse, *weights, dtype=np.float64)
-
-
-def _check(found, infinite):
-    for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
-        if n:
-            raise ValueError(
-                f"the {name} have {n} pixels that are infinite: expected finite "
-                "values, or NaN where they are missing"
-            )
-    for name, array in (("map", found["maps"]), ("HAADF image", found["haadf"][None])):
-        empty = np.isnan(array).all(axis=(1, 2))
-        if empty.any():
-            raise ValueError(
-                f"{name} number {empty.argmax()} has nothing but missing pixels: leave "
-                "its element out"
-            )
 
 
 def _means(array, factor):
@@ -460,15 +456,10 @@ class Spool:
     """
 
     def __init__(self):
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="hyperspy_fusion-",
-            dir=dask.config.get("temporary-directory", None),
-            ignore_cleanup_errors=True,
-        )
-        self.path = Path(self._folder.name)
-
-    def __getstate__(self):  # a worker does not own the folder
-        return {"path": self.path, "_folder": None}
+        folder = dask.config.get("temporary-directory", None)
+        self.path = Path(tempfile.mkdtemp(prefix="hyperspy_fusion-", dir=folder))
+        # not of a copy, which a worker has
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
     def __deepcopy__(self, _):
         return self
@@ -480,7 +471,7 @@ class Spool:
             return None
         solution = pickle.loads(numbers.read_bytes())  # noqa: S301 - our own
         arrays = {
-            name: np.load(path, mmap_mode="r")
+            name: np.asarray(np.load(path, mmap_mode="r"))
             for name in ("maps", "variance")
             if (path := self.path / f"{key}-{name}.npy").exists()
         }
@@ -526,8 +517,11 @@ def _solve_once(spool, key, *arguments):
     return solution
 
 
-class Pending:
+class Pending(bytes):
     """What will be known of a fusion once its maps are computed.
+
+    It stands in metadata. All files take bytes: also with a signal that is no longer
+    an elemental map, which does not know how to complete its record.
 
     Attributes
     ----------
@@ -538,11 +532,17 @@ class Pending:
         Of each of the maps.
     """
 
-    def __init__(self, found, shape):
+    @classmethod
+    def of(cls, found, shape):
+        """What an array will hold, of maps of a shape."""
+        self = cls(b"known once the maps are computed")
         self.found, self.shape = found, tuple(shape)
+        return self
 
-    def __repr__(self):
-        return "known once the maps are computed"
+    def __str__(self):
+        return self.decode()
+
+    __repr__ = __str__
 
     def __deepcopy__(self, _):
         return self
@@ -610,7 +610,7 @@ def solve_later(tasks, shape, conclude, names):
     }
     found = dask.delayed(_boxed, pure=True)(conclude, numbers)
     found = da.from_delayed(found, (), dtype=object, meta=np.empty((), object))
-    return arrays, Pending(found, (*shape[:-3], *shape[-2:]))
+    return arrays, Pending.of(found, (*shape[:-3], *shape[-2:]))
 
 
 def _boxed(conclude, numbers):

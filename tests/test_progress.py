@@ -2,8 +2,10 @@
 
 import math
 
+import hyperspy.api as hs
 import pytest
 
+import hyperspy_fusion as hf
 from hyperspy_fusion import progress
 from hyperspy_fusion.progress import Progress
 
@@ -15,10 +17,14 @@ class Bar:
 
     def __init__(self, *, total, disable, delay, **_):
         self.total, self.disable, self.delay = total, disable, delay
-        self.n, self.closed = 0, False
+        self.n, self.closed, self.texts = 0, False, []
+
+    @property
+    def shown(self):
+        return self.texts[-1]
 
     def update(self, _n):
-        self.shown = self.bar_format
+        self.texts.append(self.bar_format)
 
     def close(self):
         self.closed = True
@@ -91,6 +97,43 @@ def test_images_of_a_series(clock):
         assert shown.bar.n == 1
         assert shown.bar.shown.startswith("Image 2/4, weights: ")
         assert shown.bar.shown.endswith("<15 s]")
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The bars that fusions show."""
+    found = []
+
+    def bar(**options):
+        found.append(Bar(**options))
+        return found[-1]
+
+    monkeypatch.setattr(progress, "progressbar", bar)
+    return found
+
+
+@pytest.mark.parametrize("method", ["calibrated", "published"])
+def test_a_fusion_of_a_series_counts_images(bars, method):
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    maps, haadf = (
+        [hs.stack([signal] * 3, show_progressbar=False) for signal in signals]
+        for signals in (maps, [haadf])
+    )
+    weights = {"lambda_tv": 4.0, "lambda_haadf": 0.1}
+    hf.fuse_multimodal(maps, *haadf, method=method, show_progressbar=True, **weights)
+    (bar,) = bars
+    assert (bar.total, bar.n, bar.closed) == (3, 3, True)
+    shown = [text.split(":")[0] for text in bar.texts]
+    assert shown == ["Image 2/3", "Image 3/3", "Image 3/3", "Image 3/3"]
+
+
+def test_a_fusion_by_tiles_counts_tiles(bars):
+    maps, haadf, _ = hf.data.core_shell(size=64)
+    options = {"lambda_tv": 4.0, "lambda_haadf": 0.1, "tile_size": 32}
+    hf.fuse_multimodal(maps, haadf, show_progressbar=True, **options)
+    (bar,) = bars
+    assert (bar.total, bar.n) == (4, 4)
+    assert bar.texts[0].startswith("Tile 2/4: ")
 
 
 def test_an_interrupted_bar_stays_where_it_is():
