@@ -55,6 +55,8 @@ bibtex_reference_style = "author_year"
 
 # `import exspy` raises it under HyperSpy 2.5; readers of the gallery cannot help it.
 warnings.filterwarnings("ignore", message="Importing `Lazy")
+# zarr 2, of its store for `.zspy`; nor this
+warnings.filterwarnings("ignore", message="The NestedDirectoryStore")
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
