@@ -47,7 +47,9 @@ def difference(tiled, whole):
 
 x, y = tiled[1].axes_manager.signal_axes
 extent = (0, x.size * x.scale, y.size * y.scale, 0)
-figure, panels = plt.subplots(1, 3, figsize=(13, 4), sharey=True, layout="constrained")
+figure, panels = plt.subplots(
+    1, 3, figsize=(13, 4.8), sharey=True, layout="constrained"
+)
 image = panels[0].imshow(tiled[1].data, cmap="inferno", extent=extent)
 figure.colorbar(image, ax=panels[0], label="Mn (counts)")
 panels[0].set(title="by tiles", ylabel=f"{y.name} ({y.units})")
