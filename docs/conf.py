@@ -55,7 +55,15 @@ bibtex_reference_style = "author_year"
 
 # `import exspy` raises it under HyperSpy 2.5; readers of the gallery cannot help it.
 warnings.filterwarnings("ignore", message="Importing `Lazy")
+
+
+def quiet_zspy(*_):
+    """Leave out, before each example, what zarr 2 says of its store for `.zspy`."""
+    warnings.filterwarnings("ignore", message="The NestedDirectoryStore")
+
+
 sphinx_gallery_conf = {
+    "reset_modules": ("matplotlib", "seaborn", quiet_zspy),
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
     "backreferences_dir": None,
@@ -63,5 +71,6 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "show_signature": False,
 }
+suppress_warnings = ["config.cache"]  # of the function in it
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
