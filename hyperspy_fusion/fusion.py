@@ -167,12 +167,12 @@ def fuse_multimodal(
         Of a series: choose the weights of each image, or one set for all, from three
         of its images (of images in tiles, from the first). Calibrated method.
     tile_size : int, optional
-        Solve images by tiles of so many pixels a side, each with 32 pixels around it;
-        at least 32. By default the chunks of lazy images, small ones put together,
-        are the tiles, and images above 4096 pixels a side have tiles of 2048. What is
-        global is found before: noise, coefficients and weights on a sample of the
-        image, the sum of each map in each tile on large pixels. Calibrated method;
-        the published one takes images as a whole.
+        Solve images by tiles of so many pixels a side, each with 32 pixels around it
+        (128 with TV), and not smaller than that. By default the chunks of lazy images,
+        small ones put together, are the tiles, and images above 4096 pixels a side have
+        tiles of 2048. What is global is found before: noise, coefficients, weights and
+        multipliers of the flux lock, on samples of the image. Calibrated method; the
+        published one takes images as a whole.
     lazy_output : bool, optional
         Return lazy maps, which are solved when they are computed or saved; by default
         if maps or HAADF image are lazy.
@@ -402,7 +402,7 @@ def _calibrated_tasks(
         "sensitivities": sensitivities,
     }
     positions = list(np.ndindex(measurement.navigation_shape))
-    tiles = tiling.tiles_of(maps, tile_size)
+    tiles = tiling.tiles_of(maps, tile_size, tiling.HALOS[options.regularizer])
     if tiles is not None:
         common = {**chemistry, "check": None}
         if is_lazy(measurement.maps, measurement.haadf):

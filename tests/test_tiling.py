@@ -5,6 +5,7 @@ import gc
 import itertools
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import dask
 import dask.array as da
@@ -19,8 +20,9 @@ import hyperspy_fusion as hf
 from hyperspy_fusion import tiling
 from hyperspy_fusion.core import calibrated
 from hyperspy_fusion.core.solver import CostHistory, Solution
-from hyperspy_fusion.tiling import HALO, Spool, Task, assemble, tiles_of
+from hyperspy_fusion.tiling import HALOS, Spool, Task, assemble, tiles_of
 
+HALO = HALOS["tgv"]
 # Where the choice of the weights does not matter.
 GIVEN = {"lambda_tv": 4.0, "lambda_haadf": 0.1}
 
@@ -123,7 +125,7 @@ def test_integrals_of_the_tiles_are_sums_of_pixels(shape, tile_size, factor, see
 
 @given(st.tuples(st.integers(1, 1500), st.integers(1, 1500)))
 def test_the_sample_is_spread_over_the_image(shape):
-    sample = tiling._spread(shape)
+    sample = tiling._spread(shape, HALO)
     for axis, size in enumerate(shape):
         spans = {
             (t.rows, t.columns)[axis].start: (t.rows, t.columns)[axis] for t in sample
@@ -241,7 +243,7 @@ def test_assemble_undoes_cutting(navigation, tile_size, lazy):
     if lazy:
         whole = da.from_array(whole)
     tiles = None if tile_size is None else tiles_of(whole, tile_size)
-    tasks, arrays = [], []
+    tasks, solutions = [], []
     for position in np.ndindex(navigation):
         for tile in [None] if tiles is None else [t for row in tiles for t in row]:
             inputs = {"maps": whole, "haadf": whole[..., 0, :, :], "variance": None}
@@ -251,9 +253,28 @@ def test_assemble_undoes_cutting(navigation, tile_size, lazy):
             assert task.pixels == maps[0].size
             assert task.inputs["variance"] is None
             tasks.append(task)
-            arrays.append(np.asarray(maps))
-    found = assemble(arrays, tasks, shape)
-    assert_array_equal(found, whole)
+            solutions.append(SimpleNamespace(maps=np.asarray(maps)))
+    found = assemble(solutions, tasks, shape, ("maps",))
+    assert_array_equal(found["maps"], whole)
+
+
+def test_tiles_together_have_the_flux_of_their_image():
+    rng = np.random.default_rng(0)
+    whole = rng.gamma(0.3, size=(2, 2, 70, 90)).astype(np.float32)
+    whole[:, 1, :40] = 0
+    flux = np.array([1e4, 2.0]), None
+    tasks, solutions = [], []
+    for k in range(2):
+        for tile in (tile for row in tiles_of(whole, 40) for tile in row):
+            tasks.append(Task.of(None, {"maps": whole}, (k,), tile, flux[k]))
+            maps = tasks[-1].inputs["maps"][(slice(None), *tile.inner)]
+            sums = maps.sum(axis=(1, 2), dtype=float)
+            solutions.append(SimpleNamespace(maps=maps, sums=sums))
+    found = assemble(solutions, tasks, whole.shape, ("maps",))["maps"]
+    assert_allclose(found[0].sum(axis=(1, 2), dtype=float), flux[0], rtol=1e-6)
+    ratio = flux[0] / whole[0].sum(axis=(1, 2), dtype=float)
+    assert_allclose(found[0], whole[0] * ratio[:, None, None], rtol=1e-6)
+    assert_array_equal(found[1], whole[1])  # where the flux is not locked
 
 
 # --- an image by tiles and as a whole ---------------------------------------------
@@ -287,11 +308,12 @@ def sums(maps):
 def test_a_large_image(regularizer):
     maps, haadf, truth = hf.data.core_shell(size=512)
     options = {"background": 0.02, "regularizer": regularizer, **GIVEN}
+    options["tolerance"] = 1e-4  # the whole and the tiles come as near to each other
     whole = hf.fuse_multimodal(maps, haadf, **options)
     tiled = hf.fuse_multimodal(maps, haadf, tile_size=256, **options)
     difference = np.abs(values(tiled) - values(whole)).max(axis=(1, 2))
-    assert (difference <= 0.02 * np.percentile(values(whole), 99, axis=(1, 2))).all()
-    assert nrmse(tiled, truth) <= 1.01 * nrmse(whole, truth)
+    assert (difference <= 0.01 * np.percentile(values(whole), 99, axis=(1, 2))).all()
+    assert nrmse(tiled, truth) <= 1.005 * nrmse(whole, truth)
     assert_allclose(sums(tiled), sums(whole), rtol=1e-5)
     record, expected = (s[0].metadata.Multimodal_fusion for s in (tiled, whole))
     for term in ("total", "haadf", "chemical", "tv"):
@@ -301,7 +323,7 @@ def test_a_large_image(regularizer):
         cost.total, 0.1 * cost.haadf + cost.chemical + 4.0 * cost.tv, rtol=1e-12
     )
     assert record.converged
-    assert record.gap <= 1e-3
+    assert record.gap <= 1e-4
     assert set(record.as_dictionary()) == set(expected.as_dictionary())
 
 
