@@ -350,10 +350,9 @@ def test_weights_are_chosen_once(specimen, whole, parts):
     assert_allclose(sums(tiled), sums(whole), rtol=1e-5)
 
 
-@pytest.mark.parametrize("regularizer", ["tgv", "tv"])
-def test_the_flux_may_be_free(specimen, regularizer):
-    options = {"background": 0.02, "regularizer": regularizer, "tolerance": 1e-5}
-    options |= {"lock_flux": False, "max_iter": 5000, **GIVEN}
+def test_the_flux_may_be_free(specimen):
+    options = {"background": 0.02, "tolerance": 1e-5, "max_iter": 5000, **GIVEN}
+    options["lock_flux"] = False
     whole, tiled = (
         hf.fuse_multimodal(specimen.maps, specimen.haadf, tile_size=size, **options)
         for size in (None, 64)
