@@ -26,6 +26,7 @@ from dask.diagnostics import ProgressBar
 
 from .core import calibrated
 from .core.calibration import fill
+from .core.setting import Totals, representative_tiles, tile_at
 
 __all__ = [
     "HALOS",
@@ -235,10 +236,10 @@ def decide(inputs, position, options, *, check=None, **chemistry):
     shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
     area = np.outer(*shares)
     filled = fill(found["maps"])
-    totals = calibrated.Totals(
+    totals = Totals(
         mean=(filled * area).sum(axis=(1, 2)) / area.sum(), negative=bool(lowest < 0)
     )
-    corners = calibrated.representative_tiles(found["maps"], factor)
+    corners = representative_tiles(found["maps"], factor)
     sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
     decision, prior = calibrated.decide_on_sample(
         **sample, totals=totals, options=options, **chemistry
@@ -304,7 +305,7 @@ def _mosaic(array, corners):
     if array is None or corners is None or array.shape[-2:] == (1, 1):
         return array
     rows = [
-        da.concatenate([calibrated.tile_at(array, corner) for corner in row], -1)
+        da.concatenate([tile_at(array, corner) for corner in row], -1)
         for row in corners
     ]
     return da.concatenate(rows, axis=-2)

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
-from hyperspy_fusion.core.calibrated import Path, Setting, calibrate
+from hyperspy_fusion.core.calibrated import Path, calibrate
 from hyperspy_fusion.core.calibration import haadf_noise, signal_scale
 from hyperspy_fusion.core.diagnostics import (
     Shift,
@@ -19,6 +19,7 @@ from hyperspy_fusion.core.diagnostics import (
 )
 from hyperspy_fusion.core.kernels import workers
 from hyperspy_fusion.core.primal_dual import solve
+from hyperspy_fusion.core.setting import Setting
 
 COEFFICIENTS = np.array([300.0, 100.0])
 OFFSET = 500.0
