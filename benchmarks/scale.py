@@ -208,9 +208,9 @@ def measure_tiles(arguments):
             "met",
         ],
         rows,
-        f"{arguments.tiled} x {arguments.tiled} pixels, four tiles, with the weights that "
-        "the whole image chooses. Differences are "
-        "parts of the 99th percentile of a map; the errors are those of the accuracy "
+        f"{arguments.tiled} x {arguments.tiled} pixels, four tiles, with the weights "
+        "that the whole image chooses. Differences are parts of the 99th percentile of "
+        "a map; the errors are those of the accuracy "
         f"page. Targets: {DIFFERENCE_TARGET:.0%}, and an error at most "
         f"{ERROR_TARGET:.1%} larger. *Fluxes* is the largest difference of a sum.",
     )
