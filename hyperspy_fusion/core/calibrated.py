@@ -304,6 +304,11 @@ class Decision:
     notes: tuple
     price: np.ndarray | None = None
 
+    def problem(self, setting):
+        """The convex problem of some pixels."""
+        problem = setting.problem(self.weights.lambda_tv, self.weights.lambda_haadf)
+        return replace(problem, price=self.price)
+
     def record(self):
         """What the record of the fusion says of it, and of no single pixel."""
         tried = self.weights.tried
@@ -503,7 +508,9 @@ def solve(
     with workers(num_workers) as run:
         decision, setting = decide(prepared, prior, options, run, told)
         del prepared  # pixels as they were before the calibration
-        return _conclude(decision, setting, prior, options, run, told)
+        problem = decision.problem(setting)
+        setting = setting if options.uncertainty else None  # and its pixels
+        return _conclude(decision, problem, setting, prior, options, run, told)
 
 
 def decide_on_sample(
@@ -660,8 +667,12 @@ def solve_part(
             maps, haadf, decision, options, run, background, variance
         )
         decision = replace(decision, report=report, notes=notes)
+        setting = replace(setting, lock_flux=False)  # that is for all parts together
+        problem = decision.problem(setting)
+        setting = setting if options.uncertainty else None
+        told = _teller(callback)
         return _conclude(
-            decision, setting, prior, options, run, _teller(callback), inner=inner
+            decision, problem, setting, prior, options, run, told, inner=inner
         )
 
 
@@ -691,17 +702,9 @@ def _part(maps, haadf, decision, options, run, background=0.0, variance=None, fa
     return setting, report, prepared.notes
 
 
-def _conclude(
-    decision, setting, prior, options, run, told=lambda _: None, *, inner=None
-):
-    """Solve for the maps and say how that went."""
+def _conclude(decision, problem, setting, prior, options, run, told, *, inner=None):
+    """Solve for the maps and say how that went; `setting` is for the uncertainty."""
     weights, gain, report = decision.weights, decision.units.gain, decision.report
-    if inner is not None:
-        setting = replace(setting, lock_flux=False)
-    problem = setting.problem(weights.lambda_tv, weights.lambda_haadf)
-    problem = replace(problem, price=decision.price)
-    if not options.uncertainty:
-        del setting
     # Not from the calibration: it may take long to forget its weights.
     optimum = primal_dual.solve(
         problem,
