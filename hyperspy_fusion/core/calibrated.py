@@ -519,10 +519,10 @@ def decide_on_sample(
     atomic_numbers,
     options,
     *,
-    totals,
     background=0.0,
     variance=None,
     sensitivities=None,
+    totals,
 ):
     """Find out what can be known of an image from a sample of it.
 
@@ -647,14 +647,18 @@ def solve_part(
 
     Parameters
     ----------
-    maps, haadf, options, background, variance, num_workers, callback
+    maps, haadf
         As for :func:`solve`, of the part and of some pixels around it.
     decision : Decision
         From a sample of the image.
+    options : CalibratedOptions
+        The options.
     inner : tuple of slice
         The part itself, (rows, columns).
     prior : numpy.ndarray
         From :func:`expected_coefficients`.
+    background, variance, num_workers, callback
+        As for :func:`solve`.
 
     Returns
     -------
