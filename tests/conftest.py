@@ -2,7 +2,9 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
+import hyperspy.api as hs
 import hypothesis
 import matplotlib as mpl
 import pytest
@@ -30,3 +32,25 @@ def real_data():
         return path
 
     return find
+
+
+class Series(NamedTuple):
+    """What is stacked has the names of what it is stacked from."""
+
+    maps: list
+    haadf: object
+
+
+@pytest.fixture(scope="session")
+def series_of():
+    """Return a function that stacks specimens, or series of them, to a series."""
+
+    def stack(*specimens):
+        maps = [
+            hs.stack(list(of_element), show_progressbar=False)
+            for of_element in zip(*(s.maps for s in specimens), strict=True)
+        ]
+        haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
+        return Series(maps, haadf)
+
+    return stack

@@ -25,14 +25,8 @@ pytestmark = pytest.mark.filterwarnings(
 
 
 @pytest.fixture(scope="module")
-def series():
-    specimens = [hf.data.core_shell(size=32, seed=seed) for seed in range(1, 9)]
-    maps = [
-        hs.stack(list(of_element), show_progressbar=False)
-        for of_element in zip(*(s.maps for s in specimens), strict=True)
-    ]
-    haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
-    return maps, haadf
+def series(series_of):
+    return series_of(*(hf.data.core_shell(size=32, seed=k) for k in range(1, 9)))
 
 
 @pytest.fixture(scope="module")

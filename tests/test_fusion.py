@@ -2,7 +2,6 @@ import logging
 import re
 import threading
 import warnings
-from types import SimpleNamespace
 
 import exspy
 import hyperspy.api as hs
@@ -71,15 +70,6 @@ def scaled(specimen):
 
 def images(signals):
     return np.stack([signal.data.astype(float) for signal in signals])
-
-
-def series_of(*specimens):
-    maps = [
-        hs.stack(list(of_element), show_progressbar=False)
-        for of_element in zip(*(s.maps for s in specimens), strict=True)
-    ]
-    haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
-    return maps, haadf
 
 
 def nrmse(maps, truth):
@@ -306,12 +296,11 @@ def test_progress_bar_is_shown_when_asked_for(specimen, method, monkeypatch, cap
 # --- series --------------------------------------------------------------------
 
 
-def test_series_of_several_axes_is_fused_position_by_position(method):
+def test_series_of_several_axes_is_fused_position_by_position(series_of, method):
     rows = []
     for seeds in ((1, 2, 3), (4, 5, 6)):
         specimens = [hf.data.core_shell(size=32, counts=16, seed=s) for s in seeds]
-        row = dict(zip(("maps", "haadf"), series_of(*specimens), strict=True))
-        rows.append(SimpleNamespace(**row))
+        rows.append(series_of(*specimens))
     maps, haadf = series_of(*rows)
     assert haadf.axes_manager.navigation_shape == (3, 2)
     options = {"method": method, "elements": ["Co", "Mn", "O"]}
@@ -455,7 +444,7 @@ class TestPublished:
         cost = 0.5 * np.sum((misfit / record.haadf_range) ** 2)
         assert_allclose(cost, record.cost.haadf[-1], rtol=1e-4)
 
-    def test_series_is_fused_position_by_position(self, specimen):
+    def test_series_is_fused_position_by_position(self, series_of, specimen):
         other = hf.data.core_shell(size=32, seed=2)
         maps, haadf = series_of(specimen, other)
         options = {"method": "published", "n_iter": 40, "tolerance": 1e-3}
@@ -681,7 +670,7 @@ class TestCalibrated:
         with pytest.warns(UserWarning, match="are fractions"):
             hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
 
-    def test_series_is_fused_position_by_position(self, specimen, net):
+    def test_series_is_fused_position_by_position(self, series_of, specimen, net):
         other = hf.data.core_shell(size=32, seed=2, counts=1)
         maps, haadf = series_of(specimen, other)
         series = hf.fuse_multimodal(maps, haadf, background=0.02)

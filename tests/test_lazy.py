@@ -32,18 +32,9 @@ def specimens():
     return [hf.data.core_shell(size=32, seed=seed, counts=16) for seed in (1, 2, 3)]
 
 
-def series_of(specimens):
-    maps = [
-        hs.stack(list(of_element), show_progressbar=False)
-        for of_element in zip(*(s.maps for s in specimens), strict=True)
-    ]
-    haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
-    return maps, haadf
-
-
 @pytest.fixture(scope="module")
-def series(specimens):
-    return series_of(specimens)
+def series(series_of, specimens):
+    return series_of(*specimens)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +59,14 @@ def tiled(image):
 
 def lazily(maps, haadf):
     return [signal.as_lazy() for signal in maps], haadf.as_lazy()
+
+
+def one_pixel(maps, value):
+    """The maps of which the second holds `value` in one pixel."""
+    data = maps[1].data.compute().astype(float)
+    data[..., 3, 5].flat[-1] = value
+    spoilt = maps[1]._deepcopy_with_new_data(da.from_array(data))
+    return [maps[0], spoilt, *maps[2:]]
 
 
 @pytest.fixture
@@ -472,53 +471,37 @@ def test_mask_background_and_variance(image, tile_size, all_lazy):
 
 
 @pytest.mark.parametrize("tile_size", [None, 48])
-@pytest.mark.parametrize("value", [np.inf, -np.inf])
-def test_infinite_values(image, tile_size, value):
-    maps, haadf = lazily(image.maps, image.haadf)
-    data = image.maps[1].data.astype(float)
-    data[3, 5] = value
-    maps[1] = maps[1]._deepcopy_with_new_data(da.from_array(data))
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda maps, haadf: (one_pixel(maps, np.inf), haadf), "1 pixels .* infinite"),
+        (lambda maps, haadf: (one_pixel(maps, -np.inf), haadf), "1 pixels .* infinite"),
+        (
+            lambda maps, haadf: ([maps[0], maps[1] * np.nan, maps[2]], haadf),
+            "nothing but missing pixels: leave its elem",
+        ),
+        (
+            lambda maps, haadf: (maps, haadf * 0 + 7),
+            "HAADF image holds the value 7.* only",
+        ),
+    ],
+)
+def test_what_a_lazy_image_cannot_hold(image, tile_size, spoil, message):
+    maps, haadf = spoil(*lazily(image.maps, image.haadf))
 
     def fuse():
         fused = hf.fuse_multimodal(maps, haadf, tile_size=tile_size, **GIVEN)
         fused[0].compute()
 
-    with pytest.raises(ValueError, match="1 pixels .* infinite: expected finite"):
-        fuse()
-
-
-@pytest.mark.parametrize("tile_size", [None, 48])
-def test_nothing_but_missing_values(image, tile_size):
-    maps, haadf = lazily(image.maps, image.haadf)
-    maps[1] = maps[1] * np.nan
-
-    def fuse():
-        fused = hf.fuse_multimodal(maps, haadf, tile_size=tile_size, **GIVEN)
-        fused[0].compute()
-
-    with pytest.raises(ValueError, match="nothing but missing pixels: leave its elem"):
-        fuse()
-
-
-@pytest.mark.parametrize("tile_size", [None, 48])
-def test_a_flat_haadf_image(image, tile_size):
-    maps, haadf = lazily(image.maps, image.haadf * 0 + 7)
-
-    def fuse():
-        fused = hf.fuse_multimodal(maps, haadf, tile_size=tile_size, **GIVEN)
-        fused[0].compute()
-
-    with pytest.raises(ValueError, match="HAADF image holds the value 7.* only"):
+    with pytest.raises(ValueError, match=message):
         fuse()
 
 
 def test_nan_is_no_value_of_the_published_method(series):
     maps, haadf = lazily(*series)
-    data = series[0][0].data.astype(float)
-    data[1, 3, 5] = np.nan
-    maps[0] = maps[0]._deepcopy_with_new_data(da.from_array(data))
+    maps = one_pixel(maps, np.nan)
     fused = hf.fuse_multimodal(maps, haadf, method="published", n_iter=3)
-    with pytest.raises(ValueError, match="map of Co has 1 pixels that are NaN or inf"):
+    with pytest.raises(ValueError, match="map of Mn has 1 pixels that are NaN or inf"):
         fused[0].compute()
 
 
@@ -526,14 +509,12 @@ def test_nan_is_no_value_of_the_published_method(series):
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_shared_weights(lazy):
-    rows = [
-        [hf.data.core_shell(size=32, counts=16, seed=s) for s in seeds]
-        for seeds in ((1, 2), (3, 4))
-    ]
-    maps, haadf = zip(*map(series_of, rows), strict=True)
-    maps = [hs.stack(list(m), show_progressbar=False) for m in zip(*maps, strict=True)]
-    haadf = hs.stack(list(haadf), show_progressbar=False)
+def test_shared_weights(series_of, lazy):
+    rows = []
+    for seeds in ((1, 2), (3, 4)):
+        row = [hf.data.core_shell(size=32, counts=16, seed=s) for s in seeds]
+        rows.append(series_of(*row))
+    maps, haadf = series_of(*rows)
     elements = ["Co", "Mn", "O"]
     options = {"background": 0.02, "weights": "shared", "elements": elements}
     if lazy:
@@ -563,10 +544,10 @@ def test_shared_weights(lazy):
     assert_allclose(fused[0].data[0, 0], own[0].data, rtol=0, atol=1e-6 * scale)
 
 
-def test_shared_weights_of_tiles():
+def test_shared_weights_of_tiles(series_of):
     pair = [hf.data.core_shell(size=96, seed=s) for s in (1, 2)]
     fused = hf.fuse_multimodal(
-        *series_of(pair), background=0.02, weights="shared", tile_size=48
+        *series_of(*pair), background=0.02, weights="shared", tile_size=48
     )
     record = fused[0].metadata.Multimodal_fusion
     for name in ("lambda_tv", "lambda_haadf"):

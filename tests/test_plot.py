@@ -42,25 +42,21 @@ def calibrated():
     return fuse_multimodal(maps, haadf, **CALIBRATED)
 
 
-def series_of_two():
-    specimens = [data.core_shell(32, seed=seed) for seed in (1, 2)]
-    maps = [
-        hs.stack([s.maps[i] for s in specimens], show_progressbar=False)
-        for i in range(3)
-    ]
-    return maps, hs.stack([s.haadf for s in specimens], show_progressbar=False)
+@pytest.fixture(scope="module")
+def two(series_of):
+    return series_of(*(data.core_shell(32, seed=seed) for seed in (1, 2)))
 
 
 @pytest.fixture(scope="module")
-def series():
+def series(two):
     """What `fusion` is for a series of two measurements."""
-    maps, haadf = series_of_two()
+    maps, haadf = two
     return maps, fuse_multimodal(maps, haadf, **OPTIONS), haadf
 
 
 @pytest.fixture(scope="module")
-def calibrated_series():
-    return fuse_multimodal(*series_of_two(), **CALIBRATED)
+def calibrated_series(two):
+    return fuse_multimodal(*two, **CALIBRATED)
 
 
 def panels(figure):

@@ -9,7 +9,6 @@ from types import SimpleNamespace
 
 import dask
 import dask.array as da
-import hyperspy.api as hs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -435,13 +434,9 @@ def test_a_sliver_and_an_empty_map(specimen):
     assert values(fused).min() >= 0
 
 
-def test_a_series_by_tiles(specimen, parts):
+def test_a_series_by_tiles(series_of, specimen, parts):
     others = specimen, hf.data.core_shell(size=128, seed=2)
-    maps = [
-        hs.stack(list(pair), show_progressbar=False)
-        for pair in zip(*(other.maps for other in others), strict=True)
-    ]
-    haadf = hs.stack([other.haadf for other in others], show_progressbar=False)
+    maps, haadf = series_of(*others)
     options = {"tile_size": 64, "background": 0.02, **GIVEN}
     series = hf.fuse_multimodal(maps, haadf, **options)
     assert len(parts) == 8

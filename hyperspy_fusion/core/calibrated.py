@@ -436,9 +436,11 @@ def shared_weights(images, options, atomic_numbers, sensitivities=None):
     settings = []
     with workers() as run:
         for image in images:
-            prepared = prepare(**image, options=options)
-            prior = expected_coefficients(
-                atomic_numbers, options, prepared.units.gain, sensitivities
+            prepared, prior = _understand(
+                **image,
+                atomic_numbers=atomic_numbers,
+                options=options,
+                sensitivities=sensitivities,
             )
             setting, *_ = examine(prepared, prior, run)
             settings.append(setting.take(prepared.tiles))
@@ -451,10 +453,23 @@ def shared_weights(images, options, atomic_numbers, sensitivities=None):
         )
 
 
-def expected_coefficients(atomic_numbers, options, gain, sensitivities=None):
-    """c_i to expect, in any common unit, shape ``(n_elements,)``: Z^γ, an atom."""
-    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma * gain
-    return prior if sensitivities is None else prior / np.asarray(sensitivities)
+def _understand(
+    maps,
+    haadf,
+    atomic_numbers,
+    options,
+    background,
+    variance,
+    sensitivities=None,
+    totals=None,
+):
+    """Prepare the data; and the c_i to expect, in any common unit: Z^γ, an atom."""
+    prepared = prepare(
+        maps, haadf, options, background=background, variance=variance, totals=totals
+    )
+    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
+    prior *= prepared.units.gain
+    return prepared, prior if sensitivities is None else prior / sensitivities
 
 
 def solve(
@@ -500,9 +515,8 @@ def solve(
     Solution
         Maps in the units of `maps`.
     """
-    prepared = prepare(maps, haadf, options, background=background, variance=variance)
-    prior = expected_coefficients(
-        atomic_numbers, options, prepared.units.gain, sensitivities
+    prepared, prior = _understand(
+        maps, haadf, atomic_numbers, options, background, variance, sensitivities
     )
     told = _teller(callback)
     with workers(num_workers) as run:
@@ -538,13 +552,17 @@ def decide_on_sample(
     decision : Decision
         What goes for all its parts.
     prior : numpy.ndarray
-        From :func:`expected_coefficients`.
+        Coefficients c_i to expect, in any common unit, shape ``(n_elements,)``.
     """
-    prepared = prepare(
-        maps, haadf, options, background=background, variance=variance, totals=totals
-    )
-    prior = expected_coefficients(
-        atomic_numbers, options, prepared.units.gain, sensitivities
+    prepared, prior = _understand(
+        maps,
+        haadf,
+        atomic_numbers,
+        options,
+        background,
+        variance,
+        sensitivities,
+        totals,
     )
     with workers() as run:
         decision, _ = decide(prepared, prior, options, run)
@@ -656,7 +674,7 @@ def solve_part(
     inner : tuple of slice
         The part itself, (rows, columns).
     prior : numpy.ndarray
-        From :func:`expected_coefficients`.
+        From :func:`decide_on_sample`.
     background, variance, num_workers, callback
         As for :func:`solve`.
 
