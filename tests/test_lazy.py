@@ -99,32 +99,31 @@ def record_of(signal):
     return signal.metadata.Multimodal_fusion.as_dictionary()
 
 
-def assert_same_record(found, expected, rtol=1e-5):
+def assert_same_record(found, expected):
     """Assert that two records say the same, of builtins and NumPy arrays."""
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if isinstance(value, dict):
-            assert_same_record(found[name], value, rtol)
+            assert_same_record(found[name], value)
         elif isinstance(value, np.ndarray):
             assert type(found[name]) is np.ndarray
-            assert_allclose(found[name], value, rtol=rtol, atol=1e-8, err_msg=name)
+            assert_array_equal(found[name], value, err_msg=name)
         elif isinstance(value, float):
             assert not dask.is_dask_collection(found[name])
-            assert_allclose(found[name], value, rtol=rtol, err_msg=name)
+            assert_array_equal(found[name], value, err_msg=name)
         else:
             assert found[name] == value
 
 
-def assert_same(found, expected, rounding=1e-6, rtol=1e-5):
-    """Assert that maps and records agree."""
+def assert_same(found, expected):
+    """Assert that maps and records agree to the last bit."""
     for one, other in zip(found, expected, strict=True):
         assert type(one) is hf.ElementalMap
         assert type(one.data) is np.ndarray
         assert one.data.flags.writeable
-        scale = other.data.max()
-        assert_allclose(one.data, other.data, rtol=0, atol=rounding * scale)
+        assert_array_equal(one.data, other.data)
         assert one.metadata.General.title == other.metadata.General.title
-        assert_same_record(record_of(one), record_of(other), rtol)
+        assert_same_record(record_of(one), record_of(other))
 
 
 # --- each is solved once ---------------------------------------------------------
@@ -376,9 +375,7 @@ def test_eager_output_of_lazy_signals(series, eager, solved):
 def test_schedulers_agree(series, eager, scheduler):
     with dask.config.set(scheduler=scheduler, num_workers=2):
         fused = hf.fuse_multimodal(*series, **GIVEN)
-    # kernels from Numba's cache round otherwise than where they were compiled
-    rounding = {"rounding": 1e-5, "rtol": 1e-3} if scheduler == "processes" else {}
-    assert_same(fused, eager, **rounding)
+    assert_same(fused, eager)
 
 
 @pytest.mark.parametrize("lazy_maps", [False, True])

@@ -1,8 +1,8 @@
 """How far maps are from the optimum at most, by duality, in float64."""
 
-import numba
 import numpy as np
 
+from .kernels import compilers
 from .sweep import blocks_of
 
 __all__ = ["certificate", "flux_correction", "terms_within"]
@@ -15,12 +15,8 @@ _NEWTON_STEPS = 20
 _HELD = 1e300  # instead of a slope that other terms hold
 
 # NaN and infinity keep their meaning here.
-_jit = numba.njit(
-    nogil=True,
-    cache=True,
-    fastmath={"reassoc", "contract", "nsz"},
-    error_model="numpy",
-)
+_kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
+_, _part_of_finite = compilers(fastmath=True)
 
 
 def _arrays(*arrays):
@@ -32,7 +28,7 @@ def _serial(kernel, blocks, *arguments):
         kernel(*arguments, *block)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)
+@_part_of_finite
 def _largest(row):
     """Largest of finite numbers, in a loop that can be vectorised."""
     largest = row[0]
@@ -205,7 +201,7 @@ def certificate(problem, state, run=_serial):
     return terms, upper, lower
 
 
-@_jit
+@_kernel
 def sum_rows(u, row_sums, start, stop):
     """Row sums of max(u, 0), shape ``(n_elements, y)``."""
     n_elements, _, n_x = u.shape
@@ -217,7 +213,7 @@ def sum_rows(u, row_sums, start, stop):
             row_sums[i, y] = total
 
 
-@_jit
+@_part
 def _dual_field(dual, second_order, i, y, along_y, along_x):
     """Row y of p, or of E* q, zero where the gradient takes no difference."""
     n_y, n_x = dual.shape[2:]
@@ -246,7 +242,7 @@ def _dual_field(dual, second_order, i, y, along_y, along_x):
     along_x[n_x - 1] = 0
 
 
-@_jit
+@_part
 def _pull(dual, second_order, i, y, above, along_y, along_x, pull):
     """Row y of grad* p; `along_y` and `along_x` are row y of p afterwards."""
     n_x = pull.size
@@ -261,7 +257,7 @@ def _pull(dual, second_order, i, y, above, along_y, along_x, pull):
         pull[x] += along_x[x - 1]
 
 
-@_jit
+@_part
 def _deviance(b, expected):
     """Half the Poisson deviance, b log(b / expected) - b + expected.
 
@@ -276,7 +272,7 @@ def _deviance(b, expected):
     return b * (t - np.log(expected * inverse))
 
 
-@_jit
+@_kernel
 def primal_rows(
     u,
     v,
@@ -420,14 +416,14 @@ def primal_rows(
         row_excess[y] = max(_largest(norm_p), _largest(norm_q) / alpha**2)
 
 
-@_jit
+@_part
 def _positive_root(b, c):
     """The root of t^2 + b t - c, where c >= 0, without cancellation."""
     larger = (np.sqrt(b**2 + 4 * c) + abs(b)) / 2
     return c / max(larger, 1e-300) if b > 0 else larger
 
 
-@_jit
+@_kernel
 def dual_rows(
     dual,
     tension,

@@ -14,6 +14,7 @@ import numpy as np
 
 __all__ = [
     "Workers",
+    "compilers",
     "published_step_rows",
     "row_blocks",
     "tv_prox_rows",
@@ -29,11 +30,32 @@ _MARGIN = 16
 # Powers of what is not above are taken for those of 0.
 _TINY = np.float32(1e-30)
 
-# Python's error model would look for zeros in front of each division.
-_jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+
+def compilers(fastmath):
+    """Decorators for kernels and for their parts, which are inlined.
+
+    What the compiler leaves as a call is another function when it comes from Numba's
+    cache on disk, with another rounding: parts leave it no choice.
+
+    Parameters
+    ----------
+    fastmath : bool or set of str
+        What the compiler may change in the arithmetic.
+
+    Returns
+    -------
+    kernel, part : callable
+    """
+    # Python's error model would look for zeros in front of each division: a loop that
+    # can raise is not vectorised.
+    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    return numba.njit(cache=True, **options), numba.njit(forceinline=True, **options)
 
 
-@_jit
+_kernel, _part = compilers(fastmath=True)
+
+
+@_part
 def _aligned(n):
     """Length of a row of scratch for `n` floats."""
     return -(-n // _MARGIN) * _MARGIN
@@ -147,7 +169,7 @@ def workers(num_workers=None):
         yield Workers(pool, num_workers)
 
 
-@_jit
+@_part
 def _log2(x):
     """log2 of a positive number, to one in the last place of float32.
 
@@ -170,7 +192,7 @@ def _log2(x):
     return np.float32(exponent) + r * p
 
 
-@_jit
+@_part
 def _exp2(x):
     """2 to the power of x, in float32, at least the smallest normal number."""
     x = min(max(x, np.float32(-126)), np.float32(127))
@@ -188,7 +210,7 @@ def _exp2(x):
     )
 
 
-@_jit
+@_part
 def _tv_primal_row(values, y, weight, q, side, over, row, n_x, out, out_row):
     """Row `y` of P_C(v - λ grad* q); rows y - 1 and y of q are `over` and `row`."""
     zero = np.float32(0)
@@ -202,7 +224,7 @@ def _tv_primal_row(values, y, weight, q, side, over, row, n_x, out, out_row):
         out[out_row, x] = max(values[y, x] - weight * adjoint, zero)
 
 
-@_jit
+@_part
 def _tv_dual_row(primal, here, below, step, least, ratio, q, side, row, n_x):
     """One row of p = P(q + s grad x), in the place of q, and of the q to come.
 
@@ -226,7 +248,7 @@ def _tv_dual_row(primal, here, below, step, least, ratio, q, side, row, n_x):
         q[other, 1, row, x + _MARGIN] = new_x - ratio * q[other, 1, row, x + _MARGIN]
 
 
-@_jit
+@_part
 def _tv_prox(values, weight, n_iter, fast, start, stop, out):
     """Rows `start` to `stop` of the TV prox of `values`, written to `out` from row 0.
 
@@ -294,7 +316,7 @@ def _tv_prox(values, weight, n_iter, fast, start, stop, out):
                 )
 
 
-@_jit
+@_kernel
 def tv_prox_rows(values, weight, n_iter, fast, out, start, stop):
     """Write rows `start` to `stop` of the TV prox of an image to `out`.
 
@@ -320,7 +342,7 @@ def tv_prox_rows(values, weight, n_iter, fast, out, start, stop):
     )
 
 
-@_jit
+@_part
 def _power_row(maps, i, y, exponent, weight, powers, misfit):
     """Write x^(γ-1) and subtract w_i x^γ from the misfit."""
     n_x = misfit.size
@@ -334,7 +356,7 @@ def _power_row(maps, i, y, exponent, weight, powers, misfit):
         misfit[x] -= weight * power * value
 
 
-@_jit
+@_part
 def _descended_row(
     maps, measured, i, y, powers, misfit, slope, lambda_chem, background, out, out_row
 ):
@@ -352,7 +374,7 @@ def _descended_row(
         out[i, out_row, x] = max(value, zero)
 
 
-@_jit
+@_part
 def _add_chemical_row(maps, measured, i, y, background, terms):
     """Add x - b log(x + ε) to a row of terms."""
     log_of_2 = np.float32(0.6931472)
@@ -361,7 +383,7 @@ def _add_chemical_row(maps, measured, i, y, background, terms):
         terms[x] += here - measured[i, y, x] * (log_of_2 * _log2(here + background))
 
 
-@_jit
+@_part
 def _add_tv_row(maps, i, y, terms):
     """Add the lengths of the gradients to a row of terms."""
     n_x = terms.size
@@ -373,7 +395,7 @@ def _add_tv_row(maps, i, y, terms):
     terms[n_x - 1] += abs(maps[i, below, n_x - 1] - maps[i, y, n_x - 1])
 
 
-@_jit
+@_part
 def _sum_row(terms):
     """Sum in float64."""
     total = 0.0
@@ -382,7 +404,7 @@ def _sum_row(terms):
     return total
 
 
-@_jit
+@_kernel
 def published_step_rows(
     maps,
     measured,

@@ -12,8 +12,9 @@ the blocks nor the threads leave a trace in the result.
 
 from itertools import pairwise
 
-import numba
 import numpy as np
+
+from .kernels import compilers
 
 __all__ = ["blocks_of", "empty_seams", "refine_rows", "step_seams", "sweep_rows"]
 
@@ -31,8 +32,7 @@ _NEWTON_STEPS = 30
 _TINY = np.float32(1e-18)
 _LEAST_SQUARE = np.float32(1e-30)
 
-# Divisions by zero must not raise: a loop that can raise is not vectorised.
-_jit = numba.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
+_kernel, _part = compilers(fastmath=True)
 
 
 def blocks_of(shape):
@@ -64,12 +64,12 @@ def empty_seams(blocks, n_elements, n_x):
     return np.zeros((len(blocks), 2, 3, n_elements, n_x + 2), np.float32)
 
 
-@_jit
+@_part
 def _flushed(number):
     return number if abs(number) > _TINY else np.float32(0)
 
 
-@_jit
+@_part
 def _targets(u, p, i, y, a, n, tau, flux_dual, padded, target):
     """Row of u - τ (grad* p + flux multiplier); p_y[-1], above the first row, is 0."""
     padded[0] = p[1, i, y, a - _ONE] if a > 0 else np.float32(0)
@@ -81,7 +81,7 @@ def _targets(u, p, i, y, a, n, tau, flux_dual, padded, target):
         target[i, x] = u[i, y, a + x] - tau * (flux_dual + adjoint)
 
 
-@_jit
+@_part
 def _poisson_prox(
     target, data, offset, tension, i, y, a, n, tau, rate, pull, value, slope
 ):
@@ -102,7 +102,7 @@ def _poisson_prox(
         slope[i, x] = half + half * t / root if u > zero else zero
 
 
-@_jit
+@_part
 def _gaussian_prox(
     target, data, precision, tension, i, y, a, n, tau, pull, value, slope
 ):
@@ -116,14 +116,14 @@ def _gaussian_prox(
         slope[i, x] = shrink if u > zero else zero
 
 
-@_jit
+@_part
 def _add_response(value, slope, i, n, coefficient, pull, model, response):
     for x in range(n):
         model[x] += coefficient * value[i, x]
         response[x] += coefficient * pull * slope[i, x]
 
 
-@_jit
+@_part
 def _newton_step(haadf, weight, y, a, n, model, response, tension, step):
     """Newton step of the tension; returns whether it is small all along the row."""
     zero, one = np.float32(0), np.float32(1)
@@ -140,7 +140,7 @@ def _newton_step(haadf, weight, y, a, n, model, response, tension, step):
     return worst <= zero
 
 
-@_jit
+@_part
 def _finish_maps(u, value, slope, step, i, y, a, n, pull, relaxation, slot, bars):
     """Correct the prox, extrapolate and relax; returns the sum of the extrapolated."""
     zero, two = np.float32(0), np.float32(2)
@@ -155,7 +155,7 @@ def _finish_maps(u, value, slope, step, i, y, a, n, pull, relaxation, slot, bars
     return total
 
 
-@_jit
+@_part
 def _step_slopes(v, p, q, i, y, a, n, tau, relaxation, padded, slot, bars):
     """Primal step v - τ (E* q - p), zero where the gradient takes no difference."""
     n_x = np.uintp(p.shape[3])
@@ -192,7 +192,7 @@ def _step_slopes(v, p, q, i, y, a, n, tau, relaxation, padded, slot, bars):
         v[1, i, y, b - _ONE] = zero
 
 
-@_jit
+@_part
 def _gradient_norm(p, i, y, a, n, here, below, sigma, new, norm):
     for x in range(n):
         c = a + x + _ONE
@@ -204,7 +204,7 @@ def _gradient_norm(p, i, y, a, n, here, below, sigma, new, norm):
         norm[x] += along_y * along_y + along_x * along_x
 
 
-@_jit
+@_part
 def _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm):
     half, two = np.float32(0.5), np.float32(2)
     for x in range(n):
@@ -220,7 +220,7 @@ def _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm):
         norm[x] += y_y * y_y + x_x * x_x + two * mixed * mixed
 
 
-@_jit
+@_part
 def _project(dual, y, a, n, largest, relaxation, new, norm):
     """Scale the norms down to the largest one, relax."""
     for x in range(n):
@@ -235,7 +235,7 @@ def _project(dual, y, a, n, largest, relaxation, new, norm):
         norm[x] = np.float32(0)
 
 
-@_jit
+@_part
 def _step_gradient_dual(p, y, a, n, here, below, sigma, relaxation, new, norm):
     """Dual step of p in row y, from the extrapolated rows."""
     for i in range(p.shape[1]):
@@ -243,7 +243,7 @@ def _step_gradient_dual(p, y, a, n, here, below, sigma, relaxation, new, norm):
     _project(p, y, a, n, np.float32(1), relaxation, new, norm)
 
 
-@_jit
+@_part
 def _step_bend_dual(q, y, a, n, above, here, sigma, alpha, relaxation, new, norm):
     """Dual step of q in row y, from the extrapolated rows."""
     from_above = np.float32(1 if y > 0 else 0)
@@ -252,7 +252,7 @@ def _step_bend_dual(q, y, a, n, above, here, sigma, alpha, relaxation, new, norm
     _project(q, y, a, n, alpha, relaxation, new, norm)
 
 
-@_jit
+@_kernel
 def sweep_rows(
     u,
     v,
@@ -441,7 +441,7 @@ def sweep_rows(
             seams[start // height, 1] = here
 
 
-@_jit
+@_kernel
 def step_seams(
     p, q, sigma_p, sigma_q, alpha, relaxation, second_order, seams, height, start, stop
 ):
@@ -467,7 +467,7 @@ def step_seams(
                 )
 
 
-@_jit
+@_kernel
 def refine_rows(coarse, factor, fine, start, stop):
     """Interpolate images linearly on pixels half as large.
 
