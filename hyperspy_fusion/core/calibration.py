@@ -28,6 +28,7 @@ _LEAST_PIXELS = 30  # in a bin
 _LEAST_EMPTY = 0.05  # part of the pixels of a map of few counts
 _LEAST_SHARE = 0.1  # of a Gaussian, on known pixels
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_BAND = 16384  # pixels of a sum at a time, which stay in the cache
 PRIOR_WIDTH = 1.0  # of the HAADF coefficients, as a part of what is expected
 
 
@@ -370,20 +371,24 @@ def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
     offset : float
         o.
     """
-    n_elements = len(net)
-    known = np.isfinite(net).all(axis=0)
-    weight = np.where(known, weight, 0).ravel()
-    one = np.ones((1, haadf.size))
-    instrument = np.concatenate([instrument.reshape(n_elements, -1), one])
-    regressor = np.concatenate([np.nan_to_num(net).reshape(n_elements, -1), one])
-    left = instrument * weight
-    matrix, vector = left @ regressor.T, left @ haadf.ravel()
+    n_elements, n_y, n_x = net.shape
+    moments = 0.0
+    height = max(_BAND // n_x, 1)
+    for rows in (slice(y, y + height) for y in range(0, n_y, height)):
+        known = np.isfinite(net[:, rows]).all(axis=0)
+        one = np.ones((1, *known.shape))
+        left = np.concatenate([instrument[:, rows], one])
+        right = [np.nan_to_num(net[:, rows]), one, left, haadf[None, rows]]
+        right = np.concatenate(right) * np.where(known, weight[rows], 0)
+        moments += np.tensordot(left, right, ((1, 2), (1, 2)))
+    matrix, covariance = np.hsplit(moments[:, :-1], 2)
+    vector = moments[:, -1]
 
     combined = np.zeros((2, n_elements + 1))
     combined[0, :-1], combined[1, -1] = prior, 1
     common = _solve(combined @ matrix @ combined.T, combined @ vector)[0]
 
-    whiten = _inverse_root(left @ instrument.T)
+    whiten = _inverse_root(covariance)
     matrix, vector = whiten @ matrix, whiten @ vector
     if common > 0:
         width = PRIOR_WIDTH * common * prior

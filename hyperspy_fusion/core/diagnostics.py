@@ -471,23 +471,24 @@ def find_shift(setting, maps):
     weight = setting.trusted[inner] / setting.sigma[inner] ** 2
     image = setting.haadf[inner] - np.average(setting.haadf[inner], weights=weight)
     n_y, n_x = setting.haadf.shape
-    weighted = (weight * image).ravel()
+    weighted = weight * image
+    # used again for each displacement: fresh memory is slow
+    columns = np.ones((len(maps) + 1, *image.shape))
+    scaled = np.empty_like(columns)
 
     def fit(y, x):
-        """Columns of the maps moved by (y, x), their coefficients, what these gain."""
-        moved = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
-        columns = np.concatenate(
-            [moved.reshape(len(maps), -1), np.ones((1, image.size))]
-        )
-        right = columns @ weighted
-        normal = (columns * weight.ravel()) @ columns.T
+        """Coefficients of the maps moved by (y, x), and what they gain."""
+        columns[:-1] = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
+        np.multiply(columns, weight, out=scaled)
+        right = np.tensordot(columns, weighted, 2)
+        normal = np.tensordot(scaled, columns, ((1, 2), (1, 2)))
         solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
-        return columns, solution, right @ solution
+        return solution, right @ solution
 
     def residual(y, x):
         """Weighted squared residual in each pixel."""
-        columns, solution, _ = fit(y, x)
-        return weight * (image - (solution @ columns).reshape(image.shape)) ** 2
+        solution, _ = fit(y, x)
+        return weight * (image - np.tensordot(solution, columns, 1)) ** 2
 
     errors = {}
 
@@ -495,7 +496,7 @@ def find_shift(setting, maps):
         if max(abs(y), abs(x)) > reach:
             return np.inf
         if (y, x) not in errors:
-            errors[y, x] = -fit(y, x)[2]
+            errors[y, x] = -fit(y, x)[1]
         return errors[y, x]
 
     here, best = None, (0, 0)

@@ -109,6 +109,18 @@ class Workers:
         """Call ``kernel(*arguments, start, stop)`` for each block of rows."""
         self._share(blocks, lambda block: kernel(*arguments, *block))
 
+    def portions(self, blocks):
+        """Put neighbouring blocks together, to one, or a few for each of the threads.
+
+        Threads wait for each other, in Python, at each call of a kernel.
+        """
+        most = 1 if self._num_workers == 1 else 4 * self._num_workers
+        size = -(-len(blocks) // most)
+        return [
+            (portion[0][0], portion[-1][1])
+            for portion in (blocks[i : i + size] for i in range(0, len(blocks), size))
+        ]
+
     def each(self, function, items):
         """List ``function(item, run)`` of all items; each works on one thread alone."""
         results = [None] * len(items)

@@ -288,10 +288,8 @@ class Iteration:
             self.seams,
             height,
         )
-        if len(self.blocks) == 1:
-            sweep_rows(*arguments, *self.blocks[0])
-        else:
-            self.run(sweep_rows, self.blocks, *arguments)
+        self.run(sweep_rows, self.run.portions(self.blocks), *arguments)
+        if len(self.blocks) > 1:
             step_seams(
                 state.p, state.q, *dual_steps, self.seams, height, 1, len(self.blocks)
             )

@@ -281,7 +281,7 @@ def sweep_rows(
     start,
     stop,
 ):
-    r"""One iteration on a block of rows, in place, but for the seams.
+    r"""One iteration on some blocks of rows, in place, but for the seams.
 
     In each pixel the exact joint prox of the data terms of all elements and of the
     HAADF term :math:`\tfrac{w}{2} (h - \sum_i k_i u_i)^2`: its dual s solves
@@ -326,7 +326,7 @@ def sweep_rows(
     height : int
         Rows of a block.
     start, stop : int
-        The block.
+        The rows of the blocks.
     """
     n_elements, n_y, n_x = u.shape
     columns = np.uintp(n_x)
@@ -349,6 +349,7 @@ def sweep_rows(
     new = np.empty((3, n_elements, _CHUNK), np.float32)
     bars = np.zeros((2, 3, n_elements, n_x + 2), np.float32)
     for y in range(start, stop):
+        first = y % height == 0  # of its block
         slot = y % 2
         here, above = bars[slot], bars[1 - slot]
         for i in range(n_elements):
@@ -421,11 +422,11 @@ def sweep_rows(
                         v, p, q, i, y, a, n, tau_v, relaxation, padded, slot, bars
                     )
                     bars[slot, 1, i, 0] = bars[slot, 1, i, 1]
-            if y > start:
+            if not first:
                 _step_gradient_dual(
                     p, y - 1, a, n, above, here, sigma_p, relaxation, new, norm
                 )
-            if second_order and (y > start or y == 0):
+            if second_order and (not first or y == 0):
                 _step_bend_dual(
                     q, y, a, n, above, here, sigma_q, alpha, relaxation, new, norm
                 )
@@ -435,10 +436,10 @@ def sweep_rows(
                 _step_gradient_dual(
                     p, y, a, n, here, here, sigma_p, relaxation, new, norm
                 )
-        if y == start:
-            seams[start // height, 0] = here
-        if y == stop - 1:
-            seams[start // height, 1] = here
+        if first:
+            seams[y // height, 0] = here
+        if (y + 1) % height == 0:  # nothing is below the last block
+            seams[y // height, 1] = here
 
 
 @_kernel
