@@ -889,7 +889,7 @@ def get_misfit(maps, fused, haadf, *, standardised=False, background=None):
 def get_haadf_model(fused):
     r"""HAADF image that the fused maps predict.
 
-    Of the calibrated method it is :math:`o + \\sum_i c_i x_i`, of the published one
+    Of the calibrated method it is :math:`o + \sum_i c_i x_i`, of the published one
     :math:`a + s \sum_i w_i \hat x_i^γ`, with the maps
     :math:`\hat x_i` and the image scaled to [0, 1] as in the fusion, and offset a and
     range s of the measured HAADF image.

@@ -7,10 +7,9 @@ import threading
 import time
 
 import hyperspy.api as hs
-import numpy as np
 import pytest
+from agreement import assert_same
 from distributed import Client, LocalCluster
-from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
@@ -77,19 +76,6 @@ def quiet(monkeypatch):
 
 def lazily(maps, haadf):
     return [signal.as_lazy() for signal in maps], haadf.as_lazy()
-
-
-def assert_same(found, expected):
-    """Assert that they agree to the last bit."""
-    for one, other in zip(found, expected, strict=True):
-        assert type(one) is hf.ElementalMap
-        assert type(one.data) is np.ndarray
-        assert one.data.flags.writeable
-        assert_array_equal(one.data, other.data)
-        record, known = (s.metadata.Multimodal_fusion for s in (one, other))
-        for name in ("n_iter", "haadf_coefficients", "gap", "cost.total"):
-            assert_array_equal(record.get_item(name), known.get_item(name))
-        assert record.status == known.status
 
 
 def at_work(dask_scheduler):
