@@ -237,7 +237,9 @@ def decide(inputs, position, options, *, check=None, **chemistry):
     area = np.outer(*shares)
     filled = fill(found["maps"])
     totals = Totals(
-        mean=(filled * area).sum(axis=(1, 2)) / area.sum(), negative=bool(lowest < 0)
+        mean=(filled * area).sum(axis=(1, 2)) / area.sum(),
+        negative=bool(lowest < 0),
+        pixels=int(area.sum()),
     )
     corners = representative_tiles(found["maps"], factor)
     sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})

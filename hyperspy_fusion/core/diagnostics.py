@@ -14,6 +14,7 @@ from scipy.ndimage import (
     gaussian_filter,
     gaussian_filter1d,
 )
+from scipy.special import ndtr, ndtri
 
 from . import primal_dual
 from .calibration import fit_coefficients
@@ -28,11 +29,15 @@ __all__ = [
     "local_z",
     "misfit",
     "model_error",
+    "threshold",
     "uncertainty",
 ]
 
 WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians that misfits are averaged with
-THRESHOLD = 4.5  # standard deviations, above which a local misfit is flagged
+# Standard deviations above which a local misfit is flagged, in an image of so many
+# pixels. In larger ones chance goes further.
+_THRESHOLD = 4.5
+_USUAL = 128**2
 _REACH = 2.0  # standard deviations, down to which a flagged region is followed
 # A slow misfit that does no harm: this part of the contrast (standard deviation) of the
 # image, which detectors are not linear beyond, and of the model error, which is not
@@ -299,11 +304,11 @@ class GuardReport:
         """What was seen and what it may mean; empty if all is well."""
         if self.flagged == 0:
             return ""
-        where = (
-            "all over the image"
-            if self.flagged == 1
-            else f"in {max(100 * self.flagged, 1):.0f} % of the pixels"
-        )
+        percent = 100 * self.flagged
+        shown = f"{percent:.0f}" if percent >= 1 else f"{percent:.1g}"
+        where = f"in {shown} % of the pixels"
+        if self.flagged == 1:
+            where = "all over the image"
         cause = (
             "is brighter than the maps tell: an element may be missing"
             if self.brighter
@@ -349,7 +354,7 @@ def guard(setting, maps, recalibrate):
         seen = np.where(flagged, np.nan, everything)
         scores = _scores(replace(setting, haadf=seen), maps)
         extremes += [_extreme(z) for z in scores]
-        suspicious = _suspicious(scores)
+        suspicious = _suspicious(scores, threshold(setting.pixels))
         if not suspicious.any():
             break
         flagged |= suspicious
@@ -396,12 +401,21 @@ def _step(setting, width):
     return int(width) // 2 if setting.haadf.size > _LARGE else 1
 
 
-def _suspicious(scores):
+def threshold(n_pixels):
+    """Local misfit above which the HAADF image is not used, standard deviations.
+
+    4.5 in images of up to 128 x 128 pixels; in larger ones as much more as it takes
+    for a false alarm to be as rare an image, 5.6 in 2048 x 2048.
+    """
+    return float(-ndtri(ndtr(-_THRESHOLD) * min(_USUAL / n_pixels, 1)))
+
+
+def _suspicious(scores, least):
     """Pixels of the worst regions on the finest scale that shows any, and around."""
     for z in scores:
         size = np.abs(z)
-        if size.max() > THRESHOLD:
-            peaks = size > max(THRESHOLD, _WORST * size.max())
+        if size.max() > least:
+            peaks = size > max(least, _WORST * size.max())
             flagged = np.zeros(z.shape, dtype=bool)
             for sign in (-1, 1):
                 side = sign * z

@@ -76,6 +76,8 @@ class Setting:
         Of TGV; None for TV.
     lock_flux : bool
         Whether the sum of each map is kept.
+    pixels : int
+        Of the whole image, of which this may be a part.
     """
 
     data: np.ndarray
@@ -93,6 +95,7 @@ class Setting:
     offset: float
     alpha: float | None
     lock_flux: bool
+    pixels: int
 
     def net(self):
         """Maps without background, NaN where missing."""
@@ -304,16 +307,20 @@ class Totals:
         Of each map, in its units, shape ``(n_elements,)``.
     negative : bool
         Whether a map goes below 0.
+    pixels : int
+        Of a map.
     """
 
     mean: np.ndarray
     negative: bool
+    pixels: int
 
     @classmethod
     def of(cls, maps):
         """Of maps without gaps, shape ``(n_elements, y, x)``."""
         mean = maps.mean(axis=(1, 2), dtype=np.float64)
-        return cls(mean=mean, negative=bool((maps < 0).any()))
+        negative = bool((maps < 0).any())
+        return cls(mean=mean, negative=negative, pixels=maps[0].size)
 
 
 def prepare(
@@ -402,6 +409,7 @@ def prepare(
         offset=0.0,
         alpha=_ALPHA if options.regularizer == "tgv" else None,
         lock_flux=options.lock_flux,
+        pixels=totals.pixels,
     )
     if not is_part:
         scale, level = scales(setting.take(tiles))

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
+from scipy.stats import norm
 
 from hyperspy_fusion.core.calibrated import Path, calibrate
 from hyperspy_fusion.core.calibration import haadf_noise, signal_scale
 from hyperspy_fusion.core.diagnostics import (
+    GuardReport,
     Shift,
     aligned,
     find_shift,
@@ -15,6 +17,7 @@ from hyperspy_fusion.core.diagnostics import (
     local_z,
     misfit,
     model_error,
+    threshold,
     uncertainty,
 )
 from hyperspy_fusion.core.kernels import workers
@@ -59,6 +62,7 @@ def measured(truth, *, seed=0, extra=0.0):
         offset=OFFSET,
         alpha=0.25,
         lock_flux=True,
+        pixels=data[0].size,
     )
 
 
@@ -214,6 +218,34 @@ def test_guard_is_silent_where_the_model_holds(run, seed):
     assert report.flagged == 0
     assert report.words == ""
     assert_array_equal(after.trusted, 1)
+
+
+def test_false_alarms_are_as_rare_in_large_images():
+    assert threshold(64**2) == pytest.approx(4.5)
+    assert threshold(128**2) == pytest.approx(4.5)
+    for size in (512, 2048):
+        chances = (size / 128) ** 2 * norm.sf(threshold(size**2))
+        assert_allclose(chances, norm.sf(4.5))
+
+
+def test_guard_knows_of_what_image_its_pixels_are_a_part(run, blob):
+    """What does not happen by chance in a small image does in one of many tiles."""
+    recalibrate = calibrator(run)
+    setting, maps = recalibrate(measured(discs(), extra=0.14 * blob))
+    _, alone = guard(setting, maps, recalibrate)
+    assert alone.flagged > 0
+    _, part = guard(replace(setting, pixels=2**28), maps, recalibrate)
+    assert part.flagged == 0
+    assert 4.5 < part.largest < threshold(2**28)
+
+
+@pytest.mark.parametrize(
+    ("flagged", "words"),
+    [(1.0, "all over"), (0.234, "in 23 %"), (0.014, "in 1 %"), (1.8e-4, "in 0.02 %")],
+)
+def test_how_much_is_flagged_is_said_as_it_is(flagged, words):
+    report = GuardReport(largest=7.0, flagged=flagged, brighter=True)
+    assert words in report.words
 
 
 @pytest.mark.parametrize("seed", range(3))
