@@ -167,12 +167,12 @@ def fuse_multimodal(
         Of a series: choose the weights of each image, or one set for all, from three
         of its images (of images in tiles, from the first). Calibrated method.
     tile_size : int, optional
-        Solve images by tiles of so many pixels a side, each with 32 pixels around it
-        (128 with TV), and not smaller than that. By default the chunks of lazy images,
-        small ones put together, are the tiles, and images above 4096 pixels a side have
-        tiles of 2048. What is global is found before: noise, coefficients, weights and
-        multipliers of the flux lock, on samples of the image. Calibrated method; the
-        published one takes images as a whole.
+        Solve images by tiles of so many pixels a side, 32 at least, each with 64 pixels
+        around it (128 with TV). By default the chunks of lazy images, small ones put
+        together, are the tiles, and images above 4096 pixels a side have tiles of 2048.
+        What is global is found before: noise, coefficients, weights and multipliers of
+        the flux lock, on samples of the image. Calibrated method; the published one
+        takes images as a whole.
     lazy_output : bool, optional
         Return lazy maps, which are solved when they are computed or saved; by default
         if maps or HAADF image are lazy.

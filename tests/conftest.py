@@ -9,6 +9,8 @@ import hypothesis
 import matplotlib as mpl
 import pytest
 
+from hyperspy_fusion.tiling import HALOS
+
 mpl.use("Agg")
 
 # The first example of a test may compile a kernel; the examples are the same each time.
@@ -16,6 +18,14 @@ hypothesis.settings.register_profile(
     "hyperspy_fusion", deadline=None, max_examples=50, derandomize=True
 )
 hypothesis.settings.load_profile("hyperspy_fusion")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def narrow_halo():
+    """Keep the tiles of small images from seeing all of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(HALOS, "tgv", 32)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ import hyperspy_fusion
 
 # %%
 # An image of 512 x 512 pixels as a whole, then by four tiles of 256 x 256. Each is
-# solved with 32 more pixels on all sides, which are thrown away. Weights are given;
+# solved with 64 more pixels on all sides, which are thrown away. Weights are given;
 # noise, coefficients and the price of the flux are those of the whole image.
 maps, haadf, truth = hyperspy_fusion.data.core_shell(size=512)
 whole, tiled = (
