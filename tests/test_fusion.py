@@ -663,6 +663,13 @@ class TestCalibrated:
         assert "negative pixels: Gaussian noise is assumed" in caplog.text
         assert images(fused).min() >= 0
 
+    def test_a_large_image_raises_no_false_alarm(self):
+        maps, haadf, _ = hf.data.lattice(size=1024)
+        fused = hf.fuse_multimodal(maps, haadf, background=0.02, **GIVEN)
+        record = fused[0].metadata.Multimodal_fusion
+        assert record.flagged == 0
+        assert record.guard > 4.5  # which happens among so many pixels
+
     @pytest.mark.filterwarnings("ignore:the HAADF image contradicts:UserWarning")
     def test_fractions_are_said(self, specimen):
         total = sum(signal.data for signal in specimen.maps) + 3
