@@ -37,7 +37,7 @@ WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians that misfits are averaged wi
 # Standard deviations above which a local misfit is flagged, in an image of so many
 # pixels. In larger ones chance goes further.
 _THRESHOLD = 4.5
-_USUAL = 128**2
+_USUAL = 256**2
 _REACH = 2.0  # standard deviations, down to which a flagged region is followed
 # A slow misfit that does no harm: this part of the contrast (standard deviation) of the
 # image, which detectors are not linear beyond, and of the model error, which is not
@@ -404,8 +404,8 @@ def _step(setting, width):
 def threshold(n_pixels):
     """Local misfit above which the HAADF image is not used, standard deviations.
 
-    4.5 in images of up to 128 x 128 pixels; in larger ones as much more as it takes
-    for a false alarm to be as rare an image, 5.6 in 2048 x 2048.
+    4.5 in images of up to 256 x 256 pixels; in larger ones as much more as it takes
+    for a false alarm to be as rare an image, 5.3 in 2048 x 2048.
     """
     return float(-ndtri(ndtr(-_THRESHOLD) * min(_USUAL / n_pixels, 1)))
 

@@ -222,9 +222,9 @@ def test_guard_is_silent_where_the_model_holds(run, seed):
 
 def test_false_alarms_are_as_rare_in_large_images():
     assert threshold(64**2) == pytest.approx(4.5)
-    assert threshold(128**2) == pytest.approx(4.5)
+    assert threshold(256**2) == pytest.approx(4.5)
     for size in (512, 2048):
-        chances = (size / 128) ** 2 * norm.sf(threshold(size**2))
+        chances = (size / 256) ** 2 * norm.sf(threshold(size**2))
         assert_allclose(chances, norm.sf(4.5))
 
 
