@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from problems import each_problem, least, make_problem, objective, pixel_terms
 from scipy.special import kl_div
 
-from hyperspy_fusion.core.certificate import _deviance, certificate
+from hyperspy_fusion.core.certificate import _deviance, _log, certificate
 from hyperspy_fusion.core.kernels import workers
 from hyperspy_fusion.core.primal_dual import Iteration, cold_start, with_flux
 from hyperspy_fusion.core.total_variation import (
@@ -130,6 +130,12 @@ def test_does_not_depend_on_threads(alpha):
         assert_array_equal(
             certificate(problem, state, run)[1:], certificate(problem, state)[1:]
         )
+
+
+def test_log_is_that_of_float64():
+    for x in (np.geomspace(1e-300, 1e300, 2001), np.linspace(0.5, 2, 2001)):
+        found = [_log(value) for value in x]
+        assert_allclose(found, np.log(x), rtol=1e-15, atol=1e-18)
 
 
 @pytest.mark.parametrize("b", [0.0, 1e-3, 1.0, 1e8])
