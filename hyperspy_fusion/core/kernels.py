@@ -511,4 +511,6 @@ def published_step_rows(
                 out[i, start:stop],
             )
         else:
-            out[i, start:stop] = stepped[i, :, :n_x]
+            for y in range(start, stop):  # compiled sooner than a copy of slices
+                for x in range(n_x):
+                    out[i, y, x] = stepped[i, y - low, x]

@@ -252,6 +252,18 @@ def _step_bend_dual(q, y, a, n, above, here, sigma, alpha, relaxation, new, norm
     _project(q, y, a, n, alpha, relaxation, new, norm)
 
 
+@_part
+def _copy_row(bars, seam):
+    """Copy the extrapolated row, number by number.
+
+    Numba needs seconds to compile an assignment of arrays, with the errors it may meet.
+    """
+    for k in range(bars.shape[0]):
+        for i in range(bars.shape[1]):
+            for x in range(bars.shape[2]):
+                seam[k, i, x] = bars[k, i, x]
+
+
 @_kernel
 def sweep_rows(
     u,
@@ -437,9 +449,9 @@ def sweep_rows(
                     p, y, a, n, here, here, sigma_p, relaxation, new, norm
                 )
         if first:
-            seams[y // height, 0] = here
+            _copy_row(here, seams[y // height, 0])
         if (y + 1) % height == 0:  # nothing is below the last block
-            seams[y // height, 1] = here
+            _copy_row(here, seams[y // height, 1])
 
 
 @_kernel
