@@ -20,7 +20,7 @@ __all__ = ["blocks_of", "empty_seams", "refine_rows", "step_seams", "sweep_rows"
 
 # Columns that are worked on at a time: their scratch stays in the L1 cache, and
 # Newton's method goes on only where it has to.
-_CHUNK = np.uintp(256)
+_CHUNK = np.uintp(1024)
 _ONE = np.uintp(1)  # columns count without sign: no index may be one from the end
 # Pixels times elements that are worth a thread's while, and the most blocks.
 _LEAST_BLOCK = 12288
