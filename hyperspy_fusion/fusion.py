@@ -377,10 +377,7 @@ def _calibrated_tasks(
     mask=None,
 ):
     """Tasks of the calibrated method: each image, or each of its tiles."""
-    maps = measurement.maps
-    if mask is not None:
-        missing = _mask_array(measurement, mask)[..., np.newaxis, :, :]
-        maps = np.where(missing, np.nan, maps)
+    maps = _without_unknown(measurement, mask)
     background = _background_array(measurement, background)
     pixels = (1, 1) if background.shape[-2:] == (1, 1) else maps.shape[-2:]
     inputs = {
@@ -397,6 +394,9 @@ def _calibrated_tasks(
                 f"each of {', '.join(measurement.elements)}"
             )
         sensitivities = [sensitivities[e] for e in measurement.elements]
+        if not all(np.isfinite(s) and s > 0 for s in sensitivities):
+            found = ", ".join(map(str, sensitivities))
+            raise ValueError(f"sensitivities are {found}: expected numbers above 0")
     chemistry = {
         "atomic_numbers": measurement.atomic_numbers,
         "sensitivities": sensitivities,
@@ -414,6 +414,19 @@ def _calibrated_tasks(
         options = _with_shared_weights(inputs, positions, options, chemistry)
     solve = partial(calibrated.solve, options=options, **chemistry)
     return [Task.of(solve, inputs, position) for position in positions]
+
+
+def _without_unknown(measurement, mask):
+    """The maps with NaN where they are masked, or where their variance is not known."""
+    maps = measurement.maps
+    if mask is not None:
+        missing = _mask_array(measurement, mask)[..., np.newaxis, :, :]
+        maps = np.where(missing, np.nan, maps)
+    if measurement.variance is not None:  # a fit has none where it left a pixel out
+        known = np.isfinite(measurement.variance)
+        if is_lazy(known) or not known.all():
+            maps = np.where(known, maps, np.nan)
+    return maps
 
 
 def _tile_tasks(inputs, positions, tiles, options, common, *, shared):
@@ -514,10 +527,7 @@ def _lazy_signals(measurement, tasks, conclude):
     options, shape = names["options"], measurement.maps.shape
     arrays, later = tiling.solve_later(tasks, shape, conclude, _arrays_of(options))
     record = {
-        "method": names["method"],
-        "version": __version__,
-        "elements": ",".join(measurement.elements),
-        "atomic_numbers": np.array(measurement.atomic_numbers, dtype=np.float64),
+        **_asked(**names),
         "status": str(later),
         "pending": later,
         "cost": {},
@@ -662,6 +672,20 @@ def _warn_of_negative_pixels(measurement):
         )
 
 
+def _asked(method, elements, atomic_numbers, options):
+    """What the record says of what was asked for, known before anything is solved."""
+    settings = {
+        name: value for name, value in asdict(options).items() if value is not None
+    }
+    return {
+        "method": method,
+        "version": __version__,
+        "elements": ",".join(elements),
+        "atomic_numbers": np.array(atomic_numbers, dtype=np.float64),
+        **settings,
+    }
+
+
 def _record(*, method, elements, atomic_numbers, options, solutions, notes):
     """What ``metadata.Multimodal_fusion`` says of a fusion.
 
@@ -676,15 +700,8 @@ def _record(*, method, elements, atomic_numbers, options, solutions, notes):
         name: _over_positions(solutions, lambda s, n=name: s.record.get(n, np.nan))
         for name in solutions.flat[0].record
     }
-    settings = {
-        name: value for name, value in asdict(options).items() if value is not None
-    }
     return {
-        "method": method,
-        "version": __version__,
-        "elements": ",".join(elements),
-        "atomic_numbers": np.array(atomic_numbers, dtype=np.float64),
-        **settings,
+        **_asked(method, elements, atomic_numbers, options),
         **recorded,
         "n_iter": _over_positions(solutions, lambda solution: solution.n_iter),
         "converged": all(solution.converged for solution in solutions.flat),
@@ -800,14 +817,18 @@ def cost_history(fused):
     signal = hs.signals.Signal1D(np.stack(terms, axis=-2))
     signal.metadata.General.title = "Cost of the fusion"
     iteration = signal.axes_manager.signal_axes[0]
-    interval = int(record_of(fused).get_item("cost_interval", 1))
+    record = record_of(fused)
+    interval = int(record.get_item("cost_interval", 1))
     iteration.name, iteration.scale, iteration.offset = "iteration", interval, interval
+    if iteration.high_value > record.get_item("max_iter", np.inf):
+        iteration.convert_to_non_uniform_axis()  # the last value came earlier
+        iteration.axis = np.append(iteration.axis[:-1], record.max_iter)
     signal.axes_manager.navigation_axes[0].name = "term"
     signal.metadata.set_item("Multimodal_fusion.terms", ",".join(_TERMS))
     return signal
 
 
-def get_misfit(maps, fused, haadf, *, standardised=False, background=None):
+def get_misfit(maps, fused, haadf, *, standardised=False, background=None, mask=None):
     """Misfit of the HAADF image and its model, or of the image and the measured maps.
 
     Parameters
@@ -823,8 +844,8 @@ def get_misfit(maps, fused, haadf, *, standardised=False, background=None):
         misfit z of image and measured maps, in standard deviations, by which the guard
         of the calibrated method judges; see
         :func:`hyperspy_fusion.core.diagnostics.local_z`.
-    background : optional
-        As it was given to :func:`fuse_multimodal`; only for `standardised`.
+    background, mask : optional
+        As they were given to :func:`fuse_multimodal`; only for `standardised`.
 
     Returns
     -------
@@ -866,18 +887,16 @@ def get_misfit(maps, fused, haadf, *, standardised=False, background=None):
     backgrounds = np.broadcast_to(
         _background_array(measurement, background), measurement.maps.shape
     )
+    measured = _without_unknown(measurement, mask)
     results = np.stack([signal.data for signal in fused], axis=-3)
-    names = "count_value", "shift", "haadf_coefficients", "haadf_offset"
+    names = "shift", "haadf_coefficients", "haadf_offset", "haadf_model_error"
     for position in np.ndindex(measurement.navigation_shape):
         variance = measurement.variance
         image.data[position] = calibrated.local_misfit(
-            measurement.maps[position],
+            measured[position],
             measurement.haadf[position],
             results[position],
-            {
-                name: np.asarray(record[name])[position]
-                for name in (*names, "haadf_model_error")
-            },
+            {name: np.asarray(record[name])[position] for name in names},
             calibrated.CalibratedOptions(),
             background=backgrounds[position],
             variance=None if variance is None else variance[position],

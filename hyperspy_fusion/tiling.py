@@ -243,7 +243,9 @@ def decide(inputs, position, options, *, check=None, **chemistry):
         negative=bool(lowest < 0),
         pixels=int(area.sum()),
     )
-    corners = representative_tiles(found["maps"], factor)
+    # whole large pixels only: a tile must not reach beyond the image
+    whole = [slice(n // factor) for n in size]
+    corners = representative_tiles(found["maps"][(slice(None), *whole)], factor)
     sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
     decision, prior = calibrated.decide_on_sample(
         **sample, totals=totals, options=options, **chemistry

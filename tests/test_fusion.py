@@ -591,6 +591,10 @@ class TestCalibrated:
             ({"background": -1.0}, "background has entries below 0"),
             ({"background": [0.1, 0.2]}, "background has 2 entries and there are 3"),
             ({"sensitivities": {"Co": 1, "O": 2}}, "sensitivities has none for Mn"),
+            (
+                {"sensitivities": {"Co": 1, "Mn": 0, "O": 2}},
+                "sensitivities are 1, 0, 2: expected numbers above 0",
+            ),
             ({"mask": np.ones((3, 4), bool)}, r"shape \(3, 4\): expected bool"),
             ({"mask": np.ones((32, 32))}, "mask is of type float64"),
             ({"regularizer": "tv2"}, "regularizer is 'tv2': expected one of 'tgv'"),
@@ -729,6 +733,36 @@ def test_misfit():
     published = hf.fuse_multimodal(maps, haadf, method="published")
     with pytest.raises(ValueError, match='fused with method="calibrated"'):
         hf.get_misfit(maps, published, haadf, standardised=True)
+
+
+def test_misfit_of_masked_maps():
+    maps, haadf, _ = hf.data.core_shell(size=64)
+    mask = np.zeros((64, 64), bool)
+    mask[5:8, 5:8] = True
+    maps[0].data[mask] = 500
+    options = {"lambda_tv": 3.0, "lambda_haadf": 0.1, "mask": mask}
+    fused = hf.fuse_multimodal(maps, haadf, **options)
+    guard = fused[0].metadata.Multimodal_fusion.guard
+    z = hf.get_misfit(maps, fused, haadf, standardised=True, mask=mask)
+    assert z.data.max() == pytest.approx(guard, rel=0.1)
+    z = hf.get_misfit(maps, fused, haadf, standardised=True)
+    assert z.data.min() < -10 * guard
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_pixels_that_a_fit_left_out(lazy):
+    maps, haadf, truth = hf.data.core_shell(size=64)
+    for signal in maps:
+        variance = hs.signals.Signal2D(np.maximum(signal.data, 1.0))
+        variance.data[30:33, 28:36] = np.nan
+        signal.data[30:33, 28:36] = 0
+        signal.set_noise_variance(variance)
+    if lazy:
+        maps = [signal.as_lazy() for signal in maps]
+    fused = hf.fuse_multimodal(maps, haadf, lambda_tv=3.0, lambda_haadf=0.1)
+    for signal, expected in zip(fused, truth, strict=True):
+        found = np.asarray(signal.data)[30:33, 28:36].mean()
+        assert found == pytest.approx(expected.data[30:33, 28:36].mean(), rel=0.3)
 
 
 def test_uncertainty_is_where_hyperspy_looks_for_it():

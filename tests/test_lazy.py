@@ -314,6 +314,15 @@ def test_model_and_misfit_of_lazy_maps(image, whole, solved):
     assert once(solved, 1)
 
 
+def test_model_of_lazy_maps_of_the_published_method(image):
+    options = {"method": "published", "n_iter": 3}
+    fused = hf.fuse_multimodal(image.maps, image.haadf, lazy_output=True, **options)
+    expected = hf.fuse_multimodal(image.maps, image.haadf, **options)
+    model = hf.get_haadf_model(fused)
+    model.compute()
+    assert_allclose(model.data, hf.get_haadf_model(expected).data, rtol=1e-5)
+
+
 def test_warnings_come_when_it_is_known(image):
     haadf = image.haadf.deepcopy()
     haadf.data[10:24, 70:84] += 2 * np.ptp(haadf.data).astype(haadf.data.dtype)

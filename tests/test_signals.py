@@ -95,3 +95,11 @@ def test_cost_history(options, interval):
         assert_array_equal(history.inav[i].data, record.cost[term])
     with pytest.raises(ValueError, match="no metadata.Multimodal_fusion: expected"):
         maps[0].get_cost_history()
+
+
+def test_cost_history_that_ends_between_two_certificates():
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    fused = hf.fuse_multimodal(maps, haadf, max_iter=30, tolerance=1e-12)
+    assert fused[0].metadata.Multimodal_fusion.n_iter == 30
+    axis = fused[0].get_cost_history().axes_manager.signal_axes[0]
+    assert_array_equal(axis.axis, [CHECK_EVERY, 30])

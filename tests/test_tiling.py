@@ -174,6 +174,7 @@ def solution_of(maps, variance=None):
         maps=maps,
         variance=variance,
         costs=costs,
+        n_iter=50,
         status="converged",
         converged=True,
         record={"gap": 1e-4},
@@ -432,6 +433,24 @@ def test_a_sliver_and_an_empty_map(specimen):
     assert_allclose(sums(fused), sums(maps), rtol=1e-5)
     assert np.isfinite(values(fused)).all()
     assert values(fused).min() >= 0
+
+
+def test_a_size_that_large_pixels_do_not_divide():
+    maps, haadf, _ = hf.data.core_shell(size=575)
+    fused = hf.fuse_multimodal(
+        maps, haadf, tile_size=288, max_iter=25, tolerance=0.5, **GIVEN
+    )
+    assert_allclose(sums(fused), sums(maps), rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 200), (2, 200), (200, 1)])
+def test_lines_by_tiles(size):
+    n_y, n_x = size
+    maps, haadf, _ = hf.data.core_shell(size=200)
+    maps = [signal.isig[:n_x, 100 : 100 + n_y] for signal in maps]
+    haadf = haadf.isig[:n_x, 100 : 100 + n_y]
+    fused = hf.fuse_multimodal(maps, haadf, tile_size=64, **GIVEN)
+    assert_allclose(sums(fused), sums(maps), rtol=1e-5)
 
 
 def test_a_series_by_tiles(series_of, specimen, parts):

@@ -219,7 +219,11 @@ def count_gain(image, known=None):
     if image.min() < 0 or np.mean(image == 0) < _LEAST_EMPTY or not image.any():
         return None
     residual, whole = _noise_residual(image, known)
-    return float(np.mean(residual[whole] ** 2) / image[whole].mean())
+    mean, variance = image[whole].mean(), np.mean(residual[whole] ** 2)
+    if not (mean > 0 and variance > 0):  # all counts lie at edges or gaps
+        seen = image if known is None else image[known]
+        mean, variance = seen.mean(), seen.var()
+    return float(variance / mean) if mean > 0 and variance > 0 else None
 
 
 def map_noise_line(image, known=None):

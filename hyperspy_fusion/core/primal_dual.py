@@ -401,7 +401,8 @@ def restart(state, old, new):
     """Turn a state of one problem into one of another with the same pixels, in place.
 
     Maps stay what they are in counts, so that u and v scale with the strength; p and q
-    keep their bounds; the tension keeps its unit.
+    keep their bounds; the tension keeps its unit. Multipliers of a flux that was locked
+    and is free now stay as its price.
 
     Parameters
     ----------
@@ -484,7 +485,9 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None, windo
         iteration.step(1.0 if check else _RELAXATION)
         if check and tolerance is not None:
             terms, upper, lower = certificate(problem, state, run)
-            gap = (upper - lower) / upper if upper > 0 else 0.0
+            # of the terms themselves: with a price the objective may be around 0
+            value = problem.lambda_haadf * terms[0] + terms[1] + terms[2]
+            gap = (upper - lower) / value if value > 0 else 0.0
             if window is not None:
                 terms = terms_within(problem, state, *window, run)
             history.append((n_iter, terms))

@@ -281,6 +281,7 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
     return Solution(
         maps=maps,
         costs=costs,
+        n_iter=len(costs.total),
         status=describe_rises(status, costs),
         converged=status is Status.CONVERGED,
         record={

@@ -34,6 +34,8 @@ _ALPHA = 0.25  # pixels
 LARGE = 2**18
 _TILES = 4
 _TILE = 96
+_LARGEST = 1e14  # what is cubed still fits float32
+_ALL_WHOLE = 2.0**23  # from here on float32 knows whole numbers only
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 # Fractions sum to one; this is the spread of the sum that rounding may leave.
 _FRACTION_SPREAD = 1e-3
@@ -342,7 +344,8 @@ def prepare(
     background : numpy.ndarray
         β, known background, of the maps' units, that broadcasts against them.
     variance : numpy.ndarray, optional
-        Of the maps, that broadcasts against them.
+        Of the maps, that broadcasts against them. Pixels where it is not finite are
+        taken for missing.
     totals : Totals, optional
         Of the image that this is a sample of; by default of the image itself.
     units : Units, optional
@@ -351,9 +354,17 @@ def prepare(
     Returns
     -------
     Prepared
+
+    Raises
+    ------
+    ValueError
+        If the variance of a map is nowhere a number above 0, or the numbers are too
+        large or too small for float32.
     """
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
+    is_part = units is not None
+    maps, variance = _with_known_variance(maps, variance, is_part=is_part)
     background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
@@ -364,7 +375,6 @@ def prepare(
             f"{missing.sum()} missing pixels of the maps are filled by the model"
         )
     filled = fill(maps)
-    is_part = units is not None
     totals = totals or Totals.of(filled)
     if not is_part:
         units = recognise(filled, missing, variance, totals.negative)
@@ -376,8 +386,7 @@ def prepare(
         # the Gaussian term is that of values without background
         maps, filled = maps - background, filled - background
         background = np.zeros((n_elements, 1, 1), np.float32)
-        variance = np.array(np.broadcast_to(variance, maps.shape), dtype=np.float32)
-        variance = np.maximum(variance, 1e-6 * variance[variance > 0].mean())
+        variance = _above_zero(np.broadcast_to(variance, maps.shape))
     elif (units.gain != 1).any():
         per_count = np.float32(1 / units.gain)[:, None, None]
         maps, background, filled = (
@@ -422,6 +431,47 @@ def prepare(
     )
 
 
+def _above_zero(variance):
+    """Variance without zeros, whose weight would be infinite; float32."""
+    positive = variance[variance > 0]
+    least = 1e-6 * positive.mean(dtype=np.float64) if positive.size else 1.0
+    return np.maximum(variance, least, dtype=np.float32)
+
+
+def _with_known_variance(maps, variance, *, is_part):
+    """Maps that are missing where their variance is, and a variance without gaps.
+
+    A fit leaves NaN for the variance of pixels that it left out.
+    """
+    if variance is None:
+        return maps, None
+    variance = np.broadcast_to(np.asarray(variance, dtype=np.float32), maps.shape)
+    unknown = ~np.isfinite(variance)
+    positive = ~unknown & (variance > 0)
+    if not is_part and not positive.any(axis=(1, 2)).all():
+        without = np.flatnonzero(~positive.any(axis=(1, 2))).tolist()
+        raise ValueError(
+            f"the noise variance is nowhere a number above 0 in the maps {without} "
+            "(counted from 0): correct it with set_noise_variance, or remove it with "
+            "set_noise_variance(None) to have it estimated"
+        )
+    if unknown.any():
+        maps = np.where(unknown, np.float32(np.nan), maps)
+        variance = np.where(unknown, np.float32(np.nan), variance)
+        variance = fill(variance)
+    return maps, variance
+
+
+def _check_magnitude(name, values):
+    largest = float(np.abs(values).max())
+    if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
+        raise ValueError(
+            f"the values of the {name} go up to {largest:.3g}: expected "
+            f"{1 / _LARGEST:g} to {_LARGEST:g}, whose powers float32 can hold; "
+            "multiply the signal by a number, and its noise variance by its square"
+        )
+
+
 def shifted_image(haadf, seen, units, tiles):
     """HAADF image without its lowest value, which float32 might not see the noise of.
 
@@ -430,6 +480,8 @@ def shifted_image(haadf, seen, units, tiles):
     """
     image = np.asarray(haadf, np.float64)
     found = units.noise is not None
+    if not found:
+        _check_magnitude("HAADF image", np.where(seen, image, 0))
     if not found and seen.any():
         units = replace(units, base=float(np.min(image, where=seen, initial=np.inf)))
     image = fill((image - units.base).astype(np.float32)[None])[0]
@@ -457,6 +509,7 @@ def recognise(filled, missing, variance, negative):
     Units
         Without those of the HAADF image.
     """
+    _check_magnitude("maps", filled)
     notes, warnings = [], []
     counts, gain = variance is None, np.ones(len(filled))
     total = filled.sum(axis=0)[~missing.any(axis=0)]
@@ -477,7 +530,7 @@ def recognise(filled, missing, variance, negative):
             "counts before background subtraction with background= are better"
         )
         counts = False
-    elif counts and not whole_numbers(filled, missing):
+    elif counts and not (filled.max() < _ALL_WHOLE and whole_numbers(filled, missing)):
         gains = [
             count_gain(image, ~lost)
             for image, lost in zip(filled, missing, strict=True)

@@ -33,7 +33,7 @@ class CostHistory:
     haadf, chemical, tv : numpy.ndarray
         The terms, not weighted.
     interval : int
-        Iterations from one value to the next.
+        Iterations from one value to the next; to the last one it may be fewer.
     """
 
     total: np.ndarray
@@ -54,6 +54,8 @@ class Solution:
         ``(n_elements, y, x)``, float32.
     costs : CostHistory
         The terms of the objective, iteration by iteration.
+    n_iter : int
+        Number of iterations.
     status : str
         Why the solver stopped, and what was seen on the way.
     converged : bool
@@ -72,6 +74,7 @@ class Solution:
 
     maps: np.ndarray
     costs: CostHistory
+    n_iter: int
     status: str
     converged: bool
     record: dict
@@ -79,11 +82,6 @@ class Solution:
     variance: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
-
-    @property
-    def n_iter(self):
-        """Number of iterations."""
-        return len(self.costs.total) * self.costs.interval
 
 
 def iterate(step, evaluate, weigh, *, n_iter, tolerance=None, callback=None):

@@ -121,6 +121,17 @@ def test_no_gain_of_what_is_not_counts():
     assert count_gain(np.zeros((32, 32))) is None
 
 
+def test_gain_of_counts_at_the_edge_and_beside_gaps():
+    image = np.zeros((32, 32))
+    image[0, 5:8] = 2.5
+    known = np.ones(image.shape, bool)
+    for missing in ((slice(0), 0), (slice(1, 32, 2), slice(1, 32, 2))):
+        known[missing] = False
+        assert count_gain(image, known) == pytest.approx(2.5, rel=0.2)
+    known[0] = False
+    assert count_gain(image, known) is None
+
+
 def test_map_noise():
     rng = np.random.default_rng(0)
     image = 20 * slope_image() + 1

@@ -364,6 +364,19 @@ def test_max_iter_ends_with_a_certificate():
     assert (found.n_iter, found.history, found.gap) == (70, [], np.inf)
 
 
+def test_gap_where_a_price_outweighs_the_terms():
+    problem = make_problem(counts=400, flux=False)
+    price = np.array([-0.5, -0.4])
+    problem = replace(problem, price=price)
+    found, best = (optimum(problem, tolerance) for tolerance in (1e-3, 1e-6))
+    whole = [value(problem, o) + price @ o.maps.sum(axis=(1, 2)) for o in (found, best)]
+    assert whole[1] < 0
+    _, (haadf, chemical, tv) = best.history[-1]
+    terms = problem.lambda_haadf * haadf + chemical + tv
+    assert 0 <= whole[0] - whole[1] <= 1.1e-3 * terms
+    assert 0 < found.gap <= 1e-3
+
+
 # Flux
 
 

@@ -64,6 +64,41 @@ def test_given_variance_is_taken():
     assert_array_equal(prepared.setting.variance, np.float32(0.3))
 
 
+def test_pixels_without_a_variance_are_missing():
+    maps, haadf, *_ = discs()
+    variance = np.full(maps.shape, 2.0)
+    variance[0, 3:5, 7] = np.nan
+    variance[1, 9, 9] = np.inf
+    prepared = prepare(maps, haadf, OPTIONS, variance=variance)
+    assert_array_equal(np.isnan(prepared.setting.data), ~np.isfinite(variance))
+    assert_allclose(prepared.setting.variance, 2)
+    assert prepared.notes[0].startswith("3 missing pixels")
+
+
+def test_a_variance_that_is_nowhere_above_zero():
+    maps, haadf, *_ = discs()
+    variance = np.ones(maps.shape)
+    variance[1] = 0
+    with pytest.raises(ValueError, match=r"nowhere a number above 0 in the maps \[1\]"):
+        prepare(maps, haadf, OPTIONS, variance=variance)
+
+
+def test_large_values_are_whole_in_float32_only():
+    maps, haadf, *_ = discs()
+    maps = 1e7 * (maps + 1.5) + np.random.default_rng(0).random(maps.shape)
+    prepared = prepare(maps, haadf, OPTIONS)
+    assert prepared.setting.variance is not None
+
+
+@pytest.mark.parametrize("factor", [1e18, 1e-18])
+def test_values_that_float32_can_not_take_powers_of(factor):
+    maps, haadf, *_ = discs()
+    with pytest.raises(ValueError, match=r"values of the maps go up to .*multiply"):
+        prepare(factor * maps, haadf, OPTIONS)
+    with pytest.raises(ValueError, match=r"values of the HAADF image go up to"):
+        prepare(maps, factor * haadf, OPTIONS)
+
+
 def test_fractions_are_recognised():
     maps, haadf, *_ = discs()
     fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)

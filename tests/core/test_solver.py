@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hyperspy_fusion.core.solver import CostHistory, Solution, Status, iterate
+from hyperspy_fusion.core.solver import Status, iterate
 
 
 def run(costs, **options):
@@ -36,11 +36,3 @@ def test_says_when_the_tolerance_was_not_met():
 def test_a_cost_that_is_not_finite_is_caught(costs):
     with pytest.raises(FloatingPointError, match=f"after {len(costs) - 1} iterations"):
         run(costs, n_iter=2)
-
-
-def test_solution_counts_its_iterations():
-    costs = CostHistory(total=[1, 2], haadf=[1, 2], chemical=[0, 0], tv=[0, 0])
-    solution = Solution(
-        maps=None, costs=costs, status="converged", converged=True, record={}
-    )
-    assert solution.n_iter == 2
