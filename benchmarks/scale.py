@@ -122,18 +122,20 @@ def measure_series(arguments):
         hyperspy_fusion.fuse_multimodal(maps, haadf, num_workers=num_workers, **WEIGHTS)
 
     singly()  # what the first call loads is not the question
-    spent = {"singly": 0.0, 1: 0.0, cores: 0.0}
-    for k in range(max(arguments.frames // BATCH, 1)):
+    numbers = sorted({1, cores})
+    spent = dict.fromkeys(["singly", *numbers], 0.0)
+    n_batches = max(arguments.frames // BATCH, 1)
+    for k in range(n_batches):
         say(f"series, frames from {k * BATCH}")
         spent["singly"] += seconds(singly)
-        for num_workers in (1, cores):
+        for num_workers in numbers:
             spent[num_workers] += seconds(lambda n=num_workers: together(n))
     rows = []
-    for num_workers in (1, cores):
+    for num_workers in numbers:
         ratio = spent[num_workers] / (spent["singly"] / num_workers)
         rows.append(
             [
-                str(arguments.frames),
+                str(n_batches * BATCH),
                 str(num_workers),
                 f"{spent['singly']:.1f}",
                 f"{spent[num_workers]:.1f}",

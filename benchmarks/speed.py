@@ -108,7 +108,7 @@ def _parser():
     )
     parser.add_argument("--repeats", type=int, default=5, help="runs, at most")
     parser.add_argument(
-        "--budget", type=float, default=120, help="seconds for the runs of a row"
+        "--budget", type=float, default=12, help="seconds for the runs of a row"
     )
     parser.add_argument(
         "--peer", type=Path, help="Python that has the peer, instead of a new one"

@@ -1,4 +1,8 @@
-"""Sphinx configuration: `sphinx-build -W docs docs/_build`, no network needed."""
+"""Sphinx configuration: `sphinx-build -W docs docs/_build`.
+
+No network is needed if `HYPERSPY_FUSION_DATA` names the folder of the real data files,
+which an example downloads otherwise.
+"""
 
 import importlib.metadata
 import warnings

@@ -506,7 +506,8 @@ def solve(
     variance : numpy.ndarray, optional
         Noise variance of the maps, that broadcasts against them.
     sensitivities : numpy.ndarray, optional
-        Counts an atom of each element, in any common unit, shape ``(n_elements,)``.
+        What an atom adds to the map of its element, in any common unit, shape
+        ``(n_elements,)``.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
