@@ -132,8 +132,9 @@ def fuse_multimodal(
     lock_flux : bool, default True
         Keep the sum of each map; of the calibrated method.
     sensitivities : dict of str to float, optional
-        Counts an atom of each element, in any common unit: one over the k-factor by
-        atoms, or the cross-section; of the calibrated method.
+        What an atom adds to the map of its element, in any common unit: of maps of
+        counts the cross-section, or one over the k-factor by atoms; above 0; of the
+        calibrated method.
     mask : numpy.ndarray or BaseSignal of bool, optional
         True where pixels of the maps are missing, shape ``(y, x)`` or that of the
         HAADF signal; the calibrated method fills them. NaN does the same.
@@ -199,7 +200,8 @@ def fuse_multimodal(
         If an argument is no signal, or an option is not one of the method's.
     ValueError
         If maps and HAADF image do not belong together, an element is missing or
-        double, data are not finite, or an option is outside its range.
+        double, data are not finite or beyond what float32 can take powers of, or an
+        option is outside its range.
     FloatingPointError
         If the iteration of the published method diverges.
 
