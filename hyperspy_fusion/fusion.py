@@ -15,6 +15,7 @@ from .pairing import (
     check_values,
     drop_background,
     infer_element,
+    members_of,
     pair,
     split,
 )
@@ -586,8 +587,8 @@ def complete(signal, found):
         What was pending.
     """
     record, *told = found.item()
-    members = signal.original_metadata.get_item("stack_elements", {})
-    for metadata in [signal.metadata, *(member.metadata for _, member in members)]:
+    members = members_of(signal)
+    for metadata in [signal.metadata, *(member.metadata for member in members)]:
         if metadata.has_item("Multimodal_fusion.pending"):
             del metadata.Multimodal_fusion
             metadata.add_dictionary({"Multimodal_fusion": dict(record)})
@@ -748,7 +749,7 @@ def fuse_stack(stack, haadf, **options):
     result.metadata.add_dictionary({"Multimodal_fusion": record})
     drop_background(result.metadata)
     # Where hs.stack keeps what .split() gives back to each map.
-    for _, member in result.original_metadata.get_item("stack_elements", {}):
+    for member in members_of(result):
         member.metadata.add_dictionary({"Multimodal_fusion": record})
         drop_background(member.metadata)
     return result

@@ -31,6 +31,7 @@ __all__ = [
     "infer_element",
     "lose_background",
     "may_be_haadf",
+    "members_of",
     "pair",
     "series_shape",
     "split",
@@ -555,15 +556,39 @@ def split(maps):
     if stack.axes_manager.navigation_dimension == 0:
         return [stack]
     size = stack.axes_manager.navigation_shape[-1]
-    members = stack.original_metadata.get_item("stack_elements")
-    if members is not None and len(members) == size:
-        return stack.split()  # gives each map its own metadata back
+    members = members_of(stack)
+    if len(members) == size:
+        # Left to itself, HyperSpy splits the axis that now has the number which that
+        # of the elements had.
+        parts = stack.split(axis=-1 + 1j)
+        for part, member in zip(parts, members, strict=True):
+            part._metadata = member.metadata.deepcopy()  # noqa: SLF001
+            part._original_metadata = member.original_metadata.deepcopy()  # noqa: SLF001
+        return parts
     parts = [stack.inav[..., i] for i in range(size)]
     for part in parts:
         part.metadata.General.title = ""
         part.metadata.set_item("Sample.elements", [])
         part.metadata.set_item("Sample.xray_lines", [])
     return parts
+
+
+def members_of(stack):
+    """List what :func:`hyperspy.api.stack` keeps of the signals that it stacked.
+
+    Parameters
+    ----------
+    stack : BaseSignal
+        Any signal.
+
+    Returns
+    -------
+    list of DictionaryTreeBrowser
+        With the ``metadata`` and ``original_metadata`` of each signal, in their order,
+        as ``.split()`` gives them back; empty if the signal is no such stack.
+    """
+    members = stack.original_metadata.get_item("stack_elements", {})
+    return [members[f"element{i}"] for i in range(len(members))]
 
 
 def _element_names(images, elements):

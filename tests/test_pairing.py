@@ -201,6 +201,26 @@ def test_stack_of_series():
     assert_array_equal(measurement.maps[:, 1], series[1].data)
 
 
+def test_stack_of_maps_on_navigation_axes():
+    images = [image(t, np.random.default_rng(0).random(SHAPE)) for t in ("Fe", "O")]
+    stack = hs.stack(list(map(on_navigation_axes, images)), show_progressbar=False)
+    measurement = pair(stack, image())
+    assert measurement.elements == ("Fe", "O")
+    assert_array_equal(measurement.maps, [signal.data for signal in images])
+
+
+@pytest.mark.parametrize("n_elements", [2, 11])
+def test_one_position_of_a_stack_of_series(n_elements):
+    names = ["Fe", "O", "C", "N", "Si", "Al", "Co", "Ni", "Cu", "Zn", "Au"]
+    random = np.random.default_rng(0)
+    series = [image(t, random.random((4, *SHAPE))) for t in names[:n_elements]]
+    stack = hs.stack(series, show_progressbar=False).inav[2]
+    measurement = pair(stack, image())
+    assert measurement.elements == tuple(names[:n_elements])
+    assert_array_equal(measurement.maps, [signal.data[2] for signal in series])
+    assert [i.metadata.General.title for i in measurement.images] == names[:n_elements]
+
+
 def test_loadings_need_names():
     loadings = image("loadings", np.random.default_rng(0).random((3, *SHAPE)))
     loadings.metadata.set_item("Sample.elements", ["Fe", "O", "C"])  # of the spectra
