@@ -42,6 +42,8 @@ BACKGROUND = "Elemental_map.background"
 # What stands there once the map has been changed in a way that the background cannot
 # follow.
 _LOST = "lost"
+# Where HyperSpy keeps the variance of the noise.
+_VARIANCE = "Signal.Noise_properties.variance"
 
 # Two pixel sizes that differ by more than this part do not belong to one scan.
 _SCALE_TOLERANCE = 0.01
@@ -333,9 +335,17 @@ def _fits(background, signal):
 
 
 def lose_background(signal):
-    """Note that the background a map carries, if any, is that of the map no more."""
-    if signal.metadata.has_item(BACKGROUND):
-        signal.metadata.set_item(BACKGROUND, _LOST)
+    """Note that the background a map carries, if any, is that of the map no more.
+
+    So with the maps of a stack, and with their variance if the stack has lost its own.
+    """
+    members = [member.metadata for member in members_of(signal)]
+    for metadata in (signal.metadata, *members):
+        if metadata.has_item(BACKGROUND):
+            metadata.set_item(BACKGROUND, _LOST)
+    if not signal.metadata.has_item(_VARIANCE):
+        for metadata in members:
+            _drop_variance(metadata)
 
 
 def change_background(source, target, change):
@@ -363,6 +373,11 @@ def drop_background(metadata):
     """Forget the background of a map whose metadata these are."""
     if metadata.has_item(BACKGROUND):
         del metadata.Elemental_map
+
+
+def _drop_variance(metadata):
+    if metadata.has_item(_VARIANCE):
+        del metadata.Signal.Noise_properties
 
 
 def _check_signal(signal, role):
@@ -564,6 +579,8 @@ def split(maps):
         for part, member in zip(parts, members, strict=True):
             part._metadata = member.metadata.deepcopy()  # noqa: SLF001
             part._original_metadata = member.original_metadata.deepcopy()  # noqa: SLF001
+            if not stack.metadata.has_item(_VARIANCE):  # as after arithmetic
+                _drop_variance(part.metadata)
         return parts
     parts = [stack.inav[..., i] for i in range(size)]
     for part in parts:

@@ -698,6 +698,25 @@ def test_a_stack_of_maps_keeps_their_backgrounds(carrying):
             hyperspy_fusion.fuse_multimodal(part, haadf, elements=elements)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: s * 2,
+        lambda s: s - 5,
+        lambda s: s.map(np.sqrt, inplace=False, show_progressbar=False),
+        in_place(lambda s: s.__imul__(2)),
+    ],
+)
+def test_a_stack_that_was_changed_loses_the_backgrounds(carrying, change):
+    stack = hs.stack([carrying, carrying], show_progressbar=False)
+    stack = change(stack)
+    with pytest.raises(ValueError, match="the background that the map .* was lost"):
+        hyperspy_fusion.fuse_multimodal(stack, HAADF, elements=["Fe", "Co"])
+    for part in stack.split():
+        with pytest.raises(ValueError, match="was lost when the map was changed"):
+            part.get_net_map()
+
+
 def test_published_method_takes_net_maps(carrying):
     options = {"method": "published", "n_iter": 3}
     (fused,) = hyperspy_fusion.fuse_multimodal([carrying], HAADF, **options)

@@ -221,6 +221,21 @@ def test_one_position_of_a_stack_of_series(n_elements):
     assert [i.metadata.General.title for i in measurement.images] == names[:n_elements]
 
 
+@pytest.mark.parametrize("signal_type", ["", "elemental_map"])
+def test_a_stack_that_lost_its_variance_does_not_give_it_to_its_maps(signal_type):
+    maps = [image("Fe"), image("O")]
+    for signal in maps:
+        signal.set_signal_type(signal_type)
+        signal.set_noise_variance(image("", np.full(SHAPE, 2.0)))
+    stack = hs.stack(maps, show_progressbar=False)
+    measurement = pair(stack, image())
+    assert_array_equal(measurement.variance, np.full((2, *SHAPE), 2.0))
+    assert pair(stack * 2, image()).variance is None
+    assert pair(stack, image()).variance is not None
+    if signal_type:
+        assert (stack * 2).split()[0].get_noise_variance() is None
+
+
 def test_loadings_need_names():
     loadings = image("loadings", np.random.default_rng(0).random((3, *SHAPE)))
     loadings.metadata.set_item("Sample.elements", ["Fe", "O", "C"])  # of the spectra
