@@ -640,12 +640,19 @@ def _mask_array(measurement, mask):
 
 
 def _add_variances(signals, variances):
-    """Store the variance of each map where HyperSpy's own tools look for it."""
+    """Store the variance of each map."""
     for i, signal in enumerate(signals):
-        variance = signal._deepcopy_with_new_data(variances[..., i, :, :])  # noqa: SLF001
-        del variance.metadata.Multimodal_fusion
-        variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
-        signal.set_noise_variance(variance)
+        _add_variance(signal, variances[..., i, :, :])
+
+
+def _add_variance(signal, data):
+    """Store a variance where HyperSpy's own tools look for it."""
+    variance = signal._deepcopy_with_new_data(data)  # noqa: SLF001
+    del variance.metadata.Multimodal_fusion
+    if members_of(variance):
+        del variance.original_metadata.stack_elements
+    variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
+    signal.set_noise_variance(variance)
 
 
 def _tell(notes, told):
@@ -742,16 +749,26 @@ def fuse_stack(stack, haadf, **options):
             "hyperspy_fusion.fuse_multimodal([map], haadf)"
         )
     fused = fuse_multimodal(stack, haadf, **options)
-    result = stack._deepcopy_with_new_data(  # noqa: SLF001
-        tiling.stack([signal.data for signal in fused], axis=0)
-    )
+    data = tiling.stack([signal.data for signal in fused], axis=0)
+    result = stack._deepcopy_with_new_data(data)  # noqa: SLF001
+    result._lazy = is_lazy(data)  # noqa: SLF001 - whatever the stack is
+    result._assign_subclass()  # noqa: SLF001
+    drop_background(result.metadata)
+    # What .split() gives back to each map, along the last navigation axis unless the
+    # history of another stack says otherwise.
+    members = members_of(result)
+    if len(members) == len(fused):
+        for member, signal in zip(members, fused, strict=True):
+            member.metadata = signal.metadata.deepcopy()
+    elif members:
+        del result.original_metadata.stack_elements
+    if result.metadata.has_item("_HyperSpy.Stacking_history"):
+        del result.metadata._HyperSpy.Stacking_history  # noqa: SLF001
     record = fused[0].metadata.Multimodal_fusion.as_dictionary()
     result.metadata.add_dictionary({"Multimodal_fusion": record})
-    drop_background(result.metadata)
-    # Where hs.stack keeps what .split() gives back to each map.
-    for member in members_of(result):
-        member.metadata.add_dictionary({"Multimodal_fusion": record})
-        drop_background(member.metadata)
+    variances = [signal.get_noise_variance() for signal in fused]
+    if variances[0] is not None:
+        _add_variance(result, tiling.stack([v.data for v in variances], axis=0))
     return result
 
 

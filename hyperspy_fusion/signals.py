@@ -12,6 +12,7 @@ from .pairing import (
     change_background,
     drop_background,
     lose_background,
+    members_of,
 )
 from .tiling import compute
 
@@ -194,9 +195,11 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
             complete(self, found)
             self.data = data
             show_progressbar = False
-            variance = self.get_noise_variance()
-            if getattr(variance, "_lazy", False):
-                variance.compute(show_progressbar=False, **kwargs)
+            members = [member.metadata for member in members_of(self)]
+            for metadata in (self.metadata, *members):
+                variance = metadata.get_item("Signal.Noise_properties.variance")
+                if getattr(variance, "_lazy", False):
+                    variance.compute(show_progressbar=False, **kwargs)
         super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
 
 

@@ -203,6 +203,20 @@ def test_stack_that_was_fused_goes_on_as_a_list_does(specimen, fused, method, ma
         hf.get_haadf_model(fused[0])
 
 
+def test_a_part_of_a_stack_is_split_into_its_maps(specimen, series_of):
+    series, haadf = series_of(specimen, specimen)
+    stack = hs.stack(series, show_progressbar=False)
+    options = {"method": "published", "n_iter": 3}
+    expected = hf.fuse_multimodal(specimen.maps, specimen.haadf, **options)
+    fused = stack.inav[0].fuse_multimodal(specimen.haadf, **options)
+    for part, one in zip(fused.split(), expected, strict=True):
+        assert_array_equal(part.data, one.data)
+        assert part.metadata.Sample.elements == one.metadata.Sample.elements
+    fused = stack.inav[:, 1:].fuse_multimodal(haadf, elements=["Mn", "O"], **options)
+    assert [part.metadata.General.title for part in fused.split()] != ["Co", "Mn"]
+    assert hf.get_haadf_model(fused).data.shape == haadf.data.shape
+
+
 def test_an_empty_map(specimen, method):
     maps = [specimen.maps[0], specimen.maps[1] * 0, specimen.maps[2]]
     with pytest.warns(UserWarning, match="map of Mn"):
@@ -763,6 +777,31 @@ def test_pixels_that_a_fit_left_out(lazy):
     for signal, expected in zip(fused, truth, strict=True):
         found = np.asarray(signal.data)[30:33, 28:36].mean()
         assert found == pytest.approx(expected.data[30:33, 28:36].mean(), rel=0.3)
+
+
+@pytest.mark.parametrize("uncertainty", [False, True])
+def test_variance_of_a_fused_stack_is_that_of_its_fused_maps(specimen, uncertainty):
+    maps = [signal.deepcopy() for signal in specimen.maps]
+    for signal in maps:
+        signal.set_noise_variance(signal.deepcopy() + 1)
+    options = {**GIVEN, "uncertainty": uncertainty}
+    expected = hf.fuse_multimodal(maps, specimen.haadf, **options)
+    stack = hs.stack(maps, show_progressbar=False)
+    fused = stack.fuse_multimodal(specimen.haadf, **options)
+    one = fused.inav[1].isig[2:]
+    if uncertainty:
+        assert_array_equal(
+            one.get_noise_variance().data, expected[1].get_noise_variance().data[:, 2:]
+        )
+    else:
+        assert one.get_noise_variance() is None
+    for part, other in zip(fused.split(), expected, strict=True):
+        found, known = (signal.get_noise_variance() for signal in (part, other))
+        if uncertainty:
+            assert_array_equal(found.data, known.data)
+        else:
+            assert found is None
+            assert known is None
 
 
 def test_uncertainty_is_where_hyperspy_looks_for_it():

@@ -380,6 +380,39 @@ def test_stacks_stay_stacks(series, eager, solved):
     assert_same(fused.split(), eager)
 
 
+@pytest.mark.parametrize("lazy", ["stack", "image", "output", "stack, eager output"])
+def test_stacks_are_lazy_when_their_data_are(series, eager, lazy):
+    stack, haadf, options = hs.stack(series.maps), series.haadf, dict(GIVEN)
+    if "stack" in lazy:
+        stack = stack.as_lazy()
+    if lazy == "image":
+        haadf = haadf.as_lazy()
+    if "output" in lazy:
+        options["lazy_output"] = lazy == "output"
+    fused = stack.fuse_multimodal(haadf, **options)
+    if "eager" not in lazy:
+        assert type(fused) is hf.LazyElementalMap
+        fused.compute()
+    assert type(fused) is hf.ElementalMap
+    assert_same(fused.split(), eager)
+
+
+def test_uncertainty_of_a_stack(image, solved):
+    options = {**GIVEN, "uncertainty": True}
+    stack = hs.stack(image.maps)
+    expected = stack.fuse_multimodal(image.haadf, **options)
+    solved.clear()
+    fused = stack.as_lazy().fuse_multimodal(image.haadf, **options)
+    fused.compute()
+    assert once(solved, 1)
+    for one, other in zip(
+        [fused, *fused.split()], [expected, *expected.split()], strict=True
+    ):
+        variance, known = one.get_noise_variance(), other.get_noise_variance()
+        assert type(variance.data) is np.ndarray
+        assert_allclose(variance.data, known.data, rtol=1e-3)
+
+
 def test_published_method(series, solved, tmp_path):
     expected = hf.fuse_multimodal(*series, method="published", n_iter=8)
     solved.clear()
