@@ -560,7 +560,7 @@ def _lazy_signals(measurement, tasks, conclude):
 
 
 def pending(signal):
-    """What will be known of a fusion once its maps are computed.
+    """What will be known of fusions once their maps are computed.
 
     Parameters
     ----------
@@ -569,30 +569,41 @@ def pending(signal):
 
     Returns
     -------
-    Pending or None
-        None if nothing is pending.
+    list of Pending
+        Each once, of a stack also those of its maps; empty if nothing is pending.
     """
-    later = signal.metadata.get_item("Multimodal_fusion.pending")
-    return later if isinstance(later, tiling.Pending) else None
+    found = [
+        metadata.get_item("Multimodal_fusion.pending")
+        for metadata in _all_metadata(signal)
+    ]
+    found = {id(later): later for later in found if isinstance(later, tiling.Pending)}
+    return list(found.values())
 
 
-def complete(signal, found):
-    """Complete the record of a lazy map, in place, and tell what is to be told.
+def complete(signal, later, found):
+    """Complete the records of a lazy map, in place, and tell what is to be told.
 
     Parameters
     ----------
     signal : BaseSignal
         With something pending.
-    found : numpy.ndarray
-        What was pending.
+    later : list of Pending
+        Which of it is known now.
+    found : list of numpy.ndarray
+        What each was.
     """
-    record, *told = found.item()
-    members = members_of(signal)
-    for metadata in [signal.metadata, *(member.metadata for member in members)]:
-        if metadata.has_item("Multimodal_fusion.pending"):
-            del metadata.Multimodal_fusion
-            metadata.add_dictionary({"Multimodal_fusion": dict(record)})
-    _tell(*told)
+    for one, known in zip(later, found, strict=True):
+        record, *told = known.item()
+        for metadata in _all_metadata(signal):
+            if metadata.get_item("Multimodal_fusion.pending") is one:
+                del metadata.Multimodal_fusion
+                metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+        _tell(*told)
+
+
+def _all_metadata(signal):
+    """The metadata of a signal, and of each of which it is a stack."""
+    return [signal.metadata, *(member.metadata for member in members_of(signal))]
 
 
 def _background_array(measurement, background):

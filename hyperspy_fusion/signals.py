@@ -129,8 +129,9 @@ class ElementalMap(Signal2D):
         of it, since the record is that of the whole.
         """
         later = pending(self)
-        if later is not None:
-            complete(self, *compute([later.found], _shown(None)))
+        if later:
+            found = compute([one.found for one in later], _shown(None))
+            complete(self, later, found)
         return super().save(*args, **kwargs)
 
     # HyperSpy takes the variance of the noise along by the same ways. A background
@@ -188,11 +189,12 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
         As ``compute`` of any lazy signal, with the same arguments. The record of a
         part of a series stays lazy, since it is that of the whole.
         """
-        later = pending(self)
-        if later is not None and self.data.shape[-len(later.shape) :] == later.shape:
-            shown = _shown(show_progressbar)
-            data, found = compute([self.data, later.found], shown, **kwargs)
-            complete(self, found)
+        shape = self.data.shape
+        later = [one for one in pending(self) if shape[-len(one.shape) :] == one.shape]
+        if later:
+            arrays = [self.data, *(one.found for one in later)]
+            data, *found = compute(arrays, _shown(show_progressbar), **kwargs)
+            complete(self, later, found)
             self.data = data
             show_progressbar = False
             members = [member.metadata for member in members_of(self)]

@@ -413,6 +413,16 @@ def test_uncertainty_of_a_stack(image, solved):
         assert_allclose(variance.data, known.data, rtol=1e-3)
 
 
+def test_a_stack_of_several_fusions_keeps_their_records(series, eager, tmp_path):
+    other = hf.fuse_multimodal(*series, **GIVEN | {"lambda_tv": 8.0})
+    for way in (stacked, saved_as_a_stack):
+        maps = [
+            hf.fuse_multimodal(*lazily(*series), **GIVEN)[0],
+            hf.fuse_multimodal(*lazily(*series), **GIVEN | {"lambda_tv": 8.0})[1],
+        ]
+        assert_same(way(maps, tmp_path), [eager[0], other[1]])
+
+
 def test_published_method(series, solved, tmp_path):
     expected = hf.fuse_multimodal(*series, method="published", n_iter=8)
     solved.clear()
