@@ -4,6 +4,7 @@ Signals translate, arrays compute: the methods here hand on.
 """
 
 import hyperspy.api as hs
+import numpy as np
 from hyperspy.signals import LazySignal2D, Signal2D
 
 from .fusion import complete, cost_history, fuse_multimodal, fuse_stack, pending
@@ -29,7 +30,7 @@ class ElementalMap(Signal2D):
     ``metadata.Elemental_map.background``, where :func:`hyperspy_fusion.load_multimodal`
     leaves it and :func:`hyperspy_fusion.fuse_multimodal` finds it. It follows the map
     through ``inav``, ``isig``, ``rebin``, copies and files. What changes only the map,
-    such as arithmetic, loses it, and a fusion then asks for it.
+    such as arithmetic or ``map``, loses it, and a fusion then asks for it.
     """
 
     _signal_type = "elemental_map"
@@ -159,6 +160,47 @@ class ElementalMap(Signal2D):
             lambda b: b.rebin(*args, **kwargs),
         )
         return rebinned
+
+    def map(
+        self,
+        function,
+        show_progressbar=None,
+        num_workers=None,
+        inplace=True,  # noqa: FBT002
+        *args,
+        **kwargs,
+    ):
+        """Apply a function to each image; the map loses the background it carries.
+
+        As ``map`` of any signal, with the same arguments.
+        """
+        mapped = super().map(
+            function, show_progressbar, num_workers, inplace, *args, **kwargs
+        )
+        if inplace:
+            lose_background(self)
+        return mapped
+
+    def transpose(self, signal_axes=None, navigation_axes=None, optimize=False):  # noqa: FBT002
+        """Transpose the map, which loses its background if its axes change their order.
+
+        As ``transpose`` of any signal, with the same arguments.
+        """
+        transposed = super().transpose(signal_axes, navigation_axes, optimize)
+        manager = self.axes_manager
+        if signal_axes is None and navigation_axes is None:  # exchanged
+            kept = manager.navigation_dimension == 0
+        else:  # a number leaves the order as it is
+            kept = all(
+                not np.iterable(chosen) or [manager[axis] for axis in chosen] == [*own]
+                for chosen, own in (
+                    (signal_axes, manager.signal_axes),
+                    (navigation_axes, manager.navigation_axes),
+                )
+            )
+        if not kept:
+            lose_background(transposed)
+        return transposed
 
     def _deepcopy_with_new_data(self, data=None, copy_variance=False, **kwargs):  # noqa: FBT002
         copied = super()._deepcopy_with_new_data(data, copy_variance, **kwargs)

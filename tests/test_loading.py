@@ -600,6 +600,8 @@ def test_background_belongs_to_the_pixels_of_the_map(carrying):
         lambda s: s.rebin(scale=(7, 5)),
         lambda s: s.rebin(new_shape=(1, 5)),
         lambda s: s.isig[:6, :4].rebin(scale=(2, 2)).isig[1:],
+        lambda s: s.transpose(signal_axes=(0, 1)),
+        lambda s: s.T.T,
     ],
 )
 def test_background_follows_the_map(carrying, change, lazy):
@@ -627,6 +629,26 @@ def test_background_follows_a_series():
     sliced = iron.inav[0]
     iron.inav.__getitem__(2, out=sliced)
     assert_array_equal(net_of(sliced), net_of(iron)[2])
+
+
+def test_background_of_a_series_stays_with_its_order_of_axes():
+    iron = hyperspy_fusion.ElementalMap(np.ones((5, 5, 5)))
+    iron.metadata.set_item("Elemental_map.background", iron.deepcopy())
+    for kept in (
+        iron.transpose(signal_axes=2),
+        iron.transpose(signal_axes=[1, 2]),
+        iron.transpose(navigation_axes=[0]),
+    ):
+        assert_array_equal(net_of(kept), 0)
+    aligned = iron.deepcopy()
+    aligned.align2D(shifts=np.eye(5, 2), crop=False, show_progressbar=False)
+    for changed in (
+        aligned,
+        iron.transpose(signal_axes=[0, 1]),
+        iron.T.transpose(signal_axes=2),
+    ):
+        with pytest.raises(ValueError, match="was lost when the map was changed"):
+            changed.get_net_map()
 
 
 @pytest.mark.filterwarnings("ignore:The NestedDirectoryStore:FutureWarning")  # zarr 2
@@ -660,6 +682,10 @@ def in_place(operation):
         in_place(lambda s: s.__imul__(2)),
         in_place(lambda s: s.__isub__(background_of(s))),
         in_place(lambda s: s.crop(0, 1, 6)),
+        in_place(lambda s: s.map(np.sqrt, show_progressbar=False)),
+        in_place(lambda s: s.map(np.sqrt, False, None, True)),  # noqa: FBT003
+        lambda s: s.isig[:5, :].transpose(signal_axes=(1, 0)),
+        lambda s: s.isig[:5, :].transpose(navigation_axes=[], signal_axes=[1, 0]),
         lambda s: (s + 1).isig[1:],
     ],
 )
