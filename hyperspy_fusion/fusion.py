@@ -16,6 +16,7 @@ from .pairing import (
     drop_background,
     infer_element,
     members_of,
+    name_element,
     pair,
     split,
 )
@@ -806,7 +807,7 @@ def maps_of_fusion(fused):
     elements = record_of(fused).elements.split(",")
     if len(maps) == len(elements):
         for signal, element in zip(maps, elements, strict=True):
-            signal.metadata.set_item("Sample.elements", [element])
+            name_element(signal, element)
     return maps
 
 

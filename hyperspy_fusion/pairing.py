@@ -32,6 +32,7 @@ __all__ = [
     "lose_background",
     "may_be_haadf",
     "members_of",
+    "name_element",
     "pair",
     "series_shape",
     "split",
@@ -133,7 +134,7 @@ class Measurement:
             signal._lazy = is_lazy(data)  # noqa: SLF001 - whatever the image is
             signal.set_signal_type("elemental_map")
             drop_background(signal.metadata)
-            signal.metadata.set_item("Sample.elements", [element])
+            name_element(signal, element)
             signal.metadata.add_dictionary({"Multimodal_fusion": dict(record)})
             signals.append(signal)
         return signals
@@ -190,6 +191,23 @@ def infer_element(signal):
         if symbol in known:
             return symbol
     return None
+
+
+def name_element(signal, element):
+    """Note which element a signal maps, and forget X-ray lines of others.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        The map, which is modified.
+    element : str
+        Symbol.
+    """
+    signal.metadata.set_item("Sample.elements", [element])
+    lines = signal.metadata.get_item("Sample.xray_lines", [])
+    lines = [lines] if isinstance(lines, str) else lines
+    if any(line.split("_")[0] != element for line in lines):
+        del signal.metadata.Sample.xray_lines
 
 
 def describe(signal):

@@ -152,6 +152,31 @@ def test_metadata_is_kept(method):
         assert fused[0].metadata.get_item(name) == value
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_elements_that_were_named_hold_for_what_is_made_of_the_maps(stacked):
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    lines = ["Pt_La"], ["Mn_Ka"], ["O_Ka", "Pt_Ma"]
+    for signal, found in zip(maps, lines, strict=True):
+        signal.metadata.Sample.elements = ["Pt"]
+        signal.metadata.set_item("Sample.xray_lines", found)
+    if stacked:
+        maps = hs.stack(maps, show_progressbar=False)
+    options = {"elements": ["Co", "Mn", "O"], "method": "published", "n_iter": 3}
+    fused = hf.fuse_multimodal(maps, haadf, **options)
+    restacked = hs.stack(fused, show_progressbar=False)
+    by_hand = hf.ElementalMap(restacked.data)
+    by_hand.metadata.add_dictionary(restacked.metadata.as_dictionary())
+    by_hand.metadata.Sample.xray_lines = lines[0]
+    for found in (fused, restacked, by_hand):
+        hf.get_haadf_model(found)
+    for signal, kept in zip(fused, (None, lines[1], None), strict=True):
+        assert signal.metadata.get_item("Sample.xray_lines") == kept
+    if stacked:
+        by_stack = maps.fuse_multimodal(haadf, **options)
+        hf.get_haadf_model(by_stack)
+        hf.get_haadf_model(by_stack.split())
+
+
 def test_inputs_are_not_modified(specimen, method):
     signals = [*specimen.maps, specimen.haadf]
     before = [(s.deepcopy(), s.metadata.as_dictionary()) for s in signals]
