@@ -55,7 +55,9 @@ _SEGMENT_TITLE = re.compile(r"-[A-D]$")
 _ELEMENT_IN_TITLE = re.compile(
     r"^(?P<whole>[A-Z][a-z]?)$"
     r"|^(?P<technique>[A-Z][a-z]?)-(?:EELS|EDS|EDX)$"
-    r"|\b(?P<edge>[A-Z][a-z]?)_[K-O][a-z0-9,]*"
+    # Fe_L3, Fe_L2,3, C_K1a; Cu_Ka, Sr_Lb1, Ir_M2N4; neither Au_NPs nor Co_Oxide
+    r"|\b(?P<edge>[A-Z][a-z]?)_"
+    r"(?:[K-O](?:\d[\d,]*a?)?|[KLM][abgα-γ]\d?|L[ln]|Mz|M\d[NO]\d)(?![^\W_])"
     r"|\bpercent of (?P<quantified>[A-Z][a-z]?)\b"
 )
 
