@@ -31,6 +31,7 @@ __all__ = [
     "get_haadf_model",
     "get_misfit",
     "maps_of_fusion",
+    "net_of",
     "pending",
     "record_of",
 ]
@@ -635,6 +636,30 @@ def _background_array(measurement, background):
             "the maps, at least 0"
         )
     return background
+
+
+def net_of(measurement, background):
+    """A measurement without a background that was given.
+
+    Parameters
+    ----------
+    measurement : Measurement
+        As measured.
+    background : float, list of float or list of BaseSignal
+        As :func:`fuse_multimodal` takes it.
+
+    Returns
+    -------
+    Measurement
+        With the background subtracted from the maps.
+
+    Raises
+    ------
+    ValueError
+        If it is below 0 somewhere, or there is not one for each map.
+    """
+    background = _background_array(measurement, background)
+    return replace(measurement, background=background).net()
 
 
 def _mask_array(measurement, mask):

@@ -14,7 +14,13 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from .fusion import cost_history, get_haadf_model, maps_of_fusion, record_of
+from .fusion import (
+    cost_history,
+    get_haadf_model,
+    maps_of_fusion,
+    net_of,
+    record_of,
+)
 from .pairing import pair
 
 __all__ = ["plot_convergence", "plot_fusion", "plot_weights"]
@@ -230,12 +236,13 @@ def _choose_position(series):
     )
 
 
-def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
+def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None, background=None):
     """Show the maps above the fused maps, and the HAADF image above its model.
 
-    A map is shown without the background that it carries. It shares its colours with
-    its fused map; they span the fused map and the smoothed measured one: single counts
-    may lie beyond. A colour bar is pointed where that happens.
+    A map is shown without its background, the one that it carries or `background`. It
+    shares its colours with its fused map; they span the fused map and the smoothed
+    measured one: single counts may lie beyond. A colour bar is pointed where that
+    happens.
 
     Parameters
     ----------
@@ -251,6 +258,9 @@ def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
         framed and shown enlarged below.
     inav : int, float or tuple, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
+    background : float, list of float or list of BaseSignal, optional
+        As it was given to :func:`hyperspy_fusion.fuse_multimodal`; of the published
+        method, whose `background` is another quantity, it is not looked at.
 
     Returns
     -------
@@ -270,7 +280,7 @@ def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None):
     >>> figure = hyperspy_fusion.plot_fusion(maps, fused, haadf, zoom=(30, 20, 50, 40))
     """
     fused = maps_of_fusion(fused)
-    measured, modelled, elements = _images(maps, fused, haadf, inav)
+    measured, modelled, elements = _images(maps, fused, haadf, inav, background)
     limits = [_haadf_limits(measured[0])]
     limits += map(_map_limits, measured[1:], modelled[1:])
     names = ["HAADF", *elements]
@@ -362,17 +372,22 @@ def _frame(panel, image):
     )
 
 
-def _images(maps, fused, haadf, inav):
+def _images(maps, fused, haadf, inav, background):
     """Return the images before and after the fusion, the HAADF image first, and names.
 
     Plain images of one field of view, computed together: lazy fused maps share the
     work of the solver.
     """
     model = get_haadf_model(fused)
-    elements = fused[0].metadata.Multimodal_fusion.elements.split(",")
+    record = record_of(fused[0])
+    elements = record.elements.split(",")
+    given = background is not None and record.method == "calibrated"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = pair(maps, haadf, elements=elements, allow_missing=True).net()
+        measurement = pair(
+            maps, haadf, elements=elements, allow_missing=True, carried=not given
+        )
+    measurement = net_of(measurement, background) if given else measurement.net()
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "

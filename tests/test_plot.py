@@ -222,6 +222,28 @@ class TestFusion:
         for panel, signal, carried in zip(found[1:], maps, (0, 0.25, 0), strict=False):
             assert_allclose(shown(panel), signal.data - carried)
 
+    def test_background_that_was_given_is_not_shown(self):
+        maps, haadf, _ = data.core_shell(32)
+        carrying = maps[1].deepcopy()
+        carrying.metadata.set_item("Elemental_map.background", maps[1] * 0 + 0.25)
+        changed = [maps[0], carrying * 1.0, maps[2]]  # which lost it
+        for background, value in (
+            (0.02, 0.02),
+            ([signal * 0 + 0.03 for signal in maps], 0.03),
+        ):
+            options = {"lambda_tv": 4, "lambda_haadf": 0.1, "background": background}
+            fused = fuse_multimodal(changed, haadf, **options)
+            with pytest.raises(ValueError, match="the background that the map"):
+                plot_fusion(changed, fused, haadf)
+            found = panels(plot_fusion(changed, fused, haadf, background=background))
+            for panel, signal in zip(found[1:4], maps, strict=True):
+                assert_allclose(shown(panel), signal.data - value, atol=1e-12)
+
+    def test_the_published_method_was_given_no_background(self, fusion):
+        maps, fused, haadf = fusion
+        found = panels(plot_fusion(maps, fused, haadf, background=0.24))
+        assert_allclose(shown(found[1]), maps[0].data)
+
     def test_missing_pixels_are_left_blank(self):
         maps, haadf, _ = data.core_shell(32)
         maps[0].data[4:8, 5:9] = haadf.data[:2] = np.nan
