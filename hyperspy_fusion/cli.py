@@ -295,7 +295,10 @@ def _read(arguments):
     logger = logging.getLogger("hyperspy.io")
     logger.disabled = True  # what it says of unreadable files is for developers
     try:
-        signals = hs.load(path, lazy=arguments.lazy, file_format=arguments.file_format)
+        # a Path, for brackets in a str are a pattern
+        signals = hs.load(
+            Path(path), lazy=arguments.lazy, file_format=arguments.file_format
+        )
     except Exception as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     finally:
@@ -336,7 +339,7 @@ def _write(output, maps, fused, haadf):
     """Write all results into a folder, or nothing if anything fails."""
     target = output.resolve()
     with tempfile.TemporaryDirectory(
-        prefix=f".{target.name}-", dir=target.parent
+        prefix=f".{target.name}-", dir=_base(output)
     ) as temporary:
         folder = Path(temporary) / target.name
         folder.mkdir()
@@ -395,12 +398,18 @@ def _check_output(output, *, overwrite):
             f"the folder {output} exists: choose another --output, or replace the "
             "files of an earlier run in it with --overwrite"
         )
-    parent = output.resolve().parent
-    if not os.access(parent, os.W_OK):
+    base = _base(output)
+    if not os.access(base, os.W_OK):
         raise PermissionError(
-            f"the folder {parent} does not exist or cannot be written: choose another "
+            f"the folder {base} does not exist or cannot be written: choose another "
             "--output"
         )
+
+
+def _base(output):
+    """The folder that has to be written: the output, or where it will be made."""
+    target = output.resolve()
+    return target if target.is_dir() else target.parent
 
 
 def _element(signal):

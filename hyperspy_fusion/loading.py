@@ -20,7 +20,7 @@ import numpy as np
 from dask import is_dask_collection
 from scipy.ndimage import gaussian_filter
 
-from .core.calibration import map_noise
+from .core.calibration import fill, map_noise
 from .pairing import (
     BACKGROUND,
     as_images,
@@ -140,6 +140,8 @@ def find_candidates(source, *, lazy=False, **kwargs):
 def _read(source, *, lazy, **kwargs):
     """List the signals of a source."""
     if isinstance(source, str | Path):
+        if Path(source).exists():  # a str with brackets may be the name of another file
+            source = Path(source)
         source = hs.load(source, lazy=lazy, **kwargs)
     elif lazy or kwargs:
         given = ["lazy"] * lazy + list(kwargs)
@@ -811,7 +813,10 @@ def _for_each_image(function, *arrays):
         )
     out = np.empty(arrays[0].shape)
     for position in np.ndindex(out.shape[:-2]):
-        out[position] = function(*(array[position] for array in arrays))
+        images = (array[position] for array in arrays)
+        # what is missing in the map may not be missing in its background
+        known = [np.where(np.isfinite(image), image, np.nan) for image in images]
+        out[position] = function(*(fill(image[np.newaxis])[0] for image in known))
     return out
 
 
@@ -1003,7 +1008,8 @@ def _edge_windows(edge, onset, rivals, axis, background, integration):
     if not low < onset < high:
         raise ValueError(f"{edge} is at {onset:g} eV, outside the measured range")
     if isinstance(integration, Real):
-        integration = [onset - _gap(onset), onset + integration]
+        before = -np.inf if background is None else background[1]
+        integration = [max(onset - _gap(onset), before), onset + integration]
     room = [_LEAST_WIDTH]
     if background is None:
         edges = _major_onsets([edge.split("_")[0]]) + rivals

@@ -431,7 +431,11 @@ def choose_haadf(signals, shape=None):
     """
     for i, signal in enumerate(signals):
         _check_signal(signal, f"image number {i}")
-    images = [signal for signal in signals if signal.axes_manager.signal_dimension == 2]
+    images = [
+        signal
+        for signal in signals
+        if signal.axes_manager.signal_dimension in (0, 2) and signal.data.ndim > 1
+    ]
     named = [signal for signal in images if may_be_haadf(signal)]
     fitting = [s for s in named if shape is None or s.data.shape[-2:] == tuple(shape)]
     if len(fitting) == 1:

@@ -211,6 +211,11 @@ def _weights(fused, inav):
             _at_position(array, one, series, inav) for array in (rows, chosen)
         )
     rows = rows[np.isfinite(rows).all(axis=1)]
+    if not len(rows):
+        raise ValueError(
+            "the weights of this position were chosen with those of the first one: "
+            "expected inav=0"
+        )
     return rows[np.lexsort(rows.T[:2])], chosen
 
 

@@ -126,6 +126,10 @@ class TestDemo:
         assert cli.main(["demo", "--output", output, "--overwrite"]) == 2
         assert "choose another --output" in capsys.readouterr().err
 
+    def test_only_the_folder_itself_has_to_be_written(self, tmp_path):
+        assert cli._base(tmp_path) == tmp_path
+        assert cli._base(tmp_path / "new") == tmp_path
+
     @pytest.mark.parametrize(
         ("interruption", "status"),
         [(OSError("no space left"), 2), (KeyboardInterrupt, 130)],
@@ -329,6 +333,16 @@ class TestInfo:
         assert cli.main([*arguments, "--haadf", "larger.hspy"]) == 0
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("Would be refused: the map of Fe has pixels of 0.5 nm")
+
+    def test_brackets_in_the_name_are_no_pattern(self, tmp_path, capsys):
+        maps, haadf, _ = hyperspy_fusion.data.core_shell(16)
+        for name in ("scan[1]", "scan1"):
+            (tmp_path / f"{name}.hspy").write_text("no file")
+        haadf.save(tmp_path / "haadf[1].hspy")
+        maps[0].save(tmp_path / "scan[1].hspy", overwrite=True)
+        arguments = ["info", "scan[1].hspy", "--haadf", "haadf[1].hspy"]
+        assert cli.main(arguments) == 0
+        assert "Would fuse Co with" in capsys.readouterr().out
 
     def test_unreadable_file(self, capsys):
         assert cli.main(["info", "nothing.emd"]) == 2

@@ -257,6 +257,21 @@ def test_haadf_can_be_named(tmp_path):
         assert_array_equal(found.data, second.data)
 
 
+def test_haadf_on_navigation_axes_is_taken():
+    assert_array_equal(load_multimodal([image("Fe"), HAADF.T])[1].data, HAADF.data)
+
+
+def test_brackets_in_the_name_of_a_file_are_no_pattern(tmp_path):
+    hs.stack([image("Fe"), image("Co")]).save(tmp_path / "scan1.hspy")
+    image("Fe", data=np.ones(SHAPE)).save(tmp_path / "scan[1].hspy")
+    HAADF.save(tmp_path / "haadf[1].hspy")
+    (found,), haadf = load_multimodal(
+        str(tmp_path / "scan[1].hspy"), haadf=str(tmp_path / "haadf[1].hspy")
+    )
+    assert_array_equal(found.data, 1)
+    assert_array_equal(haadf.data, HAADF.data)
+
+
 def test_haadf_that_is_missing_or_ambiguous_is_refused(tmp_path):
     iron = image("Fe")
     with pytest.raises(ValueError, match="no HAADF image in the source: give one with"):
@@ -509,7 +524,23 @@ def test_windows_of_edges():
     # Each default window gives way to the other one.
     assert_allclose(counts(integration_windows=[[690, 728]]), 50 * 39, rtol=1e-2)
     assert_allclose(counts(background_windows=[[650, 705]]), 50 * 141, rtol=1e-2)
+    both = {"background_windows": [[650, 705]], "integration_windows": 50}
+    assert_allclose(counts(**both), 50 * 99, rtol=1e-2)
     assert_array_equal(counts(background_windows="auto"), counts())
+
+
+def test_missing_spectra_are_missing_pixels():
+    spectra, whole = eels_of({708: 50}), eels_of({708: 50})
+    spectra.data[1, 2] = np.nan
+    spectra.data[3, 0, 400:] = np.nan
+    (iron,), _ = load_multimodal([spectra, HAADF], lines=["Fe_L3"])
+    (expected,), _ = load_multimodal([whole, HAADF], lines=["Fe_L3"])
+    missing = np.zeros(SHAPE, bool)
+    missing[1, 2] = missing[3, 0] = True
+    assert_array_equal(np.isnan(iron.data), missing)
+    assert_array_equal(iron.data[~missing], expected.data[~missing])
+    assert np.isfinite(background_of(iron).data).all()
+    assert_allclose(net_of(iron)[~missing], net_of(expected)[~missing], rtol=0.1)
 
 
 @pytest.mark.parametrize(
