@@ -497,7 +497,8 @@ def _average_frames(image, n_frames, kept, *, named):
 def _compute_together(signals):
     """Compute lazy signals and the backgrounds they carry, all in one pass."""
     backgrounds = [signal.metadata.get_item(BACKGROUND) for signal in signals]
-    signals = [*signals, *(b for b in backgrounds if b is not None)]
+    # first, since a map computes its own again
+    signals = [*(b for b in backgrounds if b is not None), *signals]
     arrays = dask.persist(*(signal.data for signal in signals))
     for signal, array in zip(signals, arrays, strict=True):
         if is_dask_collection(array):

@@ -19,6 +19,8 @@ import pint
 from .tiling import computed, is_lazy, stack
 
 __all__ = [
+    "BACKGROUND",
+    "VARIANCE",
     "Measurement",
     "as_images",
     "atomic_number",
@@ -44,7 +46,7 @@ BACKGROUND = "Elemental_map.background"
 # follow.
 _LOST = "lost"
 # Where HyperSpy keeps the variance of the noise.
-_VARIANCE = "Signal.Noise_properties.variance"
+VARIANCE = "Signal.Noise_properties.variance"
 
 # Two pixel sizes that differ by more than this part do not belong to one scan.
 _SCALE_TOLERANCE = 0.01
@@ -363,7 +365,7 @@ def lose_background(signal):
     for metadata in (signal.metadata, *members):
         if metadata.has_item(BACKGROUND):
             metadata.set_item(BACKGROUND, _LOST)
-    if not signal.metadata.has_item(_VARIANCE):
+    if not signal.metadata.has_item(VARIANCE):
         for metadata in members:
             _drop_variance(metadata)
 
@@ -396,7 +398,7 @@ def drop_background(metadata):
 
 
 def _drop_variance(metadata):
-    if metadata.has_item(_VARIANCE):
+    if metadata.has_item(VARIANCE):
         del metadata.Signal.Noise_properties
 
 
@@ -603,7 +605,7 @@ def split(maps):
         for part, member in zip(parts, members, strict=True):
             part._metadata = member.metadata.deepcopy()  # noqa: SLF001
             part._original_metadata = member.original_metadata.deepcopy()  # noqa: SLF001
-            if not stack.metadata.has_item(_VARIANCE):  # as after arithmetic
+            if not stack.metadata.has_item(VARIANCE):  # as after arithmetic
                 _drop_variance(part.metadata)
         return parts
     parts = [stack.inav[..., i] for i in range(size)]

@@ -9,13 +9,15 @@ from hyperspy.signals import LazySignal2D, Signal2D
 
 from .fusion import complete, cost_history, fuse_multimodal, fuse_stack, pending
 from .pairing import (
+    BACKGROUND,
+    VARIANCE,
     carried_background,
     change_background,
     drop_background,
     lose_background,
     members_of,
 )
-from .tiling import compute
+from .tiling import compute, is_lazy
 
 __all__ = ["ElementalMap", "HAADFImage", "LazyElementalMap", "LazyHAADFImage"]
 
@@ -226,7 +228,7 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
     _lazy = True
 
     def compute(self, close_file=False, show_progressbar=None, **kwargs):  # noqa: FBT002
-        """Compute the map, and what the record of its fusion says.
+        """Compute the map, its variance and background, and the record of its fusion.
 
         As ``compute`` of any lazy signal, with the same arguments. The record of a
         part of a series stays lazy, since it is that of the whole.
@@ -239,11 +241,15 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
             complete(self, later, found)
             self.data = data
             show_progressbar = False
-            members = [member.metadata for member in members_of(self)]
-            for metadata in (self.metadata, *members):
-                variance = metadata.get_item("Signal.Noise_properties.variance")
-                if getattr(variance, "_lazy", False):
-                    variance.compute(show_progressbar=False, **kwargs)
+        members = [member.metadata for member in members_of(self)]
+        for metadata in (self.metadata, *members):  # before the file is closed
+            for node in (VARIANCE, BACKGROUND):
+                beside = metadata.get_item(node)
+                # HyperSpy loads them as signals that do not say that they are lazy.
+                if is_lazy(getattr(beside, "data", None)):
+                    (beside.data,) = compute([beside.data], **kwargs)
+                    beside._lazy = False  # noqa: SLF001
+                    beside._assign_subclass()  # noqa: SLF001
         super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
 
 

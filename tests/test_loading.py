@@ -1,6 +1,7 @@
 import copy
 import logging
 
+import dask
 import exspy
 import hyperspy.api as hs
 import numpy as np
@@ -693,6 +694,23 @@ def test_background_is_saved_with_the_map(carrying, tmp_path, extension, lazy):
     assert_array_equal(np.asarray(net_of(back.isig[2:])), net_of(carrying)[:, 2:])
     (again,), _ = load_multimodal([back, HAADF])
     assert_array_equal(np.asarray(net_of(again)), net_of(carrying))
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_background_and_variance_are_computed_with_the_map(carrying, tmp_path, stacked):
+    carrying.set_noise_variance(carrying.deepcopy())
+    carrying.save(tmp_path / "map.nxs")
+    expected = net_of(carrying), carrying.data
+    lazy = hs.load(tmp_path / "map.nxs", lazy=True)[0]
+    assert dask.is_dask_collection(background_of(lazy).data)
+    if stacked:
+        lazy = hs.stack([lazy, lazy.deepcopy()])
+    lazy.compute(close_file=True, show_progressbar=False)
+    for signal in lazy.split() if stacked else [lazy]:
+        found = signal.get_net_map(), signal.get_noise_variance()
+        for one, values in zip(found, expected, strict=True):
+            assert type(one.data) is np.ndarray
+            assert_array_equal(one.data, values)
 
 
 def in_place(operation):
