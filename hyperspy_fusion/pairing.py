@@ -779,7 +779,16 @@ def _stack_variances(variances, images):
         for variance in variances
     ]
     shape = images[0].data.shape
-    return stack([np.broadcast_to(a, shape) for a in arrays], axis=-3)
+    try:
+        arrays = [np.broadcast_to(array, shape) for array in arrays]
+    except ValueError as error:  # a slice of a stack does not reach its maps
+        found = " or ".join(map(str, dict.fromkeys(array.shape for array in arrays)))
+        raise ValueError(
+            f"the noise variance of a map has the shape {found} and the map {shape}: "
+            "slice the maps before they are stacked, or clear the variance with "
+            "map.set_noise_variance(None)"
+        ) from error
+    return stack(arrays, axis=-3)
 
 
 def _stack_backgrounds(backgrounds, images):

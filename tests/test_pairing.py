@@ -261,6 +261,19 @@ def test_a_stack_that_lost_its_variance_does_not_give_it_to_its_maps(signal_type
         assert (stack * 2).split()[0].get_noise_variance() is None
 
 
+def test_variance_of_other_pixels_is_refused():
+    random = np.random.default_rng(0)
+    series = [image(t, random.random((4, *SHAPE))) for t in ("Fe", "O")]
+    for signal in series:
+        signal.set_noise_variance(signal.deepcopy())
+    stack = hs.stack(series, show_progressbar=False)
+    assert pair(stack, series[0]).variance.shape == (4, 2, *SHAPE)
+    with pytest.raises(ValueError, match=r"variance .* shape \(4, 5, 7\) .* slice the"):
+        pair(stack.inav[0], image())
+    parts = [signal.inav[0] for signal in series]
+    assert pair(parts, image()).variance.shape == (2, *SHAPE)
+
+
 def test_loadings_need_names():
     loadings = image("loadings", np.random.default_rng(0).random((3, *SHAPE)))
     loadings.metadata.set_item("Sample.elements", ["Fe", "O", "C"])  # of the spectra
