@@ -268,7 +268,7 @@ def _fuse(arguments):
             for before, after in zip(maps, fused, strict=True)
         ],
     )
-    _write(output, maps, fused, haadf)
+    _write(output, maps, fused, haadf, options.get("background"))
 
 
 def _info(arguments):
@@ -335,7 +335,7 @@ def _timed_fusion(maps, haadf, **options):
     return fused
 
 
-def _write(output, maps, fused, haadf):
+def _write(output, maps, fused, haadf, background=None):
     """Write all results into a folder, or nothing if anything fails."""
     target = output.resolve()
     with tempfile.TemporaryDirectory(
@@ -344,7 +344,7 @@ def _write(output, maps, fused, haadf):
         folder = Path(temporary) / target.name
         folder.mkdir()
         _write_signals(folder, fused)
-        _write_pictures(folder, maps, fused, haadf)
+        _write_pictures(folder, maps, fused, haadf, background)
         names = sorted(path.name for path in folder.iterdir())
         with _uninterrupted():
             if target.exists():
@@ -375,11 +375,13 @@ def _write_signals(folder, fused):
     fused[0].get_cost_history().save(folder / "cost_history.hspy")
 
 
-def _write_pictures(folder, maps, fused, haadf):
+def _write_pictures(folder, maps, fused, haadf, background):
     """Draw the fusion, its weights and its convergence, of a series the first one."""
     first = (0,) * haadf.axes_manager.navigation_dimension or None
     pictures = {
-        "fusion.png": hyperspy_fusion.plot_fusion(maps, fused, haadf, inav=first),
+        "fusion.png": hyperspy_fusion.plot_fusion(
+            maps, fused, haadf, inav=first, background=background
+        ),
         "convergence.png": hyperspy_fusion.plot_convergence(fused),
     }
     if fused[0].metadata.Multimodal_fusion.has_item("weights_tried"):

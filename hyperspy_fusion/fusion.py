@@ -830,7 +830,8 @@ def maps_of_fusion(fused):
     if isinstance(fused, list | tuple):
         return maps
     elements = record_of(fused).elements.split(",")
-    if len(maps) == len(elements):
+    taken_apart = fused.axes_manager.navigation_dimension > 0  # else it is the user's
+    if taken_apart and len(maps) == len(elements):
         for signal, element in zip(maps, elements, strict=True):
             name_element(signal, element)
     return maps
