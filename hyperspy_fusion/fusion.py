@@ -15,6 +15,7 @@ from .pairing import (
     check_values,
     drop_background,
     infer_element,
+    members_along,
     members_of,
     name_element,
     pair,
@@ -793,11 +794,11 @@ def fuse_stack(stack, haadf, **options):
     drop_background(result.metadata)
     # What .split() gives back to each map, along the last navigation axis unless the
     # history of another stack says otherwise.
-    members = members_of(result)
-    if len(members) == len(fused):
+    members = members_along(result)
+    if members:
         for member, signal in zip(members, fused, strict=True):
             member.metadata = signal.metadata.deepcopy()
-    elif members:
+    elif members_of(result):
         del result.original_metadata.stack_elements
     if result.metadata.has_item("_HyperSpy.Stacking_history"):
         del result.metadata._HyperSpy.Stacking_history  # noqa: SLF001

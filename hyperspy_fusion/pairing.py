@@ -33,6 +33,7 @@ __all__ = [
     "infer_element",
     "lose_background",
     "may_be_haadf",
+    "members_along",
     "members_of",
     "name_element",
     "pair",
@@ -597,8 +598,8 @@ def split(maps):
     if stack.axes_manager.navigation_dimension == 0:
         return [stack]
     size = stack.axes_manager.navigation_shape[-1]
-    members = members_of(stack)
-    if len(members) == size:
+    members = members_along(stack)
+    if members:
         # Left to itself, HyperSpy splits the axis that now has the number which that
         # of the elements had.
         parts = stack.split(axis=-1 + 1j)
@@ -632,6 +633,28 @@ def members_of(stack):
     """
     members = stack.original_metadata.get_item("stack_elements", {})
     return [members[f"element{i}"] for i in range(len(members))]
+
+
+def members_along(stack):
+    """List the members of a stack in the order of its last navigation axis.
+
+    Parameters
+    ----------
+    stack : BaseSignal
+        Any signal with a navigation axis.
+
+    Returns
+    -------
+    list of DictionaryTreeBrowser
+        As of :func:`members_of`, one for each place; empty if that is not known.
+    """
+    members = members_of(stack)
+    axis = stack.axes_manager.navigation_axes[-1]
+    # The axis that HyperSpy makes counts the members, also when it is sliced.
+    places = np.rint(axis.axis).astype(int)
+    if np.array_equal(places, axis.axis) and set(places) <= set(range(len(members))):
+        return [members[i] for i in places]
+    return members if len(members) == axis.size else []
 
 
 def _element_names(images, elements):

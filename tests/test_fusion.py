@@ -22,6 +22,7 @@ from hyperspy_fusion.core.total_variation import (
     symmetrised_gradient_adjoint,
     total_generalised_variation,
 )
+from hyperspy_fusion.fusion import maps_of_fusion
 from hyperspy_fusion.pairing import infer_element
 from hyperspy_fusion.progress import Progress
 
@@ -847,3 +848,19 @@ def test_uncertainty_is_where_hyperspy_looks_for_it():
         error = np.abs(signal.data - true.data) <= 2 * np.sqrt(variance.data)
         within.append(error[inside].mean())
     assert np.mean(within) > 0.8
+
+
+@pytest.mark.parametrize("part", [slice(None, None, -1), slice(1, None), slice(2)])
+def test_a_part_of_a_stack_knows_its_elements(part):
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    options = {"method": "published", "n_iter": 2}
+    expected = hf.fuse_multimodal(maps[part], haadf, **options)
+    stack = hs.stack(maps).inav[part]
+    for fused in (
+        hf.fuse_multimodal(stack, haadf, **options),
+        maps_of_fusion(stack.fuse_multimodal(haadf, **options)),
+    ):
+        for one, other in zip(fused, expected, strict=True):
+            assert one.metadata.Sample.elements == other.metadata.Sample.elements
+            assert one.metadata.General.title == other.metadata.General.title
+            assert_array_equal(one.data, other.data)
