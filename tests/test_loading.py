@@ -764,13 +764,17 @@ def test_a_stack_of_maps_keeps_their_backgrounds(carrying):
     assert_array_equal(fused.data, np.stack([s.data for s in expected]))
     for signal in (*expected, fused, *fused.split()):
         assert not signal.metadata.has_item("Elemental_map")
-    # Slices of a stack do not reach the maps that it was made of.
     assert stack.inav[0].data.shape == SHAPE
-    for part in (stack.inav[:1], stack.isig[1:]):
-        haadf = image("HAADF", part.data.shape[1:])
-        elements = ["Fe", "Co"][: len(part.data)]
-        with pytest.raises(ValueError, match="the background that the map"):
-            hyperspy_fusion.fuse_multimodal(part, haadf, elements=elements)
+    found, expected = (
+        hyperspy_fusion.fuse_multimodal(maps, HAADF, **options)[0]
+        for maps in (stack.inav[1:], [other])
+    )
+    assert_array_equal(found.data, expected.data)
+    # Slices of the images of a stack do not reach the maps that it was made of.
+    part = stack.isig[1:]
+    haadf = image("HAADF", part.data.shape[1:])
+    with pytest.raises(ValueError, match="the background that the map"):
+        hyperspy_fusion.fuse_multimodal(part, haadf, elements=["Fe", "Co"])
 
 
 @pytest.mark.parametrize(
