@@ -344,8 +344,8 @@ def prepare(
     background : numpy.ndarray
         β, known background, of the maps' units, that broadcasts against them.
     variance : numpy.ndarray, optional
-        Of the maps, that broadcasts against them. Pixels where it is not finite are
-        taken for missing.
+        Of the maps, that broadcasts against them; NaN where it is not known, as where
+        they are missing.
     totals : Totals, optional
         Of the image that this is a sample of; by default of the image itself.
     units : Units, optional
@@ -364,7 +364,8 @@ def prepare(
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
     is_part = units is not None
-    maps, variance = _with_known_variance(maps, variance, is_part=is_part)
+    if variance is not None:
+        variance = _without_gaps(variance, maps.shape, is_part=is_part)
     background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
@@ -438,28 +439,18 @@ def _above_zero(variance):
     return np.maximum(variance, least, dtype=np.float32)
 
 
-def _with_known_variance(maps, variance, *, is_part):
-    """Maps that are missing where their variance is, and a variance without gaps.
-
-    A fit leaves NaN for the variance of pixels that it left out.
-    """
-    if variance is None:
-        return maps, None
-    variance = np.broadcast_to(np.asarray(variance, dtype=np.float32), maps.shape)
-    unknown = ~np.isfinite(variance)
-    positive = ~unknown & (variance > 0)
-    if not is_part and not positive.any(axis=(1, 2)).all():
-        without = np.flatnonzero(~positive.any(axis=(1, 2))).tolist()
+def _without_gaps(variance, shape, *, is_part):
+    """Variance of maps of a shape, filled where it is not known."""
+    variance = np.broadcast_to(np.asarray(variance, dtype=np.float32), shape)
+    variance = np.where(np.isfinite(variance), variance, np.float32(np.nan))
+    without = np.flatnonzero(~(variance > 0).any(axis=(1, 2))).tolist()
+    if without and not is_part:
         raise ValueError(
             f"the noise variance is nowhere a number above 0 in the maps {without} "
             "(counted from 0): correct it with set_noise_variance, or remove it with "
             "set_noise_variance(None) to have it estimated"
         )
-    if unknown.any():
-        maps = np.where(unknown, np.float32(np.nan), maps)
-        variance = np.where(unknown, np.float32(np.nan), variance)
-        variance = fill(variance)
-    return maps, variance
+    return fill(variance)
 
 
 def _check_magnitude(name, values):
