@@ -213,8 +213,8 @@ def _weights(fused, inav):
     rows = rows[np.isfinite(rows).all(axis=1)]
     if not len(rows):
         raise ValueError(
-            "the weights of this position were chosen with those of the first one: "
-            "expected inav=0"
+            "the weights of this position were not chosen for it alone: expected the "
+            "first position of the series, for which those of all were chosen"
         )
     return rows[np.lexsort(rows.T[:2])], chosen
 

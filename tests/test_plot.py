@@ -381,6 +381,13 @@ class TestWeights:
         with pytest.raises(ValueError, match=r"part of a series of shape \(2,\)"):
             plot_weights(calibrated_series[0].inav[0])
 
+    def test_weights_that_tiles_share(self, series_of):
+        images = [data.core_shell(64, seed=seed) for seed in (1, 2)]
+        fused = fuse_multimodal(*series_of(*images), tile_size=32, weights="shared")
+        assert plot_weights(fused, inav=0).axes[0].lines
+        with pytest.raises(ValueError, match="expected the first position of the ser"):
+            plot_weights(fused, inav=1)
+
     def test_what_chose_no_weights(self, fusion):
         with pytest.raises(ValueError, match="did not choose its weights"):
             plot_weights(fusion[1])
