@@ -815,7 +815,7 @@ def _for_each_image(function, *arrays):
     out = np.empty(arrays[0].shape)
     for position in np.ndindex(out.shape[:-2]):
         images = (array[position] for array in arrays)
-        # what is missing in the map may not be missing in its background
+        # the background has to be a number also where the spectrum is missing
         known = [np.where(np.isfinite(image), image, np.nan) for image in images]
         out[position] = function(*(fill(image[np.newaxis])[0] for image in known))
     return out

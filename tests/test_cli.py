@@ -4,6 +4,7 @@ import importlib.metadata
 import subprocess
 import sys
 import time
+from pathlib import Path
 from signal import SIGINT, raise_signal
 
 import exspy
@@ -126,9 +127,15 @@ class TestDemo:
         assert cli.main(["demo", "--output", output, "--overwrite"]) == 2
         assert "choose another --output" in capsys.readouterr().err
 
-    def test_only_the_folder_itself_has_to_be_written(self, tmp_path):
-        assert cli._base(tmp_path) == tmp_path
-        assert cli._base(tmp_path / "new") == tmp_path
+    def test_only_the_folder_itself_has_to_be_written(self, tmp_path, monkeypatch):
+        folder = tmp_path / "out"
+        folder.mkdir()
+        monkeypatch.setattr(cli.os, "access", lambda path, _: Path(path) == folder)
+        arguments = ["demo", "--size", "16", "--output"]
+        assert cli.main([*arguments, "out", "--overwrite"]) == 0
+        assert written(folder) == FILES
+        assert cli.main([*arguments, "new"]) == 2
+        assert written(tmp_path) == ["out"]
 
     @pytest.mark.parametrize(
         ("interruption", "status"),

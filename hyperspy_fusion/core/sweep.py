@@ -18,8 +18,9 @@ from .kernels import compilers
 
 __all__ = ["blocks_of", "empty_seams", "refine_rows", "step_seams", "sweep_rows"]
 
-# Columns that are worked on at a time: their scratch stays in the L1 cache, and
-# Newton's method goes on only where it has to.
+# Columns that are worked on at a time, so that their scratch stays in the cache and
+# Newton's method goes on only where it has to. With fewer, long rows take longer: 20 %
+# with 256.
 _CHUNK = np.uintp(1024)
 _ONE = np.uintp(1)  # columns count without sign: no index may be one from the end
 # Pixels times elements that are worth a thread's while, and the most blocks.
