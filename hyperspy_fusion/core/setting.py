@@ -364,8 +364,7 @@ def prepare(
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
     is_part = units is not None
-    if variance is not None:
-        variance = _without_gaps(variance, maps.shape, is_part=is_part)
+    variance = _without_gaps(variance, maps.shape, is_part=is_part)
     background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
@@ -440,7 +439,9 @@ def _above_zero(variance):
 
 
 def _without_gaps(variance, shape, *, is_part):
-    """Variance of maps of a shape, filled where it is not known."""
+    """Variance of maps of a shape, filled where it is not known; or None."""
+    if variance is None:
+        return None
     variance = np.broadcast_to(np.asarray(variance, dtype=np.float32), shape)
     variance = np.where(np.isfinite(variance), variance, np.float32(np.nan))
     without = np.flatnonzero(~(variance > 0).any(axis=(1, 2))).tolist()
