@@ -511,9 +511,9 @@ def solve(
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(stage, n, gap)``: in each iteration of the "solution", with the
-        relative gap of the last certificate, infinite before the first; and, with an
-        infinite gap, in each iteration of the problems of "calibration" and
+        ``callback(stage, n, gap)``: after some milliseconds of iterations of the
+        "solution", with the relative gap of the last certificate, infinite before the
+        first; and, with an infinite gap, of the problems of "calibration" and
         "uncertainty", and at each trial of "weights".
 
     Returns

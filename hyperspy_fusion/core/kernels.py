@@ -11,13 +11,20 @@ from itertools import pairwise
 
 import numba
 import numpy as np
+from numba.core import cgutils, types
+from numba.extending import intrinsic
 
 __all__ = [
     "Workers",
     "compilers",
+    "give_back",
+    "most_at_once",
+    "new_tickets",
     "published_step_rows",
     "row_blocks",
+    "take_ticket",
     "tv_prox_rows",
+    "wait_for",
     "workers",
 ]
 
@@ -26,6 +33,10 @@ _BLOCK_BYTES = 1 << 21
 
 # Floats in a cache line: rows of scratch start on one, with one before them as margin.
 _MARGIN = 16
+
+# Pixels times elements times iterations that threads do without Python, some 20 ms: then
+# the progress is told, and Ctrl-C is heard.
+_AT_ONCE = 1 << 23
 
 # Powers of what is not above are taken for those of 0.
 _TINY = np.float32(1e-30)
@@ -91,6 +102,11 @@ def row_blocks(n_rows, halo, bytes_per_row):
     return list(pairwise(edges))
 
 
+def most_at_once(size):
+    """Iterations on maps of so many numbers that one call of a kernel should do."""
+    return max(_AT_ONCE // size, 1)
+
+
 class Workers:
     """Threads that work on one problem together, or on several at once.
 
@@ -109,17 +125,22 @@ class Workers:
         """Call ``kernel(*arguments, start, stop)`` for each block of rows."""
         self._share(blocks, lambda block: kernel(*arguments, *block))
 
-    def portions(self, blocks):
-        """Put neighbouring blocks together, to one, or a few for each of the threads.
+    def together(self, kernel, *arguments, most):
+        """Call ``kernel(*arguments, tickets)`` on all threads at once, at most `most`.
 
-        Threads wait for each other, in Python, at each call of a kernel.
+        They share out the work by the tickets (:func:`take_ticket`), and wait for each
+        other without Python.
         """
-        most = 1 if self._num_workers == 1 else 4 * self._num_workers
-        size = -(-len(blocks) // most)
-        return [
-            (portion[0][0], portion[-1][1])
-            for portion in (blocks[i : i + size] for i in range(0, len(blocks), size))
+        tickets = new_tickets()
+        n_helpers = min(self._num_workers, most) - 1
+        helpers = [
+            self._pool.submit(kernel, *arguments, tickets) for _ in range(n_helpers)
         ]
+        try:
+            kernel(*arguments, tickets)
+        finally:
+            for helper in helpers:
+                helper.cancel() or helper.result()
 
     def each(self, function, items):
         """List ``function(item, run)`` of all items; each works on one thread alone."""
@@ -179,6 +200,66 @@ def workers(num_workers=None):
         return
     with ThreadPoolExecutor(num_workers - 1) as pool:
         yield Workers(pool, num_workers)
+
+
+# Tickets: how threads share out the tasks of a kernel among themselves. The tasks have
+# numbers, each of which one thread takes; a task that needs what others do waits until
+# as many have been given back. Handing tasks out in Python takes 0.1 ms each time that
+# all have to be done before the next begin, which is as long as an iteration of a small
+# image; and threads that sleep are slow to wake.
+
+
+def new_tickets():
+    """Numbers taken and numbers given back, in cache lines of their own."""
+    return np.zeros((2, 8), np.int64)
+
+
+def _pointer(context, builder, array_type, array, line):
+    array = context.make_array(array_type)(context, builder, array)
+    column = context.get_constant(types.intp, 0)
+    return cgutils.get_item_pointer(context, builder, array_type, array, [line, column])
+
+
+@intrinsic
+def _count(typing_context, tickets, line):  # noqa: ARG001
+    """Add one to a counter, and return what it was, as one operation."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
+        one = context.get_constant(types.int64, 1)
+        return builder.atomic_rmw("add", pointer, one, "seq_cst")
+
+    return types.int64(tickets, types.intp), generate
+
+
+@intrinsic
+def _counted(typing_context, tickets, line):  # noqa: ARG001
+    """A counter, and all that threads wrote before they added to it."""
+
+    def generate(context, builder, signature, arguments):
+        pointer = _pointer(context, builder, signature.args[0], *arguments)
+        return builder.load_atomic(pointer, "seq_cst", align=8)
+
+    return types.int64(tickets, types.intp), generate
+
+
+@_part
+def take_ticket(tickets):
+    """Number of the next task."""
+    return _count(tickets, 0)
+
+
+@_part
+def give_back(tickets):
+    """Say that a task is done."""
+    _count(tickets, 1)
+
+
+@_part
+def wait_for(tickets, n):
+    """Wait until `n` tickets have been given back."""
+    while _counted(tickets, 1) < n:
+        pass
 
 
 @_part

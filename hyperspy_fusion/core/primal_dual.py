@@ -15,7 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from .certificate import certificate, flux_correction, terms_within
-from .sweep import blocks_of, empty_seams, refine_rows, step_seams, sweep_rows
+from .kernels import most_at_once
+from .sweep import blocks_of, empty_seams, iterate, refine_rows
 
 __all__ = [
     "CHECK_EVERY",
@@ -245,8 +246,9 @@ class Iteration:
         self.norm = np.linalg.norm(operator, 2)
         self.second_order = second_order
         n_elements, n_y, n_x = state.u.shape
-        self.blocks = blocks_of(state.u.shape)
-        self.seams = empty_seams(self.blocks, n_elements, n_x)
+        blocks = blocks_of(state.u.shape)
+        self.edges = np.array([0, *(stop for _, stop in blocks)])
+        self.seams = empty_seams(blocks, n_elements, n_x)
         self.row_sums = np.empty((n_elements, n_y))
         # the flux row is flux_weight / √N, and its dual is kept times that
         self.flux_factor = flux_weight**2 / (n_y * n_x)
@@ -258,44 +260,39 @@ class Iteration:
         self.tau = ratio / self.norm
         self.sigma = 1 / (ratio * self.norm)
 
-    def step(self, relaxation=_RELAXATION):
-        """Advance the state by one iteration.
+    def advance(self, n_iter=1, *, relaxation=_RELAXATION, settle=False):
+        """Advance the state by some iterations.
 
-        Without over-relaxation, which is 1, the maps are not negative afterwards, and
-        the duals meet their bounds.
+        If they `settle`, the last is not over-relaxed: the maps are not negative
+        afterwards, and the duals meet their bounds.
         """
         state, problem = self.state, self.problem
-        height = self.blocks[0][1]
-        dual_steps = (
-            np.float32(self.sigma),
-            np.float32(self.sigma * _SLOPE_DUAL_STEP),
-            np.float32(problem.alpha or 1),
-            np.float32(relaxation),
-            self.second_order,
-        )
-        arguments = (
+        locked = problem.flux is not None
+        self.run.together(
+            iterate,
             state.u,
             state.v,
             state.p,
             state.q,
-            state.flux_dual.astype(np.float32),
+            state.flux_dual,
             state.tension,
             *self.scaled.values(),
             np.float32(self.tau),
             np.float32(self.tau * _SLOPE_STEP),
-            *dual_steps,
+            np.float32(self.sigma),
+            np.float32(self.sigma * _SLOPE_DUAL_STEP),
+            np.float32(problem.alpha or 1),
+            self.second_order,
+            problem.flux * problem.strength if locked else np.zeros(len(state.u)),
+            self.sigma * self.flux_factor,
+            np.float32(relaxation),
+            np.float32(1 if settle else relaxation),
+            n_iter,
+            self.edges,
             self.row_sums,
             self.seams,
-            height,
+            most=len(self.edges) - 1,
         )
-        self.run(sweep_rows, self.run.portions(self.blocks), *arguments)
-        if len(self.blocks) > 1:
-            step_seams(
-                state.p, state.q, *dual_steps, self.seams, height, 1, len(self.blocks)
-            )
-        if problem.flux is not None:
-            excess = self.row_sums.sum(axis=1) - problem.flux * problem.strength
-            state.flux_dual += relaxation * self.sigma * self.flux_factor * excess
 
 
 def with_flux(problem, u):
@@ -385,16 +382,9 @@ def warm_start(problem, run, n_iter=30):
         return cold_start(problem)
     coarse = coarsen(problem)
     state = warm_start(coarse, run, n_iter)
-    advance(Iteration(coarse, state, run), n_iter)
+    Iteration(coarse, state, run).advance(n_iter, settle=True)
     del coarse  # before the fine state comes
     return prolong(state, problem, run)
-
-
-def advance(iteration, n_iter):
-    """Iterate; the last step is not over-relaxed."""
-    for _ in range(n_iter - 1):
-        iteration.step()
-    iteration.step(1.0)
 
 
 def restart(state, old, new):
@@ -463,8 +453,8 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None, windo
     start : State, optional
         Where to start, by default :func:`warm_start`. It is modified.
     callback : callable, optional
-        ``callback(n_iter, gap)`` at the start and after each iteration, with the gap of
-        the last certificate, infinite before the first.
+        ``callback(n_iter, gap)`` at the start and after some milliseconds of
+        iterations, with the gap of the last certificate, infinite before the first.
     window : tuple of slice, optional
         Rows and columns of the pixels whose terms are returned, by default all.
 
@@ -477,12 +467,17 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None, windo
         callback(0, gap)
     state = warm_start(problem, run) if start is None else start
     iteration = Iteration(problem, state, run)
-    for n_iter in range(1, max_iter + 1):
-        if n_iter == _FIRST + 1 and tolerance is not None:
+    most = most_at_once(state.u.size)
+    n_iter = 0
+    while n_iter < max_iter:
+        if n_iter == _FIRST and tolerance is not None:
             iteration.balance(_DUAL_THEN)
-        last = n_iter == max_iter
-        check = last or (n_iter % CHECK_EVERY == 0 and tolerance is not None)
-        iteration.step(1.0 if check else _RELAXATION)
+        stop = min(n_iter + most, max_iter)
+        if tolerance is not None:
+            stop = min(stop, (n_iter // CHECK_EVERY + 1) * CHECK_EVERY)
+        check = stop == max_iter or (stop % CHECK_EVERY == 0 and tolerance is not None)
+        iteration.advance(stop - n_iter, settle=check)
+        n_iter = stop
         if check and tolerance is not None:
             terms, upper, lower = certificate(problem, state, run)
             # of the terms themselves: with a price the objective may be around 0
@@ -538,7 +533,7 @@ def common_price(problems, insides, flux, run, n_iter):
     def advance(task, _):
         iteration, inside = task
         iteration.state.flux_dual = dual.copy()
-        iteration.step()
+        iteration.advance()
         u = iteration.state.u[(slice(None), *inside)]
         return u.sum(axis=(1, 2), dtype=np.float64), u[0].size
 

@@ -6,17 +6,17 @@ looks down, and of q in row y, which looks up. The extrapolated rows live in scr
 memory alone, so that each array is read and written once an iteration.
 
 Blocks of rows are swept independently of each other. The dual rows that look across
-the border of two blocks follow when all are done (:func:`step_seams`), so that neither
-the blocks nor the threads leave a trace in the result.
+the border of two blocks follow when all are done, so that neither the blocks nor the
+threads leave a trace in the result.
 """
 
 from itertools import pairwise
 
 import numpy as np
 
-from .kernels import compilers
+from .kernels import compilers, give_back, take_ticket, wait_for
 
-__all__ = ["blocks_of", "empty_seams", "refine_rows", "step_seams", "sweep_rows"]
+__all__ = ["blocks_of", "empty_seams", "iterate", "refine_rows"]
 
 # Columns that are worked on at a time, so that their scratch stays in the cache and
 # Newton's method goes on only where it has to. With fewer, long rows take longer: 20 %
@@ -265,8 +265,8 @@ def _copy_row(bars, seam):
                 seam[k, i, x] = bars[k, i, x]
 
 
-@_kernel
-def sweep_rows(
+@_part
+def _sweep(
     u,
     v,
     p,
@@ -290,79 +290,32 @@ def sweep_rows(
     second_order,
     row_sums,
     seams,
-    height,
+    block,
     start,
     stop,
+    offsets,
+    targets,
+    values,
+    slopes,
+    s,
+    steps,
+    model,
+    response,
+    padded,
+    bars,
+    new,
+    norm,
 ):
-    r"""One iteration on some blocks of rows, in place, but for the seams.
-
-    In each pixel the exact joint prox of the data terms of all elements and of the
-    HAADF term :math:`\tfrac{w}{2} (h - \sum_i k_i u_i)^2`: its dual s solves
-    :math:`s + w (h - \sum_i k_i u_i(s)) = 0`, whose left side is increasing and
-    concave in s, so that Newton's method converges from anywhere.
-
-    Parameters
-    ----------
-    u, v, p, q : numpy.ndarray
-        Scaled maps, slopes, duals of the gradient and of the symmetrised gradient,
-        shapes ``(n_elements, y, x)``, and that after 2, 2 and 3; float32.
-    flux_dual : numpy.ndarray
-        Multiplier of the flux lock in each pixel, shape ``(n_elements,)``.
-    tension : numpy.ndarray
-        s, shape ``(y, x)``: warm start, updated.
-    data : numpy.ndarray
-        Counts with pedestal (below zero where missing), or scaled values, shape
-        ``(n_elements, y, x)``.
-    precision : numpy.ndarray
-        Inverse variance of scaled values; only read for the Gaussian term.
-    poisson : bool
-        Poisson or Gaussian data term.
-    rate : numpy.ndarray
-        Slope of the Poisson term, shape ``(n_elements,)``.
-    offset : numpy.ndarray
-        e, shape ``(n_elements, 1, 1)`` or that of the maps.
-    haadf, haadf_weight : numpy.ndarray
-        h without offset and its weight w, shape ``(y, x)``; in a unit that makes s
-        of the order of 1.
-    coefficients : numpy.ndarray
-        k_i >= 0, shape ``(n_elements,)``.
-    tau_u, tau_v, sigma_p, sigma_q : numpy.float32
-        Steps.
-    alpha, relaxation : numpy.float32
-        Largest norm of q, over-relaxation.
-    second_order : bool
-        TGV; else `v` and `q` are not touched.
-    row_sums : numpy.ndarray
-        Row sums of the extrapolated u, shape ``(n_elements, y)``, float64, written.
-    seams : numpy.ndarray
-        From :func:`empty_seams`, written.
-    height : int
-        Rows of a block.
-    start, stop : int
-        The rows of the blocks.
-    """
+    """One iteration on a block of rows, in place, but for its seams."""
     n_elements, n_y, n_x = u.shape
     columns = np.uintp(n_x)
     zero = np.float32(0)
     mapped = offset.size > n_elements
-    offsets = np.empty((n_elements, _CHUNK), np.float32)
     pulled = False
     for i in range(n_elements):
         pulled = pulled or coefficients[i] > zero
-        offsets[i] = offset[i, 0, 0]
-    targets = np.empty((n_elements, _CHUNK), np.float32)
-    values = np.empty((n_elements, _CHUNK), np.float32)
-    slopes = np.empty((n_elements, _CHUNK), np.float32)
-    s = np.zeros(_CHUNK, np.float32)
-    steps = np.zeros(_CHUNK, np.float32)
-    model = np.zeros(_CHUNK, np.float32)
-    response = np.zeros(_CHUNK, np.float32)
-    norm = np.zeros(_CHUNK, np.float32)
-    padded = np.empty(_CHUNK + _ONE, np.float32)
-    new = np.empty((3, n_elements, _CHUNK), np.float32)
-    bars = np.zeros((2, 3, n_elements, n_x + 2), np.float32)
     for y in range(start, stop):
-        first = y % height == 0  # of its block
+        first = y == start
         slot = y % 2
         here, above = bars[slot], bars[1 - slot]
         for i in range(n_elements):
@@ -370,7 +323,8 @@ def sweep_rows(
         for a in range(np.uintp(0), columns, _CHUNK):
             n = min(_CHUNK, columns - a)
             for i in range(n_elements):
-                _targets(u, p, i, y, a, n, tau_u, flux_dual[i], padded, targets)
+                multiplier = np.float32(flux_dual[i])
+                _targets(u, p, i, y, a, n, tau_u, multiplier, padded, targets)
                 if mapped:
                     for x in range(n):
                         offsets[i, x] = offset[i, y, a + x]
@@ -450,35 +404,210 @@ def sweep_rows(
                     p, y, a, n, here, here, sigma_p, relaxation, new, norm
                 )
         if first:
-            _copy_row(here, seams[y // height, 0])
-        if (y + 1) % height == 0:  # nothing is below the last block
-            _copy_row(here, seams[y // height, 1])
+            _copy_row(here, seams[block, 0])
+        if y == stop - 1:
+            _copy_row(here, seams[block, 1])
+
+
+@_part
+def _step_seam(
+    p, q, sigma_p, sigma_q, alpha, relaxation, second_order, seams, block, y, new, norm
+):
+    """The dual rows on either side of the border above a block that starts at `y`."""
+    columns = np.uintp(p.shape[3])
+    above, here = seams[block - 1, 1], seams[block, 0]
+    for a in range(np.uintp(0), columns, _CHUNK):
+        n = min(_CHUNK, columns - a)
+        _step_gradient_dual(p, y - 1, a, n, above, here, sigma_p, relaxation, new, norm)
+        if second_order:
+            _step_bend_dual(
+                q, y, a, n, above, here, sigma_q, alpha, relaxation, new, norm
+            )
+
+
+@_part
+def _step_flux(flux_dual, row_sums, flux, step):
+    """Dual step of the flux lock."""
+    for i in range(flux_dual.size):
+        total = 0.0
+        for y in range(row_sums.shape[1]):
+            total += row_sums[i, y]
+        flux_dual[i] += step * (total - flux[i])
 
 
 @_kernel
-def step_seams(
-    p, q, sigma_p, sigma_q, alpha, relaxation, second_order, seams, height, start, stop
+def iterate(
+    u,
+    v,
+    p,
+    q,
+    flux_dual,
+    tension,
+    data,
+    precision,
+    poisson,
+    rate,
+    offset,
+    haadf,
+    haadf_weight,
+    coefficients,
+    tau_u,
+    tau_v,
+    sigma_p,
+    sigma_q,
+    alpha,
+    second_order,
+    flux,
+    flux_step,
+    relaxation,
+    last_relaxation,
+    n_iter,
+    edges,
+    row_sums,
+    seams,
+    tickets,
 ):
-    """The dual rows on either side of the borders `start` to `stop` of the blocks.
+    r"""Some iterations, in place, by all threads that call it with the same arguments.
 
-    Parameters are those of :func:`sweep_rows`.
+    In each pixel the exact joint prox of the data terms of all elements and of the
+    HAADF term :math:`\tfrac{w}{2} (h - \sum_i k_i u_i)^2`: its dual s solves
+    :math:`s + w (h - \sum_i k_i u_i(s)) = 0`, whose left side is increasing and
+    concave in s, so that Newton's method converges from anywhere.
+
+    Parameters
+    ----------
+    u, v, p, q : numpy.ndarray
+        Scaled maps, slopes, duals of the gradient and of the symmetrised gradient,
+        shapes ``(n_elements, y, x)``, and that after 2, 2 and 3; float32.
+    flux_dual : numpy.ndarray
+        Multiplier of the flux lock in each pixel, shape ``(n_elements,)``, float64.
+    tension : numpy.ndarray
+        s, shape ``(y, x)``: warm start, updated.
+    data : numpy.ndarray
+        Counts with pedestal (below zero where missing), or scaled values, shape
+        ``(n_elements, y, x)``.
+    precision : numpy.ndarray
+        Inverse variance of scaled values; only read for the Gaussian term.
+    poisson : bool
+        Poisson or Gaussian data term.
+    rate : numpy.ndarray
+        Slope of the Poisson term, shape ``(n_elements,)``.
+    offset : numpy.ndarray
+        e, shape ``(n_elements, 1, 1)`` or that of the maps.
+    haadf, haadf_weight : numpy.ndarray
+        h without offset and its weight w, shape ``(y, x)``; in a unit that makes s
+        of the order of 1.
+    coefficients : numpy.ndarray
+        k_i >= 0, shape ``(n_elements,)``.
+    tau_u, tau_v, sigma_p, sigma_q : numpy.float32
+        Steps.
+    alpha : numpy.float32
+        Largest norm of q.
+    second_order : bool
+        TGV; else `v` and `q` are not touched.
+    flux : numpy.ndarray
+        Sums of u to keep, shape ``(n_elements,)``, float64.
+    flux_step : float
+        Dual step of the flux lock, 0 without one; float64.
+    relaxation, last_relaxation : numpy.float32
+        Over-relaxation, and that of the last iteration.
+    n_iter : int
+        Number of iterations.
+    edges : numpy.ndarray
+        First rows of the blocks of :func:`blocks_of`, and the number of rows.
+    row_sums : numpy.ndarray
+        Row sums of the extrapolated u, shape ``(n_elements, y)``, float64, written.
+    seams : numpy.ndarray
+        From :func:`empty_seams`, written.
+    tickets : numpy.ndarray
+        From :func:`~hyperspy_fusion.core.kernels.new_tickets`.
     """
-    _, n_elements, _, n_x = p.shape
-    columns = np.uintp(n_x)
-    new = np.empty((3, n_elements, _CHUNK), np.float32)
+    n_elements, _, n_x = u.shape
+    offsets = np.empty((n_elements, _CHUNK), np.float32)
+    for i in range(n_elements):
+        offsets[i] = offset[i, 0, 0]
+    targets = np.empty((n_elements, _CHUNK), np.float32)
+    values = np.empty((n_elements, _CHUNK), np.float32)
+    slopes = np.empty((n_elements, _CHUNK), np.float32)
+    s = np.zeros(_CHUNK, np.float32)
+    steps = np.zeros(_CHUNK, np.float32)
+    model = np.zeros(_CHUNK, np.float32)
+    response = np.zeros(_CHUNK, np.float32)
     norm = np.zeros(_CHUNK, np.float32)
-    for border in range(start, stop):
-        y = border * height
-        above, here = seams[border - 1, 1], seams[border, 0]
-        for a in range(np.uintp(0), columns, _CHUNK):
-            n = min(_CHUNK, columns - a)
-            _step_gradient_dual(
-                p, y - 1, a, n, above, here, sigma_p, relaxation, new, norm
+    padded = np.empty(_CHUNK + _ONE, np.float32)
+    new = np.empty((3, n_elements, _CHUNK), np.float32)
+    bars = np.zeros((2, 3, n_elements, n_x + 2), np.float32)
+    n_blocks = edges.size - 1
+    n_tasks = 2 * n_blocks * n_iter
+    while True:
+        # In each iteration first the blocks; then what looks across their borders,
+        # and, where there is none, the flux.
+        task = take_ticket(tickets)
+        if task >= n_tasks:
+            break
+        phase, block = task // n_blocks, task % n_blocks
+        wait_for(tickets, phase * n_blocks)
+        now = last_relaxation if phase >= 2 * n_iter - 2 else relaxation
+        if phase % 2 == 0:
+            _sweep(
+                u,
+                v,
+                p,
+                q,
+                flux_dual,
+                tension,
+                data,
+                precision,
+                poisson,
+                rate,
+                offset,
+                haadf,
+                haadf_weight,
+                coefficients,
+                tau_u,
+                tau_v,
+                sigma_p,
+                sigma_q,
+                alpha,
+                now,
+                second_order,
+                row_sums,
+                seams,
+                block,
+                edges[block],
+                edges[block + 1],
+                offsets,
+                targets,
+                values,
+                slopes,
+                s,
+                steps,
+                model,
+                response,
+                padded,
+                bars,
+                new,
+                norm,
             )
-            if second_order:
-                _step_bend_dual(
-                    q, y, a, n, above, here, sigma_q, alpha, relaxation, new, norm
-                )
+        elif block > 0:
+            _step_seam(
+                p,
+                q,
+                sigma_p,
+                sigma_q,
+                alpha,
+                now,
+                second_order,
+                seams,
+                block,
+                edges[block],
+                new,
+                norm,
+            )
+        elif flux_step > 0:
+            _step_flux(flux_dual, row_sums, flux, now * flux_step)
+        give_back(tickets)
+    wait_for(tickets, n_tasks)
 
 
 @_kernel

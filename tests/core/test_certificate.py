@@ -32,9 +32,7 @@ def near_the_optimum(problem, n_iter=150):
     state = cold_start(problem)
     with workers(1) as run:
         iteration = Iteration(problem, state, run)
-        for _ in range(n_iter):
-            iteration.step()
-        iteration.step(1.0)
+        iteration.advance(n_iter + 1, settle=True)
     return state
 
 

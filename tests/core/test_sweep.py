@@ -9,13 +9,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from problems import each_problem, least, make_problem, pixel_terms
 
 from hyperspy_fusion.core import primal_dual, sweep
-from hyperspy_fusion.core.kernels import workers
+from hyperspy_fusion.core.kernels import new_tickets, workers
 from hyperspy_fusion.core.primal_dual import Iteration, State, cold_start
 from hyperspy_fusion.core.sweep import (
     blocks_of,
     empty_seams,
+    iterate,
     refine_rows,
-    sweep_rows,
 )
 from hyperspy_fusion.core.total_variation import (
     gradient,
@@ -50,24 +50,27 @@ def pure_prox(problem, start, tau):
     state = cold_start(replace(problem, alpha=None))
     state.u[:] = start
     n_elements, n_y, n_x = start.shape
-    sweep_rows(
+    iterate(
         state.u,
         state.v,
         state.p,
         state.q,
-        np.zeros(n_elements, np.float32),
+        np.zeros(n_elements),
         state.tension,
         *problem.scaled().values(),
         np.float32(tau),
         *np.zeros(3, np.float32),
         np.float32(1),
-        np.float32(1),
         False,  # noqa: FBT003
+        np.zeros(n_elements),
+        0.0,
+        np.float32(1),
+        np.float32(1),
+        1,
+        np.array([0, n_y]),
         np.empty((n_elements, n_y)),
         empty_seams([(0, n_y)], n_elements, n_x),
-        n_y,
-        0,
-        n_y,
+        new_tickets(),
     )
     return state.u
 
@@ -134,8 +137,7 @@ def advanced(problem, n_iter, num_workers=1):
     state = cold_start(problem)
     with workers(num_workers) as run:
         iteration = Iteration(problem, state, run)
-        for _ in range(n_iter):
-            iteration.step()
+        iteration.advance(n_iter)
     return state
 
 
@@ -176,7 +178,7 @@ def test_one_iteration_by_the_operators(options, relaxation, monkeypatch):
     with workers(1) as run:
         iteration = Iteration(problem, state, run)
         expected = written_out(problem, iteration, state, relaxation)
-        iteration.step(relaxation)
+        iteration.advance(relaxation=relaxation)
     for name, array in expected.items():
         size = 1e-3 + abs(array).max()
         # the tension is found to a part in a hundred, the maps by their slopes in it
@@ -190,7 +192,7 @@ def test_step_without_relaxation_meets_all_constraints():
     state.p *= 3
     state.q += 1
     with workers(1) as run:
-        Iteration(problem, state, run).step(1.0)
+        Iteration(problem, state, run).advance(settle=True)
     assert state.u.min() >= 0
     assert joint_norm(state.p).max() <= 1 + 1e-6
     assert joint_norm(state.q).max() <= problem.alpha * (1 + 1e-6)
