@@ -18,25 +18,30 @@ __all__ = [
     "Workers",
     "compilers",
     "give_back",
+    "iterate_published",
     "most_at_once",
     "new_tickets",
-    "published_step_rows",
-    "row_blocks",
+    "published_tiles",
     "take_ticket",
     "tv_prox_rows",
+    "tv_schedule",
     "wait_for",
     "workers",
 ]
 
-# Bytes of scratch a block of rows should stay below, to live in the L2 cache.
-_BLOCK_BYTES = 1 << 21
+# Bytes of what the steps of the TV prox hand on, which should live in the L2 cache.
+_TILE_BYTES = 3 << 19
+# Pixels times elements that are worth a thread's while.
+_LEAST_TILE = 12288
 
 # Floats in a cache line: rows of scratch start on one, with one before them as margin.
 _MARGIN = 16
 
-# Pixels times elements times iterations that threads do without Python, some 20 ms: then
-# the progress is told, and Ctrl-C is heard.
+# Pixels times elements times iterations that threads do without Python, some 20 ms;
+# then the progress is told, and Ctrl-C is heard.
 _AT_ONCE = 1 << 23
+
+_ONE = np.uintp(1)  # columns count without sign: no index may be one from the end
 
 # Powers of what is not above are taken for those of 0.
 _TINY = np.float32(1e-30)
@@ -72,34 +77,47 @@ def _aligned(n):
     return -(-n // _MARGIN) * _MARGIN
 
 
-def row_blocks(n_rows, halo, bytes_per_row):
-    """Cut the rows of an image into blocks whose scratch fits the cache.
+def published_tiles(shape, n_iter_tv):
+    """Cut maps into tiles for :func:`iterate_published`.
 
     Parameters
     ----------
-    n_rows : int
-        Rows of the image.
-    halo : int
-        Rows a kernel computes again on either side of its block.
-    bytes_per_row : int
-        Scratch memory of the kernel for one row.
+    shape : tuple of int
+        ``(n_elements, y, x)``.
+    n_iter_tv : int
+        Steps of the TV prox, each of which reaches one pixel further.
 
     Returns
     -------
-    list of tuple of int
-        ``(start, stop)`` of each block.
+    numpy.ndarray
+        First and last rows and columns of each tile, and the columns that it has to
+        know for them; shape ``(n_tiles, 6)``.
     """
-    # Below sixteen halos a block would spend too much on its surroundings.
-    height = max(_BLOCK_BYTES // bytes_per_row, 16 * halo, 1)
-    # As many blocks for each thread, if there is enough to do for more than one.
+    n_elements, n_y, n_x = shape
+    # Below sixteen halos a tile would spend too much on its surroundings.
+    least = 16 * max(n_iter_tv, 1)
+    # image, two sides of the dual and x of each step
+    n_bytes = 4 * 6 * n_elements * (n_iter_tv + 2)
+    columns = _edges(n_x, n_x // max(_TILE_BYTES // n_bytes, least))
+    # As many rows for each thread, if there is enough to do for more than one.
     n_threads = numba.config.NUMBA_NUM_THREADS
-    n_blocks = max(n_rows // (height * n_threads), 1) * n_threads
-    most = min(
-        n_rows // (2 * halo + 1), n_rows * bytes_per_row // max(_BLOCK_BYTES // 8, 1)
+    n_blocks = n_threads * max(min(n_y // (n_threads * least), 4), 1)
+    most = n_y // (2 * n_iter_tv + 1), n_elements * n_y * n_x // _LEAST_TILE
+    rows = _edges(n_y, min(n_blocks, *most))
+    return np.array(
+        [
+            (top, bottom, left, right, max(left - n_iter_tv, 0), end)
+            for top, bottom in pairwise(rows)
+            for left, right in pairwise(columns)
+            for end in [min(right + n_iter_tv, n_x)]
+        ]
     )
-    n_blocks = max(min(n_blocks, most), 1)
-    edges = [n_rows * i // n_blocks for i in range(n_blocks + 1)]
-    return list(pairwise(edges))
+
+
+def _edges(size, n_parts):
+    """Edges of at least one part, of about the same size."""
+    n_parts = max(n_parts, 1)
+    return [size * i // n_parts for i in range(n_parts + 1)]
 
 
 def most_at_once(size):
@@ -303,147 +321,260 @@ def _exp2(x):
     )
 
 
-@_part
-def _tv_primal_row(values, y, weight, q, side, over, row, n_x, out, out_row):
-    """Row `y` of P_C(v - λ grad* q); rows y - 1 and y of q are `over` and `row`."""
-    zero = np.float32(0)
-    for x in range(n_x):
-        adjoint = (
-            q[side, 0, over, x + _MARGIN]
-            - q[side, 0, row, x + _MARGIN]
-            + q[side, 1, row, x + _MARGIN - 1]
-            - q[side, 1, row, x + _MARGIN]
-        )
-        out[out_row, x] = max(values[y, x] - weight * adjoint, zero)
+def tv_schedule(weight, n_iter, *, fast):
+    """Numbers of the steps of the TV prox, as the kernels take them.
 
+    Parameters
+    ----------
+    weight : float
+        λ > 0, in the units of the image.
+    n_iter : int
+        Steps, at least 1.
+    fast : bool
+        Momentum (FGP) or none (GP).
 
-@_part
-def _tv_dual_row(primal, here, below, step, least, ratio, q, side, row, n_x):
-    """One row of p = P(q + s grad x), in the place of q, and of the q to come.
-
-    That is p - ratio p_before, in the place of p_before, on the other side.
+    Returns
+    -------
+    numpy.ndarray
+        For the start of each step and for the end λ(1 + m), of each step 1 / 8λ(1 + m),
+        (1 + m)^-2, and m / (1 + m) of the next, with its momentum m; float32, shape
+        ``(n_iter + 1, 4)``.
     """
-    one = np.float32(1)
+    growth = np.ones(n_iter + 2)
+    if fast:
+        t = (1 + np.sqrt(5)) / 2
+        for k in range(2, n_iter):  # the last dual is not extrapolated
+            t_next = (1 + np.sqrt(1 + 4 * t * t)) / 2
+            growth[k] = 1 + (t - 1) / t_next
+            t = t_next
+    now, following = growth[:-1], growth[1:]
+    columns = weight * now, 1 / (8 * weight * now), now**-2, 1 - 1 / following
+    return np.stack(columns, axis=1).astype(np.float32)
+
+
+@_part
+def _tv_first_row(values, steps, q, over, row, primal, here, below, n):
+    """As :func:`_tv_row` for the first step, which starts from q = 0."""
+    zero, one = np.float32(0), np.float32(1)
+    step_y, step_x = steps
+    for x in range(n):
+        u = max(values[row, x], zero)
+        primal[below, x] = u
+        new_y = step_y * (u - primal[here, x])
+        new_x = step_x * (primal[here, x + 1] - primal[here, x])
+        scale = one / np.sqrt(max(one, new_y * new_y + new_x * new_x))
+        new_y *= scale
+        new_x *= scale
+        q[over, 0, 0, x + _MARGIN] = new_y
+        q[over, 0, 1, x + _MARGIN] = new_x
+        q[over, 1, 0, x + _MARGIN] = new_y
+        q[over, 1, 1, x + _MARGIN] = new_x
+
+
+@_part
+def _tv_row(
+    values, scaled, steps, least, ratio, q, side, over, row, primal, here, below, n
+):
+    """Row of x = P_C(v - λ grad* q), and the row above of p = P(q + s grad x).
+
+    p takes the place of q, and on the other side the q to come, p - m / (1 + m)
+    p_before, that of p_before.
+    """
+    zero, one = np.float32(0), np.float32(1)
+    step_y, step_x = steps
     other = 1 - side
-    for x in range(n_x):
-        new_y = q[side, 0, row, x + _MARGIN] + step * (
-            primal[below, x] - primal[here, x]
+    for x in range(n):
+        adjoint = (
+            q[over, side, 0, x + _MARGIN]
+            - q[row, side, 0, x + _MARGIN]
+            + q[row, side, 1, x + _MARGIN - 1]
+            - q[row, side, 1, x + _MARGIN]
         )
-        new_x = q[side, 1, row, x + _MARGIN] + step * (
+        u = max(values[row, x] - scaled * adjoint, zero)
+        primal[below, x] = u
+        new_y = q[over, side, 0, x + _MARGIN] + step_y * (u - primal[here, x])
+        new_x = q[over, side, 1, x + _MARGIN] + step_x * (
             primal[here, x + 1] - primal[here, x]
         )
         scale = one / np.sqrt(max(least, new_y * new_y + new_x * new_x))
         new_y *= scale
         new_x *= scale
-        q[side, 0, row, x + _MARGIN] = new_y
-        q[side, 1, row, x + _MARGIN] = new_x
-        q[other, 0, row, x + _MARGIN] = new_y - ratio * q[other, 0, row, x + _MARGIN]
-        q[other, 1, row, x + _MARGIN] = new_x - ratio * q[other, 1, row, x + _MARGIN]
+        q[over, side, 0, x + _MARGIN] = new_y
+        q[over, side, 1, x + _MARGIN] = new_x
+        q[over, other, 0, x + _MARGIN] = new_y - ratio * q[over, other, 0, x + _MARGIN]
+        q[over, other, 1, x + _MARGIN] = new_x - ratio * q[over, other, 1, x + _MARGIN]
 
 
 @_part
-def _tv_prox(values, weight, n_iter, fast, start, stop, out):
-    """Rows `start` to `stop` of the TV prox of `values`, written to `out` from row 0.
+def _tv_last_row(values, scaled, q, side, over, row, place, n, out, i, y, left):
+    """Row of P_C(v - λ grad* q), from a place in it on, written to a map."""
+    zero = np.float32(0)
+    here = np.uintp(place + _MARGIN)
+    place, left = np.uintp(place), np.uintp(left)
+    for x in range(np.uintp(n)):
+        adjoint = (
+            q[over, side, 0, here + x]
+            - q[row, side, 0, here + x]
+            + q[row, side, 1, here + x - _ONE]
+            - q[row, side, 1, here + x]
+        )
+        out[i, y, left + x] = max(values[row, place + x] - scaled * adjoint, zero)
 
-    Gradient projection on the dual p, with momentum (q is the extrapolated dual) where
-    `fast`. All steps go down the rows together, each one row behind the one before it,
-    so that the image is read once and what the steps hand on stays in the cache: some
-    rows of the dual, and one row of x for each step. q is kept divided by
-    1 + momentum, as p - momentum / (1 + momentum) p_before, which is one operation
-    instead of two, and is written over p_before: p and q change sides in each step.
+
+@_part
+def _tv_scratch(schedule, n_elements, n_columns):
+    """Rows that the steps of the TV prox hand on, of all elements side by side.
+
+    Of the images, of the dual, and of x for each step, with a spare one.
     """
-    n_y, n_x = values.shape[0], out.shape[1]
-    one = np.float32(1)
-    growth = np.ones(n_iter + 1, np.float32)  # 1 + momentum of what a step starts from
-    if fast:
-        t = (1.0 + np.sqrt(5.0)) / 2.0
-        for k in range(2, n_iter):  # the last dual is not extrapolated
-            t_next = (1.0 + np.sqrt(1.0 + 4.0 * t * t)) / 2.0
-            growth[k] = 1.0 + (t - 1.0) / t_next
-            t = t_next
-    depth = min(n_iter, n_y) + 2
-    width = _aligned(n_x + 1) + _MARGIN
-    dual = np.zeros((2, 2, depth, width), np.float32)
-    primal = np.empty((n_iter + 1, width), np.float32)
-    slots = np.arange(n_iter + 1)  # the row of `primal` of each step, and a spare one
-    for front in range(max(start - n_iter, 0), n_y + n_iter + 1):
-        if front < n_y:
-            for direction in range(2):
-                for x in range(n_x):
-                    dual[0, direction, front % depth, x + _MARGIN] = 0
-        for k in range(max(front - n_y, 0), min(n_iter, front) + 1):
-            y = front - k
-            # as far around the rows to write as the steps to come will reach
-            first = max(start - (n_iter - k), 0)
-            last = min(stop + (n_iter - k), n_y)
-            if y < first or y > last or (y == last and (last < n_y or k == n_iter)):
-                continue
-            side, over, row = k % 2, (y - 1) % depth, y % depth
-            scaled = weight * growth[k]
-            if k == n_iter:
-                _tv_primal_row(
-                    values, y, scaled, dual, side, over, row, n_x, out, y - start
-                )
-                continue
-            here, below = slots[k], slots[n_iter]
-            if y < n_y:
-                _tv_primal_row(
-                    values, y, scaled, dual, side, over, row, n_x, primal, below
-                )
-                primal[below, n_x] = primal[below, n_x - 1]
-                slots[k], slots[n_iter] = below, here
+    n_iter = schedule.shape[0] - 1
+    width = _aligned(n_elements * (n_columns + 1)) + 2 * _MARGIN
+    values = np.zeros((n_iter + 2, width), np.float32)
+    dual = np.zeros((n_iter + 2, 2, 2, width), np.float32)
+    primal = np.zeros((n_iter + 1, width), np.float32)
+    return values, dual, primal, np.arange(n_iter + 1)
+
+
+@_part
+def _tv_begin(dual, n):
+    """Forget the tile before: no dual above the image, and none beside it."""
+    last = dual.shape[0] - 1
+    for side in range(2):
+        for direction in range(2):
+            for x in range(n):
+                dual[last, side, direction, x + _MARGIN] = 0
+
+
+@_part
+def _tv_front(
+    values, schedule, dual, primal, slots, n_elements, n_y, tile, low, high, front, out
+):
+    """Let all steps of the TV prox go down by one row, after row `front` of `values`.
+
+    Each step is one row behind the one before it, so that the images are read once
+    and what the steps hand on stays in the cache. The elements are side by side, with
+    a column between them. Steps are those of gradient projection on the dual p, with
+    momentum: q is the extrapolated dual, kept divided by 1 + momentum, which is one
+    operation instead of two, and written over p_before: p and q change sides in each
+    step.
+    """
+    top, bottom, left, right, begin, end = tile
+    n_iter = schedule.shape[0] - 1
+    depth = dual.shape[0]
+    zero = np.float32(0)
+    width = end - begin + 1
+    n = _aligned(n_elements * width)
+    least_k = max(front - high, 0)
+    row = (front - least_k) % depth
+    for k in range(least_k, min(n_iter, front - low) + 1):
+        y = front - k
+        over = row - 1 if row > 0 else depth - 1
+        # as far around the rows to write as the steps to come will reach
+        first = max(top - (n_iter - k), 0)
+        last = min(bottom + (n_iter - k), n_y)
+        scaled, step = schedule[k, 0], schedule[k, 1]
+        side = k % 2
+        inside = first <= y < last
+        if k < n_iter and (inside or y == last == n_y):
+            below, here = slots[n_iter], slots[k]
+            # no dual row ends above the first row, none looks across the far edge
+            steps = step if first < y < n_y else zero, step if first < y else zero
+            if k == 0:
+                _tv_first_row(values, steps, dual, over, row, primal, here, below, n)
             else:
-                below = here  # no difference across the far edge
-            if y > first:
-                _tv_dual_row(
-                    primal,
-                    here,
-                    below,
-                    one / (np.float32(8) * scaled),
-                    one / growth[k] ** 2,
-                    one - one / growth[k + 1],
+                _tv_row(
+                    values,
+                    scaled,
+                    steps,
+                    schedule[k, 2],
+                    schedule[k, 3],
                     dual,
                     side,
                     over,
-                    n_x,
+                    row,
+                    primal,
+                    here,
+                    below,
+                    n,
                 )
+            for i in range(n_elements):
+                edge = (i + 1) * width - 1
+                primal[below, edge] = primal[below, edge - 1]
+                dual[over, 0, 1, edge + _MARGIN] = zero
+                dual[over, 1, 1, edge + _MARGIN] = zero
+            slots[k], slots[n_iter] = below, here
+        elif inside:
+            for i in range(n_elements):
+                place = i * width + left - begin
+                _tv_last_row(
+                    values,
+                    scaled,
+                    dual,
+                    side,
+                    over,
+                    row,
+                    place,
+                    right - left,
+                    out,
+                    i,
+                    y,
+                    left,
+                )
+        row = over
 
 
 @_kernel
-def tv_prox_rows(values, weight, n_iter, fast, out, start, stop):
-    """Write rows `start` to `stop` of the TV prox of an image to `out`.
+def tv_prox_rows(images, schedule, out):
+    """Write the TV prox of images to `out`.
 
     Parameters
     ----------
-    values : numpy.ndarray
-        The image, shape ``(y, x)``, float32.
-    weight : numpy.float32
-        λ > 0, in the units of the image.
-    n_iter : int
-        Steps, at least 1, each of which reaches one row further.
-    fast : bool
-        Momentum (FGP) or none (GP).
+    images : numpy.ndarray
+        Shape ``(n_images, y, x)``, float32.
+    schedule : numpy.ndarray
+        From :func:`tv_schedule`.
     out : numpy.ndarray
-        Shape ``(y, x)``, float32.
-    start, stop : int
-        The rows to write.
+        Shape ``(n_images, y, x)``, float32.
     """
-    low = max(start - n_iter, 0)
-    high = min(stop + n_iter, values.shape[0])
-    _tv_prox(
-        values[low:high], weight, n_iter, fast, start - low, stop - low, out[start:stop]
-    )
+    n_images, n_y, n_x = images.shape
+    n_iter = schedule.shape[0] - 1
+    values, dual, primal, slots = _tv_scratch(schedule, n_images, n_x)
+    tile = 0, n_y, 0, n_x, 0, n_x
+    for front in range(n_y + n_iter + 1):
+        if front < n_y:
+            for i in range(n_images):
+                for x in range(n_x):
+                    values[front % dual.shape[0], i * (n_x + 1) + x] = images[
+                        i, front, x
+                    ]
+        _tv_front(
+            values,
+            schedule,
+            dual,
+            primal,
+            slots,
+            n_images,
+            n_y,
+            tile,
+            0,
+            n_y,
+            front,
+            out,
+        )
 
 
 @_part
-def _power_row(maps, i, y, exponent, weight, powers, misfit):
+def _power_row(maps, i, y, begin, exponent, weight, powers, misfit):
     """Write x^(γ-1) and subtract w_i x^γ from the misfit."""
-    n_x = misfit.size
     zero = np.float32(0)
     at_zero = np.float32(1) if exponent == zero else zero
-    for x in range(n_x):
-        value = maps[i, y, x]
-        power = _exp2(exponent * _log2(value))
+    begin, n = np.uintp(begin), np.uintp(misfit.size)
+    # In two loops, whose chains of operations are short enough to overlap.
+    for x in range(n):
+        powers[i, x] = exponent * _log2(maps[i, y, begin + x])
+    for x in range(n):
+        value = maps[i, y, begin + x]
+        power = _exp2(powers[i, x])
         power = power if value > _TINY else at_zero
         powers[i, x] = power
         misfit[x] -= weight * power * value
@@ -451,41 +582,57 @@ def _power_row(maps, i, y, exponent, weight, powers, misfit):
 
 @_part
 def _descended_row(
-    maps, measured, i, y, powers, misfit, slope, lambda_chem, background, out, out_row
+    maps,
+    measured,
+    i,
+    y,
+    begin,
+    powers,
+    misfit,
+    slope,
+    lambda_chem,
+    background,
+    out,
+    out_row,
+    place,
 ):
     """One row of an element after the gradient step on both data terms."""
-    n_x = misfit.size
     zero = np.float32(0)
     one = np.float32(1)
-    for x in range(n_x):
-        here = maps[i, y, x]
+    begin, place = np.uintp(begin), np.uintp(place)
+    for x in range(np.uintp(misfit.size)):
+        here = maps[i, y, begin + x]
         value = (
             here
             + slope * powers[i, x] * misfit[x]
-            - lambda_chem * (one - measured[i, y, x] / (here + background))
+            - lambda_chem * (one - measured[i, y, begin + x] / (here + background))
         )
-        out[i, out_row, x] = max(value, zero)
+        out[out_row, place + x] = max(value, zero)
 
 
 @_part
-def _add_chemical_row(maps, measured, i, y, background, terms):
+def _add_chemical_row(maps, measured, i, y, left, background, terms):
     """Add x - b log(x + ε) to a row of terms."""
     log_of_2 = np.float32(0.6931472)
-    for x in range(terms.size):
-        here = maps[i, y, x]
-        terms[x] += here - measured[i, y, x] * (log_of_2 * _log2(here + background))
+    left = np.uintp(left)
+    for x in range(np.uintp(terms.size)):
+        here = maps[i, y, left + x]
+        log = log_of_2 * _log2(here + background)
+        terms[x] += here - measured[i, y, left + x] * log
 
 
 @_part
-def _add_tv_row(maps, i, y, terms):
+def _add_tv_row(maps, i, y, left, terms):
     """Add the lengths of the gradients to a row of terms."""
-    n_x = terms.size
     below = min(y + 1, maps.shape[1] - 1)
-    for x in range(n_x - 1):
-        down = maps[i, below, x] - maps[i, y, x]
-        across = maps[i, y, x + 1] - maps[i, y, x]
+    n = np.uintp(min(terms.size, maps.shape[2] - 1 - left))
+    left = np.uintp(left)
+    for x in range(n):
+        down = maps[i, below, left + x] - maps[i, y, left + x]
+        across = maps[i, y, left + x + _ONE] - maps[i, y, left + x]
         terms[x] += np.sqrt(down * down + across * across)
-    terms[n_x - 1] += abs(maps[i, below, n_x - 1] - maps[i, y, n_x - 1])
+    for x in range(n, np.uintp(terms.size)):  # nothing is beyond the far edge
+        terms[x] += abs(maps[i, below, left + x] - maps[i, y, left + x])
 
 
 @_part
@@ -497,8 +644,8 @@ def _sum_row(terms):
     return total
 
 
-@_kernel
-def published_step_rows(
+@_part
+def _published_row(
     maps,
     measured,
     haadf,
@@ -507,91 +654,160 @@ def published_step_rows(
     lambda_haadf,
     lambda_chem,
     background,
-    lambda_tv,
-    n_iter_tv,
-    fast,
-    out,
+    tile,
+    y,
+    powers,
+    misfits,
+    terms,
+    values,
+    row,
     row_terms,
-    start,
-    stop,
 ):
-    """One iteration of the published method on rows `start` to `stop`.
+    """Gradient step on both data terms in a row of all elements, and its cost terms."""
+    n_elements = maps.shape[0]
+    top, bottom, left, right, begin, end = tile
+    misfit = misfits[: end - begin]
+    inner = right - left
+    for x in range(misfit.size):  # faster than a copy of slices
+        misfit[x] = haadf[y, np.uintp(begin) + np.uintp(x)]
+    exponent = gamma - np.float32(1)
+    for i in range(n_elements):
+        _power_row(maps, i, y, begin, exponent, weights[i], powers, misfit)
+    for i in range(n_elements):
+        _descended_row(
+            maps,
+            measured,
+            i,
+            y,
+            begin,
+            powers,
+            misfit,
+            lambda_haadf * gamma * weights[i],
+            lambda_chem,
+            background,
+            values,
+            row,
+            i * (end - begin + 1),
+        )
+    if top <= y < bottom:
+        term = terms[:inner]
+        skipped = left - begin
+        for x in range(inner):
+            term[x] = misfit[skipped + x] * misfit[skipped + x]
+        row_terms[0, y] = 0.5 * _sum_row(term)
+        for x in range(inner):
+            term[x] = 0
+        for i in range(n_elements):
+            _add_chemical_row(maps, measured, i, y, left, background, term)
+        row_terms[1, y] = _sum_row(term)
+        for x in range(inner):
+            term[x] = 0
+        for i in range(n_elements):
+            _add_tv_row(maps, i, y, left, term)
+        row_terms[2, y] = _sum_row(term)
 
-    The gradient step on both data terms, then the TV prox of each element; on the way
-    the cost terms of the maps that came in.
+
+@_kernel
+def iterate_published(
+    maps,
+    others,
+    measured,
+    haadf,
+    weights,
+    gamma,
+    lambda_haadf,
+    lambda_chem,
+    background,
+    schedule,
+    tiles,
+    row_terms,
+    tickets,
+):
+    """Iterations of the published method, by all threads that call it.
+
+    Each is the gradient step on both data terms, then the TV prox of each element; on
+    the way the cost terms of the maps that came in.
 
     Parameters
     ----------
-    maps, measured : numpy.ndarray
-        x and b, shape ``(n_elements, y, x)``, float32.
+    maps, others : numpy.ndarray
+        x, shape ``(n_elements, y, x)``, float32: iterations go from the first to the
+        second, and back.
+    measured : numpy.ndarray
+        b, shape ``(n_elements, y, x)``, float32.
     haadf : numpy.ndarray
         b_H, shape ``(y, x)``, float32.
     weights : numpy.ndarray
         w_i, shape ``(n_elements,)``, float32.
-    gamma, lambda_haadf, lambda_chem, background, lambda_tv : numpy.float32
+    gamma, lambda_haadf, lambda_chem, background : numpy.float32
         As in :class:`~hyperspy_fusion.core.objective.PublishedObjective`.
-    n_iter_tv : int
-        Steps of the TV prox; 0 leaves it out.
-    fast : bool
-        FGP or GP.
-    out : numpy.ndarray
-        The new maps, shape ``(n_elements, y, x)``, float32.
+    schedule : numpy.ndarray
+        Of the TV prox, from :func:`tv_schedule`; a single row leaves it out.
+    tiles : numpy.ndarray
+        From :func:`published_tiles`.
     row_terms : numpy.ndarray
-        Row sums of the terms (haadf, chemical, tv) of `maps`, shape ``(3, y)``,
-        float64.
-    start, stop : int
-        The rows to write.
+        Row sums of the terms (haadf, chemical, tv) of the maps that each iteration
+        starts from, shape ``(n_iter, n_tiles, 3, y)``, float64, written where the
+        rows are of the tile.
+    tickets : numpy.ndarray
+        From :func:`new_tickets`.
     """
-    n_elements, n_y, n_x = maps.shape
-    low = max(start - n_iter_tv, 0)
-    high = min(stop + n_iter_tv, n_y)
-    powers = np.empty((n_elements, _aligned(n_x)), np.float32)  # x^(γ-1)
-    misfit = np.empty(n_x, np.float32)
-    chemical_terms = np.empty(n_x, np.float32)
-    tv_terms = np.empty(n_x, np.float32)
-    stepped = np.empty((n_elements, high - low, _aligned(n_x)), np.float32)
-    for y in range(low, high):
-        for x in range(n_x):  # faster than a copy of slices
-            misfit[x] = haadf[y, x]
-            chemical_terms[x] = 0
-            tv_terms[x] = 0
-        for i in range(n_elements):
-            _power_row(maps, i, y, gamma - np.float32(1), weights[i], powers, misfit)
-        for i in range(n_elements):
-            _descended_row(
-                maps,
-                measured,
-                i,
-                y,
-                powers,
-                misfit,
-                lambda_haadf * gamma * weights[i],
-                lambda_chem,
-                background,
-                stepped,
-                y - low,
+    n_elements, n_y, _ = maps.shape
+    n_iter_tv = schedule.shape[0] - 1
+    n_tiles = tiles.shape[0]
+    n_columns = 0
+    for k in range(n_tiles):
+        n_columns = max(n_columns, tiles[k, 5] - tiles[k, 4])
+    values, dual, primal, slots = _tv_scratch(schedule, n_elements, n_columns)
+    depth = values.shape[0]
+    powers = np.empty((n_elements, _aligned(n_columns)), np.float32)  # x^(γ-1)
+    misfits = np.empty(n_columns, np.float32)
+    terms = np.empty(n_columns, np.float32)
+    n_tasks = n_tiles * row_terms.shape[0]
+    while True:
+        task = take_ticket(tickets)
+        if task >= n_tasks:
+            break
+        iteration, k = task // n_tiles, task % n_tiles
+        wait_for(tickets, iteration * n_tiles)
+        before, after = (maps, others) if iteration % 2 == 0 else (others, maps)
+        top, bottom = tiles[k, 0], tiles[k, 1]
+        tile = top, bottom, tiles[k, 2], tiles[k, 3], tiles[k, 4], tiles[k, 5]
+        low, high = max(top - n_iter_tv, 0), min(bottom + n_iter_tv, n_y)
+        _tv_begin(dual, dual.shape[3] - _MARGIN)
+        for front in range(low, high + n_iter_tv + 1):
+            if front < high:
+                _published_row(
+                    before,
+                    measured,
+                    haadf,
+                    weights,
+                    gamma,
+                    lambda_haadf,
+                    lambda_chem,
+                    background,
+                    tile,
+                    front,
+                    powers,
+                    misfits,
+                    terms,
+                    values,
+                    front % depth,
+                    row_terms[iteration, k],
+                )
+            _tv_front(
+                values,
+                schedule,
+                dual,
+                primal,
+                slots,
+                n_elements,
+                n_y,
+                tile,
+                low,
+                high,
+                front,
+                after,
             )
-        if start <= y < stop:
-            for i in range(n_elements):
-                _add_chemical_row(maps, measured, i, y, background, chemical_terms)
-                _add_tv_row(maps, i, y, tv_terms)
-            for x in range(n_x):
-                misfit[x] *= misfit[x]
-            row_terms[0, y] = 0.5 * _sum_row(misfit)
-            row_terms[1, y] = _sum_row(chemical_terms)
-            row_terms[2, y] = _sum_row(tv_terms)
-    for i in range(n_elements):
-        if n_iter_tv > 0:
-            _tv_prox(
-                stepped[i],
-                lambda_tv,
-                n_iter_tv,
-                fast,
-                start - low,
-                stop - low,
-                out[i, start:stop],
-            )
-        else:
-            for y in range(start, stop):  # compiled sooner than a copy of slices
-                for x in range(n_x):
-                    out[i, y, x] = stepped[i, y - low, x]
+        give_back(tickets)
+    wait_for(tickets, n_tasks)

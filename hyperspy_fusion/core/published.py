@@ -17,7 +17,13 @@ from typing import get_args
 import numpy as np
 
 from .forward import PowerModel, ZWeighting, element_weights
-from .kernels import published_step_rows, row_blocks, workers
+from .kernels import (
+    iterate_published,
+    most_at_once,
+    published_tiles,
+    tv_schedule,
+    workers,
+)
 from .objective import PublishedObjective
 from .solver import CostHistory, Solution, Status, iterate
 from .total_variation import TVAlgorithm
@@ -202,7 +208,8 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback("solution", n_iter, total_cost)`` in each iteration.
+        ``callback("solution", n_iter, total_cost)`` after some milliseconds of
+        iterations.
 
     Returns
     -------
@@ -215,55 +222,56 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
         If the iteration diverges.
     """
     objective, scaling = published_objective(measured, haadf, atomic_numbers, options)
-    maps = objective.measured.copy()
+    maps, others = objective.measured.copy(), np.empty_like(objective.measured)
     if options.initial_threshold is not None:
         maps[maps < options.initial_threshold] = 0
-    n_elements, n_y, n_x = maps.shape
     n_iter_tv = options.n_iter_tv if objective.lambda_tv > 0 else 0
-    # what goes in and out of each element, and between gradient step and prox
-    blocks = row_blocks(n_y, n_iter_tv, 4 * n_x * (4 * n_elements + 1))
-    row_terms = np.empty((3, n_y))
-    out = np.empty_like(maps)
+    schedule = tv_schedule(
+        objective.lambda_tv or 1.0, n_iter_tv, fast=options.tv_algorithm == "FGP"
+    )
     parameters = np.float32(
         [
             objective.model.gamma,
             objective.lambda_haadf,
             objective.lambda_chem,
             objective.background,
-            objective.lambda_tv,
         ]
     )
     weights = objective.model.weights.astype(np.float32)
 
     with workers(num_workers) as run:
 
-        def advance(n_iter_tv):
-            run(
-                published_step_rows,
-                blocks,
+        def advance(n_iter, schedule):
+            tiles = published_tiles(objective.measured.shape, len(schedule) - 1)
+            row_terms = np.zeros((n_iter, len(tiles), 3, len(objective.haadf)))
+            run.together(
+                iterate_published,
                 maps,
+                others,
                 objective.measured,
                 objective.haadf,
                 weights,
                 *parameters,
-                n_iter_tv,
-                options.tv_algorithm == "FGP",
-                out,
+                schedule,
+                tiles,
                 row_terms,
+                most=len(tiles),
             )
-            return tuple(row_terms.sum(axis=1))
+            return row_terms.sum(axis=(1, 3))
 
-        def step():
-            nonlocal maps, out
-            terms = advance(n_iter_tv)
-            maps, out = out, maps
+        def steps(n_iter):
+            nonlocal maps, others
+            terms = advance(n_iter, schedule)
+            if n_iter % 2:
+                maps, others = others, maps
             return terms
 
         terms, status = iterate(
-            step,
-            lambda: advance(0),  # the new maps of this call are not used
+            steps,
+            lambda: advance(1, schedule[:1])[0],  # the new maps are not used
             objective.weigh,
             n_iter=options.n_iter,
+            at_once=most_at_once(objective.measured.size),
             tolerance=options.tolerance,
             callback=None if callback is None else partial(callback, "solution"),
         )
@@ -275,7 +283,7 @@ def solve(measured, haadf, atomic_numbers, options, *, num_workers=None, callbac
         chemical=by_term[1],
         tv=by_term[2],
     )
-    shape = (n_elements, 1, 1)
+    shape = (len(maps), 1, 1)
     maps *= scaling["map_range"].astype(np.float32).reshape(shape)
     maps += scaling["map_offset"].astype(np.float32).reshape(shape)
     return Solution(

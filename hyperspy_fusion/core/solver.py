@@ -84,26 +84,32 @@ class Solution:
     warnings: tuple = ()
 
 
-def iterate(step, evaluate, weigh, *, n_iter, tolerance=None, callback=None):
+def iterate(
+    steps, evaluate, weigh, *, n_iter, at_once=1, tolerance=None, callback=None
+):
     """Step until the cost stands still or the iterations are used up.
 
     Parameters
     ----------
-    step : callable
-        ``step()`` advances the state and returns the cost terms of the state *before*
-        the step, since the step knows them without another pass.
+    steps : callable
+        ``steps(n)`` advances the state by so many iterations and returns the cost
+        terms of the state *before* each of them, which knows them without another
+        pass.
     evaluate : callable
         ``evaluate()`` returns the cost terms of the state as it is.
     weigh : callable
         Turns the terms into the total cost.
     n_iter : int
         Largest number of iterations, at least 1.
+    at_once : int
+        Largest number of iterations to advance by at a time; one by one where there is
+        a tolerance.
     tolerance : float, optional
         Stop when the total cost changes by at most this part of itself in one
         iteration. By default all iterations are run.
     callback : callable, optional
-        ``callback(n, total)`` is called in each iteration with its number, from 1,
-        and the last total cost that is known.
+        ``callback(n, total)`` is called each time with the number of iterations so
+        far, and the last total cost that is known.
 
     Returns
     -------
@@ -131,8 +137,12 @@ def iterate(step, evaluate, weigh, *, n_iter, tolerance=None, callback=None):
         totals.append(weigh(found))
 
     status = Status.FINISHED if tolerance is None else Status.N_ITER
-    for n in range(1, n_iter + 1):
-        record(step())
+    n = 0
+    while n < n_iter:
+        some = min(at_once, n_iter - n) if tolerance is None else 1
+        for found in steps(some):
+            record(found)
+        n += some
         if callback is not None:
             callback(n, totals[-1])
         if (

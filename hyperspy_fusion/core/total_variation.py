@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from .kernels import tv_prox_rows
+from .kernels import tv_prox_rows, tv_schedule
 
 __all__ = [
     "TVAlgorithm",
@@ -112,9 +112,8 @@ def total_variation_prox(image, weight, n_iter, algorithm="FGP"):
     if weight == 0 or n_iter == 0:
         return np.maximum(image, np.float32(0))
     out = np.empty_like(image)
-    tv_prox_rows(
-        image, np.float32(weight), n_iter, algorithm == "FGP", out, 0, len(out)
-    )
+    schedule = tv_schedule(weight, n_iter, fast=algorithm == "FGP")
+    tv_prox_rows(image[np.newaxis], schedule, out[np.newaxis])
     return out
 
 

@@ -39,27 +39,56 @@ def test_powers_of_the_misfit(gamma):
     powers, misfit = np.empty((1, x.size), np.float32), np.zeros_like(x)
     exponent = np.float32(gamma - 1)
     maps = x.reshape(1, 1, -1)
-    kernels._power_row(maps, 0, 0, exponent, np.float32(2), powers, misfit)
+    kernels._power_row(maps, 0, 0, 0, exponent, np.float32(2), powers, misfit)
     expected = x.astype(float) ** np.float64(exponent)
     assert_allclose(powers[0], expected, rtol=3e-6, atol=1e-18)
     assert_allclose(misfit, -2 * expected * x, rtol=3e-6, atol=1e-18)
     assert powers[0, 0] == (gamma == 1)
 
 
-@pytest.mark.parametrize(("n_rows", "halo"), [(1, 0), (3, 15), (500, 15), (4096, 3)])
-def test_blocks_cover_all_rows(n_rows, halo):
-    blocks = kernels.row_blocks(n_rows, halo, 4000)
-    starts, stops = zip(*blocks, strict=True)
-    assert starts == (0, *stops[:-1])
-    assert stops[-1] == n_rows
-    assert all(stop - start > 2 * halo for start, stop in blocks) or len(blocks) == 1
+@pytest.mark.parametrize(
+    ("shape", "reach"),
+    [((3, 1, 1), 0), ((1, 3, 5), 15), ((3, 500, 70), 15), ((12, 700, 4096), 3)],
+)
+def test_tiles_cover_all_pixels_once(shape, reach):
+    seen = np.zeros(shape[1:], int)
+    for top, bottom, left, right, begin, end in kernels.published_tiles(shape, reach):
+        seen[top:bottom, left:right] += 1
+        assert (begin, end) == (max(left - reach, 0), min(right + reach, shape[2]))
+    assert_array_equal(seen, 1)
 
 
-def test_blocks_of_much_work_are_shared_evenly():
+def test_tiles_of_much_work_are_shared_evenly():
     n_threads = numba.config.NUMBA_NUM_THREADS
-    assert len(kernels.row_blocks(64, 3, 100)) == 1
-    for n_rows, halo in ((1024, 3), (1024, 15), (4096, 3)):
-        assert len(kernels.row_blocks(n_rows, halo, 4 * n_rows)) % n_threads == 0
+    assert len(kernels.published_tiles((3, 32, 64), 3)) == 1
+    for size, reach in ((256, 3), (256, 15), (1024, 3), (4096, 15)):
+        assert len(kernels.published_tiles((3, size, size), reach)) % n_threads == 0
+
+
+@numba.njit(nogil=True)
+def count_in_turns(n_phases, n_tasks, seen, tickets):
+    """Each task looks at how many were done in the phases before."""
+    while True:
+        task = kernels.take_ticket(tickets)
+        if task >= n_phases * n_tasks:
+            break
+        phase = task // n_tasks
+        kernels.wait_for(tickets, phase * n_tasks)
+        before = 0
+        for i in range(phase):
+            for j in range(n_tasks):
+                before += seen[i, j] >= 0
+        seen[phase, task % n_tasks] = before
+        kernels.give_back(tickets)
+    kernels.wait_for(tickets, n_phases * n_tasks)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2, 5])
+def test_tasks_wait_for_those_that_they_need(num_workers):
+    seen = np.full((300, 7), -1)
+    with kernels.workers(num_workers) as run:
+        run.together(count_in_turns, *seen.shape, seen, most=num_workers)
+    assert_array_equal(seen, np.repeat(7 * np.arange(300)[:, None], 7, axis=1))
 
 
 def test_workers_raise_what_a_kernel_raises():

@@ -115,14 +115,30 @@ def test_blocks_and_threads_leave_no_trace(monkeypatch, options):
     maps, haadf = rng.poisson(3, (2, 50, 37)), rng.poisson(50, (50, 37))
     options = PublishedOptions(n_iter=5, **options)
     whole = solve(maps, haadf, (27, 8), options, num_workers=1)
-    for edges in ([0, 50], [0, 1, 2, 20, 27, 49, 50], range(51)):
-        monkeypatch.setattr(
-            published, "row_blocks", lambda *_, edges=edges: list(pairwise(edges))
-        )
+    for n_rows, n_columns in ((1, 1), (7, 1), (50, 2), (3, 37)):
+
+        def tiles(shape, reach, n_rows=n_rows, n_columns=n_columns):
+            _, n_y, n_x = shape
+            return np.array(
+                [
+                    (top, bottom, left, right, max(left - reach, 0), end)
+                    for top, bottom in pairwise(
+                        np.linspace(0, n_y, n_rows + 1, dtype=int)
+                    )
+                    for left, right in pairwise(
+                        np.linspace(0, n_x, n_columns + 1, dtype=int)
+                    )
+                    for end in [min(right + reach, n_x)]
+                ]
+            )
+
+        monkeypatch.setattr(published, "published_tiles", tiles)
         for num_workers in (1, 2, 3):
             cut = solve(maps, haadf, (27, 8), options, num_workers=num_workers)
-            assert_array_equal(cut.maps, whole.maps)
-            assert_array_equal(cut.costs.total, whole.costs.total)
+            assert_allclose(cut.maps, whole.maps, rtol=1e-6, atol=1e-6)
+            assert_allclose(cut.costs.total, whole.costs.total, rtol=1e-6)
+            if n_columns == 1:
+                assert_array_equal(cut.maps, whole.maps)
 
 
 def test_inputs_are_not_modified(data):
@@ -166,15 +182,19 @@ def test_divergence_is_an_error(data):
         solve(*data, Z, PublishedOptions(lambda_haadf=1e30, regularize=False))
 
 
-def test_callback_sees_each_iteration(data):
+@pytest.mark.parametrize("at_once", [1, 2, 99])
+def test_callback_sees_iterations_go_by(data, at_once, monkeypatch):
+    monkeypatch.setattr(published, "most_at_once", lambda _: at_once)
     seen = []
-    solve(
+    found = solve(
         *data,
         Z,
         PublishedOptions(n_iter=3),
         callback=lambda stage, n, _cost: seen.append((stage, n)),
     )
-    assert seen == [("solution", n) for n in (1, 2, 3)]
+    ends = {1: (1, 2, 3), 2: (2, 3), 99: (3,)}[at_once]
+    assert seen == [("solution", n) for n in ends]
+    assert_array_equal(found.maps, solve(*data, Z, PublishedOptions(n_iter=3)).maps)
 
 
 @pytest.mark.parametrize(

@@ -8,20 +8,23 @@ def run(costs, **options):
     """Iterate with steps that return one of the costs after the other."""
     remaining = iter(costs)
 
-    def step():
-        return (next(remaining),)
+    def steps(n):
+        return [(next(remaining),) for _ in range(n)]
 
-    return iterate(step, step, lambda terms: terms[0], **options)
+    return iterate(steps, lambda: steps(1)[0], lambda terms: terms[0], **options)
 
 
-def test_runs_all_iterations_and_drops_the_cost_of_the_start():
-    terms, status = run([9.0, 5.0, 4.0, 3.0], n_iter=3)
+@pytest.mark.parametrize("at_once", [1, 2, 7])
+def test_runs_all_iterations_and_drops_the_cost_of_the_start(at_once):
+    terms, status = run([9.0, 5.0, 4.0, 3.0], n_iter=3, at_once=at_once)
     assert terms == [(5.0,), (4.0,), (3.0,)]
     assert status is Status.FINISHED
 
 
 def test_stops_when_the_cost_stands_still():
-    terms, status = run([9.0, 5.0, 4.0, 4.0, 1.0, 0.5], n_iter=5, tolerance=1e-3)
+    terms, status = run(
+        [9.0, 5.0, 4.0, 4.0, 1.0, 0.5], n_iter=5, tolerance=1e-3, at_once=4
+    )
     assert terms == [(5.0,), (4.0,), (4.0,), (1.0,)]
     assert status is Status.CONVERGED
 
