@@ -1,7 +1,7 @@
 """multimodal-fusion 0.6.0 as `speed.py` times it, in an environment of its own.
 
-Reads lines ``path n_iter n_iter_tv`` and answers each with the seconds from the arrays
-of the file to those of the result.
+Reads lines ``path seconds n_iter n_iter_tv``, is busy for so many seconds, and answers
+each with those from the arrays of the file to those of the result.
 """
 
 import contextlib
@@ -40,10 +40,13 @@ def fuse(maps, haadf, n_iter, n_iter_tv):
 
 
 for line in sys.stdin:
-    path, *counts = line.split()
+    path, seconds, *counts = line.split()
     with np.load(path) as file:
         maps = {name: file[name].astype(float) for name in file.files}
     haadf = maps.pop("HAADF")
+    end = time.perf_counter() + float(seconds)
+    while time.perf_counter() < end:  # awake, as `speed.py` is
+        pass
     start = time.perf_counter()
     with contextlib.redirect_stdout(sys.stderr):
         fuse(maps, haadf, *map(int, counts))

@@ -56,6 +56,7 @@ EXPONENT_FROM = 512  # pixels a side; smaller images are ruled by what a call co
 MEMORY_FROM = 1024
 MOST_ELEMENTS = 12
 ELEMENTS_SIZE = 512
+WAKE_UP = 0.1  # s
 STEPS = 20  # iterations that are timed together
 
 PAGE = """\
@@ -136,6 +137,7 @@ def alternate(calls, arguments):
     start = time.perf_counter()
     for n in range(1, arguments.repeats + 1):
         for name, call in calls.items():
+            wake_up()
             begin = time.perf_counter()
             own = call()
             elapsed = time.perf_counter() - begin
@@ -144,6 +146,17 @@ def alternate(calls, arguments):
         if elapsed * (n + 1) / n > arguments.budget:
             break
     return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def wake_up():
+    """Keep a core busy for a moment, as a program that is at work does.
+
+    A process that has slept while another one ran begins slowly: its threads share a
+    core until the operating system sees that they could do with more.
+    """
+    end = time.perf_counter() + WAKE_UP
+    while time.perf_counter() < end:
+        pass
 
 
 def verdict(figure, target, digits="{:.3g}", *, at_most=False):
@@ -215,7 +228,7 @@ def peer(arguments):
         )
 
         def seconds(path, n_iter, n_iter_tv):
-            print(path, n_iter, n_iter_tv, file=process.stdin, flush=True)
+            print(path, WAKE_UP, n_iter, n_iter_tv, file=process.stdin, flush=True)
             return float(process.stdout.readline())
 
         yield seconds

@@ -5,10 +5,13 @@ on either side as its steps reach, so that blocks are independent of each other:
 size and the number of threads leave no trace in the result.
 """
 
+import ctypes
+import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
 
+import llvmlite.binding
 import numba
 import numpy as np
 from numba.core import cgutils, types
@@ -94,7 +97,7 @@ def published_tiles(shape, n_iter_tv):
         know for them; shape ``(n_tiles, 6)``.
     """
     n_elements, n_y, n_x = shape
-    # Below sixteen halos a tile would spend too much on its surroundings.
+    # Smaller tiles would spend too much on their surroundings.
     least = 16 * max(n_iter_tv, 1)
     # image, two sides of the dual and x of each step
     n_bytes = 4 * 6 * n_elements * (n_iter_tv + 2)
@@ -232,6 +235,28 @@ def new_tickets():
     return np.zeros((2, 8), np.int64)
 
 
+# How often a thread looks whether the others are done before it sleeps for a moment:
+# some 0.1 ms, about as long as a task of a small image. Where there are more threads
+# than cores, or other work is done, threads that never sleep keep those that they wait
+# for from a core.
+_PATIENCE = 300_000
+_NAP = np.uint32(20)  # µs
+
+
+def _napping():
+    """The operating system's function that lets others have the core."""
+    if os.name == "nt":  # whose clock is too coarse to sleep; takes no argument
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).usleep
+    name = "hyperspy_fusion_nap"
+    llvmlite.binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
+    return types.ExternalFunction(name, types.int32(types.uint32))
+
+
+_nap = _napping()
+
+
 def _pointer(context, builder, array_type, array, line):
     array = context.make_array(array_type)(context, builder, array)
     column = context.get_constant(types.intp, 0)
@@ -276,8 +301,12 @@ def give_back(tickets):
 @_part
 def wait_for(tickets, n):
     """Wait until `n` tickets have been given back."""
+    patience = _PATIENCE
     while _counted(tickets, 1) < n:
-        pass
+        if patience > 0:
+            patience -= 1
+        else:
+            _nap(_NAP)
 
 
 @_part
@@ -611,37 +640,25 @@ def _descended_row(
 
 
 @_part
-def _add_chemical_row(maps, measured, i, y, left, background, terms):
-    """Add x - b log(x + ε) to a row of terms."""
+def _add_terms(maps, measured, i, y, left, background, chemical, tv):
+    """Add x - b log(x + ε) and the lengths of the gradients to rows of terms."""
     log_of_2 = np.float32(0.6931472)
-    left = np.uintp(left)
-    for x in range(np.uintp(terms.size)):
-        here = maps[i, y, left + x]
-        log = log_of_2 * _log2(here + background)
-        terms[x] += here - measured[i, y, left + x] * log
-
-
-@_part
-def _add_tv_row(maps, i, y, left, terms):
-    """Add the lengths of the gradients to a row of terms."""
     below = min(y + 1, maps.shape[1] - 1)
-    n = np.uintp(min(terms.size, maps.shape[2] - 1 - left))
+    size = np.uintp(chemical.size)
+    n = np.uintp(min(chemical.size, maps.shape[2] - 1 - left))
     left = np.uintp(left)
     for x in range(n):
-        down = maps[i, below, left + x] - maps[i, y, left + x]
-        across = maps[i, y, left + x + _ONE] - maps[i, y, left + x]
-        terms[x] += np.sqrt(down * down + across * across)
-    for x in range(n, np.uintp(terms.size)):  # nothing is beyond the far edge
-        terms[x] += abs(maps[i, below, left + x] - maps[i, y, left + x])
-
-
-@_part
-def _sum_row(terms):
-    """Sum in float64."""
-    total = 0.0
-    for x in range(terms.size):
-        total += terms[x]
-    return total
+        here = maps[i, y, left + x]
+        log = log_of_2 * _log2(here + background)
+        chemical[x] += here - measured[i, y, left + x] * log
+        down = maps[i, below, left + x] - here
+        across = maps[i, y, left + x + _ONE] - here
+        tv[x] += np.sqrt(down * down + across * across)
+    for x in range(n, size):  # nothing is beyond the far edge
+        here = maps[i, y, left + x]
+        log = log_of_2 * _log2(here + background)
+        chemical[x] += here - measured[i, y, left + x] * log
+        tv[x] += abs(maps[i, below, left + x] - here)
 
 
 @_part
@@ -690,21 +707,20 @@ def _published_row(
             i * (end - begin + 1),
         )
     if top <= y < bottom:
-        term = terms[:inner]
-        skipped = left - begin
+        chemical, tv = terms[0, :inner], terms[1, :inner]
         for x in range(inner):
-            term[x] = misfit[skipped + x] * misfit[skipped + x]
-        row_terms[0, y] = 0.5 * _sum_row(term)
-        for x in range(inner):
-            term[x] = 0
+            chemical[x] = 0
+            tv[x] = 0
         for i in range(n_elements):
-            _add_chemical_row(maps, measured, i, y, left, background, term)
-        row_terms[1, y] = _sum_row(term)
-        for x in range(inner):
-            term[x] = 0
-        for i in range(n_elements):
-            _add_tv_row(maps, i, y, left, term)
-        row_terms[2, y] = _sum_row(term)
+            _add_terms(maps, measured, i, y, left, background, chemical, tv)
+        sums = 0.0, 0.0, 0.0  # in float64
+        skipped = np.uintp(left - begin)
+        for x in range(np.uintp(inner)):
+            square = misfit[skipped + x] * misfit[skipped + x]
+            sums = sums[0] + square, sums[1] + chemical[x], sums[2] + tv[x]
+        row_terms[0, y] = 0.5 * sums[0]
+        row_terms[1, y] = sums[1]
+        row_terms[2, y] = sums[2]
 
 
 @_kernel
@@ -762,7 +778,7 @@ def iterate_published(
     depth = values.shape[0]
     powers = np.empty((n_elements, _aligned(n_columns)), np.float32)  # x^(γ-1)
     misfits = np.empty(n_columns, np.float32)
-    terms = np.empty(n_columns, np.float32)
+    terms = np.empty((2, n_columns), np.float32)
     n_tasks = n_tiles * row_terms.shape[0]
     while True:
         task = take_ticket(tickets)
