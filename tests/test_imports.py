@@ -23,7 +23,7 @@ FLOORS = [
     {"core"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-CORE_MAY_IMPORT = {"numpy", "scipy", "numba"}
+CORE_MAY_IMPORT = {"numpy", "scipy", "numba", "llvmlite"}
 
 MODULES = sorted(
     path.relative_to(PACKAGE)

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # Bytes of what the steps of the TV prox hand on, which should live in the L2 cache.
-_TILE_BYTES = 3 << 19
+_TILE_BYTES = 3 << 18
 # Pixels times elements that are worth a thread's while.
 _LEAST_TILE = 12288
 

@@ -128,31 +128,34 @@ def _add_response(value, slope, i, n, coefficient, pull, model, response):
 def _newton_step(haadf, weight, y, a, n, model, response, tension, step):
     """Newton step of the tension; returns whether it is small all along the row."""
     zero, one = np.float32(0), np.float32(1)
-    worst = zero
+    # Two loops: one that writes to all of these arrays is not vectorised.
     for x in range(n):
         w = weight[y, a + x]
-        old = tension[x]
-        change = (old + w * (haadf[y, a + x] - model[x])) / (one + w * response[x])
-        worst = max(worst, abs(change) - _NEWTON * (one + abs(old)))
-        step[x] = change
+        pull = tension[x] + w * (haadf[y, a + x] - model[x])
+        step[x] = pull / (one + w * response[x])
+    excess = zero  # a sum, since a largest one is not vectorised either
+    for x in range(n):
+        old, change = tension[x], step[x]
+        excess += max(abs(change) - _NEWTON * (one + abs(old)), zero)
         tension[x] = old - change
         model[x] = zero
         response[x] = zero
-    return worst <= zero
+    return excess == zero
 
 
 @_part
 def _finish_maps(u, value, slope, step, i, y, a, n, pull, relaxation, slot, bars):
     """Correct the prox, extrapolate and relax; returns the sum of the extrapolated."""
     zero, two = np.float32(0), np.float32(2)
-    total = 0.0
     for x in range(n):
         old = u[i, y, a + x]
         new = max(value[i, x] + pull * slope[i, x] * step[x], zero)
         bar = two * new - old
         bars[slot, 0, i, a + x + _ONE] = bar
         u[i, y, a + x] = _flushed(old + relaxation * (new - old))
-        total += bar
+    total = 0.0  # float64
+    for x in range(n):
+        total += bars[slot, 0, i, a + x + _ONE]
     return total
 
 
