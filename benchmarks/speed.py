@@ -7,6 +7,7 @@ scikit-image: ``pip install ".[bench]"``.
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -137,6 +138,7 @@ def alternate(calls, arguments):
     start = time.perf_counter()
     for n in range(1, arguments.repeats + 1):
         for name, call in calls.items():
+            gc.collect()  # what one call left is not for the next to clear away
             wake_up()
             begin = time.perf_counter()
             own = call()

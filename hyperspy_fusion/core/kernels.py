@@ -1,8 +1,9 @@
-"""The fused Numba kernels: float32 state, float64 sums, one pass over memory.
+"""Threads, how they share out work, and the fused kernels of the published method.
 
-Each kernel works on a block of rows ``start`` to ``stop`` and reads as many rows more
-on either side as its steps reach, so that blocks are independent of each other: their
-size and the number of threads leave no trace in the result.
+Kernels have a float32 state and float64 sums, and go through memory once. What they do
+at a time is a block of rows or a tile, for which they read as many pixels more around
+it as their steps reach, so that blocks are independent of each other: the number of
+threads leaves no trace in the result.
 """
 
 import ctypes
