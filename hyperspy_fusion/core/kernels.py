@@ -105,7 +105,7 @@ def published_tiles(shape, n_iter_tv):
     columns = _edges(n_x, n_x // max(_TILE_BYTES // n_bytes, least))
     # As many rows for each thread, if there is enough to do for more than one.
     n_threads = numba.config.NUMBA_NUM_THREADS
-    n_blocks = n_threads * max(min(n_y // (n_threads * least), 4), 1)
+    n_blocks = n_threads * max(min(n_y // (2 * n_threads * least), 4), 1)
     most = n_y // (2 * n_iter_tv + 1), n_elements * n_y * n_x // _LEAST_TILE
     rows = _edges(n_y, min(n_blocks, *most))
     return np.array(
@@ -383,6 +383,13 @@ def tv_schedule(weight, n_iter, *, fast):
 
 
 @_part
+def _projected(along_y, along_x, least):
+    """A vector scaled down to unit length, or to the root of `least`'s inverse."""
+    scale = np.float32(1) / np.sqrt(max(least, along_y * along_y + along_x * along_x))
+    return along_y * scale, along_x * scale
+
+
+@_part
 def _tv_first_row(values, steps, q, over, row, primal, here, below, n):
     """As :func:`_tv_row` for the first step, which starts from q = 0."""
     zero, one = np.float32(0), np.float32(1)
@@ -390,15 +397,11 @@ def _tv_first_row(values, steps, q, over, row, primal, here, below, n):
     for x in range(n):
         u = max(values[row, x], zero)
         primal[below, x] = u
-        new_y = step_y * (u - primal[here, x])
-        new_x = step_x * (primal[here, x + 1] - primal[here, x])
-        scale = one / np.sqrt(max(one, new_y * new_y + new_x * new_x))
-        new_y *= scale
-        new_x *= scale
-        q[over, 0, 0, x + _MARGIN] = new_y
-        q[over, 0, 1, x + _MARGIN] = new_x
-        q[over, 1, 0, x + _MARGIN] = new_y
-        q[over, 1, 1, x + _MARGIN] = new_x
+        along_y = step_y * (u - primal[here, x])
+        along_x = step_x * (primal[here, x + 1] - primal[here, x])
+        along_y, along_x = _projected(along_y, along_x, one)
+        q[over, 1, 0, x + _MARGIN] = along_y
+        q[over, 1, 1, x + _MARGIN] = along_x
 
 
 @_part
@@ -410,7 +413,7 @@ def _tv_row(
     p takes the place of q, and on the other side the q to come, p - m / (1 + m)
     p_before, that of p_before.
     """
-    zero, one = np.float32(0), np.float32(1)
+    zero = np.float32(0)
     step_y, step_x = steps
     other = 1 - side
     for x in range(n):
@@ -422,17 +425,69 @@ def _tv_row(
         )
         u = max(values[row, x] - scaled * adjoint, zero)
         primal[below, x] = u
-        new_y = q[over, side, 0, x + _MARGIN] + step_y * (u - primal[here, x])
-        new_x = q[over, side, 1, x + _MARGIN] + step_x * (
-            primal[here, x + 1] - primal[here, x]
+        along_y = step_y * (u - primal[here, x])
+        along_x = step_x * (primal[here, x + 1] - primal[here, x])
+        along_y += q[over, side, 0, x + _MARGIN]
+        along_x += q[over, side, 1, x + _MARGIN]
+        along_y, along_x = _projected(along_y, along_x, least)
+        q[over, side, 0, x + _MARGIN] = along_y
+        q[over, side, 1, x + _MARGIN] = along_x
+        along_y -= ratio * q[over, other, 0, x + _MARGIN]
+        along_x -= ratio * q[over, other, 1, x + _MARGIN]
+        q[over, other, 0, x + _MARGIN] = along_y
+        q[over, other, 1, x + _MARGIN] = along_x
+
+
+@_part
+def _tv_second_row(
+    values, scaled, steps, least, ratio, q, over, row, primal, here, below, n
+):
+    """As :func:`_tv_row` for the second step, for which p_before is q."""
+    zero = np.float32(0)
+    step_y, step_x = steps
+    for x in range(n):
+        before_y, before_x = q[over, 1, 0, x + _MARGIN], q[over, 1, 1, x + _MARGIN]
+        adjoint = (
+            before_y
+            - q[row, 1, 0, x + _MARGIN]
+            + q[row, 1, 1, x + _MARGIN - 1]
+            - q[row, 1, 1, x + _MARGIN]
         )
-        scale = one / np.sqrt(max(least, new_y * new_y + new_x * new_x))
-        new_y *= scale
-        new_x *= scale
-        q[over, side, 0, x + _MARGIN] = new_y
-        q[over, side, 1, x + _MARGIN] = new_x
-        q[over, other, 0, x + _MARGIN] = new_y - ratio * q[over, other, 0, x + _MARGIN]
-        q[over, other, 1, x + _MARGIN] = new_x - ratio * q[over, other, 1, x + _MARGIN]
+        u = max(values[row, x] - scaled * adjoint, zero)
+        primal[below, x] = u
+        along_y = before_y + step_y * (u - primal[here, x])
+        along_x = before_x + step_x * (primal[here, x + 1] - primal[here, x])
+        along_y, along_x = _projected(along_y, along_x, least)
+        q[over, 1, 0, x + _MARGIN] = along_y
+        q[over, 1, 1, x + _MARGIN] = along_x
+        q[over, 0, 0, x + _MARGIN] = along_y - ratio * before_y
+        q[over, 0, 1, x + _MARGIN] = along_x - ratio * before_x
+
+
+@_part
+def _tv_final_row(
+    values, scaled, steps, least, q, side, over, row, primal, here, below, n
+):
+    """As :func:`_tv_row` for the last step, whose p is all that is needed."""
+    zero = np.float32(0)
+    step_y, step_x = steps
+    other = 1 - side
+    for x in range(n):
+        adjoint = (
+            q[over, side, 0, x + _MARGIN]
+            - q[row, side, 0, x + _MARGIN]
+            + q[row, side, 1, x + _MARGIN - 1]
+            - q[row, side, 1, x + _MARGIN]
+        )
+        u = max(values[row, x] - scaled * adjoint, zero)
+        primal[below, x] = u
+        along_y = step_y * (u - primal[here, x])
+        along_x = step_x * (primal[here, x + 1] - primal[here, x])
+        along_y += q[over, side, 0, x + _MARGIN]
+        along_x += q[over, side, 1, x + _MARGIN]
+        along_y, along_x = _projected(along_y, along_x, least)
+        q[over, other, 0, x + _MARGIN] = along_y
+        q[over, other, 1, x + _MARGIN] = along_x
 
 
 @_part
@@ -511,6 +566,36 @@ def _tv_front(
             steps = step if first < y < n_y else zero, step if first < y else zero
             if k == 0:
                 _tv_first_row(values, steps, dual, over, row, primal, here, below, n)
+            elif k == n_iter - 1:
+                _tv_final_row(
+                    values,
+                    scaled,
+                    steps,
+                    schedule[k, 2],
+                    dual,
+                    side,
+                    over,
+                    row,
+                    primal,
+                    here,
+                    below,
+                    n,
+                )
+            elif k == 1:
+                _tv_second_row(
+                    values,
+                    scaled,
+                    steps,
+                    schedule[k, 2],
+                    schedule[k, 3],
+                    dual,
+                    over,
+                    row,
+                    primal,
+                    here,
+                    below,
+                    n,
+                )
             else:
                 _tv_row(
                     values,

@@ -148,7 +148,7 @@ def scale_to_unit(image):
     span = float(image.max()) - low
     scaled = np.subtract(image, low, dtype=np.float64)
     if span > 0:
-        scaled /= span
+        scaled *= 1 / span
     return scaled.astype(np.float32), low, span
 
 
