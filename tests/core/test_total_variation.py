@@ -23,8 +23,8 @@ def objective(x, image, weight):
     return 0.5 * np.sum((x - image) ** 2) + weight * total_variation(x)
 
 
-def optimum(image, weight, n_iter=3000):
-    """Value of the TV prox, from a long float64 run written down separately."""
+def written_out(image, weight, n_iter, *, fast=True):
+    """Steps of (fast) gradient projection by the operators, in float64."""
     p = q = np.zeros((2, *image.shape))
     t = 1.0
     for _ in range(n_iter):
@@ -32,9 +32,14 @@ def optimum(image, weight, n_iter=3000):
         new = q + gradient(x) / (8 * weight)
         new /= np.maximum(1, np.hypot(*new))
         t, before = (1 + np.sqrt(1 + 4 * t**2)) / 2, t
-        q = new + (before - 1) / t * (new - p)
+        q = new + fast * (before - 1) / t * (new - p)
         p = new
-    return objective(np.maximum(image - weight * gradient_adjoint(p), 0), image, weight)
+    return np.maximum(image - weight * gradient_adjoint(p), 0)
+
+
+def optimum(image, weight, n_iter=3000):
+    """Value of the TV prox, from a long run."""
+    return objective(written_out(image, weight, n_iter), image, weight)
 
 
 images = st.tuples(st.integers(1, 9), st.integers(1, 9)).flatmap(
@@ -83,6 +88,18 @@ def test_prox_is_firmly_nonexpansive(image, weight, seed):
     a = total_variation_prox(image, weight, 500).astype(float)
     b = total_variation_prox(other, weight, 500).astype(float)
     assert np.sum((a - b) ** 2) <= np.vdot(a - b, image - other) + 1e-2
+
+
+@given(
+    image=images,
+    weight=st.floats(0.01, 1),
+    n_iter=st.integers(1, 20),
+    algorithm=st.sampled_from(["FGP", "GP"]),
+)
+def test_steps_are_those_of_the_operators(image, weight, n_iter, algorithm):
+    found = total_variation_prox(image, weight, n_iter, algorithm)
+    fast = algorithm == "FGP"
+    assert_allclose(found, written_out(image, weight, n_iter, fast=fast), atol=2e-5)
 
 
 def test_prox_of_a_step_is_known():
