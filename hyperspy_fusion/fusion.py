@@ -286,8 +286,6 @@ def fuse_multimodal(
         )
     else:
         measurement = measurement.net()
-        if not lazy:
-            _warn_of_negative_pixels(measurement)
         tasks = _published_tasks(measurement, options)
     if lazy:
         tasks = [_checking(task, measurement, method) for task in tasks]
@@ -313,6 +311,8 @@ def fuse_multimodal(
         "Image" if tasks[0].tile is None else "Tile",
     ) as progress:
         solutions = tiling.solve_now(tasks, progress, num_workers)
+    if method == "published":
+        _warn_of_negative_pixels(measurement, solutions)
     return _signals(measurement, tasks, conclude, solutions)
 
 
@@ -701,13 +701,13 @@ def _tell(notes, told):
         warnings.warn(warning, UserWarning, stacklevel=4)
 
 
-def _warn_of_negative_pixels(measurement):
-    if measurement.maps.min() >= 0:
+def _warn_of_negative_pixels(measurement, solutions):
+    if all((s.record["map_offset"] >= 0).all() for s in solutions):
         return
     found = [
         f"{element} ({part:.1%} of the pixels)"
         for i, element in enumerate(measurement.elements)
-        if (part := np.mean(measurement.maps[..., i, :, :] < 0)) > 0
+        if (part := float(np.mean(measurement.maps[..., i, :, :] < 0))) > 0
     ]
     if found:
         warnings.warn(

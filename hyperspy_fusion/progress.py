@@ -53,7 +53,7 @@ class Progress:
         self.bar.close()
 
     def __call__(self, stage, n_iter, value):
-        """Take what the core tells in each iteration.
+        """Take what the core tells of its iterations.
 
         Parameters
         ----------
