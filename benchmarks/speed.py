@@ -27,7 +27,7 @@ from skimage.restoration import denoise_tv_chambolle
 
 import hyperspy_fusion
 from hyperspy_fusion.core import calibrated, primal_dual, published
-from hyperspy_fusion.core.kernels import workers
+from hyperspy_fusion.core.threads import workers
 from hyperspy_fusion.core.total_variation import total_variation_prox
 
 from .table import Table, report, say

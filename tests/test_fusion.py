@@ -12,7 +12,7 @@ from scipy.special import kl_div
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
-from hyperspy_fusion.core import calibrated, kernels, published
+from hyperspy_fusion.core import calibrated, published, threads
 from hyperspy_fusion.core.calibration import haadf_noise, signal_scale
 from hyperspy_fusion.core.total_variation import (
     gradient,
@@ -306,15 +306,15 @@ def test_interrupt_leaves_no_thread_and_the_inputs(specimen, method, monkeypatch
         if seen[-1] == ("solution", 7):
             raise KeyboardInterrupt
 
-    threads = set(threading.enumerate())  # others', such as those of dask
+    running = set(threading.enumerate())  # others', such as those of dask
     signals = [*specimen.maps, specimen.haadf]
     before = [(s.data.copy(), s.metadata.as_dictionary()) for s in signals]
     monkeypatch.setattr(Progress, "__call__", interrupted)
-    monkeypatch.setattr(kernels, "_AT_ONCE", 1)
+    monkeypatch.setattr(threads, "_AT_ONCE", 1)
     with pytest.raises(KeyboardInterrupt):
         hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method, num_workers=2)
     assert seen[-1] == ("solution", 7)
-    new = {thread.name for thread in set(threading.enumerate()) - threads}
+    new = {thread.name for thread in set(threading.enumerate()) - running}
     assert new <= {"tqdm_monitor"}  # tqdm keeps it for all its bars
     for signal, (data, metadata) in zip(signals, before, strict=True):
         assert_array_equal(signal.data, data)

@@ -19,11 +19,11 @@ from .diagnostics import (
     model_error,
     uncertainty,
 )
-from .kernels import workers
 from .primal_dual import CHECK_EVERY
 from .selection import Weights, block_scores, choose_weights, folds
 from .setting import Setting, Units, prepare, whole_numbers
 from .solver import CostHistory, Solution, Status
+from .threads import workers
 
 __all__ = [
     "CHECK_EVERY",
@@ -344,7 +344,7 @@ def decide(prepared, prior, options, run, told=lambda _: None):
     options : CalibratedOptions
         The options.
     run : callable
-        From :func:`~hyperspy_fusion.core.kernels.workers`.
+        From :func:`~hyperspy_fusion.core.threads.workers`.
     told : callable, optional
         ``told(stage)`` returns the callback of a stage, or None.
 

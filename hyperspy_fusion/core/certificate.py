@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .kernels import compilers
 from .sweep import blocks_of
+from .threads import compilers
 
 __all__ = ["certificate", "flux_correction", "terms_within"]
 
@@ -145,7 +145,7 @@ def certificate(problem, state, run=_serial):
     state : State
         Where the iteration stands.
     run : callable
-        From :func:`~hyperspy_fusion.core.kernels.workers`; serial by default.
+        From :func:`~hyperspy_fusion.core.threads.workers`; serial by default.
 
     Returns
     -------

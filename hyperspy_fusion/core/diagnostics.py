@@ -596,7 +596,7 @@ def uncertainty(setting, prior, weights, maps, run, seed, callback=None):
     maps : numpy.ndarray
         x, shape ``(n_elements, y, x)``.
     run : callable
-        From :func:`~hyperspy_fusion.core.kernels.workers`.
+        From :func:`~hyperspy_fusion.core.threads.workers`.
     seed : int
         Of the random draw.
     callback : callable, optional

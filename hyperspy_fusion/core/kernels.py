@@ -1,37 +1,18 @@
-"""Threads, how they share out work, and the fused kernels of the published method.
+"""The fused kernels of the published method: float32 state, float64 sums.
 
-Kernels have a float32 state and float64 sums, and go through memory once. What they do
-at a time is a block of rows or a tile, for which they read as many pixels more around
-it as their steps reach, so that blocks are independent of each other: the number of
-threads leaves no trace in the result.
+They go through memory once. What they do at a time is a tile, for which they read as
+many pixels more around it as their steps reach, so that tiles are independent of each
+other: the number of threads leaves no trace in the result.
 """
 
-import ctypes
-import os
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import pairwise
 
-import llvmlite.binding
 import numba
 import numpy as np
-from numba.core import cgutils, types
-from numba.extending import intrinsic
 
-__all__ = [
-    "Workers",
-    "compilers",
-    "give_back",
-    "iterate_published",
-    "most_at_once",
-    "new_tickets",
-    "published_tiles",
-    "take_ticket",
-    "tv_prox_rows",
-    "tv_schedule",
-    "wait_for",
-    "workers",
-]
+from .threads import compilers, give_back, take_ticket, wait_for
+
+__all__ = ["iterate_published", "published_tiles", "tv_prox_rows", "tv_schedule"]
 
 # Bytes of what the steps of the TV prox hand on, which should live in the L2 cache.
 _TILE_BYTES = 3 << 18
@@ -41,35 +22,10 @@ _LEAST_TILE = 12288
 # Floats in a cache line: rows of scratch start on one, with one before them as margin.
 _MARGIN = 16
 
-# Pixels times elements times iterations that threads do without Python, some 20 ms;
-# then the progress is told, and Ctrl-C is heard.
-_AT_ONCE = 1 << 23
-
 _ONE = np.uintp(1)  # columns count without sign: no index may be one from the end
 
 # Powers of what is not above are taken for those of 0.
 _TINY = np.float32(1e-30)
-
-
-def compilers(fastmath):
-    """Decorators for kernels and for their parts, which are inlined.
-
-    What the compiler leaves as a call is another function when it comes from Numba's
-    cache on disk, with another rounding: parts leave it no choice.
-
-    Parameters
-    ----------
-    fastmath : bool or set of str
-        What the compiler may change in the arithmetic.
-
-    Returns
-    -------
-    kernel, part : callable
-    """
-    # Python's error model would look for zeros in front of each division: a loop that
-    # can raise is not vectorised.
-    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
-    return numba.njit(cache=True, **options), numba.njit(forceinline=True, **options)
 
 
 _kernel, _part = compilers(fastmath=True)
@@ -122,192 +78,6 @@ def _edges(size, n_parts):
     """Edges of at least one part, of about the same size."""
     n_parts = max(n_parts, 1)
     return [size * i // n_parts for i in range(n_parts + 1)]
-
-
-def most_at_once(size):
-    """Iterations on maps of so many numbers that one call of a kernel should do."""
-    return max(_AT_ONCE // size, 1)
-
-
-class Workers:
-    """Threads that work on one problem together, or on several at once.
-
-    Parameters
-    ----------
-    pool : concurrent.futures.ThreadPoolExecutor or None
-        Threads that help the calling one; None if it works alone.
-    num_workers : int
-        Number of threads, the calling one included.
-    """
-
-    def __init__(self, pool=None, num_workers=1):
-        self._pool, self._num_workers = pool, num_workers
-
-    def __call__(self, kernel, blocks, *arguments):
-        """Call ``kernel(*arguments, start, stop)`` for each block of rows."""
-        self._share(blocks, lambda block: kernel(*arguments, *block))
-
-    def together(self, kernel, *arguments, most):
-        """Call ``kernel(*arguments, tickets)`` on all threads at once, at most `most`.
-
-        They share out the work by the tickets (:func:`take_ticket`), and wait for each
-        other without Python.
-        """
-        tickets = new_tickets()
-        n_helpers = min(self._num_workers, most) - 1
-        helpers = [
-            self._pool.submit(kernel, *arguments, tickets) for _ in range(n_helpers)
-        ]
-        try:
-            kernel(*arguments, tickets)
-        finally:
-            for helper in helpers:
-                helper.cancel() or helper.result()
-
-    def each(self, function, items):
-        """List ``function(item, run)`` of all items; each works on one thread alone."""
-        results = [None] * len(items)
-
-        def fill_in(task):
-            i, item = task
-            results[i] = function(item, Workers())
-
-        self._share(list(enumerate(items)), fill_in)
-        return results
-
-    def _share(self, tasks, function):
-        queue = iter(tasks)
-
-        def work():
-            for task in queue:
-                function(task)
-
-        # The calling thread works too, which spares waking another one.
-        n_helpers = min(self._num_workers, len(tasks)) - 1
-        helpers = [self._pool.submit(work) for _ in range(n_helpers)]
-        try:
-            work()
-        finally:
-            for _ in queue:  # what is left after an error
-                pass
-            for helper in helpers:
-                helper.result()
-
-
-@contextmanager
-def workers(num_workers=None):
-    """Threads for the kernels.
-
-    Parameters
-    ----------
-    num_workers : int, optional
-        Number of threads; by default Numba's own setting (``NUMBA_NUM_THREADS``, or
-        the number of cores).
-
-    Yields
-    ------
-    Workers
-
-    Raises
-    ------
-    ValueError
-        If `num_workers` is below 1.
-    """
-    if num_workers is None:
-        num_workers = numba.config.NUMBA_NUM_THREADS
-    if num_workers < 1:
-        raise ValueError(f"num_workers is {num_workers}: expected at least 1")
-    if num_workers == 1:
-        yield Workers()
-        return
-    with ThreadPoolExecutor(num_workers - 1) as pool:
-        yield Workers(pool, num_workers)
-
-
-# Tickets: how threads share out the tasks of a kernel among themselves. The tasks have
-# numbers, each of which one thread takes; a task that needs what others do waits until
-# as many have been given back. Handing tasks out in Python takes 0.1 ms each time that
-# all have to be done before the next begin, which is as long as an iteration of a small
-# image; and threads that sleep are slow to wake.
-
-
-def new_tickets():
-    """Numbers taken and numbers given back, in cache lines of their own."""
-    return np.zeros((2, 8), np.int64)
-
-
-# How often a thread looks whether the others are done before it sleeps for a moment:
-# some 0.1 ms, about as long as a task of a small image. Where there are more threads
-# than cores, or other work is done, threads that never sleep keep those that they wait
-# for from a core.
-_PATIENCE = 300_000
-_NAP = np.uint32(20)  # µs
-
-
-def _napping():
-    """The operating system's function that lets others have the core."""
-    if os.name == "nt":  # whose clock is too coarse to sleep; takes no argument
-        function = ctypes.windll.kernel32.SwitchToThread
-    else:
-        function = ctypes.CDLL(None).usleep
-    name = "hyperspy_fusion_nap"
-    llvmlite.binding.add_symbol(name, ctypes.cast(function, ctypes.c_void_p).value)
-    return types.ExternalFunction(name, types.int32(types.uint32))
-
-
-_nap = _napping()
-
-
-def _pointer(context, builder, array_type, array, line):
-    array = context.make_array(array_type)(context, builder, array)
-    column = context.get_constant(types.intp, 0)
-    return cgutils.get_item_pointer(context, builder, array_type, array, [line, column])
-
-
-@intrinsic
-def _count(typing_context, tickets, line):  # noqa: ARG001
-    """Add one to a counter, and return what it was, as one operation."""
-
-    def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature.args[0], *arguments)
-        one = context.get_constant(types.int64, 1)
-        return builder.atomic_rmw("add", pointer, one, "seq_cst")
-
-    return types.int64(tickets, types.intp), generate
-
-
-@intrinsic
-def _counted(typing_context, tickets, line):  # noqa: ARG001
-    """A counter, and all that threads wrote before they added to it."""
-
-    def generate(context, builder, signature, arguments):
-        pointer = _pointer(context, builder, signature.args[0], *arguments)
-        return builder.load_atomic(pointer, "seq_cst", align=8)
-
-    return types.int64(tickets, types.intp), generate
-
-
-@_part
-def take_ticket(tickets):
-    """Number of the next task."""
-    return _count(tickets, 0)
-
-
-@_part
-def give_back(tickets):
-    """Say that a task is done."""
-    _count(tickets, 1)
-
-
-@_part
-def wait_for(tickets, n):
-    """Wait until `n` tickets have been given back."""
-    patience = _PATIENCE
-    while _counted(tickets, 1) < n:
-        if patience > 0:
-            patience -= 1
-        else:
-            _nap(_NAP)
 
 
 @_part
@@ -383,8 +153,21 @@ def tv_schedule(weight, n_iter, *, fast):
 
 
 @_part
-def _projected(along_y, along_x, least):
-    """A vector scaled down to unit length, or to the root of `least`'s inverse."""
+def _adjoint(q, side, over, row, before, here):
+    """grad* q in a pixel, with the one before it and the row over it."""
+    along_y = q[over, side, 0, here] - q[row, side, 0, here]
+    return along_y + q[row, side, 1, before] - q[row, side, 1, here]
+
+
+@_part
+def _ascended(along_y, along_x, steps, primal, here, x, u, least):
+    """P(q + s grad x) in a pixel, with x = u below it.
+
+    P scales the vector down to the length of 1 / sqrt(`least`).
+    """
+    step_y, step_x = steps
+    along_y += step_y * (u - primal[here, x])
+    along_x += step_x * (primal[here, x + 1] - primal[here, x])
     scale = np.float32(1) / np.sqrt(max(least, along_y * along_y + along_x * along_x))
     return along_y * scale, along_x * scale
 
@@ -393,15 +176,32 @@ def _projected(along_y, along_x, least):
 def _tv_first_row(values, steps, q, over, row, primal, here, below, n):
     """As :func:`_tv_row` for the first step, which starts from q = 0."""
     zero, one = np.float32(0), np.float32(1)
-    step_y, step_x = steps
     for x in range(n):
+        c = x + _MARGIN
         u = max(values[row, x], zero)
         primal[below, x] = u
-        along_y = step_y * (u - primal[here, x])
-        along_x = step_x * (primal[here, x + 1] - primal[here, x])
-        along_y, along_x = _projected(along_y, along_x, one)
-        q[over, 1, 0, x + _MARGIN] = along_y
-        q[over, 1, 1, x + _MARGIN] = along_x
+        q[over, 1, 0, c], q[over, 1, 1, c] = _ascended(
+            zero, zero, steps, primal, here, x, u, one
+        )
+
+
+@_part
+def _tv_second_row(
+    values, scaled, steps, least, ratio, q, over, row, primal, here, below, n
+):
+    """As :func:`_tv_row` for the second step, for which p_before is q."""
+    for x in range(n):
+        c = x + _MARGIN
+        u = values[row, x] - scaled * _adjoint(q, 1, over, row, c - 1, c)
+        u = max(u, np.float32(0))
+        primal[below, x] = u
+        before_y, before_x = q[over, 1, 0, c], q[over, 1, 1, c]
+        along_y, along_x = _ascended(
+            before_y, before_x, steps, primal, here, x, u, least
+        )
+        q[over, 1, 0, c], q[over, 1, 1, c] = along_y, along_x
+        q[over, 0, 0, c] = along_y - ratio * before_y
+        q[over, 0, 1, c] = along_x - ratio * before_x
 
 
 @_part
@@ -413,55 +213,18 @@ def _tv_row(
     p takes the place of q, and on the other side the q to come, p - m / (1 + m)
     p_before, that of p_before.
     """
-    zero = np.float32(0)
-    step_y, step_x = steps
     other = 1 - side
     for x in range(n):
-        adjoint = (
-            q[over, side, 0, x + _MARGIN]
-            - q[row, side, 0, x + _MARGIN]
-            + q[row, side, 1, x + _MARGIN - 1]
-            - q[row, side, 1, x + _MARGIN]
-        )
-        u = max(values[row, x] - scaled * adjoint, zero)
+        c = x + _MARGIN
+        u = values[row, x] - scaled * _adjoint(q, side, over, row, c - 1, c)
+        u = max(u, np.float32(0))
         primal[below, x] = u
-        along_y = step_y * (u - primal[here, x])
-        along_x = step_x * (primal[here, x + 1] - primal[here, x])
-        along_y += q[over, side, 0, x + _MARGIN]
-        along_x += q[over, side, 1, x + _MARGIN]
-        along_y, along_x = _projected(along_y, along_x, least)
-        q[over, side, 0, x + _MARGIN] = along_y
-        q[over, side, 1, x + _MARGIN] = along_x
-        along_y -= ratio * q[over, other, 0, x + _MARGIN]
-        along_x -= ratio * q[over, other, 1, x + _MARGIN]
-        q[over, other, 0, x + _MARGIN] = along_y
-        q[over, other, 1, x + _MARGIN] = along_x
-
-
-@_part
-def _tv_second_row(
-    values, scaled, steps, least, ratio, q, over, row, primal, here, below, n
-):
-    """As :func:`_tv_row` for the second step, for which p_before is q."""
-    zero = np.float32(0)
-    step_y, step_x = steps
-    for x in range(n):
-        before_y, before_x = q[over, 1, 0, x + _MARGIN], q[over, 1, 1, x + _MARGIN]
-        adjoint = (
-            before_y
-            - q[row, 1, 0, x + _MARGIN]
-            + q[row, 1, 1, x + _MARGIN - 1]
-            - q[row, 1, 1, x + _MARGIN]
+        along_y, along_x = _ascended(
+            q[over, side, 0, c], q[over, side, 1, c], steps, primal, here, x, u, least
         )
-        u = max(values[row, x] - scaled * adjoint, zero)
-        primal[below, x] = u
-        along_y = before_y + step_y * (u - primal[here, x])
-        along_x = before_x + step_x * (primal[here, x + 1] - primal[here, x])
-        along_y, along_x = _projected(along_y, along_x, least)
-        q[over, 1, 0, x + _MARGIN] = along_y
-        q[over, 1, 1, x + _MARGIN] = along_x
-        q[over, 0, 0, x + _MARGIN] = along_y - ratio * before_y
-        q[over, 0, 1, x + _MARGIN] = along_x - ratio * before_x
+        q[over, side, 0, c], q[over, side, 1, c] = along_y, along_x
+        q[over, other, 0, c] = along_y - ratio * q[over, other, 0, c]
+        q[over, other, 1, c] = along_x - ratio * q[over, other, 1, c]
 
 
 @_part
@@ -469,41 +232,26 @@ def _tv_final_row(
     values, scaled, steps, least, q, side, over, row, primal, here, below, n
 ):
     """As :func:`_tv_row` for the last step, whose p is all that is needed."""
-    zero = np.float32(0)
-    step_y, step_x = steps
     other = 1 - side
     for x in range(n):
-        adjoint = (
-            q[over, side, 0, x + _MARGIN]
-            - q[row, side, 0, x + _MARGIN]
-            + q[row, side, 1, x + _MARGIN - 1]
-            - q[row, side, 1, x + _MARGIN]
-        )
-        u = max(values[row, x] - scaled * adjoint, zero)
+        c = x + _MARGIN
+        u = values[row, x] - scaled * _adjoint(q, side, over, row, c - 1, c)
+        u = max(u, np.float32(0))
         primal[below, x] = u
-        along_y = step_y * (u - primal[here, x])
-        along_x = step_x * (primal[here, x + 1] - primal[here, x])
-        along_y += q[over, side, 0, x + _MARGIN]
-        along_x += q[over, side, 1, x + _MARGIN]
-        along_y, along_x = _projected(along_y, along_x, least)
-        q[over, other, 0, x + _MARGIN] = along_y
-        q[over, other, 1, x + _MARGIN] = along_x
+        q[over, other, 0, c], q[over, other, 1, c] = _ascended(
+            q[over, side, 0, c], q[over, side, 1, c], steps, primal, here, x, u, least
+        )
 
 
 @_part
 def _tv_last_row(values, scaled, q, side, over, row, place, n, out, i, y, left):
     """Row of P_C(v - λ grad* q), from a place in it on, written to a map."""
-    zero = np.float32(0)
-    here = np.uintp(place + _MARGIN)
+    before, here = np.uintp(place + _MARGIN - 1), np.uintp(place + _MARGIN)
     place, left = np.uintp(place), np.uintp(left)
     for x in range(np.uintp(n)):
-        adjoint = (
-            q[over, side, 0, here + x]
-            - q[row, side, 0, here + x]
-            + q[row, side, 1, here + x - _ONE]
-            - q[row, side, 1, here + x]
-        )
-        out[i, y, left + x] = max(values[row, place + x] - scaled * adjoint, zero)
+        adjoint = _adjoint(q, side, over, row, before + x, here + x)
+        value = values[row, place + x] - scaled * adjoint
+        out[i, y, left + x] = max(value, np.float32(0))
 
 
 @_part
@@ -852,7 +600,7 @@ def iterate_published(
         starts from, shape ``(n_iter, n_tiles, 3, y)``, float64, written where the
         rows are of the tile.
     tickets : numpy.ndarray
-        From :func:`new_tickets`.
+        From :func:`~hyperspy_fusion.core.threads.new_tickets`.
     """
     n_elements, n_y, _ = maps.shape
     n_iter_tv = schedule.shape[0] - 1

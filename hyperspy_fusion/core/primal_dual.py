@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from .certificate import certificate, flux_correction, terms_within
-from .kernels import most_at_once
 from .sweep import blocks_of, empty_seams, iterate, refine_rows
+from .threads import most_at_once
 
 __all__ = [
     "CHECK_EVERY",
@@ -445,7 +445,7 @@ def solve(problem, run, *, tolerance, max_iter, start=None, callback=None, windo
     problem : Problem
         The problem.
     run : callable
-        From :func:`~hyperspy_fusion.core.kernels.workers`.
+        From :func:`~hyperspy_fusion.core.threads.workers`.
     tolerance : float or None
         Largest relative gap; None runs `max_iter` iterations without a certificate.
     max_iter : int
@@ -510,7 +510,7 @@ def common_price(problems, insides, flux, run, n_iter):
     flux : numpy.ndarray
         What the maps sum up to there, counts, shape ``(n_elements,)``.
     run : callable
-        From :func:`~hyperspy_fusion.core.kernels.workers`.
+        From :func:`~hyperspy_fusion.core.threads.workers`.
     n_iter : int
         Number of iterations.
 

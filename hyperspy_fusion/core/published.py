@@ -17,15 +17,10 @@ from typing import get_args
 import numpy as np
 
 from .forward import PowerModel, ZWeighting, element_weights
-from .kernels import (
-    iterate_published,
-    most_at_once,
-    published_tiles,
-    tv_schedule,
-    workers,
-)
+from .kernels import iterate_published, published_tiles, tv_schedule
 from .objective import PublishedObjective
 from .solver import CostHistory, Solution, Status, iterate
+from .threads import most_at_once, workers
 from .total_variation import TVAlgorithm
 
 __all__ = ["PublishedOptions", "published_objective", "scale_to_unit", "solve"]

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .kernels import compilers, give_back, take_ticket, wait_for
+from .threads import compilers, give_back, take_ticket, wait_for
 
 __all__ = ["blocks_of", "empty_seams", "iterate", "refine_rows"]
 
@@ -523,7 +523,7 @@ def iterate(
     seams : numpy.ndarray
         From :func:`empty_seams`, written.
     tickets : numpy.ndarray
-        From :func:`~hyperspy_fusion.core.kernels.new_tickets`.
+        From :func:`~hyperspy_fusion.core.threads.new_tickets`.
     """
     n_elements, _, n_x = u.shape
     offsets = np.empty((n_elements, _CHUNK), np.float32)

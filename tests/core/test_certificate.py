@@ -7,8 +7,8 @@ from problems import each_problem, least, make_problem, objective, pixel_terms
 from scipy.special import kl_div
 
 from hyperspy_fusion.core.certificate import _deviance, _log, certificate
-from hyperspy_fusion.core.kernels import workers
 from hyperspy_fusion.core.primal_dual import Iteration, cold_start, with_flux
+from hyperspy_fusion.core.threads import workers
 from hyperspy_fusion.core.total_variation import (
     gradient,
     gradient_adjoint,

@@ -20,9 +20,9 @@ from hyperspy_fusion.core.diagnostics import (
     threshold,
     uncertainty,
 )
-from hyperspy_fusion.core.kernels import workers
 from hyperspy_fusion.core.primal_dual import solve
 from hyperspy_fusion.core.setting import Setting
+from hyperspy_fusion.core.threads import workers
 
 COEFFICIENTS = np.array([300.0, 100.0])
 OFFSET = 500.0

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from problems import each_problem, make_problem, objective
 
-from hyperspy_fusion.core import kernels
+from hyperspy_fusion.core import threads
 from hyperspy_fusion.core.certificate import certificate
 from hyperspy_fusion.core.primal_dual import (
     CHECK_EVERY,
@@ -39,7 +39,7 @@ def without_element(problem, i):
 
 
 def optimum(problem, tolerance=1e-5, max_iter=5000, **options):
-    with kernels.workers(1) as run:
+    with threads.workers(1) as run:
         return solve(problem, run, tolerance=tolerance, max_iter=max_iter, **options)
 
 
@@ -486,7 +486,7 @@ def test_prolonged_optimum_of_flat_data_is_the_optimum():
     coarse = coarsen(problem)
     state = optimum(coarse, 1e-7).state
     _, coarse_upper, _ = certificate(coarse, state)
-    with kernels.workers(1) as run:
+    with threads.workers(1) as run:
         fine = prolong(state, problem, run)
     _, upper, bound = certificate(problem, fine)
     assert upper - bound <= 1e-5 * upper
@@ -497,7 +497,7 @@ def test_prolonged_optimum_of_flat_data_is_the_optimum():
 @pytest.mark.parametrize("alpha", [0.5, None])
 def test_warm_start_of_any_shape(shape, alpha):
     problem = make_problem(shape, alpha=alpha, missing=0.02)
-    with kernels.workers(2) as run:
+    with threads.workers(2) as run:
         state = warm_start(problem, run, n_iter=5)
     fresh = cold_start(problem)
     for name in State.__dataclass_fields__:
@@ -511,7 +511,7 @@ def test_warm_start_of_any_shape(shape, alpha):
 
 def test_warm_start_is_nearer_than_a_cold_one():
     problem = make_problem((66, 70), lambda_tv=4.0)
-    with kernels.workers(1) as run:
+    with threads.workers(1) as run:
         warm = warm_start(problem, run)
         states = [warm, cold_start(problem)]
         gaps = []

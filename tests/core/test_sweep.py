@@ -9,7 +9,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from problems import each_problem, least, make_problem, pixel_terms
 
 from hyperspy_fusion.core import primal_dual, sweep
-from hyperspy_fusion.core.kernels import new_tickets, workers
 from hyperspy_fusion.core.primal_dual import Iteration, State, cold_start
 from hyperspy_fusion.core.sweep import (
     blocks_of,
@@ -17,6 +16,7 @@ from hyperspy_fusion.core.sweep import (
     iterate,
     refine_rows,
 )
+from hyperspy_fusion.core.threads import new_tickets, workers
 from hyperspy_fusion.core.total_variation import (
     gradient,
     gradient_adjoint,
