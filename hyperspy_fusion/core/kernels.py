@@ -10,7 +10,7 @@ from itertools import pairwise
 import numba
 import numpy as np
 
-from .threads import compilers, give_back, take_ticket, wait_for
+from .threads import compilers, give_back, next_task
 
 __all__ = ["iterate_published", "published_tiles", "tv_prox_rows", "tv_schedule"]
 
@@ -613,13 +613,11 @@ def iterate_published(
     powers = np.empty((n_elements, _aligned(n_columns)), np.float32)  # x^(γ-1)
     misfits = np.empty(n_columns, np.float32)
     terms = np.empty((2, n_columns), np.float32)
-    n_tasks = n_tiles * row_terms.shape[0]
+    n_iter = row_terms.shape[0]
     while True:
-        task = take_ticket(tickets)
-        if task >= n_tasks:
+        iteration, k = next_task(tickets, n_iter, n_tiles)
+        if iteration >= n_iter:
             break
-        iteration, k = task // n_tiles, task % n_tiles
-        wait_for(tickets, iteration * n_tiles)
         before, after = (maps, others) if iteration % 2 == 0 else (others, maps)
         top, bottom = tiles[k, 0], tiles[k, 1]
         tile = top, bottom, tiles[k, 2], tiles[k, 3], tiles[k, 4], tiles[k, 5]
@@ -660,4 +658,3 @@ def iterate_published(
                 after,
             )
         give_back(tickets)
-    wait_for(tickets, n_tasks)

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from .threads import compilers, give_back, take_ticket, wait_for
+from .threads import compilers, give_back, next_task
 
 __all__ = ["blocks_of", "empty_seams", "iterate", "refine_rows"]
 
@@ -541,16 +541,14 @@ def iterate(
     new = np.empty((3, n_elements, _CHUNK), np.float32)
     bars = np.zeros((2, 3, n_elements, n_x + 2), np.float32)
     n_blocks = edges.size - 1
-    n_tasks = 2 * n_blocks * n_iter
+    n_phases = 2 * n_iter
     while True:
         # In each iteration first the blocks; then what looks across their borders,
         # and, where there is none, the flux.
-        task = take_ticket(tickets)
-        if task >= n_tasks:
+        phase, block = next_task(tickets, n_phases, n_blocks)
+        if phase >= n_phases:
             break
-        phase, block = task // n_blocks, task % n_blocks
-        wait_for(tickets, phase * n_blocks)
-        now = last_relaxation if phase >= 2 * n_iter - 2 else relaxation
+        now = last_relaxation if phase >= n_phases - 2 else relaxation
         if phase % 2 == 0:
             _sweep(
                 u,
@@ -610,7 +608,6 @@ def iterate(
         elif flux_step > 0:
             _step_flux(flux_dual, row_sums, flux, now * flux_step)
         give_back(tickets)
-    wait_for(tickets, n_tasks)
 
 
 @_kernel

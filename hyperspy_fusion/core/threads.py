@@ -17,8 +17,7 @@ __all__ = [
     "give_back",
     "most_at_once",
     "new_tickets",
-    "take_ticket",
-    "wait_for",
+    "next_task",
     "workers",
 ]
 
@@ -77,7 +76,7 @@ class Workers:
     def together(self, kernel, *arguments, most):
         """Call ``kernel(*arguments, tickets)`` on all threads at once, at most `most`.
 
-        They share out the work by the tickets (:func:`take_ticket`), and wait for each
+        They share out the work by the tickets (:func:`next_task`), and wait for each
         other without Python.
         """
         tickets = new_tickets()
@@ -151,11 +150,11 @@ def workers(num_workers=None):
         yield Workers(pool, num_workers)
 
 
-# Tickets: how threads share out the tasks of a kernel among themselves. The tasks have
-# numbers, each of which one thread takes; a task that needs what others do waits until
-# as many have been given back. Handing tasks out in Python takes 0.1 ms each time that
-# all have to be done before the next begin, which is as long as an iteration of a small
-# image; and threads that sleep are slow to wake.
+# Tickets: how threads share out the tasks of a kernel among themselves. Tasks come in
+# phases, each of which needs all of those before it, and have numbers: one thread takes
+# a number, and gives it back when the task is done. Handing tasks out in Python takes
+# 0.1 ms in each phase, as long as an iteration of a small image; and threads that sleep
+# are slow to wake.
 
 
 def new_tickets():
@@ -215,23 +214,33 @@ def _counted(typing_context, tickets, line):  # noqa: ARG001
 
 
 @_part
-def take_ticket(tickets):
-    """Number of the next task."""
-    return _count(tickets, 0)
+def next_task(tickets, n_phases, n_tasks):
+    """Take a task, as soon as all of the phases before its own are done.
+
+    Parameters
+    ----------
+    tickets : numpy.ndarray
+        From :func:`new_tickets`, the same for all threads.
+    n_phases, n_tasks : int
+        Number of phases, and of tasks in each.
+
+    Returns
+    -------
+    phase, task : int
+        From 0; `n_phases` or more when everything is done.
+    """
+    ticket = _count(tickets, 0)
+    phase = ticket // n_tasks
+    patience = _PATIENCE
+    while _counted(tickets, 1) < min(phase, n_phases) * n_tasks:
+        if patience > 0:
+            patience -= 1
+        else:
+            _nap(_NAP)
+    return phase, ticket % n_tasks
 
 
 @_part
 def give_back(tickets):
     """Say that a task is done."""
     _count(tickets, 1)
-
-
-@_part
-def wait_for(tickets, n):
-    """Wait until `n` tickets have been given back."""
-    patience = _PATIENCE
-    while _counted(tickets, 1) < n:
-        if patience > 0:
-            patience -= 1
-        else:
-            _nap(_NAP)

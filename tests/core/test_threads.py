@@ -12,18 +12,11 @@ from hyperspy_fusion.core import threads
 def count_in_turns(n_phases, n_tasks, seen, tickets):
     """Each task looks at how many were done in the phases before."""
     while True:
-        task = threads.take_ticket(tickets)
-        if task >= n_phases * n_tasks:
+        phase, task = threads.next_task(tickets, n_phases, n_tasks)
+        if phase >= n_phases:
             break
-        phase = task // n_tasks
-        threads.wait_for(tickets, phase * n_tasks)
-        before = 0
-        for i in range(phase):
-            for j in range(n_tasks):
-                before += seen[i, j] >= 0
-        seen[phase, task % n_tasks] = before
+        seen[phase, task] = (seen[:phase] >= 0).sum()
         threads.give_back(tickets)
-    threads.wait_for(tickets, n_phases * n_tasks)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 5])
