@@ -152,22 +152,13 @@ def tv_schedule(weight, n_iter, *, fast):
     return np.stack(columns, axis=1).astype(np.float32)
 
 
-@_part
-def _adjoint(q, side, over, row, before, here):
-    """grad* q in a pixel, with the one before it and the row over it."""
-    along_y = q[over, side, 0, here] - q[row, side, 0, here]
-    return along_y + q[row, side, 1, before] - q[row, side, 1, here]
+# The loops of the steps are written out: with more of them in parts of their own, they
+# are not vectorised everywhere.
 
 
 @_part
-def _ascended(along_y, along_x, steps, primal, here, x, u, least):
-    """P(q + s grad x) in a pixel, with x = u below it.
-
-    P scales the vector down to the length of 1 / sqrt(`least`).
-    """
-    step_y, step_x = steps
-    along_y += step_y * (u - primal[here, x])
-    along_x += step_x * (primal[here, x + 1] - primal[here, x])
+def _projected(along_y, along_x, least):
+    """A vector scaled down to unit length, or to the root of `least`'s inverse."""
     scale = np.float32(1) / np.sqrt(max(least, along_y * along_y + along_x * along_x))
     return along_y * scale, along_x * scale
 
@@ -176,32 +167,15 @@ def _ascended(along_y, along_x, steps, primal, here, x, u, least):
 def _tv_first_row(values, steps, q, over, row, primal, here, below, n):
     """As :func:`_tv_row` for the first step, which starts from q = 0."""
     zero, one = np.float32(0), np.float32(1)
+    step_y, step_x = steps
     for x in range(n):
-        c = x + _MARGIN
         u = max(values[row, x], zero)
         primal[below, x] = u
-        q[over, 1, 0, c], q[over, 1, 1, c] = _ascended(
-            zero, zero, steps, primal, here, x, u, one
-        )
-
-
-@_part
-def _tv_second_row(
-    values, scaled, steps, least, ratio, q, over, row, primal, here, below, n
-):
-    """As :func:`_tv_row` for the second step, for which p_before is q."""
-    for x in range(n):
-        c = x + _MARGIN
-        u = values[row, x] - scaled * _adjoint(q, 1, over, row, c - 1, c)
-        u = max(u, np.float32(0))
-        primal[below, x] = u
-        before_y, before_x = q[over, 1, 0, c], q[over, 1, 1, c]
-        along_y, along_x = _ascended(
-            before_y, before_x, steps, primal, here, x, u, least
-        )
-        q[over, 1, 0, c], q[over, 1, 1, c] = along_y, along_x
-        q[over, 0, 0, c] = along_y - ratio * before_y
-        q[over, 0, 1, c] = along_x - ratio * before_x
+        along_y = step_y * (u - primal[here, x])
+        along_x = step_x * (primal[here, x + 1] - primal[here, x])
+        along_y, along_x = _projected(along_y, along_x, one)
+        q[over, 1, 0, x + _MARGIN] = along_y
+        q[over, 1, 1, x + _MARGIN] = along_x
 
 
 @_part
@@ -213,18 +187,55 @@ def _tv_row(
     p takes the place of q, and on the other side the q to come, p - m / (1 + m)
     p_before, that of p_before.
     """
+    zero = np.float32(0)
+    step_y, step_x = steps
     other = 1 - side
     for x in range(n):
-        c = x + _MARGIN
-        u = values[row, x] - scaled * _adjoint(q, side, over, row, c - 1, c)
-        u = max(u, np.float32(0))
-        primal[below, x] = u
-        along_y, along_x = _ascended(
-            q[over, side, 0, c], q[over, side, 1, c], steps, primal, here, x, u, least
+        adjoint = (
+            q[over, side, 0, x + _MARGIN]
+            - q[row, side, 0, x + _MARGIN]
+            + q[row, side, 1, x + _MARGIN - 1]
+            - q[row, side, 1, x + _MARGIN]
         )
-        q[over, side, 0, c], q[over, side, 1, c] = along_y, along_x
-        q[over, other, 0, c] = along_y - ratio * q[over, other, 0, c]
-        q[over, other, 1, c] = along_x - ratio * q[over, other, 1, c]
+        u = max(values[row, x] - scaled * adjoint, zero)
+        primal[below, x] = u
+        along_y = step_y * (u - primal[here, x])
+        along_x = step_x * (primal[here, x + 1] - primal[here, x])
+        along_y += q[over, side, 0, x + _MARGIN]
+        along_x += q[over, side, 1, x + _MARGIN]
+        along_y, along_x = _projected(along_y, along_x, least)
+        q[over, side, 0, x + _MARGIN] = along_y
+        q[over, side, 1, x + _MARGIN] = along_x
+        along_y -= ratio * q[over, other, 0, x + _MARGIN]
+        along_x -= ratio * q[over, other, 1, x + _MARGIN]
+        q[over, other, 0, x + _MARGIN] = along_y
+        q[over, other, 1, x + _MARGIN] = along_x
+
+
+@_part
+def _tv_second_row(
+    values, scaled, steps, least, ratio, q, over, row, primal, here, below, n
+):
+    """As :func:`_tv_row` for the second step, for which p_before is q."""
+    zero = np.float32(0)
+    step_y, step_x = steps
+    for x in range(n):
+        before_y, before_x = q[over, 1, 0, x + _MARGIN], q[over, 1, 1, x + _MARGIN]
+        adjoint = (
+            before_y
+            - q[row, 1, 0, x + _MARGIN]
+            + q[row, 1, 1, x + _MARGIN - 1]
+            - q[row, 1, 1, x + _MARGIN]
+        )
+        u = max(values[row, x] - scaled * adjoint, zero)
+        primal[below, x] = u
+        along_y = before_y + step_y * (u - primal[here, x])
+        along_x = before_x + step_x * (primal[here, x + 1] - primal[here, x])
+        along_y, along_x = _projected(along_y, along_x, least)
+        q[over, 1, 0, x + _MARGIN] = along_y
+        q[over, 1, 1, x + _MARGIN] = along_x
+        q[over, 0, 0, x + _MARGIN] = along_y - ratio * before_y
+        q[over, 0, 1, x + _MARGIN] = along_x - ratio * before_x
 
 
 @_part
@@ -232,26 +243,41 @@ def _tv_final_row(
     values, scaled, steps, least, q, side, over, row, primal, here, below, n
 ):
     """As :func:`_tv_row` for the last step, whose p is all that is needed."""
+    zero = np.float32(0)
+    step_y, step_x = steps
     other = 1 - side
     for x in range(n):
-        c = x + _MARGIN
-        u = values[row, x] - scaled * _adjoint(q, side, over, row, c - 1, c)
-        u = max(u, np.float32(0))
-        primal[below, x] = u
-        q[over, other, 0, c], q[over, other, 1, c] = _ascended(
-            q[over, side, 0, c], q[over, side, 1, c], steps, primal, here, x, u, least
+        adjoint = (
+            q[over, side, 0, x + _MARGIN]
+            - q[row, side, 0, x + _MARGIN]
+            + q[row, side, 1, x + _MARGIN - 1]
+            - q[row, side, 1, x + _MARGIN]
         )
+        u = max(values[row, x] - scaled * adjoint, zero)
+        primal[below, x] = u
+        along_y = step_y * (u - primal[here, x])
+        along_x = step_x * (primal[here, x + 1] - primal[here, x])
+        along_y += q[over, side, 0, x + _MARGIN]
+        along_x += q[over, side, 1, x + _MARGIN]
+        along_y, along_x = _projected(along_y, along_x, least)
+        q[over, other, 0, x + _MARGIN] = along_y
+        q[over, other, 1, x + _MARGIN] = along_x
 
 
 @_part
 def _tv_last_row(values, scaled, q, side, over, row, place, n, out, i, y, left):
     """Row of P_C(v - λ grad* q), from a place in it on, written to a map."""
-    before, here = np.uintp(place + _MARGIN - 1), np.uintp(place + _MARGIN)
+    zero = np.float32(0)
+    here = np.uintp(place + _MARGIN)
     place, left = np.uintp(place), np.uintp(left)
     for x in range(np.uintp(n)):
-        adjoint = _adjoint(q, side, over, row, before + x, here + x)
-        value = values[row, place + x] - scaled * adjoint
-        out[i, y, left + x] = max(value, np.float32(0))
+        adjoint = (
+            q[over, side, 0, here + x]
+            - q[row, side, 0, here + x]
+            + q[row, side, 1, here + x - _ONE]
+            - q[row, side, 1, here + x]
+        )
+        out[i, y, left + x] = max(values[row, place + x] - scaled * adjoint, zero)
 
 
 @_part
