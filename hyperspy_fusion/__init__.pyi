@@ -1,11 +1,15 @@
 from . import data as data
 from .fusion import fuse_multimodal as fuse_multimodal
-from .fusion import get_haadf_model as get_haadf_model
-from .fusion import get_misfit as get_misfit
+from .fusion import fuse_published as fuse_published
+from .loading import Candidates as Candidates
+from .loading import MultimodalData as MultimodalData
+from .loading import find_candidates as find_candidates
 from .loading import load_multimodal as load_multimodal
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
 from .plot import plot_weights as plot_weights
+from .results import get_haadf_model as get_haadf_model
+from .results import get_misfit as get_misfit
 from .signals import ElementalMap as ElementalMap
 from .signals import HAADFImage as HAADFImage
 from .signals import LazyElementalMap as LazyElementalMap

@@ -17,38 +17,37 @@ import numpy as np
 
 import hyperspy_fusion
 
+from .inputs.images import describe
+from .inputs.measurement import measure
 from .loading import find_candidates
-from .pairing import describe, pair
 
 __all__ = ["main"]
 
 _DEMO_FOLDER = "hyperspy-fusion-demo"
-# What fuse_multimodal takes: name, type, placeholder and meaning.
+# Options of each method: name, type, placeholder and meaning.
+_SHARED = [
+    ("lambda_tv", "weight", "X|auto", "weight of the total variation"),
+    ("gamma", float, "X", "exponent of the Z-contrast"),
+    ("tolerance", float, "X", "relative tolerance at which to stop"),
+]
 _OPTIONS = {
-    "of both methods": [
+    "calibrated": [
         ("lambda_haadf", "weight", "X|auto", "weight of the HAADF term"),
-        ("lambda_tv", "weight", "X|auto", "weight of the total variation"),
-        ("gamma", float, "X", "exponent of the Z-contrast"),
-        ("background", float, "X", "background of the maps"),
-        ("tolerance", float, "X", "relative tolerance at which to stop"),
-    ],
-    "of the calibrated method": [
+        ("background", float, "X", "known background of the maps"),
         ("regularizer", str, "NAME", "tgv or tv: total (generalised) variation"),
         ("max_iter", int, "N", "largest number of iterations"),
-        ("seed", int, "N", "of the random split of the counts"),
+        ("seed", int, "N", "seed of the random split of the counts"),
+        ("uncertainty", bool, "", "estimate the variance of each pixel"),
     ],
-    "of the published method": [
+    "published": [
+        ("lambda_haadf", "weight", "X", "weight of the HAADF term"),
         ("lambda_chem", float, "X", "weight of the Poisson term"),
-        ("initial_threshold", float, "X", "start with all below this set to 0"),
+        ("epsilon", float, "X", "epsilon of the Poisson term, fraction of the range"),
+        ("initial_threshold", float, "X", "start with all pixels below this set to 0"),
         ("n_iter", int, "N", "number of iterations"),
         ("n_iter_tv", int, "N", "steps of the total-variation prox in each iteration"),
     ],
 }
-_OPTION_NAMES = [
-    "method",
-    "uncertainty",
-    *(name for options in _OPTIONS.values() for name, *_ in options),
-]
 _USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
 
 
@@ -118,7 +117,10 @@ def _parser():
     )
     _add_input(fuse)
     fuse.add_argument(
-        "--method", metavar="NAME", help="calibrated (default) or published"
+        "--method",
+        metavar="NAME",
+        default="calibrated",
+        help="calibrated (default) or published",
     )
     _add_options(fuse)
     _add_output(fuse, "folder to write, default the name of FILE with -fused")
@@ -166,22 +168,48 @@ def _add_input(parser):
 
 def _add_options(parser):
     """Add the options of the methods, in groups."""
-    for owner, options in _OPTIONS.items():
+    groups = {"of both methods": _SHARED}
+    groups |= {f"of the {method} method": own for method, own in _OPTIONS.items()}
+    known = set()
+    for owner, options in groups.items():
         group = parser.add_argument_group(f"options {owner}")
         for name, kind, placeholder, meaning in options:
+            if name in known:
+                continue
+            known.add(name)
+            option = f"--{name.replace('_', '-')}"
+            if kind is bool:
+                group.add_argument(
+                    option, action="store_const", const=True, help=meaning
+                )
+                continue
             group.add_argument(
-                f"--{name.replace('_', '-')}",
+                option,
                 type=_weight if kind == "weight" else kind,
                 metavar=placeholder,
                 help=meaning,
             )
-        if owner == "of the calibrated method":
-            group.add_argument(
-                "--uncertainty",
-                action="store_const",
-                const=True,
-                help="estimate the variance of each pixel",
-            )
+
+
+def _options_of(arguments):
+    """Options that were given; an error for those that the method does not have."""
+    if arguments.method not in _OPTIONS:
+        raise ValueError(
+            f"method is {arguments.method!r}: expected "
+            f"{' or '.join(map(repr, _OPTIONS))}"
+        )
+    known = {name for name, *_ in (*_SHARED, *_OPTIONS[arguments.method])}
+    every = known.union(*({name for name, *_ in own} for own in _OPTIONS.values()))
+    given = {name: getattr(arguments, name) for name in every}
+    given = {name: value for name, value in given.items() if value is not None}
+    unknown = sorted(given.keys() - known)
+    if unknown:
+        spelt = [f"--{name.replace('_', '-')}" for name in unknown]
+        raise ValueError(
+            f"the {arguments.method} method has no option {', '.join(spelt)}: see "
+            "hyperspy-fusion fuse --help for the options of each method"
+        )
+    return given
 
 
 def _weight(text):
@@ -247,14 +275,15 @@ def _demo(arguments):
 def _fuse(arguments):
     output = arguments.output or Path(f"{Path(arguments.file).stem}-fused")
     _check_output(output, overwrite=arguments.overwrite)
-    maps, haadf = _load(_read(arguments), arguments)
-    options = {
-        name: getattr(arguments, name)
-        for name in _OPTION_NAMES
-        if getattr(arguments, name) is not None
-    }
+    options = _options_of(arguments)
+    maps, haadf, background = _load(_read(arguments), arguments)
     print(f"{', '.join(map(_element, maps))} with {describe(haadf)}")
-    fused = _timed_fusion(maps, haadf, **options)
+    background = options.pop("background", background)
+    if background is not None and arguments.method == "published":
+        maps = [one - other for one, other in zip(maps, background, strict=True)]
+        background = None
+        print("The background was subtracted: the published method knows of none")
+    fused = _timed_fusion(maps, haadf, background, method=arguments.method, **options)
     _print_table(
         ["element", "mean measured", "mean fused", "max measured", "max fused"],
         [
@@ -268,19 +297,19 @@ def _fuse(arguments):
             for before, after in zip(maps, fused, strict=True)
         ],
     )
-    _write(output, maps, fused, haadf, options.get("background"))
+    _write(output, maps, fused, haadf, background)
 
 
 def _info(arguments):
     signals = _read(arguments)
     try:
-        maps, haadf = _load(signals, arguments)
+        maps, haadf, background = _load(signals, arguments)
     except (TypeError, ValueError) as error:
         print(f"Would be refused: {error}")  # the error lists what there is
         return
     print(find_candidates(signals))
     try:
-        pair(maps, haadf)
+        measure(maps, haadf, background)
     except ValueError as error:
         print(f"Would be refused: {error}")
     else:
@@ -307,26 +336,25 @@ def _read(arguments):
 
 
 def _load(signals, arguments):
-    """Choose the maps and the HAADF image among signals, and compute them."""
-    maps, haadf = hyperspy_fusion.load_multimodal(
+    """Choose maps, HAADF image and background among signals, and compute them."""
+    loaded = hyperspy_fusion.load_multimodal(
         signals, arguments.elements, arguments.lines, haadf=arguments.haadf
     )
-    for signal in (*maps, haadf):
+    for signal in (*loaded.maps, loaded.haadf, *(loaded.background or ())):
         if signal._lazy:  # noqa: SLF001
             signal.compute(show_progressbar=False)
-    return maps, haadf
+    return loaded
 
 
-def _timed_fusion(maps, haadf, **options):
+def _timed_fusion(maps, haadf, background=None, *, method="calibrated", **options):
     """Fuse, and say how long it took and why it stopped."""
+    # into a file a bar would write hundreds of lines
+    options["show_progressbar"] = None if sys.stderr.isatty() else False
     start = time.perf_counter()
-    fused = hyperspy_fusion.fuse_multimodal(
-        maps,
-        haadf,
-        # into a file a bar would write hundreds of lines
-        show_progressbar=None if sys.stderr.isatty() else False,
-        **options,
-    )
+    if method == "published":
+        fused = hyperspy_fusion.fuse_published(maps, haadf, **options)
+    else:
+        fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background, **options)
     seconds = time.perf_counter() - start
     record = fused[0].metadata.Multimodal_fusion
     print(f"Fused by the {record.method} method in {seconds:.2f} s: {record.status}")

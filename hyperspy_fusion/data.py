@@ -15,7 +15,7 @@ import numpy as np
 import pooch
 from scipy import ndimage
 
-from .pairing import atomic_number
+from .inputs.elements import atomic_number
 from .signals import ElementalMap, HAADFImage
 
 __all__ = [

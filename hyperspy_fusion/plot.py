@@ -4,7 +4,6 @@ import warnings
 from math import ceil, log, sqrt
 from numbers import Real
 
-import dask
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,14 +13,9 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from .fusion import (
-    cost_history,
-    get_haadf_model,
-    maps_of_fusion,
-    net_of,
-    record_of,
-)
-from .pairing import pair
+from .execution.arrays import computed
+from .inputs.measurement import measure
+from .results import cost_history, get_haadf_model, maps_of_fusion, record_of
 
 __all__ = ["plot_convergence", "plot_fusion", "plot_weights"]
 
@@ -241,13 +235,12 @@ def _choose_position(series):
     )
 
 
-def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None, background=None):
+def plot_fusion(maps, fused, haadf, background=None, *, zoom=None, inav=None):
     """Show the maps above the fused maps, and the HAADF image above its model.
 
-    A map is shown without its background, the one that it carries or `background`. It
-    shares its colours with its fused map; they span the fused map and the smoothed
-    measured one: single counts may lie beyond. A colour bar is pointed where that
-    happens.
+    A map is shown without its background. It shares its colours with its fused map;
+    they span the fused map and the smoothed measured one: single counts may lie beyond.
+    A colour bar is pointed where that happens.
 
     Parameters
     ----------
@@ -258,14 +251,13 @@ def plot_fusion(maps, fused, haadf, *, zoom=None, inav=None, background=None):
         them.
     haadf : BaseSignal, or list of BaseSignal
         The HAADF image.
+    background : float, list of float or BaseSignal, or BaseSignal, optional
+        As it was given to :func:`hyperspy_fusion.fuse_multimodal`.
     zoom : hyperspy.api.roi.RectangularROI or tuple of float, optional
         A region ``(left, top, right, bottom)`` in the units of the axes, which is
         framed and shown enlarged below.
     inav : int, float or tuple, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
-    background : float, list of float or list of BaseSignal, optional
-        As it was given to :func:`hyperspy_fusion.fuse_multimodal`; of the published
-        method, whose `background` is another quantity, it is not looked at.
 
     Returns
     -------
@@ -386,24 +378,23 @@ def _images(maps, fused, haadf, inav, background):
     model = get_haadf_model(fused)
     record = record_of(fused[0])
     elements = record.elements.split(",")
-    given = background is not None and record.method == "calibrated"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = pair(
-            maps, haadf, elements=elements, allow_missing=True, carried=not given
-        )
-    measurement = net_of(measurement, background) if given else measurement.net()
+        measurement = measure(maps, haadf, background, elements=elements)
+    net = measurement.maps - measurement.background
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "
             f"HAADF image is {measurement.haadf.shape}: expected the maps of one "
             "fusion; of a series hand over all positions and choose one with inav="
         )
-    arrays = dask.compute(
-        measurement.haadf,
-        *np.moveaxis(measurement.maps, -3, 0),
-        model.data,
-        *(signal.data for signal in fused),
+    arrays = computed(
+        [
+            measurement.haadf,
+            *np.moveaxis(net, -3, 0),
+            model.data,
+            *(signal.data for signal in fused),
+        ]
     )
     axes = list(model.axes_manager.as_dictionary().values())
     images = [Signal2D(array, axes=axes) for array in arrays]

@@ -1,10 +1,18 @@
-"""The progress bar: what the core tells while it works, in HyperSpy's style."""
+"""The progress bar, in HyperSpy's style: the callback of the core."""
+
+from __future__ import annotations
 
 import time
 from math import isfinite, log
+from typing import TYPE_CHECKING, Any
 
 import hyperspy.api as hs
 from hyperspy.external.progressbar import progressbar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .execution.plan import Task
 
 __all__ = ["Progress"]
 
@@ -32,27 +40,41 @@ class Progress:
         Of a field of view.
     """
 
-    def __init__(self, show, n_images, n_iter, tolerance=None, name="Image"):
+    def __init__(
+        self,
+        show: bool | None,  # noqa: FBT001
+        n_images: int,
+        n_iter: int,
+        tolerance: float | None = None,
+        name: str = "Image",
+    ) -> None:
         if show is None:
             show = hs.preferences.General.show_progressbar
         self.n_images, self.n_iter, self.tolerance = n_images, n_iter, tolerance
         self.name, self.done = name, 0
-        self.stage, self.text = None, ""
+        self.stage, self.text = "", ""
         self.since = time.monotonic()
         # `miniters`: also what does not lengthen the bar, a new stage, is shown
         self.bar = progressbar(
             total=n_images, disable=not show, delay=_DELAY, miniters=0
         )
 
-    def __enter__(self):
+    @classmethod
+    def of(cls, tasks: Sequence[Task], options: Any, *, show: bool | None) -> Progress:
+        """The bar of a list of tasks, with the options of their method."""
+        n_iter = getattr(options, "max_iter", None) or options.n_iter
+        name = "Image" if tasks[0].tile is None else "Tile"
+        return cls(show, len(tasks), n_iter, options.tolerance, name)
+
+    def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, error, *_):
+    def __exit__(self, error: Any, *_: Any) -> None:
         if error is None:
             self._show(self.n_images)
         self.bar.close()
 
-    def __call__(self, stage, n_iter, value):
+    def __call__(self, stage: str, n_iter: int, value: float) -> None:
         """Take what the core tells of its iterations.
 
         Parameters
@@ -84,13 +106,13 @@ class Progress:
         # A series takes its time left from whole images: they have all stages.
         self._show(part if self.n_images == 1 else self.done)
 
-    def next_image(self):
+    def next_image(self) -> None:
         """Count a field of view that is done."""
         self.done += 1
         if self.n_images > 1:
             self._show(self.done)
 
-    def _show(self, n):
+    def _show(self, n: float) -> None:
         self.bar.n = max(n, self.bar.n)
         left = "?"
         if self.bar.n > 0:

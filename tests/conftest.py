@@ -9,7 +9,7 @@ import hypothesis
 import matplotlib as mpl
 import pytest
 
-from hyperspy_fusion.tiling import HALOS
+from hyperspy_fusion.execution.tiles import HALOS
 
 mpl.use("Agg")
 

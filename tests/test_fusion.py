@@ -2,6 +2,7 @@ import logging
 import re
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import exspy
 import hyperspy.api as hs
@@ -12,9 +13,11 @@ from scipy.special import kl_div
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
-from hyperspy_fusion.core import calibrated, published, threads
-from hyperspy_fusion.core.calibration import haadf_noise, signal_scale
-from hyperspy_fusion.core.total_variation import (
+from hyperspy_fusion.core.calibrated import method as calibrated
+from hyperspy_fusion.core.calibrated.noise import haadf_noise
+from hyperspy_fusion.core.calibrated.prepare import signal_scale
+from hyperspy_fusion.core.common import threads
+from hyperspy_fusion.core.common.operators import (
     gradient,
     inner,
     joint_norm,
@@ -22,13 +25,14 @@ from hyperspy_fusion.core.total_variation import (
     symmetrised_gradient_adjoint,
     total_generalised_variation,
 )
-from hyperspy_fusion.fusion import maps_of_fusion
-from hyperspy_fusion.pairing import infer_element
+from hyperspy_fusion.core.published import method as published
+from hyperspy_fusion.inputs.elements import infer_element
 from hyperspy_fusion.progress import Progress
+from hyperspy_fusion.results import maps_of_fusion
 
 METHODS = {
-    "calibrated": (calibrated.solve, calibrated.CalibratedOptions),
-    "published": (published.solve, published.PublishedOptions),
+    "calibrated": (hf.fuse_multimodal, calibrated.solve, calibrated.CalibratedOptions),
+    "published": (hf.fuse_published, published.solve, published.PublishedOptions),
 }
 
 # Where the choice of the weights does not matter.
@@ -46,9 +50,15 @@ def method(request):
 
 
 @pytest.fixture(scope="module")
-def fused(specimen, method):
+def fuse(method):
+    """The function of each method."""
+    return METHODS[method][0]
+
+
+@pytest.fixture(scope="module")
+def fused(specimen, fuse):
     """The result of each method."""
-    return hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method)
+    return fuse(specimen.maps, specimen.haadf)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +76,7 @@ def given(specimen):
 @pytest.fixture(scope="module")
 def scaled(specimen):
     """The result of the published method."""
-    return hf.fuse_multimodal(specimen.maps, specimen.haadf, method="published")
+    return hf.fuse_published(specimen.maps, specimen.haadf)
 
 
 def images(signals):
@@ -111,7 +121,7 @@ def bounds_of_tgv(u, alpha, n_iter=400):
 
 
 def test_hands_on_to_the_core(specimen, fused, method):
-    solve, options = METHODS[method]
+    _, solve, options = METHODS[method]
     maps = np.stack([signal.data for signal in specimen.maps])
     expected = solve(maps, specimen.haadf.data, (27, 25, 8), options())
     assert_array_equal([signal.data for signal in fused], expected.maps)
@@ -138,7 +148,7 @@ def test_results_are_calibrated_maps_in_the_order_of_the_inputs(specimen, fused)
             )
 
 
-def test_metadata_is_kept(method):
+def test_metadata_is_kept(fuse):
     maps, haadf, _ = hf.data.core_shell(size=32)
     kept = {
         "Acquisition_instrument.TEM.beam_energy": 200.0,
@@ -148,7 +158,7 @@ def test_metadata_is_kept(method):
     }
     for name, value in kept.items():
         maps[0].metadata.set_item(name, value)
-    fused = hf.fuse_multimodal(maps, haadf, method=method)
+    fused = fuse(maps, haadf)
     for name, value in kept.items():
         assert fused[0].metadata.get_item(name) == value
 
@@ -162,8 +172,8 @@ def test_elements_that_were_named_hold_for_what_is_made_of_the_maps(stacked):
         signal.metadata.set_item("Sample.xray_lines", found)
     if stacked:
         maps = hs.stack(maps, show_progressbar=False)
-    options = {"elements": ["Co", "Mn", "O"], "method": "published", "n_iter": 3}
-    fused = hf.fuse_multimodal(maps, haadf, **options)
+    options = {"elements": ["Co", "Mn", "O"], "n_iter": 3}
+    fused = hf.fuse_published(maps, haadf, **options)
     restacked = hs.stack(fused, show_progressbar=False)
     by_hand = hf.ElementalMap(restacked.data)
     by_hand.metadata.add_dictionary(restacked.metadata.as_dictionary())
@@ -173,15 +183,15 @@ def test_elements_that_were_named_hold_for_what_is_made_of_the_maps(stacked):
     for signal, kept in zip(fused, (None, lines[1], None), strict=True):
         assert signal.metadata.get_item("Sample.xray_lines") == kept
     if stacked:
-        by_stack = maps.fuse_multimodal(haadf, **options)
+        by_stack = maps.fuse_published(haadf, **options)
         hf.get_haadf_model(by_stack)
         hf.get_haadf_model(by_stack.split())
 
 
-def test_inputs_are_not_modified(specimen, method):
+def test_inputs_are_not_modified(specimen, fuse):
     signals = [*specimen.maps, specimen.haadf]
     before = [(s.deepcopy(), s.metadata.as_dictionary()) for s in signals]
-    hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method)
+    fuse(specimen.maps, specimen.haadf)
     for signal, (copy, metadata) in zip(signals, before, strict=True):
         assert_array_equal(signal.data, copy.data)
         assert signal.metadata.as_dictionary() == metadata
@@ -210,15 +220,15 @@ def test_haadf_model_speaks_of_no_element_and_can_be_saved(fused, tmp_path, exte
 
 
 @pytest.mark.parametrize("made_by", ["hs.stack", "hand"])
-def test_stack_that_was_fused_goes_on_as_a_list_does(specimen, fused, method, made_by):
+def test_stack_that_was_fused_goes_on_as_a_list_does(specimen, fused, fuse, made_by):
     stack = hs.stack(specimen.maps, show_progressbar=False)
     if made_by == "hand":
         stack = hf.ElementalMap(stack.data)
     before = str(stack.metadata) + str(stack.original_metadata)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of the axes made by hand
-        by_stack = stack.fuse_multimodal(
-            specimen.haadf, elements=["Co", "Mn", "O"], method=method
+        by_stack = getattr(stack, fuse.__name__)(
+            specimen.haadf, elements=["Co", "Mn", "O"]
         )
     assert str(stack.metadata) + str(stack.original_metadata) == before
     for one, part in zip(fused, by_stack.split(), strict=True):
@@ -232,30 +242,30 @@ def test_stack_that_was_fused_goes_on_as_a_list_does(specimen, fused, method, ma
 def test_a_part_of_a_stack_is_split_into_its_maps(specimen, series_of):
     series, haadf = series_of(specimen, specimen)
     stack = hs.stack(series, show_progressbar=False)
-    options = {"method": "published", "n_iter": 3}
-    expected = hf.fuse_multimodal(specimen.maps, specimen.haadf, **options)
-    fused = stack.inav[0].fuse_multimodal(specimen.haadf, **options)
+    options = {"n_iter": 3}
+    expected = hf.fuse_published(specimen.maps, specimen.haadf, **options)
+    fused = stack.inav[0].fuse_published(specimen.haadf, **options)
     for part, one in zip(fused.split(), expected, strict=True):
         assert_array_equal(part.data, one.data)
         assert part.metadata.Sample.elements == one.metadata.Sample.elements
-    fused = stack.inav[:, 1:].fuse_multimodal(haadf, **options)
+    fused = stack.inav[:, 1:].fuse_published(haadf, **options)
     elements = [part.metadata.Sample.elements for part in maps_of_fusion(fused)]
     assert elements == [["Mn"], ["O"]]
     assert hf.get_haadf_model(fused).data.shape == haadf.data.shape
 
 
-def test_an_empty_map(specimen, method):
+def test_an_empty_map(specimen, fuse):
     maps = [specimen.maps[0], specimen.maps[1] * 0, specimen.maps[2]]
     with pytest.warns(UserWarning, match="map of Mn"):
-        fused = hf.fuse_multimodal(maps, specimen.haadf, method=method)
+        fused = fuse(maps, specimen.haadf)
     assert_array_equal(fused[1].data, 0)
     assert np.isfinite(hf.get_haadf_model(fused).data).all()
 
 
-def test_one_method_whoever_calls(specimen, fused, method):
+def test_one_method_whoever_calls(specimen, fused, fuse):
     stack = hs.stack(specimen.maps, show_progressbar=False)
-    by_haadf = specimen.haadf.fuse_multimodal(specimen.maps, method=method)
-    by_stack = stack.fuse_multimodal(specimen.haadf, method=method)
+    by_haadf = getattr(specimen.haadf, fuse.__name__)(specimen.maps)
+    by_stack = getattr(stack, fuse.__name__)(specimen.haadf)
     assert_array_equal(by_haadf[2].data, fused[2].data)
     assert isinstance(by_stack, hf.ElementalMap)
     assert_array_equal(by_stack.data, [signal.data for signal in fused])
@@ -268,37 +278,61 @@ def test_one_map_is_no_stack(specimen):
         specimen.maps[0].fuse_multimodal(specimen.haadf)
 
 
-def test_a_single_map(specimen, method):
-    fused = hf.fuse_multimodal(specimen.maps[1], specimen.haadf, method=method)
+def test_a_single_map(specimen, fuse):
+    fused = fuse(specimen.maps[1], specimen.haadf)
     assert [s.metadata.Sample.elements for s in fused] == [["Mn"]]
 
 
-def test_unknown_method_and_argument(specimen):
-    expected = "method is 'magic': expected 'calibrated' or 'published'"
-    with pytest.raises(ValueError, match=expected):
-        hf.fuse_multimodal(specimen.maps, specimen.haadf, method="magic")
-    with pytest.raises(TypeError, match="lamda_tv"):
-        hf.fuse_multimodal(specimen.maps, specimen.haadf, lamda_tv=1)
+@pytest.mark.parametrize(
+    ("function", "option"),
+    [
+        (hf.fuse_multimodal, "lambda_chem"),
+        (hf.fuse_multimodal, "n_iter"),
+        (hf.fuse_multimodal, "z_weighting"),
+        (hf.fuse_multimodal, "lamda_tv"),
+        (hf.fuse_published, "max_iter"),
+        (hf.fuse_published, "mask"),
+        (hf.fuse_published, "seed"),
+        (hf.fuse_published, "background"),
+    ],
+)
+def test_options_of_the_other_method(specimen, function, option):
+    with pytest.raises(TypeError, match=f"unexpected keyword argument '{option}'"):
+        function(specimen.maps, specimen.haadf, **{option: 1})
 
 
 @pytest.mark.parametrize(
-    ("method", "option"),
+    ("option", "error", "message"),
     [
-        ("calibrated", "lambda_chem"),
-        ("calibrated", "n_iter"),
-        ("calibrated", "z_weighting"),
-        ("published", "max_iter"),
-        ("published", "mask"),
-        ("published", "seed"),
+        ({"num_workers": 0}, ValueError, "num_workers is 0: expected a whole number"),
+        ({"lazy_output": "yes"}, TypeError, "lazy_output is 'yes': expected True or"),
+        ({"show_progressbar": 1}, TypeError, "show_progressbar is 1: expected True"),
     ],
 )
-def test_options_of_the_other_method(specimen, method, option):
-    expected = rf"the {method} method has no option {option}: it has .*lambda_tv"
-    with pytest.raises(TypeError, match=expected):
-        hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method, **{option: 1})
+def test_options_of_the_execution(specimen, fuse, option, error, message):
+    with pytest.raises(error, match=message):
+        fuse(specimen.maps, specimen.haadf, **option)
 
 
-def test_interrupt_leaves_no_thread_and_the_inputs(specimen, method, monkeypatch):
+def test_concurrent_calls_on_shared_signals(specimen, fuse):
+    """HyperSpy's own copies take the data out of a signal for a moment."""
+    stack = hs.stack(specimen.maps, show_progressbar=False)
+    turned = [signal.T for signal in specimen.maps]  # as eXSpy's maps are
+    options = {"num_workers": 1}
+    if fuse is hf.fuse_multimodal:
+        options |= GIVEN
+
+    def call(i):
+        maps = (specimen.maps, stack, turned)[i % 3]
+        return images(fuse(maps, specimen.haadf, **options))
+
+    expected = call(0)
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(call, range(48)):
+            assert_array_equal(found, expected)
+
+
+def test_interrupt_leaves_no_thread_and_the_inputs(specimen, fuse, monkeypatch):
     seen = []
 
     def interrupted(_self, stage, n_iter, _value):
@@ -312,7 +346,7 @@ def test_interrupt_leaves_no_thread_and_the_inputs(specimen, method, monkeypatch
     monkeypatch.setattr(Progress, "__call__", interrupted)
     monkeypatch.setattr(threads, "_AT_ONCE", 1)
     with pytest.raises(KeyboardInterrupt):
-        hf.fuse_multimodal(specimen.maps, specimen.haadf, method=method, num_workers=2)
+        fuse(specimen.maps, specimen.haadf, num_workers=2)
     assert seen[-1] == ("solution", 7)
     new = {thread.name for thread in set(threading.enumerate()) - running}
     assert new <= {"tqdm_monitor"}  # tqdm keeps it for all its bars
@@ -321,13 +355,15 @@ def test_interrupt_leaves_no_thread_and_the_inputs(specimen, method, monkeypatch
         assert signal.metadata.as_dictionary() == metadata
 
 
-def test_progress_bar_is_shown_when_asked_for(specimen, method, monkeypatch, capsys):
+def test_progress_bar_is_shown_when_asked_for(
+    specimen, fuse, method, monkeypatch, capsys
+):
     monkeypatch.setattr(progress, "_DELAY", 0)
     arguments = (specimen.maps, specimen.haadf)
     shown = []
     for show, preference in ((True, False), (None, True), (None, False)):
         monkeypatch.setattr(hs.preferences.General, "show_progressbar", preference)
-        hf.fuse_multimodal(*arguments, method=method, show_progressbar=show)
+        fuse(*arguments, show_progressbar=show)
         shown.append(capsys.readouterr().err)
     last = {"calibrated": r"gap \d\.\de-0\d \(to 1e-03\)", "published": r"cost \d+"}
     for text in shown[:2]:
@@ -338,19 +374,17 @@ def test_progress_bar_is_shown_when_asked_for(specimen, method, monkeypatch, cap
 # --- series --------------------------------------------------------------------
 
 
-def test_series_of_several_axes_is_fused_position_by_position(series_of, method):
+def test_series_of_several_axes_is_fused_position_by_position(series_of, fuse, method):
     rows = []
     for seeds in ((1, 2, 3), (4, 5, 6)):
         specimens = [hf.data.core_shell(size=32, counts=16, seed=s) for s in seeds]
         rows.append(series_of(*specimens))
     maps, haadf = series_of(*rows)
     assert haadf.axes_manager.navigation_shape == (3, 2)
-    options = {"method": method, "elements": ["Co", "Mn", "O"]}
-    fused = hf.fuse_multimodal(maps, haadf, **options)
+    options = {"elements": ["Co", "Mn", "O"]}
+    fused = fuse(maps, haadf, **options)
     record = fused[0].metadata.Multimodal_fusion
-    single = hf.fuse_multimodal(
-        [signal.inav[2, 1] for signal in maps], haadf.inav[2, 1], **options
-    )
+    single = fuse([signal.inav[2, 1] for signal in maps], haadf.inav[2, 1], **options)
     alone = single[0].metadata.Multimodal_fusion
     for signal, expected in zip(fused, single, strict=True):
         assert signal.data.shape == (2, 3, 32, 32)
@@ -442,10 +476,9 @@ def test_save_and_reload_keeps_everything(fused, tmp_path, extension, lazy):
 
 class TestPublished:
     def test_record(self, specimen):
-        fused = hf.fuse_multimodal(
+        fused = hf.fuse_published(
             specimen.maps,
             specimen.haadf,
-            method="published",
             gamma=1.7,
             n_iter=5,
             tolerance=1e-9,
@@ -456,7 +489,7 @@ class TestPublished:
         assert record.elements == "Co,Mn,O"
         assert_array_equal(record.atomic_numbers, [27, 25, 8])
         assert (record.gamma, record.lambda_haadf, record.n_iter) == (1.7, 1 / 3, 5)
-        weights = (record.lambda_chem, record.lambda_tv, record.background)
+        weights = (record.lambda_chem, record.lambda_tv, record.epsilon)
         assert weights == (0.08, 0.15, 0.24)
         assert record.converged is False
         assert "n_iter reached" in record.status
@@ -489,11 +522,11 @@ class TestPublished:
     def test_series_is_fused_position_by_position(self, series_of, specimen):
         other = hf.data.core_shell(size=32, seed=2)
         maps, haadf = series_of(specimen, other)
-        options = {"method": "published", "n_iter": 40, "tolerance": 1e-3}
-        series = hf.fuse_multimodal(maps, haadf, elements=["Co", "Mn", "O"], **options)
+        options = {"n_iter": 40, "tolerance": 1e-3}
+        series = hf.fuse_published(maps, haadf, elements=["Co", "Mn", "O"], **options)
         n_iter = []
         for i, one in enumerate((specimen, other)):
-            single = hf.fuse_multimodal(one.maps, one.haadf, **options)
+            single = hf.fuse_published(one.maps, one.haadf, **options)
             n_iter.append(single[0].metadata.Multimodal_fusion.n_iter)
             assert_array_equal(series[2].inav[i].data, single[2].data)
             history = series[0].metadata.Multimodal_fusion.cost.total[i]
@@ -509,19 +542,17 @@ class TestPublished:
 
     def test_negative_pixels_are_a_warning(self, specimen, scaled):
         shifted = [signal - 1.0 for signal in specimen.maps]
-        expected = r"maps of Co \(.*takes the minimum of each"
+        expected = r"maps of Co, Mn, O, .*takes the minimum of each"
         for maps in (shifted, [signal.as_lazy() for signal in shifted]):
             with pytest.warns(UserWarning, match=expected):
-                found = hf.fuse_multimodal(
-                    maps, specimen.haadf, method="published", lazy_output=False
-                )
+                found = hf.fuse_published(maps, specimen.haadf, lazy_output=False)
             assert_allclose(found[0].data, scaled[0].data - 1, atol=1e-4)
 
     def test_nan_is_refused(self, specimen):
         maps = [signal.deepcopy() for signal in specimen.maps]
         maps[0].data[3, 4] = np.nan
         with pytest.raises(ValueError, match="1 pixels that are NaN"):
-            hf.fuse_multimodal(maps, specimen.haadf, method="published")
+            hf.fuse_published(maps, specimen.haadf)
 
 
 class TestCalibrated:
@@ -633,18 +664,21 @@ class TestCalibrated:
     @pytest.mark.parametrize(
         ("option", "message"),
         [
-            ({"background": -1.0}, "background has entries below 0"),
+            ({"background": -1.0}, "background has values below 0"),
             ({"background": [0.1, 0.2]}, "background has 2 entries and there are 3"),
             ({"sensitivities": {"Co": 1, "O": 2}}, "sensitivities has none for Mn"),
             (
                 {"sensitivities": {"Co": 1, "Mn": 0, "O": 2}},
-                "sensitivities are 1, 0, 2: expected numbers above 0",
+                "sensitivities are 1, 0, 2: expected finite numbers above 0",
             ),
             ({"mask": np.ones((3, 4), bool)}, r"shape \(3, 4\): expected bool"),
             ({"mask": np.ones((32, 32))}, "mask is of type float64"),
             ({"regularizer": "tv2"}, "regularizer is 'tv2': expected one of 'tgv'"),
-            ({"lambda_haadf": -1}, "lambda_haadf is -1: expected at least 0"),
-            ({"tolerance": 0}, "tolerance is 0: expected above 0"),
+            (
+                {"lambda_haadf": -1},
+                "lambda_haadf is -1: expected a finite number of at",
+            ),
+            ({"tolerance": 0}, "tolerance is 0: expected a finite number above 0"),
         ],
     )
     def test_what_cannot_be(self, specimen, option, message):
@@ -775,8 +809,8 @@ def test_misfit():
     blobs = [(20, 40), (45, 22.5)]
     assert min(np.hypot(y - b, x - c) for b, c in blobs) < 8
     assert z.data.max() > 6
-    published = hf.fuse_multimodal(maps, haadf, method="published")
-    with pytest.raises(ValueError, match='fused with method="calibrated"'):
+    published = hf.fuse_published(maps, haadf)
+    with pytest.raises(ValueError, match="defined for the calibrated method only"):
         hf.get_misfit(maps, published, haadf, standardised=True)
 
 
@@ -858,12 +892,12 @@ def test_uncertainty_is_where_hyperspy_looks_for_it():
 @pytest.mark.parametrize("part", [slice(None, None, -1), slice(1, None), slice(2)])
 def test_a_part_of_a_stack_knows_its_elements(part):
     maps, haadf, _ = hf.data.core_shell(size=32)
-    options = {"method": "published", "n_iter": 2}
-    expected = hf.fuse_multimodal(maps[part], haadf, **options)
+    options = {"n_iter": 2}
+    expected = hf.fuse_published(maps[part], haadf, **options)
     stack = hs.stack(maps).inav[part]
     for fused in (
-        hf.fuse_multimodal(stack, haadf, **options),
-        maps_of_fusion(stack.fuse_multimodal(haadf, **options)),
+        hf.fuse_published(stack, haadf, **options),
+        maps_of_fusion(stack.fuse_published(haadf, **options)),
     ):
         for one, other in zip(fused, expected, strict=True):
             assert one.metadata.Sample.elements == other.metadata.Sample.elements

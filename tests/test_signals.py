@@ -4,7 +4,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
-from hyperspy_fusion.core.primal_dual import CHECK_EVERY
+from hyperspy_fusion.core.calibrated.convex.solver import CHECK_EVERY
 
 CLASSES = {
     "elemental_map": (hf.ElementalMap, hf.LazyElementalMap),
@@ -76,15 +76,15 @@ def test_save_and_load(signal, signal_type, tmp_path, extension, lazy):
 
 
 @pytest.mark.parametrize(
-    ("options", "interval"),
+    ("fuse", "interval"),
     [
-        ({"method": "published", "n_iter": 7}, 1),
-        ({"method": "calibrated"}, CHECK_EVERY),
+        (hf.fuse_published, 1),
+        (hf.fuse_multimodal, CHECK_EVERY),
     ],
 )
-def test_cost_history(options, interval):
+def test_cost_history(fuse, interval):
     maps, haadf, _ = hf.data.core_shell(size=32)
-    fused = hf.fuse_multimodal(maps, haadf, **options)
+    fused = fuse(maps, haadf)
     history = fused[0].get_cost_history()
     record = fused[0].metadata.Multimodal_fusion
     axis = history.axes_manager.signal_axes[0]

@@ -1,0 +1,578 @@
+"""Upper bound of the distance of maps from the optimum, by duality, in float64."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...common.compilation import compilers
+from ...common.threads import Workers
+from .problem import Problem, flux_correction, for_kernels
+
+__all__ = [
+    "certificate",
+    "dual_rows",
+    "primal_rows",
+    "sum_rows",
+    "terms_within",
+]
+
+# NaN and infinity keep their meaning here.
+_kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
+_, _part_of_finite = compilers(fastmath=True)
+
+# Where the flux is free, maps of up to so many times the flux found are compared with.
+_MOST_FLUX = 2.0
+_ROUNDING = 1e-12
+_NEWTON = 1e-5  # change of the haadf_dual that its last step may have
+_NEWTON_STEPS = 20
+_HELD = 1e300  # instead of a slope that other terms hold
+
+
+_SERIAL = Workers()
+
+
+@_part_of_finite
+def _largest(row):
+    """Largest of finite numbers, in a loop that can be vectorised."""
+    largest = row[0]
+    for x in range(row.size):
+        largest = max(largest, row[x])
+    return largest
+
+
+class _Measured(NamedTuple):
+    """A problem as the kernels take it; float32 pixels, and float64 numbers."""
+
+    data: np.ndarray
+    background: np.ndarray
+    variance: np.ndarray
+    pedestal: np.ndarray
+    poisson: bool
+    tv_scale: np.ndarray
+    haadf: np.ndarray
+    haadf_precision: np.ndarray
+    haadf_factor: float  # to the unit of the image in the kernels
+    weight_factor: float  # and to its weight there
+    coefficients: np.ndarray  # k_i, of scaled maps and of the image in its unit
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Measured:
+        unit = float(problem.haadf_unit)
+        variance = np.zeros((1, 1, 1)) if problem.variance is None else problem.variance
+        return cls(
+            data=for_kernels(problem.data),
+            background=for_kernels(problem.background),
+            variance=for_kernels(variance),
+            pedestal=problem.pedestal.astype(np.float64),
+            poisson=problem.poisson,
+            tv_scale=problem.tv_scale.astype(np.float64),
+            haadf=for_kernels(problem.haadf),
+            haadf_precision=for_kernels(problem.haadf_precision),
+            haadf_factor=1 / unit,
+            weight_factor=float(problem.lambda_haadf * unit**2),
+            coefficients=problem.coefficients / (problem.tv_scale * unit),
+        )
+
+
+def terms_within(problem, state, rows, columns, run=_SERIAL):
+    """Terms of the objective in a part of the pixels, at maps without correction.
+
+    Parameters
+    ----------
+    problem, state, run
+        As for :func:`certificate`.
+    rows, columns : slice
+        The pixels; the terms of adjacent parts add up to those of both.
+
+    Returns
+    -------
+    tuple of float
+        As from :func:`certificate`.
+    """
+    one = np.ones(len(state.u))
+    return _primal_terms(problem, state, one, 0 * one, run, rows, columns)[0]
+
+
+def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None):
+    """Terms of the objective, and what bounds the dual point."""
+    n_elements, n_y, n_x = state.u.shape
+    second_order = problem.alpha is not None
+    row_terms = np.zeros((3, n_y))
+    row_excess = np.zeros(n_y)
+    row_least = np.empty((2, n_elements, n_y))
+    rows = rows or slice(0, n_y)
+    columns = columns or slice(0, n_x)
+    blocks = [
+        (max(start, rows.start), min(stop, rows.stop))
+        for start, stop in run.blocks(state.u.shape)
+        if start < rows.stop and stop > rows.start
+    ]
+    run(
+        primal_rows,
+        blocks,
+        state.u,
+        state.v,
+        state.q if second_order else state.p,
+        factor,
+        summand,
+        _Measured.of(problem),
+        float(problem.alpha or 1),
+        second_order,
+        columns.start,
+        columns.stop,
+        row_terms,
+        row_excess,
+        row_least,
+    )
+    haadf, chemical, tv = row_terms.sum(axis=1).tolist()
+    return (haadf * problem.haadf_unit**2, chemical, tv), row_excess, row_least
+
+
+def certificate(problem, state, run=_SERIAL):
+    """Primal and dual value of the objective: honest bounds of the optimum.
+
+    The primal value is that of maps that meet all constraints. The dual point is
+    p = E* q, scaled down until ‖p‖ ≤ 1 and ‖q‖ ≤ α hold everywhere, with the HAADF
+    dual chosen anew in each pixel; any such point bounds the optimum from below.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    state : State
+        Where the iteration stands.
+    run : callable
+        From :func:`~hyperspy_fusion.core.threads.workers`; serial by default.
+
+    Returns
+    -------
+    terms : tuple of float
+        HAADF term without its weight, chemical (half the deviance) and TGV term at
+        the maps.
+    upper, lower : float
+        The objective at the maps, and a bound that no maps can go below.
+    """
+    n_elements, n_y, _ = state.u.shape
+    blocks = run.blocks(state.u.shape)
+    row_sums = np.empty((n_elements, n_y))
+    run(sum_rows, blocks, state.u, row_sums)
+    sums = row_sums.sum(axis=1)
+    factor, summand = flux_correction(problem, sums)
+
+    terms, row_excess, row_least = _primal_terms(problem, state, factor, summand, run)
+    haadf, chemical, tv = terms
+    upper = problem.lambda_haadf * haadf + chemical + tv
+    flux_multiplier = problem.scaled_flux_multiplier  # 0 where the flux is locked
+    upper += float(flux_multiplier @ sums)
+
+    shrink = 1 / max(1.0, np.sqrt(row_excess.max()))
+    if problem.flux is None:
+        most = _MOST_FLUX * sums
+        multipliers = flux_multiplier
+    else:
+        most = problem.flux * problem.tv_scale
+        multipliers = shrink * state.flux_dual
+    # Where nothing else holds a pixel, as where it is missing, its slope must not be
+    # negative: all slopes are raised by as much, which costs that times the sum of u.
+    scale = 1 / problem.tv_scale
+    slope = shrink * row_least.min(axis=2) + multipliers
+    slope[0] += scale if problem.poisson else 0
+    # above the rate where there is no such pixel
+    slope = slope.min(axis=0).clip(max=scale)
+    lift = (_ROUNDING * (scale + abs(slope)) - slope).clip(0)
+    row_values = np.empty(n_y)
+    second_order = problem.alpha is not None
+    run(
+        dual_rows,
+        blocks,
+        state.q if second_order else state.p,
+        state.haadf_dual,
+        shrink,
+        multipliers,
+        lift,
+        _Measured.of(problem),
+        second_order,
+        row_values,
+    )
+    lower = float(row_values.sum() - (multipliers - flux_multiplier + lift) @ most)
+    return terms, upper, lower
+
+
+@_kernel
+def sum_rows(u, row_sums, start, stop):
+    """Row sums of max(u, 0), shape ``(n_elements, y)``."""
+    n_elements, _, n_x = u.shape
+    for y in range(start, stop):
+        for i in range(n_elements):
+            total = 0.0
+            for x in range(n_x):
+                total += max(u[i, y, x], np.float32(0))
+            row_sums[i, y] = total
+
+
+@_part
+def _dual_field(dual, second_order, i, y, along_y, along_x):
+    """Row y of p, or of E* q, zero where the gradient takes no difference."""
+    n_y, n_x = dual.shape[2:]
+    below = min(y + 1, n_y - 1)
+    from_here = 1.0 if y > 0 else 0.0
+    from_below = 1.0 if y + 1 < n_y else 0.0
+    if not second_order:
+        for x in range(n_x):
+            along_y[x] = from_below * dual[0, i, y, x]
+            along_x[x] = dual[1, i, y, x]
+    else:
+        for x in range(n_x):
+            along_y[x] = np.float64(dual[0, i, y, x]) - dual[0, i, below, x]
+            along_x[x] = (
+                dual[1, i, y, x]
+                + from_here * dual[2, i, y, x]
+                - from_below * dual[2, i, below, x]
+            )
+        for x in range(1, n_x):
+            along_y[x] += dual[2, i, y, x]
+        for x in range(n_x - 1):
+            along_y[x] -= dual[2, i, y, x + 1]
+            along_x[x] -= dual[1, i, y, x + 1]
+        for x in range(n_x):
+            along_y[x] *= from_below
+    along_x[n_x - 1] = 0
+
+
+@_part
+def _pull(dual, second_order, i, y, above, along_y, along_x, pull):
+    """Row y of grad* p; `along_y` and `along_x` are row y of p afterwards."""
+    n_x = pull.size
+    if y > 0:
+        _dual_field(dual, second_order, i, y - 1, above, along_x)
+    else:
+        above[:] = 0
+    _dual_field(dual, second_order, i, y, along_y, along_x)
+    for x in range(n_x):
+        pull[x] = above[x] - along_y[x] - along_x[x]
+    for x in range(1, n_x):
+        pull[x] += along_x[x - 1]
+
+
+@_part
+def _log(x):
+    """Natural logarithm of a positive number, to two in the last place of float64.
+
+    Unlike the library's, this one is vectorised: exponent by the bits of x, mantissa
+    in [sqrt(1/2), sqrt(2)) by the series of the inverse hyperbolic tangent.
+    """
+    bits = np.float64(x).view(np.int64)
+    exponent = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
+    mantissa = np.int64(bits - (exponent << np.int64(52))).view(np.float64)
+    s = (mantissa - 1) / (mantissa + 1)
+    z = s * s
+    p = 1 / 19
+    p = p * z + 1 / 17
+    p = p * z + 1 / 15
+    p = p * z + 1 / 13
+    p = p * z + 1 / 11
+    p = p * z + 1 / 9
+    p = p * z + 1 / 7
+    p = p * z + 1 / 5
+    p = p * z + 1 / 3
+    return exponent * 0.6931471805599453 + 2 * (s + s * z * p)
+
+
+@_part
+def _deviance(b, expected):
+    """Half the Poisson deviance, b log(b / expected) - b + expected."""
+    known = max(b, 1e-300)  # one that is no number is not vectorised
+    ratio = expected / known
+    deviance = known * (ratio - 1 - _log(max(ratio, 1e-300)))
+    return deviance if b > 0 else expected
+
+
+@_kernel
+def primal_rows(
+    u,
+    v,
+    dual,
+    factor,
+    summand,
+    measured,
+    alpha,
+    second_order,
+    first,
+    last,
+    row_terms,
+    row_excess,
+    row_least,
+    start,
+    stop,
+):
+    """Terms of the objective and what bounds the dual point, row by row.
+
+    Parameters
+    ----------
+    u, v : numpy.ndarray
+        Of the state.
+    dual : numpy.ndarray
+        q, or p without second order.
+    factor, summand : numpy.ndarray
+        From :func:`flux_correction`.
+    measured : _Measured
+        The problem.
+    alpha : float
+        Largest norm of q.
+    second_order : bool
+        TGV or TV.
+    first, last : int
+        The columns whose terms count.
+    row_terms : numpy.ndarray
+        HAADF (in its unit), chemical and TGV term, shape ``(3, y)``, written.
+    row_excess : numpy.ndarray
+        Square of the largest norm of the dual point over its bound, shape ``(y,)``.
+    row_least : numpy.ndarray
+        Least slope from the dual point of known and of missing pixels that no other
+        term holds; shape ``(2, n_elements, y)``, 1e300 where there is none.
+    start, stop : int
+        The rows.
+    """
+    data, background, variance = measured.data, measured.background, measured.variance
+    pedestal, poisson, tv_scale = measured.pedestal, measured.poisson, measured.tv_scale
+    haadf, haadf_precision = measured.haadf, measured.haadf_precision
+    haadf_factor, weight_factor = measured.haadf_factor, measured.weight_factor
+    coefficients = measured.coefficients
+    n_elements, n_y, n_x = u.shape
+    # unsigned indices avoid Numba's wraparound check, which blocks vectorisation
+    first, last = np.uintp(first), np.uintp(last)
+    each_background = background.size > n_elements
+    each_variance = variance.size > n_elements
+    model, norm_p, norm_q = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    slope, bend = np.empty(n_x), np.empty(n_x)
+    above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    known_fall, missing_fall = np.empty(n_x), np.empty(n_x)
+    pull, here, below = np.empty(n_x), np.empty(n_x + 1), np.empty(n_x)
+    for y in range(start, stop):
+        model[:] = 0
+        norm_p[:] = 0
+        norm_q[:] = 0
+        slope[:] = 0
+        bend[:] = 0
+        chemical = 0.0
+        next_y = min(y + 1, n_y - 1)
+        from_above = 1.0 if y > 0 else 0.0
+        for i in range(n_elements):
+            _pull(dual, second_order, i, y, above, along_y, along_x, pull)
+            scale = 1 / tv_scale[i]
+            for x in range(n_x):
+                value = factor[i] * max(u[i, y, x], np.float32(0)) + summand[i]
+                here[x] = value
+                below[x] = factor[i] * max(u[i, next_y, x], np.float32(0)) + summand[i]
+                model[x] += coefficients[i] * value
+                norm_p[x] += along_y[x] ** 2 + along_x[x] ** 2
+                weighed = weight_factor * np.float64(haadf_precision[y, x]) > 0
+                held = weighed and coefficients[i] > 0
+                missing = np.isnan(data[i, y, x])
+                free = missing and not held
+                bounded = held or missing or not poisson
+                known_fall[x] = -_HELD if bounded else -pull[x]
+                missing_fall[x] = -pull[x] if free else -_HELD
+            here[n_x] = here[n_x - 1]
+            row_least[0, i, y] = -_largest(known_fall)
+            row_least[1, i, y] = -_largest(missing_fall)
+            for x in range(first, last):
+                b = np.float64(data[i, y, x])
+                maps = here[x] * scale
+                if poisson:
+                    offset = pedestal[i] + (
+                        background[i, y, x] if each_background else background[i, 0, 0]
+                    )
+                    term = _deviance(b + pedestal[i], maps + offset)
+                else:
+                    spread = np.float64(
+                        variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    )
+                    term = (maps - b) ** 2 / (2 * spread)
+                chemical += 0.0 if np.isnan(b) else term
+            if second_order:
+                for x in range(n_x):
+                    v_y, v_x = np.float64(v[0, i, y, x]), np.float64(v[1, i, y, x])
+                    slope[x] += (below[x] - here[x] - v_y) ** 2
+                    slope[x] += (here[x + 1] - here[x] - v_x) ** 2
+                    # along y, then along x, from here on
+                    above[x] = v_y - from_above * v[0, i, y - 1, x]
+                    along_y[x] = from_above * (v_x - v[1, i, y - 1, x])
+                    along_x[x] = v_x
+                    norm_q[x] += (
+                        np.float64(dual[0, i, y, x]) ** 2
+                        + np.float64(dual[1, i, y, x]) ** 2
+                        + 2 * np.float64(dual[2, i, y, x]) ** 2
+                    )
+                for x in range(1, n_x):
+                    along_x[x] -= v[1, i, y, x - 1]
+                    along_y[x] += np.float64(v[0, i, y, x]) - v[0, i, y, x - 1]
+                for x in range(n_x):
+                    bend[x] += above[x] ** 2 + along_x[x] ** 2 + along_y[x] ** 2 / 2
+            else:
+                for x in range(n_x):
+                    slope[x] += (below[x] - here[x]) ** 2 + (here[x + 1] - here[x]) ** 2
+        misfit = tv = 0.0
+        for x in range(first, last):
+            away = haadf_factor * np.float64(haadf[y, x]) - model[x]
+            misfit += np.float64(haadf_precision[y, x]) * away**2 / 2
+            tv += np.sqrt(slope[x]) + alpha * np.sqrt(bend[x])
+        row_terms[0, y] = misfit
+        row_terms[1, y] = chemical
+        row_terms[2, y] = tv
+        row_excess[y] = max(_largest(norm_p), _largest(norm_q) / alpha**2)
+
+
+@_part
+def _positive_root(b, c):
+    """The root of t^2 + b t - c, where c >= 0, without cancellation."""
+    larger = (np.sqrt(b**2 + 4 * c) + abs(b)) / 2
+    return c / max(larger, 1e-300) if b > 0 else larger
+
+
+@_kernel
+def dual_rows(
+    dual,
+    haadf_dual,
+    shrink,
+    multipliers,
+    lift,
+    measured,
+    second_order,
+    row_values,
+    start,
+    stop,
+):
+    r"""Least value of the data terms plus a linear one, from below, row by row.
+
+    .. math::
+
+        \min_{u ≥ 0} D(u) + \tfrac w2 (h - k u)^2 + ⟨g, u⟩
+        = \max_s -\tfrac{s^2}{2 w} - s h + \min_{u ≥ 0} D(u) + ⟨g + k s, u⟩
+
+    Any s gives a bound, so the haadf_dual of the iteration is only polished by a few
+    Newton steps.
+
+    Parameters
+    ----------
+    dual : numpy.ndarray
+        q, or p without second order.
+    haadf_dual : numpy.ndarray
+        A first s, shape ``(y, x)``.
+    shrink : float
+        Factor of the dual point.
+    multipliers, lift : numpy.ndarray
+        What is added to g, of the flux and of pixels that nothing holds, shape
+        ``(n_elements,)``.
+    measured : _Measured
+        The problem.
+    second_order : bool
+        TGV or TV.
+    row_values : numpy.ndarray
+        The bound of each row, shape ``(y,)``, written.
+    start, stop : int
+        The rows.
+    """
+    data, background, variance = measured.data, measured.background, measured.variance
+    pedestal, poisson, tv_scale = measured.pedestal, measured.poisson, measured.tv_scale
+    haadf, haadf_precision = measured.haadf, measured.haadf_precision
+    haadf_factor, weight_factor = measured.haadf_factor, measured.weight_factor
+    coefficients = measured.coefficients
+    n_elements, _, n_x = data.shape
+    each_background = background.size > n_elements
+    each_variance = variance.size > n_elements
+    above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    pull, image, weight = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    s, floor = np.empty(n_x), np.empty(n_x)
+    model, response = np.empty(n_x), np.empty(n_x)
+    slopes = np.empty((n_elements, n_x))
+    # of counts: b and the offset; of values: the value and its variance
+    first, second = np.empty((n_elements, n_x)), np.empty((n_elements, n_x))
+    for y in range(start, stop):
+        floor[:] = -np.inf
+        for x in range(n_x):
+            image[x] = haadf_factor * np.float64(haadf[y, x])
+            weight[x] = weight_factor * np.float64(haadf_precision[y, x])
+        for i in range(n_elements):
+            _pull(dual, second_order, i, y, above, along_y, along_x, pull)
+            k, scale = coefficients[i], 1 / tv_scale[i]
+            for x in range(n_x):
+                b = np.float64(data[i, y, x])
+                missing = np.isnan(b)
+                slope = shrink * pull[x] + multipliers[i]
+                if poisson:
+                    slope += 0.0 if missing else scale
+                    offset = pedestal[i] + (
+                        background[i, y, x] if each_background else background[i, 0, 0]
+                    )
+                    first[i, x] = 0.0 if missing else b + pedestal[i]
+                    second[i, x] = 0.0 if missing else offset * tv_scale[i]
+                else:
+                    spread = np.float64(
+                        variance[i, y, x] if each_variance else variance[i, 0, 0]
+                    )
+                    first[i, x] = 0.0 if missing else b * tv_scale[i]
+                    second[i, x] = 0.0 if missing else spread * tv_scale[i] ** 2
+                # This is where g + k s is 0 but for rounding. With element i alone s
+                # would come out as alone - slope / k; the others only raise it.
+                least = _ROUNDING * (scale + abs(slope))
+                slope += lift[i]
+                slopes[i, x] = slope
+                if k > 0 and (poisson or missing):
+                    shift = second[i, x] if poisson else 0.0
+                    middle = weight[x] * (image[x] + k * shift) - slope / k
+                    alone = _positive_root(middle, weight[x] * first[i, x])
+                    floor[x] = max(floor[x], max(alone, least / k) - slope / k)
+        for x in range(n_x):
+            s[x] = max(np.float64(haadf_dual[y, x]), floor[x]) if weight[x] > 0 else 0.0
+        for _ in range(_NEWTON_STEPS):
+            model[:] = 0
+            response[:] = 0
+            for i in range(n_elements):
+                k = coefficients[i]
+                if k <= 0:
+                    continue
+                if poisson:
+                    for x in range(n_x):
+                        inverse = 1 / (slopes[i, x] + k * s[x])
+                        u = first[i, x] * inverse - second[i, x]
+                        model[x] += k * max(u, 0.0)
+                        response[x] += k**2 * first[i, x] * inverse**2 if u > 0 else 0.0
+                else:
+                    for x in range(n_x):
+                        u = first[i, x] - second[i, x] * (slopes[i, x] + k * s[x])
+                        model[x] += k * max(u, 0.0)
+                        response[x] += k**2 * second[i, x] if u > 0 else 0.0
+            for x in range(n_x):
+                balance = s[x] + weight[x] * (image[x] - model[x])
+                new = s[x] - balance / (1 + weight[x] * response[x])
+                new = max(new, floor[x]) if weight[x] > 0 else 0.0
+                response[x] = abs(new - s[x]) - _NEWTON * (1 + abs(s[x]))
+                s[x] = new
+            if _largest(response) <= 0:
+                break
+        total = 0.0
+        for i in range(n_elements):
+            k, scale = coefficients[i], 1 / tv_scale[i]
+            for x in range(n_x):
+                slope = slopes[i, x] + k * s[x]
+                if poisson:
+                    u = max(first[i, x] / slope - second[i, x], 0.0)
+                    model[x] = (u + second[i, x]) * scale
+                else:
+                    u = max(first[i, x] - second[i, x] * slope, 0.0)
+                    model[x] = u
+                total += slope * u
+            for x in range(n_x):
+                if poisson:
+                    term = _deviance(first[i, x], model[x])
+                    term -= model[x] - second[i, x] * scale
+                else:
+                    term = (model[x] - first[i, x]) ** 2 / (2 * second[i, x])
+                total += 0.0 if np.isnan(data[i, y, x]) else term
+        for x in range(n_x):
+            if weight[x] > 0:
+                total -= s[x] ** 2 / (2 * weight[x]) + s[x] * image[x]
+        row_values[y] = total

@@ -1,0 +1,191 @@
+"""The primal-dual iteration."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .sweep import Arrays, Steps, empty_seams, iterate, join
+
+__all__ = [
+    "Iteration",
+    "State",
+    "cold_start",
+    "restart",
+]
+
+# Over-relaxation of the primal-dual iteration (L. Condat, J. Optim. Theory Appl. 158,
+# 460 (2013)); below 2. This number and those that follow gave the fewest iterations to
+# a gap of 1e-3 on the simulated specimens, with 0.1 to 200 counts and λ of 1.4 to 11.
+RELAXATION = 1.7
+
+# Steps of the slopes against those of the maps, of their duals against those of the
+# gradient, and the weight of the flux row.
+_SLOPE_STEP = 2.0
+_SLOPE_DUAL_STEP = 0.5
+FLUX_WEIGHT = 1.0
+
+# Balance of primal against dual steps, of the geometric mean of u and of its noise: one
+# or the other is how far the maps have to go. The maps come near the optimum first, and
+# then their certificate does: after 50 iterations the maps are as near as after 100 to
+# 250 with one balance for both, and 100 to 175 iterations make a gap of 1e-3 instead of
+# 100 to 350.
+_PRIMAL_FIRST = 0.8
+DUAL_THEN = 0.07
+
+
+@dataclass(kw_only=True)
+class State:
+    """All that the iteration carries on; float32 but for the flux.
+
+    Attributes
+    ----------
+    u : numpy.ndarray
+        Scaled maps, shape ``(n_elements, y, x)``.
+    v : numpy.ndarray
+        Slopes, shape ``(2, n_elements, y, x)``.
+    p, q : numpy.ndarray
+        Duals of gradient and symmetrised gradient, shapes ``(2, n_elements, y, x)``
+        and ``(3, n_elements, y, x)``.
+    haadf_dual : numpy.ndarray
+        Dual of the HAADF term, of the image in its unit, shape ``(y, x)``.
+    flux_dual : numpy.ndarray
+        Multipliers of the flux in each pixel, shape ``(n_elements,)``, float64.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+    haadf_dual: np.ndarray
+    flux_dual: np.ndarray
+
+    @property
+    def arrays(self) -> Arrays:
+        """The state as the kernels take it."""
+        return Arrays(self.u, self.v, self.p, self.q, self.haadf_dual, self.flux_dual)
+
+
+def cold_start(problem, maps=None):
+    """A state with zero duals at given maps (counts), by default the data."""
+    if maps is None:
+        maps = problem.data
+        if problem.poisson:
+            maps = maps - problem.background
+        missing = np.isnan(maps)
+        if missing.any():
+            known = np.maximum((~missing).sum(axis=(1, 2), keepdims=True), 1)
+            mean = np.nansum(maps, axis=(1, 2), keepdims=True) / known
+            maps = np.where(missing, mean, maps)
+    u = np.maximum(maps * problem.tv_scale[:, None, None], 0)
+    u = np.ascontiguousarray(u, np.float32)
+    second = u.shape if problem.alpha is not None else (1, 1, 1)
+    v = np.zeros((2, *second), np.float32)
+    return State(
+        u=u,
+        v=v,
+        p=np.zeros((2, *u.shape), np.float32),
+        q=np.zeros((3, *second), np.float32),
+        haadf_dual=np.zeros(problem.shape, np.float32),
+        flux_dual=problem.scaled_flux_multiplier,
+    )
+
+
+class Iteration:
+    """The primal-dual iteration of one problem.
+
+    L. Condat, J. Optim. Theory Appl. 158, 460 (2013), algorithm 3.2 without smooth
+    term: over-relaxed primal-dual splitting with the blocks
+
+        K = [[gradient, -1], [0, E], [flux row, 0]]
+
+    whose steps meet ‖Σ^½ K T^½‖ ≤ 1, by ‖gradient‖² ≤ 8 and ‖E‖² ≤ 8.
+    """
+
+    def __init__(self, problem, state, run):
+        self.problem, self.state, self.run = problem, state, run
+        self.scaled = problem.scaled()
+        second_order = problem.alpha is not None
+        flux_weight = 0.0 if problem.flux is None else FLUX_WEIGHT
+        operator = np.array(
+            [
+                [np.sqrt(8 + flux_weight**2), np.sqrt(_SLOPE_STEP) * second_order],
+                [0, np.sqrt(8 * _SLOPE_STEP * _SLOPE_DUAL_STEP) * second_order],
+            ]
+        )
+        self.norm = np.linalg.norm(operator, 2)
+        n_elements, n_y, n_x = state.u.shape
+        blocks = run.blocks(state.u.shape)
+        self.edges = np.array([0, *(stop for _, stop in blocks)])
+        self.seams = empty_seams(len(blocks), n_elements, n_x)
+        self.row_sums = np.empty((n_elements, n_y))
+        # the flux row is flux_weight / √N, and its dual is kept times that
+        self.flux_factor = flux_weight**2 / (n_y * n_x)
+        self.balance(_PRIMAL_FIRST)
+
+    def balance(self, ratio):
+        """Choose primal steps large against dual ones, or small."""
+        ratio *= np.sqrt(self.problem.typical * self.problem.noise)
+        self.tau = ratio / self.norm
+        self.sigma = 1 / (ratio * self.norm)
+        problem = self.problem
+        flux = np.zeros(len(self.state.u))
+        self.steps = Steps(
+            u=np.float32(self.tau),
+            v=np.float32(self.tau * _SLOPE_STEP),
+            p=np.float32(self.sigma),
+            q=np.float32(self.sigma * _SLOPE_DUAL_STEP),
+            alpha=np.float32(problem.alpha or 1),
+            second_order=problem.alpha is not None,
+            flux=flux if problem.flux is None else problem.flux * problem.tv_scale,
+            flux_dual=float(self.sigma * self.flux_factor),
+        )
+
+    def advance(self, n_iter=1, *, relaxation=RELAXATION, settle=False):
+        """Advance the state by some iterations.
+
+        If they `settle`, the last is not over-relaxed: the maps are not negative
+        afterwards, and the duals meet their bounds.
+        """
+        n_blocks = len(self.edges) - 1
+        last = np.float32(1 if settle else relaxation)
+        relaxation = np.float32(relaxation)
+        arrays, steps = self.state.arrays, self.steps
+        shared = self.edges, self.row_sums, self.seams
+
+        def sweep(n: int, now: np.float32, blocks: list[tuple[int, int]]) -> None:
+            fixed = arrays, self.scaled, steps, relaxation, now
+            self.run(iterate, blocks, *fixed, n, *shared)
+
+        if n_blocks == 1:
+            sweep(n_iter, last, [(0, 1)])
+            return
+        each = [(block, block + 1) for block in range(n_blocks)]
+        for k in range(n_iter):
+            now = last if k == n_iter - 1 else relaxation
+            sweep(1, now, each)
+            join(arrays, steps, now, *shared)
+
+
+def restart(state, old, new):
+    """Turn a state of one problem into one of another with the same pixels, in place.
+
+    Maps stay what they are in counts, so that u and v scale with the tv_scale; p and q
+    keep their bounds; the haadf_dual keeps its unit. Multipliers of a flux that was locked
+    and is free now stay as its flux_multiplier.
+
+    Parameters
+    ----------
+    state : State
+        Of the old problem.
+    old, new : Problem
+        Problems that differ by weights, coefficients or offset.
+
+    """
+    ratio = new.tv_scale / old.tv_scale
+    factor = ratio.astype(np.float32)[:, None, None]
+    state.u *= factor
+    if new.alpha is not None:
+        state.v *= factor
+    used = new.lambda_haadf > 0 and old.lambda_haadf > 0
+    state.haadf_dual *= np.float32(new.haadf_unit / old.haadf_unit if used else 0)
+    state.flux_dual /= ratio

@@ -1,0 +1,99 @@
+"""A start from ever finer pixels."""
+
+import numpy as np
+
+from ...common.compilation import compilers
+from .iteration import Iteration, State, cold_start
+from .problem import coarsen
+
+__all__ = [
+    "prolong",
+    "refine_rows",
+    "warm_start",
+]
+
+_kernel, _part = compilers(fastmath=True)
+
+_COARSEST = 16  # pixels
+
+
+def prolong(state, problem, run):
+    """A state of the fine problem from one of the coarse problem, which is used up."""
+
+    def refine(coarse, factor=1.0):
+        fine = np.empty((*coarse.shape[:-2], *problem.shape), np.float32)
+        run(
+            refine_rows,
+            run.blocks((1, *problem.shape)),
+            coarse.reshape(-1, *coarse.shape[-2:]),
+            np.float32(factor),
+            fine.reshape(-1, *problem.shape),
+        )
+        return fine
+
+    def refine_field(coarse, factor=1.0):
+        fine = refine(coarse, factor)
+        fine[0, ..., -1, :] = 0  # where the gradient takes no difference
+        fine[1, ..., :, -1] = 0
+        return fine
+
+    second_order = problem.alpha is not None
+    fine = {}
+    for name, factor in (("q", 2.0), ("v", 0.25), ("p", 1.0), ("u", 0.5)):
+        coarse = getattr(state, name)
+        if name in "qv" and not second_order:
+            fine[name] = coarse
+            continue
+        fine[name] = (refine_field if name in "vp" else refine)(coarse, factor)
+        setattr(state, name, None)  # whose memory the next one may need
+        del coarse
+    return State(
+        **fine,
+        haadf_dual=refine(state.haadf_dual, 0.5),
+        flux_dual=state.flux_dual / 2,
+    )
+
+
+def warm_start(problem, run, n_iter=30):
+    """Solve on ever finer pixels: what is smooth converges on the coarse ones."""
+    if min(problem.shape) < 2 * _COARSEST:
+        return cold_start(problem)
+    coarse = coarsen(problem)
+    state = warm_start(coarse, run, n_iter)
+    Iteration(coarse, state, run).advance(n_iter, settle=True)
+    del coarse  # before the fine state comes
+    return prolong(state, problem, run)
+
+
+@_kernel
+def refine_rows(coarse, factor, fine, start, stop):
+    """Interpolate images linearly on pixels half as large.
+
+    Parameters
+    ----------
+    coarse : numpy.ndarray
+        Shape ``(n_images, y, x)``, float32.
+    factor : numpy.float32
+        What the values are multiplied with.
+    fine : numpy.ndarray
+        Shape ``(n_images, 2 y, 2 x)``, or one row or column more; float32.
+    start, stop : int
+        The rows of `fine` to write.
+    """
+    near, far = np.float32(0.75) * factor, np.float32(0.25) * factor
+    n_images, n_x = fine.shape[0], fine.shape[2]
+    m_y, m_x = coarse.shape[1], coarse.shape[2]
+    row = np.empty(m_x, np.float32)
+    close, distant = np.float32(0.75), np.float32(0.25)
+    for i in range(n_images):
+        for y in range(start, stop):
+            here = min(y // 2, m_y - 1)
+            other = min(max(y // 2 + 2 * (y % 2) - 1, 0), m_y - 1)
+            for x in range(m_x):
+                row[x] = near * coarse[i, here, x] + far * coarse[i, other, x]
+            fine[i, y, 0] = row[0]
+            for x in range(m_x - 1):
+                fine[i, y, 2 * x + 1] = close * row[x] + distant * row[x + 1]
+                fine[i, y, 2 * x + 2] = distant * row[x] + close * row[x + 1]
+            for x in range(2 * m_x - 1, n_x):
+                fine[i, y, x] = row[m_x - 1]

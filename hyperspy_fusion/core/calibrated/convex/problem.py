@@ -1,0 +1,215 @@
+r"""The calibrated method: a convex problem in counts, solved to a certified gap.
+
+.. math::
+
+    \min_{x ≥ 0} \sum_i \sum_r [x_i - (b_i + δ_i) \log(x_i + β_i + δ_i)]
+    + \tfrac12 \sum_r w (h - o - \sum_i c_i x_i)^2
+    + TGV_α^2(L_i x_i) \quad \text{subject to } \sum_r x_i = F_i
+
+with w = μ / σ_h² and L_i = λ / √s_i. The unknowns of the solver are u_i = L_i x_i.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from .sweep import Scaled
+
+__all__ = ["Problem", "coarsen", "flux_correction", "for_kernels", "with_flux"]
+
+
+def for_kernels(array: np.ndarray) -> np.ndarray:
+    """The array as kernels take it, a copy if need be: float32, in C order, writeable.
+
+    Kernels are compiled anew for each other type, order or read-only array.
+    """
+    return np.require(array, np.float32, ["C", "W"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One fusion with everything that calibration and selection decide.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        Counts b, or values with Gaussian noise, shape ``(n_elements, y, x)``; NaN
+        where missing.
+    background : numpy.ndarray
+        β, known background counts a pixel, shape ``(n_elements, 1, 1)`` or that of
+        the data. Values are without background.
+    pedestal : numpy.ndarray
+        δ, counts, shape ``(n_elements,)``; not used for values.
+    variance : numpy.ndarray or None
+        Variance of values, shape of the data or ``(n_elements, 1, 1)``; None for
+        counts.
+    haadf : numpy.ndarray
+        h - o: the image without offset, shape ``(y, x)``.
+    haadf_precision : numpy.ndarray
+        1 / σ_h², shape ``(y, x)``; 0 where the image is not used.
+    lambda_haadf : float
+        μ.
+    coefficients : numpy.ndarray
+        c_i ≥ 0, HAADF intensity a count, shape ``(n_elements,)``.
+    tv_scale : numpy.ndarray
+        L_i = λ / √s_i, shape ``(n_elements,)``, 1 / counts.
+    typical : float
+        A typical value of u, for the steps; dimensionless.
+    flux : numpy.ndarray or None
+        F_i, counts, shape ``(n_elements,)``; None leaves the flux free.
+    flux_multiplier : numpy.ndarray or None
+        ν_i, shape ``(n_elements,)``, where the flux is free: the term Σ ν_i x_i of the
+        objective stands for the lock of a larger image. None is 0.
+    alpha : float or None
+        Weight of the second order of TGV, pixels; None for TV.
+    """
+
+    data: np.ndarray
+    background: np.ndarray
+    pedestal: np.ndarray
+    variance: np.ndarray | None
+    haadf: np.ndarray
+    haadf_precision: np.ndarray
+    lambda_haadf: float
+    coefficients: np.ndarray
+    tv_scale: np.ndarray
+    typical: float
+    flux: np.ndarray | None
+    flux_multiplier: np.ndarray | None = None
+    alpha: float | None = 0.5
+
+    @property
+    def poisson(self):
+        """Whether the data are counts."""
+        return self.variance is None
+
+    @property
+    def shape(self):
+        """Pixels ``(y, x)``."""
+        return self.haadf.shape
+
+    @property
+    def noise(self):
+        """A typical standard deviation of u, dimensionless."""
+        if self.poisson:  # typical = λ ⟨√s⟩ and tv_scale = λ / √s give λ
+            return np.sqrt(self.typical / np.mean(1 / self.tv_scale))
+        return np.sqrt(
+            np.mean(self.tv_scale**2 * np.nanmean(self.variance, axis=(1, 2)))
+        )
+
+    @cached_property
+    def haadf_unit(self):
+        """Unit of the HAADF image in the kernels: its median σ_h / √μ."""
+        weight = self.lambda_haadf * self.haadf_precision
+        used = weight > 0
+        return 1 / np.sqrt(np.median(weight[used])) if used.any() else 1.0
+
+    @property
+    def scaled_flux_multiplier(self):
+        """ν of u, shape ``(n_elements,)``."""
+        if self.flux_multiplier is None:
+            return np.zeros(len(self.data))
+        return self.flux_multiplier / self.tv_scale
+
+    def scaled(self):
+        """The problem in u = L x and h in its unit, as the kernels take it, float32."""
+        unit = self.haadf_unit
+        data = np.empty(self.data.shape, np.float32)
+        precision = np.zeros((1, 1, 1) if self.poisson else data.shape, np.float32)
+        for i, (image, tv_scale) in enumerate(
+            zip(self.data, self.tv_scale, strict=True)
+        ):
+            if self.poisson:
+                data[i] = image + self.pedestal[i]
+            else:
+                data[i] = image * tv_scale
+                precision[i] = 1 / (self.variance[i] * tv_scale**2)
+            missing = np.isnan(image)
+            data[i][missing] = -1 if self.poisson else 0
+            if not self.poisson:
+                precision[i][missing] = 0
+        offset = self.background + self.pedestal[:, None, None]
+        offset = offset * self.tv_scale[:, None, None]
+        return Scaled(
+            data=data,
+            precision=precision,
+            poisson=self.poisson,
+            rate=(1 / self.tv_scale).astype(np.float32),
+            offset=for_kernels(offset),
+            haadf=for_kernels(self.haadf / unit),
+            haadf_weight=for_kernels(
+                self.lambda_haadf * unit**2 * self.haadf_precision
+            ),
+            coefficients=(self.coefficients / (self.tv_scale * unit)).astype(
+                np.float32
+            ),
+        )
+
+
+def coarsen(problem):
+    """The problem on pixels twice as large; its u is twice the fine one."""
+    n_y, n_x = (size // 2 * 2 for size in problem.shape)
+
+    def total(array):
+        if array.shape[-2:] != problem.shape:
+            return 4 * array  # one number for all pixels
+        rows = array[..., 0:n_y:2, :n_x] + array[..., 1:n_y:2, :n_x]
+        return rows[..., 0::2] + rows[..., 1::2]
+
+    def present(array):
+        missing = np.isnan(array)
+        if not missing.any():
+            return total(array)
+        count = 4 - total(missing.astype(array.dtype))
+        sums = 4 * total(np.where(missing, 0, array))
+        with np.errstate(invalid="ignore"):  # NaN where all are missing
+            return sums / count
+
+    return replace(
+        problem,
+        data=present(problem.data),
+        background=total(problem.background),
+        pedestal=4 * problem.pedestal,
+        variance=None if problem.variance is None else total(problem.variance),
+        haadf=total(problem.haadf) / 4,
+        # the noise of four pixels averages; their terms become one
+        haadf_precision=total(problem.haadf_precision),
+        coefficients=problem.coefficients / 4,
+        tv_scale=problem.tv_scale / 2,
+        typical=2 * problem.typical,
+        alpha=None if problem.alpha is None else problem.alpha / 2,
+    )
+
+
+def flux_correction(problem, sums):
+    """Factor and summand of u that make it meet the flux lock exactly.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    sums : numpy.ndarray
+        Sums of u, shape ``(n_elements,)``.
+
+    Returns
+    -------
+    factor, summand : numpy.ndarray
+        Shape ``(n_elements,)``: 1 and 0 where the flux is free; an empty map is
+        filled evenly.
+    """
+    if problem.flux is None:
+        return np.ones(len(sums)), np.zeros(len(sums))
+    wanted = problem.flux * problem.tv_scale
+    empty = sums <= 0
+    factor = np.where(empty, 0, wanted / np.where(empty, 1, sums))
+    return factor, np.where(empty, wanted / np.prod(problem.shape), 0)
+
+
+def with_flux(problem, u):
+    """Maps in counts, float32, that meet the flux lock, from scaled ones."""
+    maps = np.maximum(u, 0)
+    factor, summand = flux_correction(problem, maps.sum(axis=(1, 2), dtype=np.float64))
+    maps *= (factor / problem.tv_scale).astype(np.float32)[:, None, None]
+    maps += (summand / problem.tv_scale).astype(np.float32)[:, None, None]
+    return maps

@@ -1,0 +1,194 @@
+"""Iterate until the certificate meets the tolerance."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ...common.solution import check_finite
+from ...common.threads import most_at_once
+from .certificate import certificate, terms_within
+from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, State, restart
+from .multigrid import warm_start
+from .problem import with_flux
+
+__all__ = [
+    "CHECK_EVERY",
+    "Optimum",
+    "WarmStart",
+    "common_flux_multiplier",
+    "minimise",
+]
+
+_FIRST = 50  # iterations
+CHECK_EVERY = 25  # iterations between two certificates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimum:
+    """Where the iteration ended.
+
+    Attributes
+    ----------
+    maps : numpy.ndarray
+        x, counts, shape ``(n_elements, y, x)``, float32; they meet the flux lock.
+    state : State
+        The state, for a warm start.
+    history : list of tuple
+        ``(n_iter, (haadf, chemical, tv))`` at each certificate.
+    gap : float
+        Distance to the optimum at most, of the value of the objective.
+    n_iter : int
+        Iterations on the pixels of the problem.
+    """
+
+    maps: np.ndarray
+    state: State
+    history: list
+    gap: float
+    n_iter: int
+
+
+def minimise(
+    problem, run, *, tolerance, max_iter, start=None, callback=None, window=None
+):
+    """Solve a problem until its certificate meets the tolerance.
+
+    Parameters
+    ----------
+    problem : Problem
+        The problem.
+    run : callable
+        From :func:`~hyperspy_fusion.core.threads.workers`.
+    tolerance : float or None
+        Largest relative gap; None runs `max_iter` iterations without a certificate.
+    max_iter : int
+        Largest number of iterations.
+    start : State, optional
+        Where to start, by default :func:`warm_start`. It is modified.
+    callback : callable, optional
+        ``callback(n_iter, gap)`` at the start and after some milliseconds of
+        iterations, with the gap of the last certificate, infinite before the first.
+    window : tuple of slice, optional
+        Rows and columns of the pixels whose terms are returned, by default all.
+
+    Returns
+    -------
+    Optimum
+    """
+    history, gap = [], np.inf
+    if callback is not None:
+        callback(0, gap)
+    state = warm_start(problem, run) if start is None else start
+    iteration = Iteration(problem, state, run)
+    most = most_at_once(state.u.size)
+    n_iter = 0
+    while n_iter < max_iter:
+        if n_iter == _FIRST and tolerance is not None:
+            iteration.balance(DUAL_THEN)
+        stop = min(n_iter + most, max_iter)
+        if tolerance is not None:
+            stop = min(stop, (n_iter // CHECK_EVERY + 1) * CHECK_EVERY)
+        check = stop == max_iter or (stop % CHECK_EVERY == 0 and tolerance is not None)
+        iteration.advance(stop - n_iter, settle=check)
+        n_iter = stop
+        if check and tolerance is not None:
+            terms, upper, lower = certificate(problem, state, run)
+            check_finite((*terms, upper, lower), n_iter, "look for values out of range")
+            # The sum of the terms, which are not negative: the objective itself may be
+            # around 0 where it has a flux multiplier.
+            value = problem.lambda_haadf * terms[0] + terms[1] + terms[2]
+            gap = (upper - lower) / value if value > 0 else 0.0
+            if window is not None:
+                terms = terms_within(problem, state, *window, run)
+            history.append((n_iter, terms))
+        if callback is not None:
+            callback(n_iter, gap)
+        if tolerance is not None and gap <= tolerance:
+            break
+    del iteration  # its copy of the data goes before the maps come
+    maps = with_flux(problem, state.u)
+    return Optimum(maps=maps, state=state, history=history, gap=gap, n_iter=n_iter)
+
+
+class WarmStart:
+    """Solutions of neighbouring problems, each of which goes on from the last one."""
+
+    def __init__(self, run, callback=None):
+        self.run, self.callback = run, callback
+        self.clear()
+
+    def clear(self):
+        """Forget the last problem."""
+        self.problem = self.state = None
+
+    def solve(self, problem, n_iter):
+        """Maps after so many iterations more, counts, shape ``(n_elements, y, x)``."""
+        if self.problem is not None:
+            restart(self.state, self.problem, problem)
+        optimum = minimise(
+            problem,
+            self.run,
+            tolerance=None,
+            max_iter=n_iter,
+            start=self.state,
+            callback=self.callback,
+        )
+        self.problem, self.state = problem, optimum.state
+        return optimum.maps
+
+
+def common_flux_multiplier(problems, insides, flux, run, n_iter):
+    """Multipliers of one flux lock of several problems.
+
+    They are iterated side by side, as :func:`minimise` does one, with the sums of all.
+
+    Parameters
+    ----------
+    problems : list of Problem
+        Parts of an image, with the same strengths.
+    insides : list of tuple of slice
+        Rows and columns of each that count for the flux, away from edges that are none
+        of the image.
+    flux : numpy.ndarray
+        What the maps sum up to there, counts, shape ``(n_elements,)``.
+    run : callable
+        From :func:`~hyperspy_fusion.core.threads.workers`.
+    n_iter : int
+        Number of iterations.
+
+    Returns
+    -------
+    numpy.ndarray
+        ν_i, shape ``(n_elements,)``.
+    """
+    tv_scale = problems[0].tv_scale
+    dual = np.zeros(len(tv_scale))
+    before = None
+    n_pixels = 0
+
+    def begin(problem, run):
+        # the flux is that of all; it is only there so that the steps are small enough
+        problem = replace(problem, flux=np.zeros(len(tv_scale)))
+        state = warm_start(replace(problem, flux=None), run)
+        return Iteration(problem, state, run)
+
+    def advance(task, _):
+        iteration, inside = task
+        iteration.state.flux_dual = dual.copy()
+        iteration.advance()
+        u = iteration.state.u[(slice(None), *inside)]
+        return u.sum(axis=(1, 2), dtype=np.float64), u[0].size
+
+    iterations = run.each(begin, problems)
+    tasks = list(zip(iterations, insides, strict=True))
+    for n in range(n_iter):
+        if n == _FIRST:
+            for iteration in iterations:
+                iteration.balance(DUAL_THEN)
+        sums, sizes = zip(*run.each(advance, tasks), strict=True)
+        sums, n_pixels = np.sum(sums, axis=0), sum(sizes)
+        bar = sums if before is None else 2 * sums - before
+        before = sums
+        step = iterations[0].sigma * FLUX_WEIGHT**2 / n_pixels
+        dual = dual + RELAXATION * step * (bar - flux * tv_scale)
+    return dual * tv_scale

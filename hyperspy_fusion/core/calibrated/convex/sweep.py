@@ -1,0 +1,540 @@
+r"""One primal-dual iteration of joint TGV or TV in a single sweep down the rows.
+
+A sweep makes the primal step of row y. As soon as its extrapolated maps are known, it
+makes the dual step of the rows that need no more than them: of p in the row above,
+which looks down, and of q in row y, which looks up. The extrapolated rows live in
+scratch memory only, so that each array is read and written once an iteration.
+
+Blocks of rows are swept independently of each other. The dual rows that look across the
+border of two blocks follow when all blocks are done (:func:`join`), so that the result
+depends neither on the blocks nor on the threads.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ...common.compilation import compilers
+
+__all__ = ["Arrays", "Scaled", "Steps", "empty_seams", "iterate", "join"]
+
+# Columns that are worked on at a time, so that their scratch stays in the cache and
+# Newton's method goes on only where it has to. With 256, long rows take 20 % longer.
+_CHUNK = np.uintp(1024)
+# Unsigned indices avoid Numba's wraparound check, which blocks vectorisation.
+_ONE = np.uintp(1)
+# Newton's method ends when the HAADF dual changes by less than this fraction: the prox
+# is linear in it within such a step.
+_NEWTON = np.float32(1e-2)
+_NEWTON_STEPS = 30
+# Smaller numbers are treated as 0: their squares would be subnormal, and slow.
+_TINY = np.float32(1e-18)
+_LEAST_SQUARE = np.float32(1e-30)
+
+_kernel, _part = compilers(fastmath=True)
+
+
+class Arrays(NamedTuple):
+    """State of the iteration, updated in place; float32 but for `flux_dual`.
+
+    Attributes
+    ----------
+    u, v, p, q : numpy.ndarray
+        Scaled maps, slopes, duals of the gradient and of the symmetrised gradient,
+        shapes ``(n_elements, y, x)``, and that after 2, 2 and 3.
+    haadf_dual : numpy.ndarray
+        Dual s of the HAADF term, shape ``(y, x)``.
+    flux_dual : numpy.ndarray
+        Multiplier of the flux lock in each pixel, shape ``(n_elements,)``, float64.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    p: np.ndarray
+    q: np.ndarray
+    haadf_dual: np.ndarray
+    flux_dual: np.ndarray
+
+
+class Scaled(NamedTuple):
+    """A problem in u, the scaled maps; float32.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        Counts with pedestal (below zero where missing), or scaled values, shape
+        ``(n_elements, y, x)``.
+    precision : numpy.ndarray
+        Inverse variance of scaled values; only read for the Gaussian term.
+    poisson : bool
+        Poisson or Gaussian data term.
+    rate : numpy.ndarray
+        Slope of the Poisson term, shape ``(n_elements,)``.
+    offset : numpy.ndarray
+        e, background and pedestal, shape ``(n_elements, 1, 1)`` or that of the maps.
+    haadf, haadf_weight : numpy.ndarray
+        h without offset and its weight w, shape ``(y, x)``; in a unit that makes s of
+        the order of 1.
+    coefficients : numpy.ndarray
+        k_i >= 0, shape ``(n_elements,)``.
+    """
+
+    data: np.ndarray
+    precision: np.ndarray
+    poisson: bool
+    rate: np.ndarray
+    offset: np.ndarray
+    haadf: np.ndarray
+    haadf_weight: np.ndarray
+    coefficients: np.ndarray
+
+
+class Steps(NamedTuple):
+    """Steps of the iteration, and bounds of its duals.
+
+    Attributes
+    ----------
+    u, v, p, q : numpy.float32
+        Steps of the arrays of these names.
+    alpha : numpy.float32
+        Largest norm of q.
+    second_order : bool
+        TGV; with TV `v` and `q` are not touched.
+    flux : numpy.ndarray
+        Sums of u to keep, shape ``(n_elements,)``, float64.
+    flux_dual : float
+        Dual step of the flux lock, 0 without one; float64.
+    """
+
+    u: np.float32
+    v: np.float32
+    p: np.float32
+    q: np.float32
+    alpha: np.float32
+    second_order: bool
+    flux: np.ndarray
+    flux_dual: float
+
+
+class _Scratch(NamedTuple):
+    """Rows of numbers that a sweep hands from step to step."""
+
+    offset: np.ndarray  # of each element
+    target: np.ndarray
+    value: np.ndarray
+    slope: np.ndarray
+    dual: np.ndarray  # of one row
+    change: np.ndarray
+    model: np.ndarray
+    response: np.ndarray
+    norm: np.ndarray
+    padded: np.ndarray
+    new: np.ndarray  # of three components
+    bars: np.ndarray  # two rows of extrapolated u, v_y and v_x, with a margin
+
+
+def empty_seams(n_blocks: int, n_elements: int, n_x: int) -> np.ndarray:
+    """Room for the extrapolated rows on either side of each border of blocks.
+
+    Shape ``(n_blocks, 2, 3, n_elements, x + 2)``: the first and the last row of each
+    block, of u, v_y and v_x.
+    """
+    return np.zeros((n_blocks, 2, 3, n_elements, n_x + 2), np.float32)
+
+
+@_part
+def _flushed(number):
+    return number if abs(number) > _TINY else np.float32(0)
+
+
+@_part
+def _targets(u, p, i, y, a, n, tau, flux_dual, padded, target):
+    """Row of u - τ (grad* p + flux multiplier); p_y[-1], above the first row, is 0."""
+    padded[0] = p[1, i, y, a - _ONE] if a > 0 else np.float32(0)
+    for x in range(n):
+        padded[x + _ONE] = p[1, i, y, a + x]
+    for x in range(n):
+        adjoint = p[0, i, y - 1, a + x] - p[0, i, y, a + x]
+        adjoint += padded[x] - padded[x + _ONE]
+        target[i, x] = u[i, y, a + x] - tau * (flux_dual + adjoint)
+
+
+@_part
+def _poisson_prox(scaled, i, y, a, n, tau, pull, scratch):
+    """Prox of τ (rate u - b log(u + e)) over u >= 0 along a row, and its derivative.
+
+    Data below zero mark a missing pixel, which has no such term.
+    """
+    zero, half = np.float32(0), np.float32(0.5)
+    data, offset, target = scaled.data, scratch.offset, scratch.target
+    dual, value, slope = scratch.dual, scratch.value, scratch.slope
+    four_tau = np.float32(4) * tau
+    push = tau * scaled.rate[i]
+    for x in range(n):
+        b = data[i, y, a + x]
+        t = target[i, x] - (push if b >= zero else zero) - pull * dual[x]
+        t += offset[i, x]
+        root = np.sqrt(t * t + four_tau * max(b, zero) + _LEAST_SQUARE)
+        u = half * (t + root) - offset[i, x]
+        value[i, x] = max(u, zero)
+        slope[i, x] = half + half * t / root if u > zero else zero
+
+
+@_part
+def _gaussian_prox(scaled, i, y, a, n, tau, pull, scratch):
+    """Prox of τ precision (u - b)^2 / 2 over u >= 0 along a row, and its derivative."""
+    zero, one = np.float32(0), np.float32(1)
+    data, precision, target = scaled.data, scaled.precision, scratch.target
+    dual, value, slope = scratch.dual, scratch.value, scratch.slope
+    for x in range(n):
+        weight = tau * precision[i, y, a + x]
+        shrink = one / (one + weight)
+        u = (target[i, x] - pull * dual[x] + weight * data[i, y, a + x]) * shrink
+        value[i, x] = max(u, zero)
+        slope[i, x] = shrink if u > zero else zero
+
+
+@_part
+def _add_response(i, n, coefficient, pull, scratch):
+    model, response = scratch.model, scratch.response
+    value, slope = scratch.value, scratch.slope
+    for x in range(n):
+        model[x] += coefficient * value[i, x]
+        response[x] += coefficient * pull * slope[i, x]
+
+
+@_part
+def _newton_step(scaled, y, a, n, scratch):
+    """Newton step of the HAADF dual; returns whether it is small all along the row."""
+    zero, one = np.float32(0), np.float32(1)
+    haadf, weight = scaled.haadf, scaled.haadf_weight
+    model, response = scratch.model, scratch.response
+    dual, step = scratch.dual, scratch.change
+    # Two loops: one that writes to all of these arrays is not vectorised.
+    for x in range(n):
+        w = weight[y, a + x]
+        pull = dual[x] + w * (haadf[y, a + x] - model[x])
+        step[x] = pull / (one + w * response[x])
+    excess = zero  # a sum, since a largest one is not vectorised either
+    for x in range(n):
+        old, change = dual[x], step[x]
+        excess += max(abs(change) - _NEWTON * (one + abs(old)), zero)
+        dual[x] = old - change
+        model[x] = zero
+        response[x] = zero
+    return excess == zero
+
+
+@_part
+def _joint_prox(arrays, scaled, steps, pulled, y, a, n, scratch):
+    """Exact joint prox of the data terms of all elements and of the HAADF term.
+
+    Newton's method on the HAADF dual s, which solves s + w (h - Σ k_i u_i(s)) = 0: the
+    left side is increasing and concave, so that it converges from anywhere.
+    """
+    zero = np.float32(0)
+    n_elements = arrays.u.shape[0]
+    dual, kept = scratch.dual, arrays.haadf_dual
+    if pulled:
+        for x in range(n):
+            dual[x] = kept[y, a + x]
+    for trial in range(_NEWTON_STEPS):
+        for i in range(n_elements):
+            coefficient = scaled.coefficients[i]
+            pull = steps.u * coefficient
+            if trial > 0 and pull == zero:
+                continue
+            if scaled.poisson:
+                _poisson_prox(scaled, i, y, a, n, steps.u, pull, scratch)
+            else:
+                _gaussian_prox(scaled, i, y, a, n, steps.u, pull, scratch)
+            _add_response(i, n, coefficient, pull, scratch)
+        if not pulled or _newton_step(scaled, y, a, n, scratch):
+            break
+    if pulled:
+        for x in range(n):
+            kept[y, a + x] = dual[x]
+
+
+@_part
+def _finish_maps(u, i, y, a, n, pull, relaxation, scratch, bars):
+    """Correct the prox, extrapolate and relax; returns the sum of the extrapolated."""
+    zero, two = np.float32(0), np.float32(2)
+    value, slope, step = scratch.value, scratch.slope, scratch.change
+    for x in range(n):
+        old = u[i, y, a + x]
+        new = max(value[i, x] + pull * slope[i, x] * step[x], zero)
+        bar = two * new - old
+        bars[0, i, a + x + _ONE] = bar
+        u[i, y, a + x] = _flushed(old + relaxation * (new - old))
+    total = 0.0  # float64
+    for x in range(n):
+        total += bars[0, i, a + x + _ONE]
+    return total
+
+
+@_part
+def _step_slopes(v, p, q, i, y, a, n, tau, relaxation, padded, bars):
+    """Primal step v - τ (E* q - p), zero where the gradient takes no difference."""
+    n_x = np.uintp(p.shape[3])
+    zero, one, two = np.float32(0), np.float32(1), np.float32(2)
+    b = a + n
+    first, last = y == 0, y + 1 == p.shape[2]
+    below = y if last else y + 1
+    from_here = zero if first else one
+    from_below = zero if last else one
+    for x in range(n):
+        padded[x] = q[2, i, y, a + x]
+    padded[n] = q[2, i, y, b] if b < n_x else zero
+    if a == 0:
+        padded[0] = zero
+    for x in range(n):
+        field = q[0, i, y, a + x] - q[0, i, below, a + x] - p[0, i, y, a + x]
+        field += padded[x] - padded[x + _ONE]
+        old = v[0, i, y, a + x]
+        change = -tau * from_below * field
+        bars[1, i, a + x + _ONE] = old + two * change
+        v[0, i, y, a + x] = _flushed(old + relaxation * change)
+    for x in range(n):
+        padded[x] = q[1, i, y, a + x]
+    padded[n] = q[1, i, y, b] if b < n_x else zero
+    for x in range(n):
+        field = padded[x] - padded[x + _ONE] - p[1, i, y, a + x]
+        field += from_here * q[2, i, y, a + x] - from_below * q[2, i, below, a + x]
+        old = v[1, i, y, a + x]
+        change = -tau * field
+        bars[2, i, a + x + _ONE] = old + two * change
+        v[1, i, y, a + x] = _flushed(old + relaxation * change)
+    if b == n_x:
+        bars[2, i, b] = zero
+        v[1, i, y, b - _ONE] = zero
+
+
+@_part
+def _gradient_norm(p, i, y, a, n, here, below, sigma, new, norm):
+    for x in range(n):
+        c = a + x + _ONE
+        u = here[0, i, c]
+        along_y = p[0, i, y, a + x] + sigma * (below[0, i, c] - u - here[1, i, c])
+        along_x = p[1, i, y, a + x] + sigma * (here[0, i, c + _ONE] - u - here[2, i, c])
+        new[0, i, x] = along_y
+        new[1, i, x] = along_x
+        norm[x] += along_y * along_y + along_x * along_x
+
+
+@_part
+def _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm):
+    half, two = np.float32(0.5), np.float32(2)
+    for x in range(n):
+        c = a + x + _ONE
+        v_y, v_x = here[1, i, c], here[2, i, c]
+        y_y = q[0, i, y, a + x] + sigma * (v_y - from_above * above[1, i, c])
+        x_x = q[1, i, y, a + x] + sigma * (v_x - here[2, i, c - _ONE])
+        mixed = v_y - here[1, i, c - _ONE] + from_above * (v_x - above[2, i, c])
+        mixed = q[2, i, y, a + x] + half * sigma * mixed
+        new[0, i, x] = y_y
+        new[1, i, x] = x_x
+        new[2, i, x] = mixed
+        norm[x] += y_y * y_y + x_x * x_x + two * mixed * mixed
+
+
+@_part
+def _project(dual, y, a, n, largest, relaxation, new, norm):
+    """Scale the norms down to the largest one, relax."""
+    for x in range(n):
+        norm[x] = largest / np.sqrt(max(largest * largest, norm[x]))
+    for k in range(dual.shape[0]):
+        for i in range(dual.shape[1]):
+            for x in range(n):
+                old = dual[k, i, y, a + x]
+                change = new[k, i, x] * norm[x] - old
+                dual[k, i, y, a + x] = _flushed(old + relaxation * change)
+    for x in range(n):
+        norm[x] = np.float32(0)
+
+
+@_part
+def _step_gradient_dual(p, y, a, n, here, below, steps, relaxation, scratch):
+    """Dual step of p in row y, from the extrapolated rows."""
+    new, norm = scratch.new, scratch.norm
+    for i in range(p.shape[1]):
+        _gradient_norm(p, i, y, a, n, here, below, steps.p, new, norm)
+    _project(p, y, a, n, np.float32(1), relaxation, new, norm)
+
+
+@_part
+def _step_bend_dual(q, y, a, n, above, here, steps, relaxation, scratch):
+    """Dual step of q in row y, from the extrapolated rows."""
+    new, norm = scratch.new, scratch.norm
+    from_above = np.float32(1 if y > 0 else 0)
+    for i in range(q.shape[1]):
+        _bend_norm(q, i, y, a, n, from_above, above, here, steps.q, new, norm)
+    _project(q, y, a, n, steps.alpha, relaxation, new, norm)
+
+
+@_part
+def _copy_row(bars, seam):
+    """Copy the extrapolated row, number by number.
+
+    Numba needs seconds to compile an assignment of arrays, with the errors it may meet.
+    """
+    for k in range(bars.shape[0]):
+        for i in range(bars.shape[1]):
+            for x in range(bars.shape[2]):
+                seam[k, i, x] = bars[k, i, x]
+
+
+@_part
+def _sweep(arrays, scaled, steps, relaxation, row_sums, seam, start, stop, scratch):
+    """One iteration on a block of rows, in place, but for its seams."""
+    u, v, p, q = arrays.u, arrays.v, arrays.p, arrays.q
+    n_elements, n_y, n_x = u.shape
+    columns = np.uintp(n_x)
+    offset, own_offset = scaled.offset, scratch.offset
+    padded, target = scratch.padded, scratch.target
+    mapped = offset.size > n_elements
+    pulled = False
+    for i in range(n_elements):
+        pulled = pulled or scaled.coefficients[i] > np.float32(0)
+    for y in range(start, stop):
+        first = y == start
+        here, above = scratch.bars[y % 2], scratch.bars[1 - y % 2]
+        for i in range(n_elements):
+            row_sums[i, y] = 0
+        for a in range(np.uintp(0), columns, _CHUNK):
+            n = min(_CHUNK, columns - a)
+            for i in range(n_elements):
+                flux = np.float32(arrays.flux_dual[i])
+                _targets(u, p, i, y, a, n, steps.u, flux, padded, target)
+                if mapped:
+                    for x in range(n):
+                        own_offset[i, x] = offset[i, y, a + x]
+            _joint_prox(arrays, scaled, steps, pulled, y, a, n, scratch)
+            for i in range(n_elements):
+                pull = steps.u * scaled.coefficients[i]
+                row_sums[i, y] += _finish_maps(
+                    u, i, y, a, n, pull, relaxation, scratch, here
+                )
+                # the differences at the edges of a row find nothing beyond it
+                here[0, i, n_x + 1] = here[0, i, n_x]
+                if steps.second_order:
+                    _step_slopes(v, p, q, i, y, a, n, steps.v, relaxation, padded, here)
+                    here[1, i, 0] = here[1, i, 1]
+            if not first:
+                _step_gradient_dual(
+                    p, y - 1, a, n, above, here, steps, relaxation, scratch
+                )
+            if steps.second_order and (not first or y == 0):
+                _step_bend_dual(q, y, a, n, above, here, steps, relaxation, scratch)
+        if y == n_y - 1:
+            for a in range(np.uintp(0), columns, _CHUNK):
+                n = min(_CHUNK, columns - a)
+                _step_gradient_dual(p, y, a, n, here, here, steps, relaxation, scratch)
+        if first:
+            _copy_row(here, seam[0])
+        if y == stop - 1:
+            _copy_row(here, seam[1])
+
+
+@_part
+def _join(arrays, steps, relaxation, edges, row_sums, seams, scratch):
+    """The dual rows that look across the borders of blocks, and the flux lock."""
+    columns = np.uintp(arrays.u.shape[2])
+    for block in range(1, edges.size - 1):
+        y = edges[block]
+        above, here = seams[block - 1, 1], seams[block, 0]
+        for a in range(np.uintp(0), columns, _CHUNK):
+            n = min(_CHUNK, columns - a)
+            _step_gradient_dual(
+                arrays.p, y - 1, a, n, above, here, steps, relaxation, scratch
+            )
+            if steps.second_order:
+                _step_bend_dual(
+                    arrays.q, y, a, n, above, here, steps, relaxation, scratch
+                )
+    if steps.flux_dual > 0:
+        for i in range(arrays.flux_dual.size):
+            total = 0.0
+            for y in range(row_sums.shape[1]):
+                total += row_sums[i, y]
+            excess = total - steps.flux[i]
+            arrays.flux_dual[i] += relaxation * steps.flux_dual * excess
+
+
+@_part
+def _scratch(n_elements, n_x):
+    """Scratch of a sweep."""
+    chunk = n_elements, _CHUNK
+    return _Scratch(
+        np.empty(chunk, np.float32),
+        np.empty(chunk, np.float32),
+        np.empty(chunk, np.float32),
+        np.empty(chunk, np.float32),
+        np.zeros(_CHUNK, np.float32),
+        np.zeros(_CHUNK, np.float32),
+        np.zeros(_CHUNK, np.float32),
+        np.zeros(_CHUNK, np.float32),
+        np.zeros(_CHUNK, np.float32),
+        np.empty(_CHUNK + _ONE, np.float32),
+        np.empty((3, n_elements, _CHUNK), np.float32),
+        np.zeros((2, 3, n_elements, n_x + 2), np.float32),
+    )
+
+
+@_kernel
+def iterate(
+    arrays,
+    scaled,
+    steps,
+    relaxation,
+    last_relaxation,
+    n_iter,
+    edges,
+    row_sums,
+    seams,
+    first,
+    last,
+):
+    """Some iterations on all blocks of rows, or the sweep of one iteration on some.
+
+    Parameters
+    ----------
+    arrays : Arrays
+        The state, updated in place.
+    scaled : Scaled
+        The problem.
+    steps : Steps
+        The steps.
+    relaxation, last_relaxation : numpy.float32
+        Over-relaxation, and that of the last iteration.
+    n_iter : int
+        Number of iterations.
+    edges : numpy.ndarray
+        First row of each block, and the number of rows.
+    row_sums : numpy.ndarray
+        Row sums of the extrapolated u, shape ``(n_elements, y)``, float64, written.
+    seams : numpy.ndarray
+        From :func:`empty_seams`, written.
+    first, last : int
+        The blocks to sweep. If these are not all, only one iteration can be made, and
+        :func:`join` has to follow when all blocks are done.
+    """
+    n_elements, _, n_x = arrays.u.shape
+    scratch = _scratch(n_elements, n_x)
+    for i in range(n_elements):
+        scratch.offset[i] = scaled.offset[i, 0, 0]
+    for k in range(n_iter):
+        now = last_relaxation if k == n_iter - 1 else relaxation
+        for block in range(first, last):
+            start, stop = edges[block], edges[block + 1]
+            seam = seams[block]
+            _sweep(arrays, scaled, steps, now, row_sums, seam, start, stop, scratch)
+        if last - first == edges.size - 1:
+            _join(arrays, steps, now, edges, row_sums, seams, scratch)
+
+
+@_kernel
+def join(arrays, steps, relaxation, edges, row_sums, seams):
+    """End an iteration whose blocks were swept one by one; see :func:`iterate`."""
+    scratch = _scratch(arrays.u.shape[0], 1)
+    _join(arrays, steps, relaxation, edges, row_sums, seams, scratch)

@@ -1,0 +1,218 @@
+"""Noise of HAADF images and of elemental maps, from the images alone."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from scipy.ndimage import convolve, gaussian_filter, minimum_filter
+from scipy.optimize import nnls
+
+__all__ = [
+    "NoiseLine",
+    "count_gain",
+    "haadf_noise",
+    "haadf_noise_line",
+    "map_noise",
+    "map_noise_line",
+    "noise_line",
+]
+
+# J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
+# curvature along each axis; of unit variance gain. This is its factor along one axis.
+_NOISE_MASK = np.array([1, -2, 1]) / np.sqrt(6)
+_LEAST_PIXELS = 30  # in a bin
+_LEAST_EMPTY = 0.05  # part of the pixels of a map of few counts
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+
+
+def _noise_residual(image, known):
+    """Residual of the noise mask, and where it has seen known pixels only."""
+    # a line scan has one axis only
+    along_y, along_x = (_NOISE_MASK if size > 2 else np.ones(1) for size in image.shape)
+    residual = convolve(image, np.outer(along_y, along_x), mode="mirror")
+    rim_y, rim_x = len(along_y) // 2, len(along_x) // 2
+    whole = np.zeros(image.shape, dtype=bool)
+    whole[rim_y : len(image) - rim_y, rim_x : len(image.T) - rim_x] = True
+    if known is not None:
+        complete = whole & minimum_filter(known, 3)
+        whole = complete if complete.sum() > _LEAST_PIXELS else whole
+    return residual, whole
+
+
+def noise_line(image, *, robust, known=None, n_bins=8):
+    """Noise variance of an image as a straight line in its intensity.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(y, x)``, any units.
+    robust : bool
+        Median of the absolute residuals, which sharp features do not disturb, or mean
+        of their squares, which sparse counts need.
+    known : numpy.ndarray of bool, optional
+        Where the image is not filled in, shape ``(y, x)``.
+    n_bins : int
+        Intensity bins of equal numbers of pixels, to which the line is fitted; fewer
+        of a small image, so that each has enough.
+
+    Returns
+    -------
+    intercept, slope : float
+        Variance at the lowest intensity and its increase, neither below 0; units of
+        the image squared, and units of the image.
+    levels, variances : numpy.ndarray
+        The points of the fit, shape ``(n_bins,)`` or less.
+    """
+    residual, whole = _noise_residual(image, known)
+    level = gaussian_filter(image, 1, mode="mirror")[whole]
+    residual = residual[whole]
+    n_bins = int(np.clip(level.size // (2 * _LEAST_PIXELS), 1, n_bins))
+    edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
+    levels, variances = [], []
+    for low, high in pairwise(edges):
+        chosen = (level >= low) & (level <= high)
+        if chosen.sum() > _LEAST_PIXELS:
+            levels.append(level[chosen].mean())
+            if robust:
+                deviation = _MAD_TO_SIGMA * np.median(np.abs(residual[chosen]))
+                variances.append(deviation**2)
+            else:
+                variances.append(np.mean(residual[chosen] ** 2))
+    if not levels:  # a tiny image: one bin
+        levels, variances = [level.mean()], [np.mean(residual**2)]
+    levels, variances = np.array(levels), np.array(variances)
+    variances = np.maximum(variances, 1e-12 * np.ptp(image) ** 2)
+    if not variances.any():  # a constant image
+        return 0.0, 0.0, levels, variances
+    # Relative errors, but of sparse maps the nearly empty bins must not decide alone.
+    scale = variances if robust else np.maximum(variances, 0.1 * variances.max())
+    (intercept, slope), _ = nnls(
+        np.stack([1 / scale, (levels - image.min()) / scale], axis=1),
+        variances / scale,
+    )
+    return float(intercept), float(slope), levels, variances
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseLine:
+    """Noise variance as a straight line in the smoothed intensity.
+
+    Attributes
+    ----------
+    intercept, slope : float
+        Variance at the lowest intensity and its increase; units of the image squared,
+        and units of the image.
+    lowest : float
+        That intensity.
+    floor : float
+        What the variance is at least.
+    width : float
+        Standard deviation of the Gaussian, pixels.
+    """
+
+    intercept: float
+    slope: float
+    lowest: float
+    floor: float
+    width: float
+
+    def variance(self, image):
+        """Noise variance of an image, of its shape."""
+        smooth = gaussian_filter(image, self.width, mode="mirror")
+        smooth = np.maximum(smooth - self.lowest, 0)
+        return np.maximum(self.intercept + self.slope * smooth, self.floor)
+
+
+def haadf_noise_line(haadf):
+    """Noise variance of a HAADF image, from the image alone.
+
+    It is taken to be a straight line in the intensity, as shot noise behind an
+    amplifier is.
+
+    Parameters
+    ----------
+    haadf : numpy.ndarray
+        Shape ``(y, x)``, any units; or a part of the image that stands for all of it.
+
+    Returns
+    -------
+    NoiseLine
+        Units of the image.
+    """
+    intercept, slope, _, variances = noise_line(haadf, robust=True)
+    return NoiseLine(
+        intercept=intercept,
+        slope=slope,
+        lowest=float(haadf.min()),
+        # saturated or empty regions may seem to have no noise at all; an image that is
+        # constant says nothing, whatever its noise
+        floor=float(0.2 * np.median(variances)) or 1.0,
+        width=1.0,
+    )
+
+
+def haadf_noise(haadf):
+    """Standard deviation of the noise by :func:`haadf_noise_line`, shape ``(y, x)``."""
+    return np.sqrt(haadf_noise_line(haadf).variance(haadf))
+
+
+def count_gain(image, known=None):
+    """Value of one count in a map of scaled counts.
+
+    By the method of moments: of Poisson counts the variance is the mean, so of scaled
+    ones their ratio is the scale. Sums over the whole image weigh the pixels by what
+    they hold, so that it does not matter that most of them are empty.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(y, x)``, not negative.
+    known : numpy.ndarray of bool, optional
+        Where the image is not filled in, shape ``(y, x)``.
+
+    Returns
+    -------
+    float or None
+        In the units of the map; None if the map does not look like counts, which are
+        zero in some pixels.
+    """
+    if image.min() < 0 or np.mean(image == 0) < _LEAST_EMPTY or not image.any():
+        return None
+    residual, whole = _noise_residual(image, known)
+    mean, variance = image[whole].mean(), np.mean(residual[whole] ** 2)
+    if not (mean > 0 and variance > 0):  # all counts lie at edges or gaps
+        seen = image if known is None else image[known]
+        mean, variance = seen.mean(), seen.var()
+    return float(variance / mean) if mean > 0 and variance > 0 else None
+
+
+def map_noise_line(image, known=None):
+    """Noise variance of an elemental map in any units, from the map alone.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(y, x)``.
+    known : numpy.ndarray of bool, optional
+        Where the image is not filled in, shape ``(y, x)``.
+
+    Returns
+    -------
+    NoiseLine
+        Units of the map.
+    """
+    intercept, slope, _, variances = noise_line(image, robust=False, known=known)
+    return NoiseLine(
+        intercept=intercept,
+        slope=slope,
+        lowest=float(image.min()),
+        floor=float(
+            max(0.05 * np.median(variances), 1e-12 * np.ptp(image) ** 2, 1e-300)
+        ),
+        width=3.0,
+    )
+
+
+def map_noise(image, known=None):
+    """Noise variance by :func:`map_noise_line`, shape ``(y, x)``."""
+    return map_noise_line(image, known).variance(image)

@@ -1,0 +1,543 @@
+"""What the data are, in the units of the mathematics: counts, values, noise."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..common.missing import fill
+from .convex.problem import Problem
+from .noise import NoiseLine, count_gain, haadf_noise_line, map_noise_line
+from .sample import TILE, TILES, mosaic, representative_tiles
+
+__all__ = [
+    "Preparation",
+    "PreparedData",
+    "Totals",
+    "Units",
+    "prepare",
+    "recognise",
+    "scales",
+    "shifted_image",
+    "signal_scale",
+    "whole_numbers",
+]
+
+_PEDESTAL = 0.2  # of the mean count
+_ALPHA = 0.25  # pixels
+_LARGEST = 1e14  # what is cubed still fits float32
+_ALL_WHOLE = 2.0**23  # from here on float32 knows whole numbers only
+_PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
+
+# Fractions sum to one; this is the spread of the sum that rounding may leave.
+_FRACTION_SPREAD = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreparedData:
+    """Everything of a problem but its weights.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        b, shape ``(n_elements, y, x)``; NaN where missing.
+    background : numpy.ndarray
+        β, shape ``(n_elements, 1, 1)`` or that of the data.
+    variance : numpy.ndarray or None
+        Of data with Gaussian noise; None for counts.
+    scale : numpy.ndarray
+        s_i, noise variance where the element is, shape ``(n_elements,)``; of counts
+        that is their mean.
+    level : numpy.ndarray
+        Mean of the maps where the element is, shape ``(n_elements,)``.
+    pedestal : numpy.ndarray
+        δ, counts, shape ``(n_elements,)``.
+    haadf : numpy.ndarray
+        h, shape ``(y, x)``.
+    sigma : numpy.ndarray
+        σ_h, noise and model error, shape ``(y, x)``.
+    error : float
+        The model error in σ_h, units of the image.
+    contrast : float
+        Standard deviation of the image.
+    trusted : numpy.ndarray
+        1 where the HAADF image may be used, else 0, shape ``(y, x)``.
+    coefficients : numpy.ndarray
+        c_i, shape ``(n_elements,)``.
+    offset : float
+        o.
+    alpha : float or None
+        Of TGV; None for TV.
+    lock_flux : bool
+        Whether the sum of each map is kept.
+    pixels : int
+        Of the whole image, of which this may be a part.
+    """
+
+    data: np.ndarray
+    background: np.ndarray
+    variance: np.ndarray | None
+    scale: np.ndarray
+    level: np.ndarray
+    pedestal: np.ndarray
+    haadf: np.ndarray
+    sigma: np.ndarray
+    error: float
+    contrast: float
+    trusted: np.ndarray
+    coefficients: np.ndarray
+    offset: float
+    alpha: float | None
+    lock_flux: bool
+    pixels: int
+
+    def net(self):
+        """Maps without background, NaN where missing."""
+        return self.data - self.background
+
+    @cached_property
+    def flux(self):
+        """Sums of the net maps, at least 0, shape ``(n,)``; missing pixels filled."""
+        return np.maximum(fill(self.net()).sum(axis=(1, 2)), 0)
+
+    def noise_variance(self, maps):
+        """Noise variance of the measured maps if x is the truth, shape of the maps."""
+        if self.variance is None:
+            return maps + self.background
+        return np.broadcast_to(self.variance, maps.shape)
+
+    def with_error(self, error):
+        """The data with a model error in σ_h, which was without."""
+        sigma = np.hypot(self.sigma, np.float32(error))
+        return replace(self, sigma=sigma, error=error)
+
+    def numbers(self):
+        """The data without its pixels."""
+        return replace(self, **dict.fromkeys(_PER_PIXEL))
+
+    def with_numbers(self, other):
+        """These pixels with all else that another part of the image has."""
+        pixels = {name: getattr(self, name) for name in _PER_PIXEL}
+        return replace(other, **pixels)
+
+    def take(self, tiles):
+        """The data of some tiles of the image, put together."""
+        return self.cut(lambda array: mosaic(array, tiles))
+
+    def rows(self, rows):
+        """The data of some rows of the image, a slice."""
+        return self.cut(lambda array: array[..., rows, :])
+
+    def cut(self, part):
+        """The data of a part of the image, cut out of each array of pixels."""
+        arrays = {name: getattr(self, name) for name in _PER_PIXEL}
+        return replace(
+            self,
+            **{
+                name: part(array)
+                for name, array in arrays.items()
+                if array is not None and array.shape[-2:] != (1, 1)
+            },
+        )
+
+    def on_large_pixels(self, factor):
+        """The data of sums over large pixels, from one with means over them."""
+        area = factor**2
+        return replace(
+            self,
+            data=self.data * np.float32(area),
+            background=self.background * np.float32(area),
+            variance=None if self.variance is None else self.variance * area,
+            scale=self.scale * area,
+            level=self.level * area,
+            pedestal=self.pedestal * area,
+            sigma=self.sigma / np.float32(factor),
+            error=self.error / factor,
+            coefficients=self.coefficients / area,
+            alpha=None if self.alpha is None else self.alpha / factor,
+        )
+
+    def share(self, data, share):
+        """The data of a part of the dose."""
+        return replace(
+            self,
+            data=data,
+            background=self.background * share,
+            scale=self.scale * share,
+            level=self.level * share,
+            pedestal=self.pedestal * share,
+            coefficients=self.coefficients / share,
+        )
+
+    def problem(self, lambda_tv, lambda_haadf):
+        """The convex problem of given weights."""
+        tv_scale = lambda_tv / np.sqrt(self.scale)
+        return Problem(
+            data=self.data,
+            background=self.background,
+            pedestal=self.pedestal,
+            variance=self.variance,
+            haadf=self.haadf - np.float32(self.offset),
+            haadf_precision=self.trusted / self.sigma**2,
+            lambda_haadf=lambda_haadf,
+            coefficients=self.coefficients,
+            tv_scale=tv_scale,
+            typical=float(np.mean(tv_scale * self.level)),
+            flux=self.flux if self.lock_flux else None,
+            alpha=self.alpha,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """What the numbers of a measurement are; the same in all parts of it.
+
+    Attributes
+    ----------
+    counts : bool
+        Counts or scaled counts; else values with Gaussian noise.
+    gain : numpy.ndarray
+        Units of the maps a count, shape ``(n_elements,)``; 1 for counts and for data
+        with Gaussian noise.
+    variances : tuple of NoiseLine or None
+        Noise of the maps, where it had to be estimated.
+    base : float
+        Value of the HAADF image that is taken for 0.
+    noise : NoiseLine
+        Of the HAADF image.
+    notes, warnings : tuple of str
+        What was taken for what, and what a user has to know of it.
+    """
+
+    counts: bool
+    gain: np.ndarray
+    variances: tuple | None
+    base: float = 0.0
+    noise: NoiseLine | None = None
+    notes: tuple = ()
+    warnings: tuple = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preparation:
+    """Data in the units of the mathematics.
+
+    Attributes
+    ----------
+    prepared : PreparedData
+        Without coefficients.
+    units : Units
+        From which they were brought there.
+    tiles : list of list of tuple or None
+        From :func:`representative_tiles`.
+    notes : tuple of str
+        What a user may want to know.
+    """
+
+    prepared: PreparedData
+    units: Units
+    tiles: list | None
+    notes: tuple
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What a sample does not tell of the maps that it was taken from.
+
+    Attributes
+    ----------
+    mean : numpy.ndarray
+        Of each map, in its units, shape ``(n_elements,)``.
+    negative : bool
+        Whether a map goes below 0.
+    pixels : int
+        Of a map.
+    """
+
+    mean: np.ndarray
+    negative: bool
+    pixels: int
+
+    @classmethod
+    def of(cls, maps):
+        """Of maps without gaps, shape ``(n_elements, y, x)``."""
+        mean = maps.mean(axis=(1, 2), dtype=np.float64)
+        negative = bool((maps < 0).any())
+        return cls(mean=mean, negative=negative, pixels=maps[0].size)
+
+
+def prepare(
+    maps, haadf, options, *, background=0.0, variance=None, totals=None, units=None
+):
+    """Find out what the data are and bring them to the units of the mathematics.
+
+    Whole numbers not below zero are counts; maps with empty pixels are scaled counts;
+    all others, and those with a given variance, have Gaussian noise.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Shape ``(n_elements, y, x)``; NaN where missing.
+    haadf : numpy.ndarray
+        Shape ``(y, x)``; NaN where missing.
+    options : CalibratedOptions
+        The options.
+    background : numpy.ndarray
+        β, known background, of the maps' units, that broadcasts against them.
+    variance : numpy.ndarray, optional
+        Of the maps, that broadcasts against them; NaN where it is not known, as where
+        they are missing.
+    totals : Totals, optional
+        Of the image that this is a sample of; by default of the image itself.
+    units : Units, optional
+        Of the image that this is a part of; by default they are found.
+
+    Returns
+    -------
+    Preparation
+
+    Raises
+    ------
+    ValueError
+        If the variance of a map is nowhere a number above 0, or the numbers are too
+        large or too small for float32.
+    """
+    maps = np.asarray(maps, dtype=np.float32)
+    n_elements = len(maps)
+    is_part = units is not None
+    variance = _without_gaps(variance, maps.shape, is_part=is_part)
+    background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
+    if all(np.ptp(image) == 0 for image in background):
+        background = background[:, :1, :1]
+    notes = []
+    missing = np.isnan(maps)
+    if missing.any():
+        notes.append(
+            f"{missing.sum()} missing pixels of the maps are filled by the model"
+        )
+    filled = fill(maps)
+    totals = totals or Totals.of(filled)
+    if not is_part:
+        units = recognise(filled, missing, variance, totals.negative)
+    notes += units.notes
+    if not units.counts:
+        if variance is None:
+            pairs = zip(units.variances, filled, strict=True)
+            variance = np.stack([line.variance(image) for line, image in pairs])
+        # the Gaussian term is that of values without background
+        maps, filled = maps - background, filled - background
+        background = np.zeros((n_elements, 1, 1), np.float32)
+        variance = _above_zero(np.broadcast_to(variance, maps.shape))
+    elif (units.gain != 1).any():
+        per_count = np.float32(1 / units.gain)[:, None, None]
+        maps, background, filled = (
+            array * per_count for array in (maps, background, filled)
+        )
+    tiles = representative_tiles(filled)
+    if tiles is not None:
+        notes.append(
+            f"noise, coefficients and weights were found from {TILES**2} tiles of "
+            f"{TILE} x {TILE} pixels"
+        )
+    seen = np.isfinite(haadf)
+    if not seen.all():
+        notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
+    image, units = shifted_image(haadf, seen, units, tiles)
+    prepared = PreparedData(
+        data=maps,
+        background=background,
+        variance=variance,
+        scale=np.ones(n_elements),
+        level=np.ones(n_elements),
+        pedestal=_PEDESTAL * totals.mean / units.gain,
+        haadf=image,
+        sigma=np.sqrt(units.noise.variance(image)),
+        error=0.0,
+        contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
+        trusted=seen.astype(np.float32),
+        coefficients=np.zeros(n_elements),
+        offset=0.0,
+        alpha=_ALPHA if options.regularizer == "tgv" else None,
+        lock_flux=options.lock_flux,
+        pixels=totals.pixels,
+    )
+    if not is_part:
+        scale, level = scales(prepared.take(tiles))
+        prepared = replace(prepared, scale=scale, level=level)
+    return Preparation(
+        prepared=prepared,
+        units=units,
+        tiles=tiles,
+        notes=tuple(notes),
+    )
+
+
+def _above_zero(variance):
+    """Variance without zeros, whose weight would be infinite; float32."""
+    positive = variance[variance > 0]
+    least = 1e-6 * positive.mean(dtype=np.float64) if positive.size else 1.0
+    return np.maximum(variance, least, dtype=np.float32)
+
+
+def _without_gaps(variance, shape, *, is_part):
+    """Variance of maps of a shape, filled where it is not known; or None."""
+    if variance is None:
+        return None
+    variance = np.broadcast_to(np.asarray(variance, dtype=np.float32), shape)
+    variance = np.where(np.isfinite(variance), variance, np.float32(np.nan))
+    without = np.flatnonzero(~(variance > 0).any(axis=(1, 2))).tolist()
+    if without and not is_part:
+        raise ValueError(
+            f"the noise variance is nowhere a number above 0 in the maps {without} "
+            "(counted from 0): correct it with set_noise_variance, or remove it with "
+            "set_noise_variance(None) to have it estimated"
+        )
+    return fill(variance)
+
+
+def _check_magnitude(name, values):
+    largest = float(np.abs(values).max())
+    if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
+        raise ValueError(
+            f"the values of the {name} go up to {largest:.3g}: expected "
+            f"{1 / _LARGEST:g} to {_LARGEST:g}, whose powers float32 can hold; "
+            "multiply the signal by a number, and its noise variance by its square"
+        )
+
+
+def shifted_image(haadf, seen, units, tiles):
+    """HAADF image without its lowest value, which float32 might not see the noise of.
+
+    Returns the image, float32 and without gaps, and the units with what is found of
+    it, unless they have that already.
+    """
+    image = np.asarray(haadf, np.float64)
+    found = units.noise is not None
+    if not found:
+        _check_magnitude("HAADF image", np.where(seen, image, 0))
+    if not found and seen.any():
+        units = replace(units, base=float(np.min(image, where=seen, initial=np.inf)))
+    image = fill((image - units.base).astype(np.float32)[None])[0]
+    if not found:
+        units = replace(units, noise=haadf_noise_line(mosaic(image, tiles)))
+    return image, units
+
+
+def recognise(filled, missing, variance, negative):
+    """What the numbers of the maps are.
+
+    Parameters
+    ----------
+    filled : numpy.ndarray
+        Maps without gaps, shape ``(n_elements, y, x)``.
+    missing : numpy.ndarray of bool
+        Where they were filled.
+    variance : numpy.ndarray or None
+        Of the maps, where it is known.
+    negative : bool
+        Whether they, or the image that they are a sample of, go below 0.
+
+    Returns
+    -------
+    Units
+        Without those of the HAADF image.
+    """
+    _check_magnitude("maps", filled)
+    notes, warnings = [], []
+    counts, gain = variance is None, np.ones(len(filled))
+    total = filled.sum(axis=0)[~missing.any(axis=0)]
+    if (
+        len(filled) > 1
+        and total.size
+        and np.std(total, dtype=np.float64) < _FRACTION_SPREAD * np.mean(total)
+    ):
+        warnings.append(
+            "the maps sum to the same in every pixel, so they are fractions: the HAADF "
+            "image is not linear in them, and their noise has to be estimated; better "
+            "hand over counts"
+        )
+        counts = False
+    elif counts and negative:
+        notes.append(
+            "negative pixels: Gaussian noise is assumed and its variance estimated; "
+            "counts before background subtraction with background= are better"
+        )
+        counts = False
+    elif counts and not (filled.max() < _ALL_WHOLE and whole_numbers(filled, missing)):
+        gains = [
+            count_gain(image, ~lost)
+            for image, lost in zip(filled, missing, strict=True)
+        ]
+        if all(
+            found is not None
+            for found, image in zip(gains, filled, strict=True)
+            if image.any()
+        ):
+            gain = np.array([1.0 if found is None else found for found in gains])
+            notes.append(
+                "scaled counts of " + ", ".join(f"{g:.3g}" for g in gain) + " a count"
+            )
+        else:
+            notes.append(
+                "no counts: Gaussian noise is assumed and its variance estimated"
+            )
+            counts = False
+    variances = None
+    if not counts and variance is None:
+        variances = tuple(
+            map_noise_line(image, ~lost)
+            for image, lost in zip(filled, missing, strict=True)
+        )
+    return Units(
+        counts=counts,
+        gain=gain,
+        variances=variances,
+        notes=tuple(notes),
+        warnings=tuple(warnings),
+    )
+
+
+def whole_numbers(maps, missing=None):
+    """Whether all values that are not missing are whole numbers."""
+    missing = np.isnan(maps) if missing is None else missing
+    return all(
+        ((image == np.rint(image)) | lost).all()
+        for image, lost in zip(maps, missing, strict=True)
+    )
+
+
+def scales(prepared):
+    """Noise variance and mean of each map where the element is, shape ``(n,)``."""
+    filled = fill(prepared.data)
+    level = signal_scale(filled, prepared.background)
+    if prepared.variance is None:
+        return level, level
+    weight = np.maximum(filled - prepared.background, 0, dtype=np.float64) + 1e-300
+    total = weight.sum(axis=(1, 2))
+    return (
+        (weight * prepared.variance).sum(axis=(1, 2)) / total,
+        (weight * weight).sum(axis=(1, 2)) / total,
+    )
+
+
+def signal_scale(counts, background):
+    """Signal-weighted mean count s_i of each element.
+
+    Parameters
+    ----------
+    counts : numpy.ndarray
+        b, shape ``(n_elements, y, x)``.
+    background : numpy.ndarray
+        β, shape ``(n_elements, 1, 1)`` or that of the counts.
+
+    Returns
+    -------
+    numpy.ndarray
+        max(Σ (b - β) (G_3 * b) / Σ b, 1e-3), counts, shape ``(n_elements,)``, with a
+        Gaussian G_3 of 3 pixels: the mean count where the element is.
+    """
+    smooth = gaussian_filter(counts, (0, 3, 3))
+    total = counts.sum(axis=(1, 2))
+    weighted = ((counts - background) * smooth).sum(axis=(1, 2))
+    return np.maximum(weighted / np.maximum(total, 1e-9), 1e-3)

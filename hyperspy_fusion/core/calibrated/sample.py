@@ -1,0 +1,71 @@
+"""Tiles that stand for a large image."""
+
+from itertools import pairwise
+
+import numpy as np
+
+__all__ = [
+    "LARGE",
+    "mosaic",
+    "representative_tiles",
+    "tile_at",
+]
+
+# From so many pixels on, noise, coefficients and weights are found from so many tiles a
+# side, of so many pixels a side.
+LARGE = 2**18
+TILES = 4
+TILE = 96
+
+
+def representative_tiles(maps, factor=1):
+    """Tiles that stand for a large image: of each cell of it the one with most counts.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Shape ``(n_elements, y, x)``; NaN where missing.
+    factor : int
+        Pixels of the image a side of one of these maps; 1 to 16, a power of 2.
+
+    Returns
+    -------
+    list of list of tuple or None
+        Corners ``(y, x)`` of the tiles, row by row; None if the image is small.
+    """
+    size = maps.shape[1:]
+    if factor**2 * np.prod(size) < LARGE or factor * min(size) < TILES * TILE:
+        return None
+    half = TILE // 2 // factor
+    n_y, n_x = (n // half for n in size)
+    blocks = maps[:, : n_y * half, : n_x * half]
+    blocks = blocks.reshape(len(maps), n_y, half, n_x, half)
+    counts = np.nansum(blocks, axis=(2, 4), dtype=np.float64)
+    counts /= np.maximum(counts.sum(axis=(1, 2), keepdims=True), 1e-300)
+    counts = counts.sum(axis=0)
+    # the sums of all tiles at multiples of half a tile
+    counts = counts[:-1, :-1] + counts[1:, :-1] + counts[:-1, 1:] + counts[1:, 1:]
+    edges_y, edges_x = (np.arange(TILES + 1) * (n + 1) // TILES for n in counts.shape)
+    tiles = []
+    for low_y, high_y in pairwise(edges_y):
+        row = []
+        for low_x, high_x in pairwise(edges_x):
+            # the next cell's tiles begin one half later, so that none overlap
+            cell = counts[low_y : high_y - 1, low_x : high_x - 1]
+            y, x = np.unravel_index(cell.argmax(), cell.shape)
+            row.append(tuple(int(n) * TILE // 2 for n in (low_y + y, low_x + x)))
+        tiles.append(row)
+    return tiles
+
+
+def mosaic(array, tiles):
+    """Put tiles of an array together to one image; all of it if there are none."""
+    if tiles is None:
+        return array
+    return np.block([[tile_at(array, corner) for corner in row] for row in tiles])
+
+
+def tile_at(array, corner):
+    """The tile of an array that begins at a corner ``(y, x)``."""
+    y, x = corner
+    return array[..., y : y + TILE, x : x + TILE]

@@ -1,0 +1,329 @@
+"""The weights, by cross-validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import count, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .convex.solver import minimise
+from .prepare import PreparedData, whole_numbers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..common.threads import Workers
+
+__all__ = [
+    "Fold",
+    "LAMBDA_HAADF",
+    "LAMBDA_TV",
+    "Weights",
+    "block_scores",
+    "choose_weights",
+    "folds",
+    "held_out",
+    "significance",
+    "weigh",
+]
+
+# Steps of √2; μ from no HAADF to all of it. Below 0.03 the scores of simulated images
+# are too flat to tell: with 0.01 `janus` at 1 count came out 8 % worse than with
+# the best weights. The lowest must be better for sure; real images may want them.
+LAMBDA_TV = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4)
+LAMBDA_HAADF = (0.0, 0.03, 0.1, 0.3, 1.0)
+_LOWEST = (0.01, 0.003)
+_FIRST = 4.0, 0.1
+_BLOCK = 16  # pixels a side at most, of the blocks whose scores are compared
+_LEAST_ROW = 4  # blocks a side of a square image at least
+
+# Pixels above which half the folds are enough: of counts, and of hidden pixels.
+_MANY_COUNTS, _MANY_VALUES = 2**15, 2**18
+_PARTS = 5  # of the pixels, one of which is hidden, where the data cannot be split
+
+# Standard deviations of a held-out gain below which it may be none.
+_LEAST_GAIN = 2.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fold:
+    """One part of the data to fuse, another to foretell.
+
+    Attributes
+    ----------
+    data : numpy.ndarray
+        To fuse, shape ``(n_elements, y, x)``; NaN where hidden or missing.
+    share : float
+        Part of the dose in `data`.
+    target : numpy.ndarray
+        To be foretold, same shape; NaN where there is nothing to compare with.
+    """
+
+    data: np.ndarray
+    share: float
+    target: np.ndarray
+
+
+def folds(data, seed, *, counts):
+    """Split data for cross-validation.
+
+    Parameters
+    ----------
+    data : numpy.ndarray
+        Shape ``(n_elements, y, x)``; NaN where missing.
+    seed : int
+        Of the random draw.
+    counts : bool
+        Whether the data are whole numbers of counts, which can be split.
+
+    Returns
+    -------
+    list of Fold
+    """
+    rng = np.random.default_rng(seed)
+    # One draw of a small image may favour the wrong weights.
+    n_pairs = 2 if data[0].size < (_MANY_COUNTS if counts else _MANY_VALUES) else 1
+    if counts:
+        known = np.nan_to_num(data)
+        parts = []
+        for _ in range(n_pairs):
+            half = rng.binomial(known.astype(np.int64), 0.5) + 0 * data
+            other = data - half
+            parts.append(Fold(data=half, share=0.5, target=other))
+            parts.append(Fold(data=other, share=0.5, target=half))
+        return parts
+    # a stream of its own: pixels may be missing by a draw of the same seed
+    part = np.random.default_rng([seed, 1]).integers(_PARTS, size=data.shape)
+    return [
+        Fold(
+            data=np.where(part == k, np.nan, data),
+            share=1.0,
+            target=np.where(part == k, data, np.nan),
+        )
+        for k in range(2 * n_pairs)
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The weights, and what was tried on the way.
+
+    Attributes
+    ----------
+    lambda_tv : float
+        λ.
+    lambda_haadf : float
+        μ; 0 where the HAADF image does not help.
+    gain : float
+        Held-out gain of the HAADF image over doing without it, in standard
+        deviations; NaN where it was not tried.
+    tried : numpy.ndarray
+        Rows (λ, μ, score), shape ``(n_tried, 3)``, none if both were given; the score
+        is the mean squared error of the prediction in units of the mean count, the
+        smaller the better.
+    """
+
+    lambda_tv: float
+    lambda_haadf: float
+    gain: float
+    tried: np.ndarray
+
+
+def choose_weights(score, lambda_tv=None, lambda_haadf=None):
+    """Choose the weights of least score.
+
+    Climbs in λ at a middling μ, then in μ, then in λ again, climbs in λ without the
+    HAADF image to see what that is worth, and polishes λ by a parabola. The lowest μ
+    and any at all are taken where the gain of that exceeds two standard deviations.
+
+    Parameters
+    ----------
+    score : callable
+        ``score(lambda_tv, lambda_haadf)`` returns the scores of all blocks, shape
+        ``(n_blocks,)``.
+    lambda_tv, lambda_haadf : float, optional
+        Weights that are given; the other one is then chosen for them.
+
+    Returns
+    -------
+    Weights
+    """
+    if lambda_tv is not None and lambda_haadf is not None:
+        return Weights(
+            lambda_tv=lambda_tv,
+            lambda_haadf=lambda_haadf,
+            gain=np.nan,
+            tried=np.empty((0, 3)),
+        )
+    search = _Search(score, LAMBDA_TV if lambda_tv is None else (lambda_tv,))
+    grid = search.grid
+    start = grid.index(_FIRST[0]) if _FIRST[0] in grid else 0
+    if lambda_haadf is not None:
+        position = search.climb(lambda_haadf, start)
+        return search.weights(position, lambda_haadf, np.nan)
+    position = search.climb(_FIRST[1], start)
+    mu = min(LAMBDA_HAADF, key=lambda mu: search.total(position, mu))
+    if mu <= LAMBDA_HAADF[1]:
+        for lower in _LOWEST:
+            if search.gain((position, lower), (position, mu)) < _LEAST_GAIN:
+                break
+            mu = lower
+    position = search.climb(mu, position)
+    without = search.climb(0.0, position)
+    gain = search.gain((position, mu), (without, 0.0))
+    if gain < _LEAST_GAIN:
+        return search.weights(without, 0.0, gain)
+    return search.weights(position, mu, gain)
+
+
+class _Search:
+    """Scores of the weights that were tried, λ by its position in a grid."""
+
+    def __init__(self, score, grid):
+        self.score, self.grid = score, grid
+        self.scores = {}
+
+    def blocks(self, position, mu):
+        """Scores of all blocks."""
+        weights = self.grid[position], mu
+        if weights not in self.scores:
+            self.scores[weights] = self.score(*weights)
+        return self.scores[weights]
+
+    def total(self, position, mu):
+        """The score."""
+        return self.blocks(position, mu).sum()
+
+    def gain(self, one, other):
+        """By how many standard deviations the score of one is the better."""
+        return significance(self.blocks(*other) - self.blocks(*one))
+
+    def climb(self, mu, position):
+        """Position of the least score around."""
+        near = (position - 1, position, position + 1)
+        near = [i for i in near if 0 <= i < len(self.grid)]
+        best = min(near, key=lambda i: self.total(i, mu))
+        return position if best == position else self.climb(mu, best)
+
+    def weights(self, position, mu, gain):
+        """What was chosen, with λ polished."""
+        lambda_tv = _polish(self.grid, position, lambda i: self.total(i, mu))
+        tried = [(*weights, s.mean()) for weights, s in sorted(self.scores.items())]
+        return Weights(
+            lambda_tv=lambda_tv, lambda_haadf=mu, gain=gain, tried=np.array(tried)
+        )
+
+
+def _polish(grid, position, total):
+    """Vertex of the parabola through the best score and its neighbours, in log λ."""
+    if not 0 < position < len(grid) - 1:
+        return float(grid[position])
+    low, middle, high = (total(position + k) for k in (-1, 0, 1))
+    bend = low - 2 * middle + high
+    shift = np.clip((low - high) / (2 * bend), -0.5, 0.5) if bend > 0 else 0.0
+    ratio = np.log(grid[position + 1] / grid[position - 1]) / 2
+    return float(grid[position] * np.exp(shift * ratio))
+
+
+def significance(gains):
+    """Sum of the gains of all blocks, in standard deviations of that sum."""
+    spread = np.sqrt(gains.size) * gains.std()
+    return float(gains.sum() / spread) if spread > 0 else 0.0
+
+
+def block_scores(errors):
+    """Sum squared errors over square blocks.
+
+    Parameters
+    ----------
+    errors : numpy.ndarray
+        Shape ``(y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(n_blocks,)``; of 16 x 16 pixels, or less so that a small image has
+        some blocks to compare.
+    """
+    side = int(np.clip(np.sqrt(errors.size) / _LEAST_ROW, 1, _BLOCK))
+    n_y, n_x = (-(-size // side) for size in errors.shape)
+    padded = np.zeros((n_y * side, n_x * side))
+    padded[: errors.shape[0], : errors.shape[1]] = errors
+    return padded.reshape(n_y, side, n_x, side).sum(axis=(1, 3)).ravel()
+
+
+_TRIAL_ITERATIONS = 20
+
+
+def weigh(
+    images: Sequence[PreparedData],
+    run: Workers,
+    *,
+    seed: int,
+    lambda_tv: float | None = None,
+    lambda_haadf: float | None = None,
+    callback: Callable | None = None,
+) -> Weights:
+    """Choose the weights by cross-validation, the same for all images.
+
+    Parameters
+    ----------
+    images : list of PreparedData
+        Each counts alike, however often it was split.
+    run : Workers
+        Threads.
+    seed : int
+        Of the random splits.
+    lambda_tv, lambda_haadf : float, optional
+        Weights that are given.
+    callback : callable, optional
+        ``callback(n, inf)`` before each trial.
+
+    Returns
+    -------
+    Weights
+    """
+    if lambda_tv is not None and lambda_haadf is not None:
+        return choose_weights(None, lambda_tv, lambda_haadf)
+    folds_of = [held_out(image, seed) for image in images]
+    most = max(map(len, folds_of))
+    tried = count()
+
+    def errors(fold: tuple, weights: tuple[float, float], run: Workers) -> np.ndarray:
+        trial, target, norm = fold
+        # Not from the last trial, whose weights would take long to forget.
+        maps = minimise(
+            trial.problem(*weights), run, tolerance=None, max_iter=_TRIAL_ITERATIONS
+        ).maps
+        return np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
+
+    def score(*weights: float) -> np.ndarray:
+        if callback is not None:  # from this thread only
+            callback(next(tried), np.inf)
+        every = [fold for folds in folds_of for fold in folds]
+        found = iter(run.each(lambda fold, run: errors(fold, weights, run), every))
+        return np.concatenate(
+            [
+                block_scores(sum(islice(found, len(folds))) * (most / len(folds)))
+                for folds in folds_of
+            ]
+        )
+
+    return choose_weights(score, lambda_tv, lambda_haadf)
+
+
+def held_out(prepared, seed):
+    """List (prepared of a part of the data, data to be foretold, unit of squares)."""
+    counts = prepared.variance is None and whole_numbers(prepared.data)
+    parts = folds(prepared.data, seed, counts=counts)
+    if prepared.variance is None:
+        norm = np.nanmean(prepared.data, axis=(1, 2), keepdims=True)
+    else:
+        norm = np.broadcast_to(prepared.variance, prepared.data.shape)
+        norm = norm.mean(axis=(1, 2), keepdims=True)
+    norm = np.where(norm > 0, norm, 1)
+    return [
+        (prepared.share(part.data, part.share), part.target, norm) for part in parts
+    ]

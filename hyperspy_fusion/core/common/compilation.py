@@ -1,0 +1,100 @@
+"""How kernels are compiled, and where what was compiled is kept.
+
+A kernel is called from Python. The parts that it is made of are inlined into it: what
+the compiler leaves as a call is rounded differently when it comes from Numba's cache.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import FunctionCache
+
+__all__ = ["compilers"]
+
+_logger = logging.getLogger(__name__)
+
+
+def compilers(fastmath: bool | set[str]) -> tuple[Callable, Callable]:
+    """Decorators for kernels and for their parts.
+
+    Parameters
+    ----------
+    fastmath : bool or set of str
+        What the compiler may change in the arithmetic, as for :func:`numba.njit`.
+
+    Returns
+    -------
+    kernel, part : callable
+        Kernels release the GIL, and are kept in Numba's cache on disk.
+    """
+    # Python's error model would look for zeros in front of each division: a loop that
+    # can raise is not vectorised.
+    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+
+    def kernel(function: Callable) -> Callable:
+        compiled = numba.njit(**options)(function)
+        if not numba.config.DISABLE_JIT:
+            _keep(compiled)
+        return compiled
+
+    return kernel, numba.njit(forceinline=True, **options)
+
+
+class _KernelCache(FunctionCache):
+    """Numba's cache of one function, with two defects mended.
+
+    A kernel is compiled anew if any part of it has changed, in whichever file; and if
+    a file of the cache cannot be read, where Numba would raise an error.
+    """
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # noqa: BLE001 - unpickling damaged files raises anything
+            _logger.info("%s cannot be read: it is compiled anew", self.cache_path)
+            self._guarded(self.flush)
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        self._guarded(super().save_overload, sig, data)
+
+    def _index_key(self, sig: Any, codegen: Any) -> tuple:
+        return (*super()._index_key(sig, codegen), _sources())
+
+    @staticmethod
+    def _guarded(function: Callable, *arguments: Any) -> None:
+        try:
+            function(*arguments)
+        except OSError as error:  # the disk is full, or not ours any more
+            _logger.info("a compiled kernel cannot be kept: %s", error)
+
+
+@cache
+def _sources() -> str:
+    """Hash of the source files of the core, any of which may hold a part."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        found.update(path.read_bytes())
+    return found.hexdigest()
+
+
+def _keep(compiled: Any) -> None:
+    """Keep what is compiled of a kernel on disk, if there is a folder for it."""
+    try:
+        compiled._cache = _KernelCache(compiled.py_func)  # noqa: SLF001
+    except RuntimeError:
+        _tell_that_there_is_no_cache()
+
+
+@cache  # once
+def _tell_that_there_is_no_cache() -> None:
+    _logger.warning(
+        "no folder can be written to keep compiled kernels in: each process compiles "
+        "them anew, which takes some 20 s. Set the environment variable "
+        "NUMBA_CACHE_DIR to a folder that can be written"
+    )

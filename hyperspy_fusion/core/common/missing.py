@@ -1,0 +1,65 @@
+"""Missing pixels are filled with what is around them."""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+__all__ = ["fill"]
+
+_WIDTH = 1.5  # pixels, of the Gaussian
+_LEAST_SHARE = 1e-2  # of the Gaussian, on known pixels
+
+
+def fill(maps: np.ndarray) -> np.ndarray:
+    """Fill missing pixels with a Gaussian mean of their surroundings.
+
+    The Gaussian is as narrow as the hole allows: 1.5 pixels, and twice as wide wherever
+    that finds nothing. What is wider is done on pixels twice as large, again and again,
+    so that a hole of any size takes as long as a small one.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Shape ``(n_elements, y, x)``; NaN where missing.
+
+    Returns
+    -------
+    numpy.ndarray
+        Same shape; 0 where a whole map is missing. `maps` itself if nothing is missing.
+    """
+    missing = np.isnan(maps)
+    if not missing.any():
+        return maps
+    if maps.shape[1:] == (1, 1):
+        return np.where(missing, 0, maps)
+    known = (~missing).astype(np.float64)
+    values = np.where(missing, 0, maps)
+    share = gaussian_filter(known, (0, _WIDTH, _WIDTH))
+    smooth = gaussian_filter(known * values, (0, _WIDTH, _WIDTH))
+    near = missing & (share > _LEAST_SHARE)
+    values[near] = smooth[near] / share[near]
+    far = missing & ~near
+    if far.any():
+        values[far] = _finer(fill(_coarser(maps)), maps.shape)[far]
+    return values
+
+
+def _coarser(maps: np.ndarray) -> np.ndarray:
+    """Means over 2 x 2 pixels, without the missing ones; NaN where all are missing."""
+    n_elements, n_y, n_x = maps.shape
+    padded = np.pad(
+        maps, [(0, 0), (0, n_y % 2), (0, n_x % 2)], constant_values=np.nan
+    ).reshape(n_elements, -(-n_y // 2), 2, -(-n_x // 2), 2)
+    known = np.isfinite(padded)
+    n_known = known.sum(axis=(2, 4))
+    total = np.where(known, padded, 0).sum(axis=(2, 4), dtype=np.float64)
+    return np.where(n_known > 0, total / np.maximum(n_known, 1), np.nan)
+
+
+def _finer(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Linear interpolation on pixels half as large, of a shape."""
+    for axis in (1, 2):
+        here = np.arange(shape[axis]) // 2
+        beside = here + 2 * (np.arange(shape[axis]) % 2) - 1
+        beside = np.clip(beside, 0, maps.shape[axis] - 1)
+        maps = 0.75 * maps.take(here, axis) + 0.25 * maps.take(beside, axis)
+    return maps

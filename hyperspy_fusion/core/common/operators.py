@@ -1,0 +1,192 @@
+r"""Isotropic total variation: operators, value and proximal map.
+
+The gradient takes forward differences, zero at the far edges; its value is
+
+.. math:: TV(u) = \sum_r \sqrt{(∂_y u)_r^2 + (∂_x u)_r^2}.
+"""
+
+import numpy as np
+
+__all__ = [
+    "gradient",
+    "gradient_adjoint",
+    "inner",
+    "joint_norm",
+    "symmetrised_gradient",
+    "symmetrised_gradient_adjoint",
+    "total_generalised_variation",
+    "total_variation",
+]
+
+
+def gradient(image):
+    """Forward differences along the last two axes, zero at the far edges.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(..., y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(2, ..., y, x)``: the differences along y, then along x.
+    """
+    out = np.zeros((2, *image.shape), dtype=image.dtype)
+    out[0, ..., :-1, :] = np.diff(image, axis=-2)
+    out[1, ..., :, :-1] = np.diff(image, axis=-1)
+    return out
+
+
+def gradient_adjoint(field):
+    """Adjoint of :func:`gradient` (minus the divergence).
+
+    Parameters
+    ----------
+    field : numpy.ndarray
+        Shape ``(2, ..., y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(..., y, x)``.
+    """
+    along_y, along_x = field
+    out = np.zeros_like(along_y)
+    out[..., :-1, :] -= along_y[..., :-1, :]
+    out[..., 1:, :] += along_y[..., :-1, :]
+    out[..., :, :-1] -= along_x[..., :, :-1]
+    out[..., :, 1:] += along_x[..., :, :-1]
+    return out
+
+
+def total_variation(image):
+    """Isotropic total variation over the last two axes, in float64.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Shape ``(..., y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(...)``, in the units of the image.
+    """
+    differences = gradient(np.asarray(image, dtype=np.float64))
+    return np.hypot(*differences).sum(axis=(-2, -1))
+
+
+def symmetrised_gradient(field):
+    """Symmetrised gradient E of a vector field by backward differences.
+
+    The field is that of an image mirrored at its edges: its normal component is zero
+    outside, the other one goes on unchanged.
+
+    Parameters
+    ----------
+    field : numpy.ndarray
+        (v_y, v_x), shape ``(2, ..., y, x)``; :func:`inner`.
+
+    Returns
+    -------
+    numpy.ndarray
+        (∂_y v_y, ∂_x v_x, (∂_y v_x + ∂_x v_y) / 2), shape ``(3, ..., y, x)``.
+    """
+    v_y, v_x = field
+    mixed = np.zeros_like(v_y)
+    mixed[..., 1:, :] = np.diff(v_x, axis=-2)
+    mixed[..., :, 1:] += np.diff(v_y, axis=-1)
+    return np.stack(
+        [
+            np.diff(v_y, axis=-2, prepend=np.zeros_like(v_y[..., :1, :])),
+            np.diff(v_x, axis=-1, prepend=np.zeros_like(v_x[..., :, :1])),
+            mixed / 2,
+        ]
+    )
+
+
+def symmetrised_gradient_adjoint(tensor):
+    """Adjoint of :func:`symmetrised_gradient` on the fields of :func:`inner`.
+
+    The inner product of tensors counts the mixed component twice, as their Euclidean
+    norm does.
+
+    Parameters
+    ----------
+    tensor : numpy.ndarray
+        (q_yy, q_xx, q_xy), shape ``(3, ..., y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(2, ..., y, x)``.
+    """
+    q_yy, q_xx, q_xy = tensor
+    out = np.stack([q_yy, q_xx])
+    out[0, ..., :-1, :] -= q_yy[..., 1:, :]
+    out[1, ..., :, :-1] -= q_xx[..., :, 1:]
+    out[0, ..., :, 1:] += q_xy[..., :, 1:]
+    out[0, ..., :, :-1] -= q_xy[..., :, 1:]
+    out[1, ..., 1:, :] += q_xy[..., 1:, :]
+    out[1, ..., :-1, :] -= q_xy[..., 1:, :]
+    return inner(out)
+
+
+def inner(field):
+    """A vector field with zeros where :func:`gradient` takes no difference.
+
+    Returns a copy of `field`, shape ``(2, ..., y, x)``.
+    """
+    field = np.array(field)
+    field[0, ..., -1, :] = 0
+    field[1, ..., :, -1] = 0
+    return field
+
+
+def joint_norm(field):
+    """Euclidean norm over directions and elements in each pixel.
+
+    Parameters
+    ----------
+    field : numpy.ndarray
+        Gradients, shape ``(2, n_elements, y, x)``, or symmetric tensors, shape
+        ``(3, n_elements, y, x)``, whose mixed component counts twice.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape ``(y, x)``, float64.
+    """
+    squares = np.square(field, dtype=np.float64).sum(axis=1)
+    if len(field) == 3:
+        squares[2] *= 2
+    return np.sqrt(squares.sum(axis=0))
+
+
+def total_generalised_variation(maps, slopes, alpha):
+    r"""Joint second-order total generalised variation for given slopes.
+
+    .. math:: \sum_r |∇u - v|_r + α |E v|_r
+
+    with the Euclidean norm over directions and elements; TGV is its minimum over v
+    (K. Bredies, K. Kunisch and T. Pock, SIAM J. Imaging Sci. 3, 492 (2010)). v = 0
+    gives the joint total variation.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        u, shape ``(n_elements, y, x)``.
+    slopes : numpy.ndarray
+        v, shape ``(2, n_elements, y, x)``, in units of the maps a pixel; see
+        :func:`inner`.
+    alpha : float
+        Weight of the second order, pixels.
+
+    Returns
+    -------
+    float
+    """
+    first = gradient(np.asarray(maps, dtype=np.float64)) - slopes
+    second = symmetrised_gradient(np.asarray(slopes, dtype=np.float64))
+    return float(joint_norm(first).sum() + alpha * joint_norm(second).sum())

@@ -1,0 +1,156 @@
+"""Options that check themselves: type, finiteness and range, once and in one wording."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from math import inf, isfinite
+from numbers import Real
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Options", "choice", "flag", "number", "whole_number"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base class: every field is made by one of the functions of this module.
+
+    Values are stored as builtins: NumPy scalars and arrays of no dimension are taken
+    for the numbers that they hold.
+
+    Raises
+    ------
+    TypeError
+        If a value is of another type than expected.
+    ValueError
+        If a value is not finite, not whole or outside its range.
+    """
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            checked = option.metadata["check"](option.name, value)
+            object.__setattr__(self, option.name, checked)
+
+
+def number(
+    default: float | None,
+    *,
+    least: float = -inf,
+    above: float = -inf,
+    most: float = inf,
+    instead: str | None = None,
+    remark: str = "",
+) -> Any:
+    """Field for a finite number.
+
+    Parameters
+    ----------
+    default : float or None
+        The default.
+    least, above, most : float
+        Range of the number: at least, above, at most.
+    instead : {None, "None", "'auto'"}
+        What may stand instead of a number; it is stored as None.
+    remark : str
+        What the error says besides.
+    """
+    return _ranged(
+        "a finite number", float, default, least, above, most, instead, remark
+    )
+
+
+def whole_number(
+    default: int | None,
+    *,
+    least: int,
+    instead: str | None = None,
+    remark: str = "",
+) -> Any:
+    """Field for a whole number of at least `least`; see :func:`number`."""
+    return _ranged("a whole number", int, default, least, -inf, inf, instead, remark)
+
+
+def choice(default: str, allowed: Any) -> Any:
+    """Field for one of the strings of a :data:`typing.Literal`."""
+    expected = "one of " + ", ".join(map(repr, get_args(allowed)))
+
+    def check(name: str, value: Any) -> str:
+        if not isinstance(value, str):
+            raise TypeError(_found(name, value, expected))
+        if value not in get_args(allowed):
+            raise ValueError(_found(name, value, expected))
+        return str(value)
+
+    return field(default=default, metadata={"check": check})
+
+
+def flag(default: bool | None, *, instead: str | None = None) -> Any:  # noqa: FBT001
+    """Field for True or False; `instead` as for :func:`number`."""
+    expected = "True or False" + (f", or {instead}" if instead else "")
+
+    def check(name: str, value: Any) -> bool | None:
+        if instead and value is None:
+            return None
+        found = _scalar(value)
+        if not isinstance(found, bool):
+            raise TypeError(_found(name, value, expected))
+        return found
+
+    return field(default=default, metadata={"check": check})
+
+
+def _ranged(
+    kind: str,
+    convert: Callable,
+    default: float | None,
+    least: float,
+    above: float,
+    most: float,
+    instead: str | None,
+    remark: str,
+) -> Any:
+    expected = kind
+    if above > -inf:
+        expected += f" above {above:g}"
+    elif least > -inf and most < inf:
+        expected += f" from {least:g} to {most:g}"
+    elif least > -inf:
+        expected += f" of at least {least:g}"
+    expected += f", or {instead}" if instead else ""
+    expected += f"; {remark}" if remark else ""
+
+    def check(name: str, value: Any) -> float | None:
+        if instead and value is None:
+            return None
+        if instead == "'auto'" and isinstance(value, str) and value == "auto":
+            return None
+        found = _scalar(value)
+        if isinstance(found, bool) or not isinstance(found, Real):
+            raise TypeError(_found(name, value, expected))
+        fits = isfinite(found) and least <= found <= most and found > above
+        if not fits or convert(found) != found:
+            raise ValueError(_found(name, value, expected))
+        return convert(found)
+
+    return field(default=default, metadata={"check": check})
+
+
+def _scalar(value: Any) -> Any:
+    """The builtin in a NumPy scalar or in an array of no dimension; else the value."""
+    if isinstance(value, np.generic) or (
+        isinstance(value, np.ndarray) and value.ndim == 0
+    ):
+        return value.item()
+    return value
+
+
+def _found(name: str, value: Any, expected: str) -> str:
+    shown = repr(value)
+    if len(shown) > 60:
+        shown = f"of type {type(value).__name__}"
+    return f"{name} is {shown}: expected {expected}"

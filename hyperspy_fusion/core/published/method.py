@@ -1,0 +1,363 @@
+"""The published algorithm, step by step.
+
+J. Schwartz et al., npj Comput. Mater. 8, 16 (2022); J. Manassa, M. Shah et al.,
+Elemental Microscopy (2024). Maps and HAADF image are scaled to [0, 1]; each iteration
+takes a gradient step of unit length on both data terms, clips at zero and denoises
+each element by total variation, which together is a proximal-gradient step on
+
+    lambda_haadf Ψ_1 + lambda_chem Ψ_2 + lambda_tv TV.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..common.options import Options, choice, flag, number, whole_number
+from ..common.solution import CostHistory, Solution, Status, check_finite
+from ..common.threads import most_at_once, workers
+from .forward import PowerModel, ZWeighting, element_weights
+from .kernels import ScaledProblem, iterate_published, published_tiles
+from .objective import PublishedObjective
+from .tv_prox import TVAlgorithm, tv_schedule
+
+__all__ = [
+    "PublishedOptions",
+    "describe_rises",
+    "iterate",
+    "published_objective",
+    "scale_to_unit",
+    "solve",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedOptions(Options):
+    """Options of the published method; the defaults are those of the DyScO3 tutorial.
+
+    Attributes
+    ----------
+    lambda_haadf : float or None
+        Weight of the HAADF term; None means 1 / n_elements.
+    lambda_chem : float
+        Weight of the Poisson term.
+    lambda_tv : float
+        Weight of the total variation.
+    gamma : float
+        Exponent γ of the Z-contrast, at least 1, dimensionless.
+    epsilon : float
+        ε of the Poisson term, of the maps scaled to [0, 1].
+    n_iter : int
+        Number of iterations.
+    n_iter_tv : int
+        Steps of the TV prox in each iteration.
+    z_weighting : {"Z", "none", "Z/sum", "Z**gamma", "Z**gamma/sum"}
+        See :func:`~hyperspy_fusion.core.published.forward.element_weights`.
+    initial_threshold : float or None
+        Start from the scaled maps with all pixels below this set to 0.
+    regularize : bool
+        False turns the total variation off.
+    tv_algorithm : {"FGP", "GP"}
+        Fast or plain gradient projection.
+    tolerance : float or None
+        Stop when the total cost changes by at most this fraction of itself in one
+        iteration; None runs all iterations.
+    """
+
+    lambda_haadf: float | None = number(
+        None, least=0, instead="None", remark="None stands for 1 / n_elements"
+    )
+    lambda_chem: float = number(0.08, least=0)
+    lambda_tv: float = number(0.15, least=0)
+    gamma: float = number(1.6, least=1)
+    epsilon: float = number(
+        0.24, above=0, remark="the logarithm of empty pixels is taken"
+    )
+    n_iter: int = whole_number(30, least=1)
+    n_iter_tv: int = whole_number(
+        3, least=1, remark="regularize=False turns the total variation off"
+    )
+    z_weighting: ZWeighting = choice("Z", ZWeighting)
+    initial_threshold: float | None = number(
+        None, least=0, most=1, instead="None", remark="a fraction of each map's range"
+    )
+    regularize: bool = flag(default=True)
+    tv_algorithm: TVAlgorithm = choice("FGP", TVAlgorithm)
+    tolerance: float | None = number(
+        None, above=0, instead="None", remark="None runs all iterations"
+    )
+
+
+def scale_to_unit(image):
+    """Scale an image to [0, 1].
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Any real image.
+
+    Returns
+    -------
+    scaled : numpy.ndarray
+        Same shape, float32; 0 everywhere where the image is constant.
+    low, span : float
+        Minimum and range of the image, in its units: ``low + span * scaled`` is the
+        image again.
+    """
+    low = float(image.min())
+    span = float(image.max()) - low
+    scaled = np.subtract(image, low, dtype=np.float64)
+    if span > 0:
+        scaled *= 1 / span
+    return scaled.astype(np.float32), low, span
+
+
+def published_objective(measured, haadf, atomic_numbers, options):
+    """Scale the data to [0, 1] and state the objective.
+
+    Parameters
+    ----------
+    measured : numpy.ndarray
+        Measured maps, shape ``(n_elements, y, x)``, in any units.
+    haadf : numpy.ndarray
+        HAADF image, shape ``(y, x)``, in any units.
+    atomic_numbers : sequence of int
+        Z_i, shape ``(n_elements,)``.
+    options : PublishedOptions
+        The weights and exponents.
+
+    Returns
+    -------
+    objective : PublishedObjective
+        In terms of the scaled maps.
+    scaling : dict
+        ``map_offset`` and ``map_range``, shape ``(n_elements,)``: minimum and range
+        of each measured map; ``haadf_offset`` and ``haadf_range``: of the image.
+    """
+    scaled, low, span = zip(*map(scale_to_unit, measured), strict=True)
+    scaled_haadf, haadf_low, haadf_span = scale_to_unit(haadf)
+    lambda_haadf = options.lambda_haadf
+    objective = PublishedObjective(
+        measured=np.stack(scaled),
+        haadf=scaled_haadf,
+        model=PowerModel(
+            weights=element_weights(atomic_numbers, options.gamma, options.z_weighting),
+            gamma=options.gamma,
+        ),
+        lambda_haadf=1 / len(scaled) if lambda_haadf is None else lambda_haadf,
+        lambda_chem=options.lambda_chem,
+        lambda_tv=options.lambda_tv if options.regularize else 0.0,
+        epsilon=options.epsilon,
+    )
+    scaling = {
+        "map_offset": np.array(low),
+        "map_range": np.array(span),
+        "haadf_offset": haadf_low,
+        "haadf_range": haadf_span,
+    }
+    return objective, scaling
+
+
+def iterate(
+    steps, evaluate, weigh, *, n_iter, at_once=1, tolerance=None, callback=None
+):
+    """Step until the cost stands still or the iterations are used up.
+
+    Parameters
+    ----------
+    steps : callable
+        ``steps(n)`` advances the state by so many iterations and returns the cost
+        terms of the state *before* each of them, which knows them without another
+        pass.
+    evaluate : callable
+        ``evaluate()`` returns the cost terms of the state as it is.
+    weigh : callable
+        Turns the terms into the total cost.
+    n_iter : int
+        Largest number of iterations, at least 1.
+    at_once : int
+        Largest number of iterations to advance by at a time; one by one where there is
+        a tolerance.
+    tolerance : float, optional
+        Stop when the total cost changes by at most this part of itself in one
+        iteration. By default all iterations are run.
+    callback : callable, optional
+        ``callback(n, total)`` is called each time with the number of iterations so
+        far, and the last total cost that is known.
+
+    Returns
+    -------
+    terms : list of tuple
+        The terms after each iteration.
+    status : Status
+        Why the loop ended.
+
+    Raises
+    ------
+    FloatingPointError
+        If the cost is no longer finite.
+    """
+    terms = []  # of the start, then after each iteration
+    totals = []
+
+    def record(found):
+        check_finite(
+            found,
+            len(terms),
+            "the weights are too large for the unit step of this method, lower "
+            "lambda_haadf or lambda_chem",
+        )
+        terms.append(found)
+        totals.append(weigh(found))
+
+    status = Status.FINISHED if tolerance is None else Status.N_ITER
+    n = 0
+    while n < n_iter:
+        some = min(at_once, n_iter - n) if tolerance is None else 1
+        for found in steps(some):
+            record(found)
+        n += some
+        if callback is not None:
+            callback(n, totals[-1])
+        if (
+            tolerance is not None
+            and n > 2  # the first total is that of the start
+            and abs(totals[-1] - totals[-2]) <= tolerance * abs(totals[-2])
+        ):
+            status = Status.CONVERGED
+            break
+    record(evaluate())
+    return terms[1:], status
+
+
+def solve(maps, haadf, atomic_numbers, options, *, num_workers=None, callback=None):
+    """Run the published algorithm on one field of view.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        Measured maps, shape ``(n_elements, y, x)``, in any units.
+    haadf, atomic_numbers, options
+        As for :func:`published_objective`.
+    num_workers : int, optional
+        Number of threads; by default Numba's prepared.
+    callback : callable, optional
+        ``callback("solution", n_iter, total_cost)`` after some milliseconds of
+        iterations.
+
+    Returns
+    -------
+    Solution
+        Fused maps in the units of the measured ones.
+
+    Raises
+    ------
+    FloatingPointError
+        If the iteration diverges.
+    """
+    objective, scaling = published_objective(maps, haadf, atomic_numbers, options)
+    maps, others = objective.measured.copy(), np.empty_like(objective.measured)
+    if options.initial_threshold is not None:
+        maps[maps < options.initial_threshold] = 0
+    n_iter_tv = options.n_iter_tv if objective.lambda_tv > 0 else 0
+    schedule = tv_schedule(
+        objective.lambda_tv or 1.0, n_iter_tv, fast=options.tv_algorithm == "FGP"
+    )
+    problem = ScaledProblem(
+        measured=objective.measured,
+        haadf=objective.haadf,
+        weights=objective.model.weights.astype(np.float32),
+        gamma=np.float32(objective.model.gamma),
+        lambda_haadf=np.float32(objective.lambda_haadf),
+        lambda_chem=np.float32(objective.lambda_chem),
+        epsilon=np.float32(objective.epsilon),
+    )
+
+    with workers(num_workers) as run:
+
+        def advance(n_iter, schedule):
+            shape = objective.measured.shape
+            n_threads = len(run.blocks(shape, each=1))
+            tiles = published_tiles(shape, len(schedule) - 1, n_threads)
+            n_columns = tiles[:, 6].max() + 1
+            row_terms = np.zeros((n_iter, n_columns, 3, shape[1]))
+
+            def iterate(before, after, row_terms, some):
+                fixed = problem, schedule, tiles
+                run(iterate_published, some, before, after, *fixed, row_terms)
+
+            if n_threads == 1:
+                iterate(maps, others, row_terms, [(0, len(tiles))])
+            pair = maps, others
+            each = [(i, i + 1) for i in range(len(tiles))]
+            for k in range(n_iter if n_threads > 1 else 0):
+                iterate(*pair, row_terms[k : k + 1], each)
+                pair = pair[::-1]
+            return row_terms.sum(axis=1).sum(axis=-1)
+
+        def steps(n_iter):
+            nonlocal maps, others
+            terms = advance(n_iter, schedule)
+            if n_iter % 2:
+                maps, others = others, maps
+            return terms
+
+        terms, status = iterate(
+            steps,
+            lambda: advance(1, schedule[:1])[0],  # the new maps are not used
+            objective.weigh,
+            n_iter=options.n_iter,
+            at_once=most_at_once(objective.measured.size),
+            tolerance=options.tolerance,
+            callback=None if callback is None else partial(callback, "solution"),
+        )
+
+    by_term = np.array(terms).T
+    costs = CostHistory(
+        total=objective.weigh(by_term),
+        haadf=by_term[0],
+        chemical=by_term[1],
+        tv=by_term[2],
+    )
+    shape = (len(maps), 1, 1)
+    maps *= scaling["map_range"].astype(np.float32).reshape(shape)
+    maps += scaling["map_offset"].astype(np.float32).reshape(shape)
+    return Solution(
+        maps=maps,
+        costs=costs,
+        n_iter=len(costs.total),
+        status=describe_rises(status, costs),
+        converged=status is Status.CONVERGED,
+        record={
+            "lambda_haadf": objective.lambda_haadf,
+            "haadf_coefficients": objective.model.weights,
+            **scaling,
+        },
+    )
+
+
+def describe_rises(status, costs):
+    """Add to a status in how many iterations a cost rose.
+
+    The objective is not convex and the step is not adapted, so a rise is no error, but
+    it says that the result depends on when the method stopped.
+
+    Parameters
+    ----------
+    status : Status
+        Why the solver stopped.
+    costs : CostHistory
+        The costs.
+
+    Returns
+    -------
+    str
+    """
+    rises = {
+        name: int(np.sum(np.diff(getattr(costs, name)) > 0))
+        for name in ("total", "haadf", "chemical", "tv")
+    }
+    rose = ", ".join(f"{name} in {count}" for name, count in rises.items() if count)
+    if not rose:
+        return str(status)
+    return f"{status}; costs that rose, of {len(costs.total) - 1} steps: {rose}"

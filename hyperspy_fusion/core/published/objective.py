@@ -1,0 +1,117 @@
+r"""The cost terms of the published objective: values and gradients, in float64.
+
+.. math::
+
+    Ψ(x) = λ_{HAADF} Ψ_1(x) + λ_{chem} Ψ_2(x) + λ_{TV} Ψ_3(x)
+
+These are the definitions, written for reading; the kernels compute the same on the
+fly, and the tests hold them to what stands here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..common.operators import total_variation
+from .forward import PowerModel
+
+__all__ = [
+    "PublishedObjective",
+    "chemical_cost",
+    "chemical_gradient",
+    "haadf_cost",
+    "haadf_gradient",
+]
+
+
+def haadf_cost(maps, haadf, model):
+    r"""HAADF consistency :math:`Ψ_1 = \tfrac12 ‖b_H - A(x)‖^2`.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        x, shape ``(n_elements, y, x)``, not negative.
+    haadf : numpy.ndarray
+        b_H, shape ``(y, x)``, in the units of A(x).
+    model : PowerModel
+        The forward model A.
+
+    Returns
+    -------
+    float
+    """
+    return 0.5 * float(np.sum((haadf - model(maps)) ** 2))
+
+
+def haadf_gradient(maps, haadf, model):
+    """Gradient of :func:`haadf_cost`, shape ``(n_elements, y, x)``."""
+    return -model.adjoint_derivative(maps, haadf - model(maps))
+
+
+def chemical_cost(maps, measured, epsilon):
+    r"""Poisson term :math:`Ψ_2 = \sum_i 1^T x_i - b_i^T \log(x_i + ε)`.
+
+    Parameters
+    ----------
+    maps : numpy.ndarray
+        x, shape ``(n_elements, y, x)``, not negative.
+    measured : numpy.ndarray
+        b, the measured maps, same shape and units.
+    epsilon : float
+        ε > 0, in the units of the maps.
+
+    Returns
+    -------
+    float
+    """
+    return float(np.sum(maps - measured * np.log(maps + epsilon)))
+
+
+def chemical_gradient(maps, measured, epsilon):
+    """Gradient of :func:`chemical_cost`, shape ``(n_elements, y, x)``."""
+    return 1 - measured / (maps + epsilon)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedObjective:
+    """The weighted sum that the published method descends.
+
+    Attributes
+    ----------
+    measured : numpy.ndarray
+        b, shape ``(n_elements, y, x)``, scaled to [0, 1].
+    haadf : numpy.ndarray
+        b_H, shape ``(y, x)``, scaled to [0, 1].
+    model : PowerModel
+        The forward model A.
+    lambda_haadf, lambda_chem, lambda_tv : float
+        The weights of the three terms, dimensionless.
+    epsilon : float
+        ε of the Poisson term, of the scaled maps.
+    """
+
+    measured: np.ndarray
+    haadf: np.ndarray
+    model: PowerModel
+    lambda_haadf: float
+    lambda_chem: float
+    lambda_tv: float
+    epsilon: float
+
+    def terms(self, maps):
+        """Return the unweighted (haadf, chemical, tv) of `maps`."""
+        maps = np.asarray(maps, dtype=np.float64)
+        return (
+            haadf_cost(maps, self.haadf, self.model),
+            chemical_cost(maps, self.measured, self.epsilon),
+            float(total_variation(maps).sum()),
+        )
+
+    def weigh(self, terms):
+        """Return the weighted sum of (haadf, chemical, tv); arrays broadcast."""
+        haadf, chemical, tv = terms
+        return (
+            self.lambda_haadf * haadf
+            + self.lambda_chem * chemical
+            + self.lambda_tv * tv
+        )

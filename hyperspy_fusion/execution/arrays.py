@@ -1,0 +1,143 @@
+"""Lazy arrays: whether an array is one, and computing several together."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.diagnostics import ProgressBar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+__all__ = [
+    "active_client",
+    "compute",
+    "computed",
+    "gathered",
+    "is_lazy",
+    "map_images",
+    "stack",
+]
+
+
+def is_lazy(*arrays: Any) -> bool:
+    """Whether any of some arrays is a dask array."""
+    return any(map(dask.is_dask_collection, arrays))
+
+
+def computed(arrays: Any) -> Any:
+    """The same list or dict of arrays, with NumPy arrays, computed together."""
+    return dask.compute(arrays)[0]
+
+
+def stack(arrays: Sequence[Any], axis: int) -> Any:
+    """Stack arrays; lazy if any of them is."""
+    return (da if is_lazy(*arrays) else np).stack(arrays, axis=axis)
+
+
+def active_client() -> Any:
+    """The client of ``dask.distributed`` that is active, or None."""
+    try:
+        from distributed import default_client  # noqa: PLC0415 - optional
+    except ImportError:
+        return None
+    try:
+        return default_client()
+    except ValueError:
+        return None
+
+
+def gathered(
+    client: Any, futures: list, each: Callable[[], Any] | None = None
+) -> Sequence[Any]:
+    """Results of futures; an error or Ctrl-C cancels those that are not done.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Client of the futures.
+    futures : list of Future
+        What is waited for.
+    each : callable, optional
+        Is called when one is done.
+
+    Returns
+    -------
+    list
+    """
+    from distributed import as_completed  # noqa: PLC0415 - optional
+
+    try:
+        for _ in as_completed(futures):
+            if each is not None:
+                each()
+        return client.gather(futures)
+    except BaseException:
+        client.cancel(futures)
+        raise
+
+
+def compute(
+    arrays: Sequence[Any], show_progressbar: bool | None = None, **kwargs: Any
+) -> list:
+    """Compute lazy arrays together, with a progress bar.
+
+    Parameters
+    ----------
+    arrays : list
+        Of dask collections.
+    show_progressbar : bool
+        Whether there is a bar.
+    **kwargs
+        For :func:`dask.compute`.
+
+    Returns
+    -------
+    list
+        Their values.
+    """
+    client = active_client() if "scheduler" not in kwargs else None
+    if client is None:
+        with ProgressBar() if show_progressbar else nullcontext():
+            return list(dask.compute(*arrays, **kwargs))
+    from distributed import progress  # noqa: PLC0415 - optional
+
+    futures = client.compute(list(arrays))
+    if show_progressbar:
+        progress(futures, notebook=False)
+        print()  # noqa: T201 - ends the line of the bar
+    return list(gathered(client, futures))
+
+
+def map_images(function: Callable, *arrays: Any) -> Any:
+    """Apply a function of images at each position of a series.
+
+    Parameters
+    ----------
+    function : callable
+        Takes an image of shape ``(y, x)`` from each of the arrays, returns an image of
+        that shape.
+    *arrays : numpy.ndarray or dask.array.Array
+        All of the shape ``navigation + (y, x)``.
+
+    Returns
+    -------
+    numpy.ndarray or dask.array.Array
+        Of float, in the shape of the arrays; lazy if any of them is.
+    """
+    if is_lazy(*arrays):
+        return da.map_blocks(
+            partial(map_images, function),
+            *(da.asarray(array).rechunk({-2: -1, -1: -1}) for array in arrays),
+            dtype=float,
+            meta=np.empty((0,) * arrays[0].ndim),
+        )
+    out = np.empty(arrays[0].shape)
+    for position in np.ndindex(out.shape[:-2]):
+        out[position] = function(*(array[position] for array in arrays))
+    return out

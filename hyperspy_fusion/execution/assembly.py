@@ -1,0 +1,100 @@
+"""Solutions of tiles and positions, put together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .arrays import stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..core.common.solution import Solution
+    from .plan import Task
+
+__all__ = ["array_of", "assemble", "by_position", "flux_factor", "put_together"]
+
+
+def assemble(
+    solutions: Sequence[Solution],
+    tasks: Sequence[Task],
+    shape: tuple[int, ...],
+    names: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """Put the arrays of solutions together.
+
+    Parameters
+    ----------
+    solutions : list of Solution
+        Of the tasks.
+    tasks : list of Task
+        Of each position all tiles, row by row.
+    shape : tuple of int
+        Of the maps of all elements, ``navigation + (n_elements, y, x)``.
+    names : sequence of str
+        Of ``"maps"`` and ``"variance"`` those that are wanted.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+    """
+    factors = by_position(flux_factor, tasks, solutions)
+    return {
+        name: put_together(
+            [array_of(s, name, f) for s, f in zip(solutions, factors, strict=True)],
+            tasks,
+            shape,
+            np.block,
+        )
+        for name in names
+    }
+
+
+def by_position(
+    function: Callable, tasks: Sequence[Task], solutions: Sequence[Any]
+) -> list:
+    """``function(flux, solutions)`` of all tiles of an image, for each of its tasks.
+
+    None for those without a flux.
+    """
+    images: dict[tuple[int, ...], list] = {}
+    for task, solution in zip(tasks, solutions, strict=True):
+        images.setdefault(task.position, []).append(solution)
+    fluxes = {task.position: task.flux for task in tasks}
+    known = {
+        position: None if flux is None else function(flux, images[position])
+        for position, flux in fluxes.items()
+    }
+    return [known[task.position] for task in tasks]
+
+
+def flux_factor(flux: np.ndarray, solutions: Sequence[Solution]) -> np.ndarray:
+    """Factor that makes the maps of all tiles sum up to the flux of the image."""
+    total = np.sum([solution.sums for solution in solutions], axis=0)
+    return np.where(total > 0, flux / np.where(total > 0, total, 1), 1)
+
+
+def array_of(solution: Solution, name: str, factor: np.ndarray | None) -> Any:
+    """An array of a solution, the maps with the factor of their image."""
+    array = getattr(solution, name)
+    if factor is None or name != "maps":
+        return array
+    return array * factor.astype(np.float32)[:, None, None]
+
+
+def put_together(
+    arrays: Sequence[Any], tasks: Sequence[Task], shape: tuple[int, ...], block: Any
+) -> Any:
+    """Arrays of tasks as one of a shape; `block` joins tiles, as :func:`numpy.block`."""
+    if len(arrays) == 1:  # no copy
+        return arrays[0].reshape(shape)
+    images: dict[tuple[int, ...], dict[int, list]] = {}
+    for array, task in zip(arrays, tasks, strict=True):
+        row = 0 if task.tile is None else task.tile.rows.start
+        images.setdefault(task.position, {}).setdefault(row, []).append(array)
+    joined = [block([list(row) for row in rows.values()]) for rows in images.values()]
+    if len(shape) == len(joined[0].shape):
+        return joined[0]
+    return stack(joined, axis=0).reshape(shape)

@@ -1,0 +1,270 @@
+"""Plan -> lazy maps: tasks are solved when their maps are needed, and once."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import shutil
+import tempfile
+import threading
+import uuid
+import warnings
+import weakref
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from .assembly import array_of, by_position, flux_factor, put_together
+from .run import delayed_task, solve_task, threads_each
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..core.common.solution import Solution
+    from .plan import Task
+
+__all__ = ["Pending", "Spool", "solve_later"]
+
+_logger = logging.getLogger(__name__)
+_ARRAYS = "maps", "variance"
+# One lock for each solution in a process, which all copies of a spool share.
+_locks: dict[Path, threading.Lock] = {}
+
+
+class Spool:
+    """A temporary folder of solutions, so that no map makes dask solve again.
+
+    Dask forgets what it computed: three maps that are saved one by one would each
+    solve everything. The folder is in dask's ``temporary-directory``, and is removed
+    with the last lazy array that needs it.
+
+    Files are written beside their place and renamed, so that none is seen half written
+    and none changes while another thread or process has it mapped.
+    """
+
+    def __init__(self) -> None:
+        folder = dask.config.get("temporary-directory", None)
+        self.path = Path(tempfile.mkdtemp(prefix="hyperspy_fusion-", dir=folder))
+        # not that of a copy, which a worker has
+        weakref.finalize(self, _remove, self.path, os.getpid())
+
+    def __deepcopy__(self, _: Any) -> Spool:
+        return self
+
+    def lock(self, key: str) -> threading.Lock:
+        """The lock of a key, the same for all copies of the spool in a process."""
+        return _locks.setdefault(self.path / key, threading.Lock())
+
+    def load(self, key: str) -> Solution | None:
+        """The solution of a key, with maps that are read when they are looked at.
+
+        None if there is none, or if a file of it is missing or damaged.
+        """
+        try:
+            numbers = (self.path / f"{key}.pickle").read_bytes()
+            solution, names = pickle.loads(numbers)  # noqa: S301 - our own
+            arrays = {
+                name: np.asarray(np.load(self.path / f"{key}-{name}.npy", "r"))
+                for name in names
+            }
+        except FileNotFoundError:
+            return None
+        except Exception:  # noqa: BLE001 - unpickling damaged files raises anything
+            _logger.info("what was solved in %s is damaged: it is solved again", key)
+            return None
+        return replace(solution, **arrays)
+
+    def save(self, key: str, solution: Solution) -> None:
+        """Keep a solution; without a folder, or room in it, a warning says so."""
+        if not self.path.is_dir():
+            _warn(
+                f"a worker does not see the folder {self.path} that keeps what was "
+                "solved: maps that are computed or saved one by one are solved anew "
+                "each time. Set dask's temporary-directory to a folder that all "
+                "workers share, or save hs.stack(maps) at once"
+            )
+            return
+        arrays = {n: a for n in _ARRAYS if (a := getattr(solution, n)) is not None}
+        numbers = replace(solution, **dict.fromkeys(_ARRAYS))
+        try:
+            for name, array in arrays.items():
+                self._write(f"{key}-{name}.npy", lambda f, a=array: np.save(f, a))
+            # last, when the arrays are complete
+            content = pickle.dumps((numbers, tuple(arrays)))
+            self._write(f"{key}.pickle", lambda file: file.write(content))
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            _warn(
+                f"the folder {self.path} that keeps what was solved is full: maps that "
+                "are computed or saved one by one are solved anew each time. Free some "
+                "room, set dask's temporary-directory to another folder before the "
+                "fusion, or save hs.stack(maps) at once"
+            )
+
+    def _write(self, name: str, write: Callable) -> None:
+        part = self.path / f"{name}-{uuid.uuid4().hex}.part"
+        try:
+            with part.open("wb") as file:
+                write(file)
+            part.replace(self.path / name)
+        except PermissionError:
+            # Windows does not replace a file that is mapped, which holds the same.
+            if not (self.path / name).exists():
+                raise
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _remove(path: Path, owner: int) -> None:
+    """Remove a folder with its locks, unless a forked child ends."""
+    if os.getpid() != owner:
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    for known in [known for known in _locks if known.parent == path]:
+        del _locks[known]
+
+
+def _warn(message: str) -> None:
+    """Warn the user, who may be at another machine."""
+    try:
+        from distributed import get_worker, warn  # noqa: PLC0415 - optional
+
+        get_worker()
+    except (ImportError, ValueError):
+        warnings.warn(message, UserWarning, stacklevel=2)
+    else:
+        warn(message)
+
+
+def _solve_once(spool: Spool, key: str, *arguments: Any) -> Solution:
+    with spool.lock(key):
+        solution = spool.load(key)
+        if solution is None:
+            solution = solve_task(*arguments)
+            spool.save(key, solution)
+            # from the folder, so that it is in memory no more
+            solution = spool.load(key) or solution
+    return solution
+
+
+class Pending(bytes):
+    """What will be known of a fusion once its maps are computed.
+
+    It stands in metadata. All files take bytes: also with a signal that is no longer
+    an elemental map, which does not know how to complete its record.
+
+    Attributes
+    ----------
+    found : dask.array.Array
+        All that is to be known, one object. An array like the maps: dask shares no
+        work with what is none.
+    shape : tuple of int
+        Of each of the maps.
+    """
+
+    found: Any
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, found: Any, shape: Sequence[int]) -> Pending:
+        """What an array will hold, of maps of a shape."""
+        self = cls(b"known once the maps are computed")
+        self.found, self.shape = found, tuple(shape)
+        return self
+
+    def __str__(self) -> str:
+        return self.decode()
+
+    __repr__ = __str__
+
+    def __deepcopy__(self, _: Any) -> Pending:
+        return self
+
+    def entry(self, name: str, shape: tuple[int, ...]) -> Any:
+        """A lazy array of a number that is to be known, filled up with NaN."""
+        box = self.found.to_delayed().item()
+        array = dask.delayed(_filled_up, pure=True)(box, name, shape)
+        return da.from_delayed(array, shape, dtype=np.float64)
+
+
+def _filled_up(box: np.ndarray, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    value, *_ = box.item()
+    for part in name.split("."):
+        value = value.get(part, np.nan)
+    out = np.full(shape, np.nan)
+    out[tuple(map(slice, np.shape(value)))] = value
+    return out
+
+
+def solve_later(
+    tasks: Sequence[Task],
+    shape: tuple[int, ...],
+    conclude: Callable,
+    names: Sequence[str],
+) -> tuple[dict[str, Any], Pending]:
+    """Lazy maps of tasks that are solved when they are needed, and only once.
+
+    Parameters
+    ----------
+    tasks : list of Task
+        Of each position all tiles, row by row.
+    shape : tuple of int
+        Of the maps of all elements, ``navigation + (n_elements, y, x)``.
+    conclude : callable
+        ``conclude(solutions)`` returns what is to be known, from solutions without
+        maps.
+    names : sequence of str
+        Of ``"maps"`` and ``"variance"`` those that are wanted.
+
+    Returns
+    -------
+    arrays : dict of str to dask.array.Array
+        Of that shape.
+    pending : Pending
+        What `conclude` will return.
+    """
+    spool = Spool()
+    n = threads_each(len(tasks))
+    solved = [
+        delayed_task(task, _solve_once, spool, f"{k}", num_workers=n)
+        for k, task in enumerate(tasks)
+    ]
+    numbers = [dask.delayed(_without_maps, pure=True)(solution) for solution in solved]
+    factors = by_position(dask.delayed(flux_factor, pure=True), tasks, numbers)
+
+    def lazy_array(task: Task, solution: Any, factor: Any, name: str) -> Any:
+        array = dask.delayed(array_of, pure=True)(solution, name, factor)
+        return da.from_delayed(array, (shape[-3], *task.size), dtype=np.float32)
+
+    arrays = {
+        name: put_together(
+            [
+                lazy_array(*each, name)
+                for each in zip(tasks, solved, factors, strict=True)
+            ],
+            tasks,
+            shape,
+            da.block,
+        )
+        for name in names
+    }
+    found = dask.delayed(_boxed, pure=True)(conclude, numbers)
+    found = da.from_delayed(found, (), dtype=object, meta=np.empty((), object))
+    return arrays, Pending.of(found, (*shape[:-3], *shape[-2:]))
+
+
+def _boxed(conclude: Callable, numbers: Sequence[Solution]) -> np.ndarray:
+    box = np.empty((), dtype=object)
+    box[()] = conclude(numbers)
+    return box
+
+
+def _without_maps(solution: Solution) -> Solution:
+    return replace(solution, maps=None, variance=None)

@@ -1,0 +1,165 @@
+"""What the tiles of an image have in common, from samples of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import dask
+import dask.array as da
+import numpy as np
+
+from ..core.calibrated import parts
+from ..core.calibrated.prepare import Totals
+from ..core.calibrated.sample import representative_tiles, tile_at
+from ..core.common.missing import fill
+from .arrays import computed
+from .tiles import HALOS, Tile, cut
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..core.calibrated.method import CalibratedOptions, Decision
+
+__all__ = [
+    "decide",
+]
+
+_OVERVIEW = 2048  # pixels a side of the overview at most
+_LARGEST_FACTOR = 16  # so that the tiles of the sample are whole numbers of its pixels
+_SPREAD = 8  # tiles a side of the sample that holds as much vacuum as the image
+_SPREAD_TILE = 128  # pixels a side of each
+
+
+def decide(
+    inputs: dict[str, Any],
+    options: CalibratedOptions,
+    *,
+    check: Callable | None = None,
+    **chemistry: Any,
+) -> tuple[Decision, np.ndarray, np.ndarray | None]:
+    """Find what the tiles of an image have in common.
+
+    Parameters
+    ----------
+    inputs : dict
+        Arrays of one image by the names that the core has for them, each of shape
+        ``(..., y, x)``, or None.
+    options : CalibratedOptions
+        The options.
+    check : callable, optional
+        ``check([*maps, haadf])`` of their means over large pixels raises an error if
+        these are no images.
+    **chemistry
+        `atomic_numbers` and `sensitivities`, as for the core.
+
+    Returns
+    -------
+    decision : Decision
+        From a sample of the image.
+    prior : numpy.ndarray
+        Expected coefficients.
+    flux : numpy.ndarray or None
+        Sums of the maps over all tiles, in their units, shape ``(n_elements,)``; None
+        if they are not locked.
+    """
+    arrays = {
+        name: None if array is None else da.asarray(array)
+        for name, array in inputs.items()
+    }
+    maps = arrays["maps"]
+    size = np.array(maps.shape[-2:])
+    factor = 2
+    while max(size) > factor * _OVERVIEW and factor < _LARGEST_FACTOR:
+        factor *= 2
+    means = {name: _means(array, factor) for name, array in arrays.items()}
+    found, lowest, infinite = dask.compute(
+        means, da.nanmin(maps), [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")]
+    )
+    for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
+        if n:
+            raise ValueError(
+                f"{n} pixels of the {name} are infinite: expected finite values, or "
+                "NaN where they are missing"
+            )
+    if check is not None:
+        check([*found["maps"], found["haadf"]])
+    # as many pixels of the image in each of the large ones, but at its far edges
+    shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
+    area = np.outer(*shares)
+    filled = fill(found["maps"])
+    totals = Totals(
+        mean=(filled * area).sum(axis=(1, 2)) / area.sum(),
+        negative=bool(lowest < 0),
+        pixels=int(area.sum()),
+    )
+    # whole large pixels only: a tile must not reach beyond the image
+    whole = [slice(n // factor) for n in size]
+    corners = representative_tiles(found["maps"][(slice(None), *whole)], factor)
+    sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
+    decision, prior = parts.decide_on_sample(
+        **sample, totals=totals, options=options, **chemistry
+    )
+    if not options.lock_flux:
+        return decision, prior, None
+    coarse = parts.overview(**found, factor=factor, decision=decision, options=options)
+    net = (filled - found["background"]) * area
+    flux = np.maximum(net.sum(axis=(1, 2)), 0)
+    sample = _spread(size.tolist(), HALOS[options.regularizer])
+    sums = sum(_integral(coarse, factor, tile) for tile in sample)
+    surroundings = [
+        {name: cut(a, (), *tile.outer) for name, a in arrays.items()} for tile in sample
+    ]
+    flux_multiplier = parts.common_multipliers(
+        computed(surroundings), [tile.inner for tile in sample], sums, decision, options
+    )
+    return replace(decision, flux_multiplier=flux_multiplier), prior, flux
+
+
+def _spread(sizes: Sequence[int], halo: int) -> list[Tile]:
+    """Tiles that are spread evenly over an image; all of it if it is small."""
+    spans = []
+    for size in sizes:
+        tile = min(_SPREAD_TILE, size)
+        starts = np.linspace(0, size - tile, min(_SPREAD, -(-size // tile)))
+        spans.append([slice(y, y + tile) for y in starts.astype(int).tolist()])
+    rows, columns = spans
+    return [Tile.of(r, c, sizes, halo) for r in rows for c in columns]
+
+
+def _integral(coarse: np.ndarray, factor: int, tile: Tile) -> np.ndarray:
+    """Sum of the maps in a tile, from their means over large pixels."""
+    weights = []
+    for span, n in zip((tile.rows, tile.columns), coarse.shape[1:], strict=True):
+        start = factor * np.arange(n)
+        stop = np.minimum(span.stop, start + factor)
+        weights.append(np.clip(stop - np.maximum(span.start, start), 0, None))
+    return np.einsum("iyx,y,x->i", coarse, *weights, dtype=np.float64)
+
+
+def _means(array: Any, factor: int) -> Any:
+    """Means over squares of pixels, without the missing ones; lazy."""
+    if array is None or array.shape[-2:] == (1, 1):
+        return array
+    missing = [(0, 0)] * (array.ndim - 2) + [(0, -n % factor) for n in array.shape[-2:]]
+    array = da.pad(array.astype(np.float32), missing, constant_values=np.nan)
+    axes = {array.ndim - 2: factor, array.ndim - 1: factor}
+    return da.coarsen(_known_mean, array, axes)
+
+
+def _known_mean(block: np.ndarray, axis: Any = None) -> np.ndarray:
+    known = np.isfinite(block)
+    with np.errstate(invalid="ignore"):  # NaN where nothing is known
+        return np.where(known, block, 0).sum(axis=axis, dtype=np.float64) / known.sum(
+            axis=axis
+        )
+
+
+def _mosaic(array: Any, corners: Any) -> Any:
+    if array is None or corners is None or array.shape[-2:] == (1, 1):
+        return array
+    rows = [
+        da.concatenate([tile_at(array, corner) for corner in row], -1)
+        for row in corners
+    ]
+    return da.concatenate(rows, axis=-2)

@@ -1,0 +1,274 @@
+"""Measurement -> plan: the list of tasks, one for each image or tile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ..core.calibrated import method as calibrated
+from ..core.calibrated import parts
+from ..core.common.options import Options, choice, flag, whole_number
+from ..core.published import method as published
+from .arrays import computed
+from .overview import decide
+from .tiles import HALOS, SMALLEST_TILE, Tile, cut, tiles_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..core.common.solution import Solution
+    from ..inputs.measurement import Measurement
+
+__all__ = ["ExecutionOptions", "Task", "plan_calibrated", "plan_published"]
+
+_SHARING = 3  # images of a series from which common weights are chosen
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecutionOptions(Options):
+    """Options of how the work is done; they leave the mathematics as it is.
+
+    Attributes
+    ----------
+    weights : {"per position", "shared"}
+        Weights of the images of a series: chosen for each, or the same for all.
+    tile_size : int or None
+        Pixels a side of the tiles.
+    lazy_output : bool or None
+        Whether the result is lazy; None if the input is.
+    show_progressbar : bool or None
+        Whether there is a progress bar; None as HyperSpy's preferences say.
+    num_workers : int or None
+        Number of threads; None for Numba's setting.
+    """
+
+    weights: str = choice("per position", Literal["per position", "shared"])
+    tile_size: int | None = whole_number(
+        None,
+        least=SMALLEST_TILE,
+        instead="None",
+        remark="the pixels around each tile are solved in addition",
+    )
+    lazy_output: bool | None = flag(None, instead="None")
+    show_progressbar: bool | None = flag(None, instead="None")
+    num_workers: int | None = whole_number(None, least=1, instead="None")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One image of a series to solve, or one tile of it.
+
+    Attributes
+    ----------
+    position : tuple of int
+        Of the image in the series.
+    tile : Tile or None
+        Of the image; None for all of it.
+    solve : callable
+        ``solve(**inputs, num_workers=..., callback=...)`` returns a
+        :class:`~hyperspy_fusion.core.common.solution.Solution`.
+    inputs : dict
+        Arrays that it takes, each lazy, plain or None.
+    flux : numpy.ndarray or None
+        Sums of the maps over all tiles of the image, in their units, shape
+        ``(n_elements,)``; None if they are not locked.
+    """
+
+    position: tuple[int, ...]
+    tile: Tile | None
+    solve: Callable
+    inputs: dict[str, Any]
+    flux: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        solve: Callable,
+        arrays: dict[str, Any],
+        position: tuple[int, ...],
+        tile: Tile | None = None,
+        flux: np.ndarray | None = None,
+    ) -> Task:
+        """Cut the inputs out of arrays of shape ``navigation + (..., y, x)``."""
+        inputs = _inputs_at(arrays, position, tile)
+        return cls(position=position, tile=tile, solve=solve, inputs=inputs, flux=flux)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Pixels ``(y, x)`` of the result."""
+        if self.tile is None:
+            return self.inputs["haadf"].shape
+        rows, columns = self.tile.rows, self.tile.columns
+        return rows.stop - rows.start, columns.stop - columns.start
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels of the result."""
+        return self.size[0] * self.size[1]
+
+
+def _inputs_at(
+    arrays: dict[str, Any], position: tuple[int, ...], tile: Tile | None = None
+) -> dict[str, Any]:
+    outer = () if tile is None else tile.outer
+    return {name: cut(array, position, *outer) for name, array in arrays.items()}
+
+
+def plan_published(
+    measurement: Measurement, options: published.PublishedOptions
+) -> list[Task]:
+    """Tasks of the published method: each image as a whole.
+
+    Parameters
+    ----------
+    measurement : Measurement
+        The data.
+    options : PublishedOptions
+        The options.
+
+    Returns
+    -------
+    list of Task
+    """
+    solve = partial(
+        _solve_published,
+        measurement.elements,
+        atomic_numbers=measurement.atomic_numbers,
+        options=options,
+    )
+    arrays = {"maps": measurement.maps, "haadf": measurement.haadf}
+    return _image_tasks(arrays, measurement, solve)
+
+
+def plan_calibrated(
+    measurement: Measurement,
+    options: calibrated.CalibratedOptions,
+    execution: ExecutionOptions,
+) -> list[Task]:
+    """Tasks of the calibrated method: each image, or each of its tiles.
+
+    What all tiles of an image, or all images that share their weights, have in common
+    is found here.
+
+    Parameters
+    ----------
+    measurement : Measurement
+        The data.
+    options : CalibratedOptions
+        The options.
+    execution : ExecutionOptions
+        Tiles and shared weights.
+
+    Returns
+    -------
+    list of Task
+    """
+    chemistry = {
+        "atomic_numbers": measurement.atomic_numbers,
+        "sensitivities": measurement.sensitivities,
+    }
+    halo = HALOS[options.regularizer]
+    tiles = tiles_of(measurement.maps, execution.tile_size, halo)
+    shared = execution.weights == "shared"
+    if tiles is not None:
+        return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
+    if shared:
+        options = _with_shared_weights(measurement, options, chemistry)
+    solve = partial(calibrated.solve, options=options, **chemistry)
+    return _image_tasks(_arrays(measurement), measurement, solve)
+
+
+def _solve_published(
+    elements: Sequence[str], maps: np.ndarray, *arguments: Any, **others: Any
+) -> Solution:
+    """Solve, and warn of negative pixels: their minimum becomes the zero of a map."""
+    solution = published.solve(maps, *arguments, **others)
+    negative = [e for e, image in zip(elements, maps, strict=True) if (image < 0).any()]
+    if not negative:
+        return solution
+    message = (
+        f"negative values in the maps of {', '.join(negative)}, as a background "
+        "subtraction leaves them: the published method takes the minimum of each map "
+        "for its zero. Better hand over maps without subtraction, or clip them at zero"
+    )
+    return replace(solution, warnings=(*solution.warnings, message))
+
+
+def _arrays(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "maps": measurement.maps,
+        "haadf": measurement.haadf,
+        "background": measurement.background,
+        "variance": measurement.variance,
+    }
+
+
+def _positions(measurement: Measurement) -> list[tuple[int, ...]]:
+    return list(np.ndindex(measurement.navigation_shape))
+
+
+def _image_tasks(
+    arrays: dict[str, Any], measurement: Measurement, solve: Callable
+) -> list[Task]:
+    if measurement.check is not None:
+        solve = partial(_check_and_solve, measurement.check, solve)
+    return [Task.of(solve, arrays, place) for place in _positions(measurement)]
+
+
+def _check_and_solve(
+    check: Callable, solve: Callable, *, maps: Any, haadf: Any, **others: Any
+) -> Solution:
+    """Check the values of lazy signals, now that they are known, and solve."""
+    check([*maps, haadf])
+    return solve(maps=maps, haadf=haadf, **others)
+
+
+def _tile_tasks(
+    measurement: Measurement,
+    tiles: Sequence[Sequence[Tile]],
+    options: calibrated.CalibratedOptions,
+    chemistry: dict[str, Any],
+    *,
+    shared: bool,
+) -> list[Task]:
+    arrays, tasks = _arrays(measurement), []
+    for position in _positions(measurement):
+        decision, prior, flux = decide(
+            _inputs_at(arrays, position), options, check=measurement.check, **chemistry
+        )
+        if shared:  # those of the first image
+            options = replace(
+                options,
+                lambda_tv=decision.weights.lambda_tv,
+                lambda_haadf=decision.weights.lambda_haadf,
+            )
+        for tile in (tile for row in tiles for tile in row):
+            solve = partial(
+                parts.solve_part,
+                decision=decision,
+                options=options,
+                prior=prior,
+                inner=tile.inner,
+            )
+            tasks.append(Task.of(solve, arrays, position, tile, flux))
+    return tasks
+
+
+def _with_shared_weights(
+    measurement: Measurement,
+    options: calibrated.CalibratedOptions,
+    chemistry: dict[str, Any],
+) -> calibrated.CalibratedOptions:
+    """The options with weights chosen from images all along the series."""
+    arrays, places = _arrays(measurement), _positions(measurement)
+    chosen = np.linspace(0, len(places) - 1, min(_SHARING, len(places)))
+    images = computed(
+        [_inputs_at(arrays, places[k]) for k in np.unique(chosen.round().astype(int))]
+    )
+    weights = calibrated.shared_weights(images, options, **chemistry)
+    return replace(
+        options, lambda_tv=weights.lambda_tv, lambda_haadf=weights.lambda_haadf
+    )

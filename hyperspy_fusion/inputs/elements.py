@@ -1,0 +1,95 @@
+"""Elements: their atomic numbers, and which one a map shows."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hyperspy.signals import BaseSignal
+
+__all__ = [
+    "atomic_number",
+    "infer_element",
+    "name_element",
+]
+
+_ELEMENT_IN_TITLE = re.compile(
+    r"^(?P<whole>[A-Z][a-z]?)$"
+    r"|^(?P<technique>[A-Z][a-z]?)-(?:EELS|EDS|EDX)$"
+    # Fe_L3, Fe_L2,3, C_K1a; Cu_Ka, Sr_Lb1, Ir_M2N4; neither Au_NPs nor Co_Oxide
+    r"|\b(?P<edge>[A-Z][a-z]?)_"
+    r"(?:[K-O](?:\d[\d,]*a?)?|[KLM][abgα-γ]\d?|L[ln]|Mz|M\d[NO]\d)(?![^\W_])"
+    r"|\bpercent of (?P<quantified>[A-Z][a-z]?)\b"
+)
+
+
+@cache
+def _atomic_numbers() -> dict[str, int]:
+    from exspy.material import elements  # noqa: PLC0415 - slow to import
+
+    return {
+        symbol: int(elements[symbol].General_properties.Z)
+        for symbol in list(elements.keys())
+    }
+
+
+def atomic_number(element: str) -> int:
+    """Return Z of an element; a ValueError if its symbol is unknown."""
+    try:
+        return _atomic_numbers()[element]
+    except KeyError:
+        raise ValueError(
+            f"{element!r} is not the symbol of an element: expected one like 'Fe' "
+            "(case matters)"
+        ) from None
+
+
+def infer_element(signal: BaseSignal) -> str | None:
+    """Read from a signal which element it maps.
+
+    In this order: one entry in ``Sample.xray_lines``; one entry in
+    ``Sample.elements``; a title that is an element's symbol; ``Fe-EELS`` or
+    ``Fe-EDS``; an edge or line such as ``Fe_L3`` in the title; ``percent of Fe``.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        The map.
+
+    Returns
+    -------
+    str or None
+        The symbol, or None where nothing says it.
+    """
+    known = _atomic_numbers()
+    for node in ("xray_lines", "elements"):
+        entries = signal.metadata.get_item(f"Sample.{node}", [])
+        if isinstance(entries, str):  # what .nxs makes of a list of one
+            entries = [entries]
+        symbol = entries[0].split("_")[0] if len(entries) == 1 else None
+        if symbol in known:
+            return symbol
+    for match in _ELEMENT_IN_TITLE.finditer(signal.metadata.General.title.strip()):
+        symbol = match.group(match.lastgroup or 0)
+        if symbol in known:
+            return symbol
+    return None
+
+
+def name_element(signal: BaseSignal, element: str) -> None:
+    """Write into a map which element it shows, and remove X-ray lines of others.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        The map, which is modified.
+    element : str
+        Symbol.
+    """
+    signal.metadata.set_item("Sample.elements", [element])
+    lines = signal.metadata.get_item("Sample.xray_lines", [])
+    lines = [lines] if isinstance(lines, str) else lines
+    if any(line.split("_")[0] != element for line in lines):
+        del signal.metadata.Sample.xray_lines

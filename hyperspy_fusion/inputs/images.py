@@ -1,0 +1,416 @@
+"""Signals as images: their axes, and whether two of them show the same pixels."""
+
+from __future__ import annotations
+
+import copy
+import re
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pint
+from hyperspy.signals import BaseSignal, Signal2D
+
+from ..execution.arrays import is_lazy
+from .elements import infer_element
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hyperspy.axes import UniformDataAxis
+
+__all__ = [
+    "as_images",
+    "check_same_pixels",
+    "check_signal",
+    "choose_haadf",
+    "axes_of",
+    "describe",
+    "may_be_haadf",
+    "native",
+    "new_signal",
+    "series_shape",
+]
+
+# Largest relative difference of two pixel sizes that belong to one scan.
+_SCALE_TOLERANCE = 0.01
+_HAADF_TITLE = re.compile(r"haadf|^DF-S$|annular_detector", re.IGNORECASE)
+
+# Velox names the segments of its detectors DF4-A to DF4-D.
+_SEGMENT_TITLE = re.compile(r"-[A-D]$")
+
+
+def new_signal(
+    source: BaseSignal,
+    data: Any,
+    *,
+    axes: list[dict] | None = None,
+    metadata: Any = None,
+    original_metadata: Any = None,
+    signal_type: str = "",
+) -> BaseSignal:
+    """Make a signal from an array, and from axes and metadata of another signal.
+
+    HyperSpy's own ways of doing this take the data out of the other signal for a
+    moment, so that other threads find it empty.
+
+    Parameters
+    ----------
+    source : BaseSignal
+        Signal to take axes and metadata from; it is not modified. Its noise properties
+        are left out.
+    data : numpy.ndarray or dask.array.Array
+        Data of the new signal.
+    axes : list of dict, optional
+        Axes in the order of the array; by default those of `source`.
+    metadata, original_metadata : DictionaryTreeBrowser, optional
+        By default those of `source`.
+    signal_type : str
+        As :meth:`set_signal_type` takes it.
+
+    Returns
+    -------
+    BaseSignal
+        A copy but for the data, lazy if the array is.
+    """
+    if axes is None:
+        axes = axes_of(source)
+    nodes = (metadata or source.metadata).as_dictionary()
+    nodes.get("Signal", {}).pop("Noise_properties", None)
+    nodes.get("_HyperSpy", {}).pop("navigator", None)
+    originals = (original_metadata or source.original_metadata).as_dictionary()
+    signal = BaseSignal(
+        data,
+        axes=copy.deepcopy(axes),
+        metadata=copy.deepcopy(nodes),
+        original_metadata=copy.deepcopy(originals),
+        attributes={"_lazy": is_lazy(data)},
+    )
+    signal.tmp_parameters.add_dictionary(source.tmp_parameters.as_dictionary())
+    signal.set_signal_type(signal_type)
+    return signal
+
+
+def axes_of(signal: BaseSignal) -> list[dict]:
+    """Describe the axes of a signal in the order of its array, as dictionaries."""
+    return list(signal.axes_manager.as_dictionary().values())
+
+
+def describe(signal: BaseSignal) -> str:
+    """Describe a signal in a line: title, size in pixels, pixel size, series.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Any signal.
+
+    Returns
+    -------
+    str
+        For example ``'Fe-EELS' (20 x 16, 158.7 nm/px)``, of a series
+        ``'Fe' (20 x 16, 158.7 nm/px, series of 12)``.
+    """
+    image = signal.axes_manager.signal_axes
+    axes = image if len(image) > 1 else signal.axes_manager.navigation_axes[:2] or image
+    size = " x ".join(str(axis.size) for axis in axes)
+    pixel = "uncalibrated"
+    if axes and _is_calibrated(axes[0]):
+        pixel = f"{axes[0].scale:.4g} {axes[0].units}/px"
+    series = " x ".join(map(str, series_shape(signal)))
+    if series:
+        pixel += f", series of {series}"
+    return f"{signal.metadata.General.title!r} ({size}, {pixel})"
+
+
+def series_shape(signal: BaseSignal) -> tuple[int, ...]:
+    """Sizes of the navigation axes of a signal besides those of the image.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Images, or images of spectra or of numbers on the first two navigation axes.
+
+    Returns
+    -------
+    tuple of int
+        In HyperSpy's order, ``()`` of a single image.
+    """
+    manager = signal.axes_manager
+    on_navigation = manager.signal_dimension < 2
+    return manager.navigation_shape[2 if on_navigation else 0 :]
+
+
+def as_images(signal: BaseSignal, role: str) -> Signal2D:
+    """See a signal as an image or a series of images.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Signal2D, or a signal whose image axes are navigation axes, as eXSpy's
+        ``get_lines_intensity`` makes it; the first two navigation axes are then the
+        image, further ones the series.
+    role : str
+        What the signal is, for the errors.
+
+    Returns
+    -------
+    Signal2D
+        A view of the signal with two uniform signal axes.
+
+    Raises
+    ------
+    TypeError
+        If it is no HyperSpy signal or its data are not real numbers.
+    ValueError
+        If it is no image.
+    """
+    check_signal(signal, role)
+    name = f"{role} {signal.metadata.General.title!r}"
+    if signal.ragged:
+        raise TypeError(
+            f"{name} is ragged: expected an image, of the same shape everywhere"
+        )
+    kind = signal.data.dtype
+    if kind.fields is not None:
+        raise TypeError(
+            f"{name} is an RGB picture: expected the data behind it; if there are "
+            "none, take one channel with signal.change_dtype('uint8')"
+        )
+    if kind.kind not in "biuf":
+        raise TypeError(
+            f"{name} has data of type {kind}: expected real numbers; of complex data "
+            "take signal.real or signal.amplitude"
+        )
+    manager = signal.axes_manager
+    if manager.signal_dimension == 0 and manager.navigation_dimension > 1:
+        # as signal.transpose(signal_axes=(0, 1)), which leaves the array as it is
+        variance = signal.get_noise_variance()
+        axes = axes_of(signal)
+        for axis in axes[-2:]:
+            axis["navigate"] = False
+        signal = new_signal(signal, signal.data, axes=axes)
+        if isinstance(variance, BaseSignal):
+            variance = as_images(variance, "noise variance")
+        if variance is not None:
+            signal.set_noise_variance(variance)
+    elif manager.signal_dimension != 2:
+        raise ValueError(
+            f"{name} has {manager.navigation_dimension} navigation and "
+            f"{manager.signal_dimension} signal axes: expected an image. Spectra are "
+            "turned into maps by get_lines_intensity (EDS), by integrating an edge "
+            "(EELS), or by hyperspy_fusion.load_multimodal"
+        )
+    for axis in signal.axes_manager.signal_axes:
+        if not axis.is_uniform:
+            raise ValueError(
+                f"{name} has the non-uniform axis {axis.name!r}: expected pixels of "
+                "equal size, resample it with signal.interpolate_on_axis"
+            )
+    return signal
+
+
+def check_signal(signal: Any, role: str) -> None:
+    """Raise a TypeError if something is no HyperSpy signal."""
+    if not isinstance(signal, BaseSignal):
+        raise TypeError(
+            f"{role} is of type {type(signal).__name__}: expected a HyperSpy signal, "
+            "such as hs.signals.Signal2D(array)"
+        )
+
+
+def choose_haadf(
+    signals: Sequence[BaseSignal], shape: tuple[int, ...] | None = None
+) -> BaseSignal:
+    """Pick the HAADF image among signals.
+
+    Parameters
+    ----------
+    signals : list of BaseSignal
+        For example all that :func:`hyperspy.api.load` found in a file.
+    shape : tuple of int, optional
+        Pixels ``(y, x)`` of the maps; only images of this shape fit.
+
+    Returns
+    -------
+    BaseSignal
+        The only one that fits by signal type or title (HAADF, ``DF-S``,
+        ``annular_detector``, or the name of its file) and by shape.
+
+    Raises
+    ------
+    ValueError
+        If none or several fit; the message lists the candidates.
+    """
+    for i, signal in enumerate(signals):
+        check_signal(signal, f"image number {i}")
+    images = [
+        signal
+        for signal in signals
+        if signal.axes_manager.signal_dimension in (0, 2) and signal.data.ndim > 1
+    ]
+    named = [signal for signal in images if may_be_haadf(signal)]
+    fitting = [s for s in named if shape is None or s.data.shape[-2:] == tuple(shape)]
+    if len(fitting) == 1:
+        return fitting[0]
+    expected = "a HAADF image"
+    if shape is not None:
+        expected += f" of {shape[1]} x {shape[0]} pixels (x, y)"
+    candidates = "; ".join(describe(signal) for signal in fitting or named or images)
+    raise ValueError(
+        f"{len(fitting) or 'none'} of the images can be taken for {expected}: name one "
+        f"with haadf=. Candidates: {candidates or 'there are no images'}"
+    )
+
+
+def may_be_haadf(signal: BaseSignal) -> bool:
+    """Whether signal type or title allow an image to be the HAADF image.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        Any signal.
+
+    Returns
+    -------
+    bool
+        True for the signal type HAADF, for the titles that :func:`choose_haadf`
+        names, and for the name of the image's file unless that names an element.
+    """
+    if signal._signal_type == "HAADF":  # noqa: SLF001 - the metadata may hold an alias
+        return True
+    general = signal.metadata.General
+    title = general.title.strip()
+    filename = general.get_item("original_filename", "")
+    if not title or _SEGMENT_TITLE.search(title):
+        return False
+    if _HAADF_TITLE.search(title):
+        return True
+    return title == Path(filename).stem and infer_element(signal) is None
+
+
+def _is_calibrated(axis: UniformDataAxis) -> bool:
+    # HyperSpy leaves units undefined or empty; some files write pixels as units.
+    return isinstance(axis.units, str) and axis.units not in ("", "px", "pixels")
+
+
+def check_same_pixels(
+    one: Signal2D, one_name: str, other: Signal2D, other_name: str
+) -> None:
+    """Raise or warn if a map and another image cannot show the same pixels.
+
+    Parameters
+    ----------
+    one, other : Signal2D
+        Images or series of images.
+    one_name, other_name : str
+        What they are, for the messages.
+
+    Raises
+    ------
+    ValueError
+        If they differ in shape, positions or size of a pixel.
+    """
+    one_shape, other_shape = one.data.shape, other.data.shape
+    if one_shape[-2:] != other_shape[-2:]:
+        raise ValueError(
+            f"the {one_name} has {one_shape[-2]} x {one_shape[-1]} pixels and the "
+            f"{other_name} {other_shape[-2]} x {other_shape[-1]} (y, x): rebin or crop "
+            "one of them so that both cover the same pixels"
+        )
+    if one_shape[:-2] != other_shape[:-2]:
+        raise ValueError(
+            _other_positions(one_name, one_shape[:-2], other_name, other_shape[:-2])
+        )
+    for a, b in zip(
+        one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
+    ):
+        if _is_calibrated(a) != _is_calibrated(b):
+            bare = one_name if _is_calibrated(b) else other_name
+            warnings.warn(
+                f"the {bare} is not calibrated along {a.name}: its pixels are taken "
+                f"for those of the {other_name if bare == one_name else one_name}; set "
+                "scale and units of its axes if they are known",
+                UserWarning,
+                stacklevel=6,
+            )
+            return
+        if not _is_calibrated(a):
+            continue
+        a, b = _in_common_units(a, b, one_name, other_name)  # noqa: PLW2901
+        if abs(a.scale - b.scale) > _SCALE_TOLERANCE * abs(a.scale):
+            raise ValueError(
+                f"the {one_name} has pixels of {a.scale:.5g} {a.units} along {a.name} "
+                f"and the {other_name} of {b.scale:.5g} {b.units}: rebin or crop one "
+                "of them so that both cover the same field"
+            )
+        # RosettaSciIO gives Velox images the origin 0, whatever their maps have.
+        known = a.offset != 0 and b.offset != 0
+        if known and abs(a.offset - b.offset) > abs(a.scale) / 2:
+            warnings.warn(
+                f"the {one_name} starts at {a.offset:.5g} {a.units} along {a.name} and "
+                f"the {other_name} at {b.offset:.5g} {b.units}: they are taken to show "
+                "the same pixels; crop them to one field if they do not",
+                UserWarning,
+                stacklevel=6,
+            )
+
+
+def _other_positions(
+    one_name: str,
+    one_shape: tuple[int, ...],
+    other_name: str,
+    other_shape: tuple[int, ...],
+) -> str:
+    """Say what to do if the navigation shapes of a map and another image differ."""
+    found = " and ".join(
+        f"the {name} is {f'a series of shape {shape}' if shape else 'a single image'}"
+        for name, shape in ((one_name, one_shape), (other_name, other_shape))
+    )
+    of_haadf = other_name == "HAADF image"
+    # Valid also where the image axes are navigation axes, which come first.
+    first = f".inav[{', '.join(['...', *'0' * len(one_shape or other_shape)])}]"
+    if one_shape and other_shape:
+        remedy = "crop the series to the same positions with .inav"
+    elif other_shape and of_haadf:
+        remedy = (
+            "average the images of all the time that the maps took, with haadf.mean(), "
+            f"or take the one of the maps, such as haadf{first}"
+        )
+    elif of_haadf:
+        repeated = "haadf"
+        for n in reversed(one_shape):
+            repeated = f"hs.stack([{repeated}] * {n})"
+        remedy = (
+            f"if it holds for all of them, repeat it with {repeated}, or take one "
+            f"position of each map, such as one_map{first}"
+        )
+    else:
+        remedy = f"take one position of the series, such as one_map{first}"
+    return f"{found}: expected the same positions of both; {remedy}"
+
+
+def _in_common_units(
+    a: UniformDataAxis, b: UniformDataAxis, a_name: str, b_name: str
+) -> tuple[UniformDataAxis, UniformDataAxis]:
+    """Two calibrated axes in the units of the first, copies if that changes them."""
+    if a.units == b.units:
+        return a, b
+    a, b = a.copy(), b.copy()
+    found = b.units
+    with warnings.catch_warnings(), suppress(pint.DimensionalityError):
+        warnings.simplefilter("ignore")  # HyperSpy's, of units it does not know
+        for axis in (b, a):  # also the first, whose units may be spelt otherwise
+            axis.convert_to_units(a.units)
+    if a.units != b.units:
+        raise ValueError(
+            f"the {a_name} has pixels in {a.units!r} and the {b_name} in {found!r}: "
+            "expected units that can be converted into each other"
+        )
+    return a, b
+
+
+def native(array: Any) -> Any:
+    """An array in the byte order of the machine, lazy if it is; booleans as integers."""
+    kind = "u1" if array.dtype == bool else array.dtype.newbyteorder("=")
+    return array.astype(kind, copy=False)

@@ -1,0 +1,412 @@
+"""Supported inputs -> `Measurement`: arrays, elements and axes that belong together.
+
+The table "Supported inputs" of the user guide is the specification: maps on navigation
+axes from eXSpy, Signal2D from Velox, parameter maps of EELS models, model maps of a
+decomposition. What is checked here is not looked at again further down.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from hyperspy.signals import BaseSignal
+
+from ..execution.arrays import computed, is_lazy, stack
+from .elements import atomic_number, infer_element
+from .images import as_images, check_same_pixels, choose_haadf, describe, native
+from .stacks import split
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import TypeAlias
+
+    from hyperspy.signals import Signal2D
+
+    Maps: TypeAlias = Sequence[BaseSignal] | BaseSignal
+    Image: TypeAlias = BaseSignal | Sequence[BaseSignal]
+    Background: TypeAlias = float | Sequence[float | BaseSignal] | BaseSignal | None
+    Mask: TypeAlias = np.ndarray | BaseSignal | None
+
+__all__ = ["Measurement", "check_values", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """Maps and HAADF image of the same pixels, checked, ready for the mathematics.
+
+    Attributes
+    ----------
+    maps : numpy.ndarray or dask.array.Array
+        Shape ``navigation + (n_elements, y, x)``, native byte order, in the units of
+        the signals; NaN where pixels are missing or masked, or their variance is not
+        known.
+    haadf : numpy.ndarray or dask.array.Array
+        Shape ``navigation + (y, x)``; NaN where missing.
+    background : numpy.ndarray or dask.array.Array
+        Known background of the maps, in their units, shape
+        ``navigation + (n_elements, y, x)``, or with 1 in place of y and x.
+    variance : numpy.ndarray, dask.array.Array or None
+        Noise variance of the maps from ``Signal.Noise_properties.variance``, of their
+        shape; None unless all maps have it.
+    sensitivities : tuple of float or None
+        Relative sensitivity factor of each element.
+    elements : tuple of str
+        Symbols, in the order of the maps.
+    images : tuple of Signal2D
+        The signals of the maps, seen as images: the fused maps get their axes and
+        metadata.
+    check : callable or None
+        ``check([*maps, haadf])`` checks the values of one position, which cannot be
+        done before lazy signals are computed; None where it has been done.
+    """
+
+    maps: Any
+    haadf: Any
+    background: Any
+    variance: Any
+    sensitivities: tuple[float, ...] | None
+    elements: tuple[str, ...]
+    images: tuple[Signal2D, ...]
+    check: Callable[[Sequence[np.ndarray]], None] | None
+
+    @property
+    def navigation_shape(self) -> tuple[int, ...]:
+        """Shape of the series, ``()`` for one field of view."""
+        return self.haadf.shape[:-2]
+
+    @property
+    def atomic_numbers(self) -> tuple[int, ...]:
+        """Z of each element."""
+        return tuple(map(atomic_number, self.elements))
+
+    @property
+    def lazy(self) -> bool:
+        """Whether maps or HAADF image are lazy."""
+        return is_lazy(self.maps, self.haadf)
+
+
+def measure(
+    maps: Maps,
+    haadf: Image,
+    background: Background = None,
+    *,
+    elements: Sequence[str] | None = None,
+    sensitivities: Mapping[str, float] | None = None,
+    mask: Mask = None,
+    allow_missing: bool = True,
+    lazily: bool = False,
+) -> Measurement:
+    """Bring signals together and check that they belong together.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal, or BaseSignal
+        One signal per element, each an image or a series of images; or one signal
+        whose last navigation axis runs over the elements (a stack); or a single map.
+    haadf : BaseSignal, or list of BaseSignal
+        The HAADF image or series; of a list, the one that
+        :func:`~hyperspy_fusion.inputs.images.choose_haadf` picks.
+    background : float, list of float or BaseSignal, or BaseSignal, optional
+        Known background of the maps in their units: a number for all, a number or a
+        signal for each, or a stack of them.
+    elements : list of str, optional
+        Symbols in the order of the maps; by default
+        :func:`~hyperspy_fusion.inputs.elements.infer_element` reads them.
+    sensitivities : dict of str to float, optional
+        Relative sensitivity factors by element, above 0.
+    mask : numpy.ndarray or BaseSignal of bool, optional
+        True where pixels of the maps are missing, shape ``(y, x)`` or that of `haadf`.
+    allow_missing : bool
+        Let NaN stand for missing pixels; else it is an error.
+    lazily : bool
+        Leave lazy signals lazy; their values are not checked here then.
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is missing, double, of another shape or scale, or not an image of
+        finite real numbers.
+    """
+    signals = split(maps)
+    if not signals:
+        raise ValueError("there are no maps: expected one signal per element")
+    names = _element_names(signals, elements)
+    variances = [signal.get_noise_variance() for signal in signals]
+    images = [
+        as_images(signal, f"map of {name}")
+        for name, signal in zip(names, signals, strict=True)
+    ]
+    first, first_name = images[0], f"map of {names[0]}"
+    if isinstance(haadf, list | tuple):
+        haadf = choose_haadf(haadf, first.data.shape[-2:])
+    haadf = as_images(haadf, "HAADF image")
+    for name, image in zip(names[1:], images[1:], strict=True):
+        check_same_pixels(first, first_name, image, f"map of {name}")
+    check_same_pixels(first, first_name, haadf, "HAADF image")
+
+    inputs = {
+        "images": [native(signal.data) for signal in (*images, haadf)],
+        "variance": _stack_variances(variances, images),
+        "background": _stack_backgrounds(background, names, images),
+        "mask": None if mask is None else _mask_array(mask, haadf.data.shape),
+    }
+    check = partial(check_values, tuple(names), allow_missing=allow_missing)
+    lazy = lazily and is_lazy(*inputs["images"])
+    if not lazy:
+        inputs = computed(inputs)
+        check(inputs["images"])
+    if not is_lazy(inputs["background"]):
+        _check_background(inputs["background"])
+    *stacked, image = inputs["images"]
+    return Measurement(
+        maps=_without_unknown(
+            stack(stacked, axis=-3), inputs["mask"], inputs["variance"]
+        ),
+        haadf=image,
+        background=inputs["background"],
+        variance=inputs["variance"],
+        sensitivities=_sensitivities(sensitivities, names),
+        elements=tuple(names),
+        images=tuple(images),
+        check=check if lazy else None,
+    )
+
+
+def _element_names(
+    signals: Sequence[BaseSignal], elements: Sequence[str] | str | None
+) -> list[str]:
+    if elements is None:
+        found = [infer_element(signal) for signal in signals]
+        unknown = [i for i, name in enumerate(found) if name is None]
+        if unknown:
+            listed = ", ".join(f"{i}: {describe(signals[i])}" for i in unknown)
+            raise ValueError(
+                f"nothing says which element these of the maps show: {listed}. Name "
+                "the elements of all maps, in their order, with elements=['Fe', ...], "
+                "or set metadata.Sample.elements of each"
+            )
+        names = [name for name in found if name is not None]
+    else:
+        names = [elements] if isinstance(elements, str) else list(elements)
+        if len(names) != len(signals):
+            raise ValueError(
+                f"elements names {len(names)} elements and there are {len(signals)} "
+                "maps: expected one name per map, in their order"
+            )
+    for name in names:
+        atomic_number(name)
+    for i, name in enumerate(names):
+        first = names.index(name)
+        if first != i:
+            raise ValueError(
+                f"{name} is mapped twice, by {describe(signals[first])} (number "
+                f"{first}) and {describe(signals[i])} (number {i}): leave one out, or "
+                "name the maps with elements= if one shows another element"
+            )
+    return names
+
+
+def _sensitivities(
+    sensitivities: Mapping[str, float] | None, names: Sequence[str]
+) -> tuple[float, ...] | None:
+    if sensitivities is None:
+        return None
+    lacking = [name for name in names if name not in sensitivities]
+    if lacking:
+        raise ValueError(
+            f"sensitivities has none for {', '.join(lacking)}: expected one for "
+            f"each of {', '.join(names)}"
+        )
+    found = [sensitivities[name] for name in names]
+    if not all(isinstance(s, Real) and np.isfinite(s) and s > 0 for s in found):
+        raise ValueError(
+            f"sensitivities are {', '.join(map(str, found))}: expected finite numbers "
+            "above 0"
+        )
+    return tuple(map(float, found))
+
+
+def _mask_array(mask: Any, shape: tuple[int, ...]) -> Any:
+    """A mask, however it was given, of the shape of the HAADF image or of a position."""
+    if isinstance(mask, BaseSignal):
+        mask = as_images(mask, "mask").data
+    mask = mask if is_lazy(mask) else np.asarray(mask)
+    if mask.dtype != bool or mask.shape not in (shape, shape[-2:]):
+        raise ValueError(
+            f"mask is of type {mask.dtype} and shape {mask.shape}: expected bool, True "
+            f"where pixels are missing, and the shape {shape[-2:]} (y, x) of the image"
+        )
+    return mask
+
+
+def _without_unknown(maps: Any, mask: Any, variance: Any) -> Any:
+    """Maps with NaN where they are masked, or where their variance is not known."""
+    if mask is not None:
+        maps = np.where(mask[..., np.newaxis, :, :], np.nan, maps)
+    if variance is not None:  # it is NaN where a model was not fitted
+        known = np.isfinite(variance)
+        if is_lazy(known) or not known.all():
+            maps = np.where(known, maps, np.nan)
+    return maps
+
+
+def _stack_variances(variances: Sequence[Any], images: Sequence[Signal2D]) -> Any:
+    """Noise variances as an array of the shape of the maps, or None."""
+    if any(variance is None for variance in variances):
+        return None
+    arrays = [
+        as_images(variance, "noise variance").data
+        if isinstance(variance, BaseSignal)
+        else np.asarray(variance, dtype=np.float64)
+        for variance in variances
+    ]
+    shape = images[0].data.shape
+    try:
+        arrays = [np.broadcast_to(array, shape) for array in arrays]
+    except ValueError as error:  # a slice of a stack does not slice those of its maps
+        found = " or ".join(map(str, dict.fromkeys(array.shape for array in arrays)))
+        raise ValueError(
+            f"the noise variance of a map has the shape {found} and the map {shape}: "
+            "slice the maps before they are stacked, or clear the variance with "
+            "map.set_noise_variance(None)"
+        ) from error
+    return stack(arrays, axis=-3)
+
+
+def _stack_backgrounds(
+    background: Any, names: Sequence[str], images: Sequence[Signal2D]
+) -> Any:
+    """A background, however it was given, of ``Measurement.background``'s shape."""
+    expected = (
+        "expected a number for all maps, or a number or signal for each, in their order"
+    )
+    if background is None:
+        background = 0.0
+    if isinstance(background, BaseSignal):
+        background = split(background)
+    elif isinstance(background, np.ndarray) and background.ndim == 1:
+        background = background.tolist()
+    if isinstance(background, list | tuple):
+        entries = list(background)
+        if len(entries) != len(names):
+            raise ValueError(
+                f"background has {len(entries)} entries and there are {len(names)} "
+                f"maps: {expected}"
+            )
+    else:
+        entries = [background] * len(names)
+    first = images[0]
+    one_pixel = (*first.data.shape[:-2], 1, 1)
+    arrays = []
+    entry: Any
+    for entry, name in zip(entries, names, strict=True):
+        if isinstance(entry, BaseSignal):
+            image = as_images(entry, f"background of {name}")
+            check_same_pixels(first, "map", image, f"background of {name}")
+            arrays.append(native(image.data))
+        elif isinstance(entry, Real) or (
+            isinstance(entry, np.ndarray) and entry.ndim == 0
+        ):
+            arrays.append(np.full(one_pixel, float(entry)))
+        else:
+            raise TypeError(
+                f"background of {name} is of type {type(entry).__name__}: {expected}"
+            )
+    shape = np.broadcast_shapes(*(array.shape for array in arrays))
+    return stack([np.broadcast_to(array, shape) for array in arrays], axis=-3)
+
+
+def _check_background(background: np.ndarray) -> None:
+    if not (np.isfinite(background).all() and np.all(background >= 0)):
+        raise ValueError(
+            "background has values below 0, NaN or infinite: expected the known "
+            "background of the maps, finite and at least 0"
+        )
+
+
+def check_values(
+    elements: Sequence[str], arrays: Sequence[np.ndarray], *, allow_missing: bool
+) -> None:
+    """Check that images hold finite numbers, not all the same.
+
+    Parameters
+    ----------
+    elements : sequence of str
+        Of the maps.
+    arrays : sequence of numpy.ndarray
+        The maps and the HAADF image, or series of them.
+    allow_missing : bool
+        As for :func:`measure`.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    labels = [*(f"map of {name}" for name in elements), "HAADF image"]
+    ranges = [
+        _finite_range(label, array, allow_missing=allow_missing)
+        for label, array in zip(labels, arrays, strict=True)
+    ]
+    _check_contrast(labels, ranges)
+
+
+def _finite_range(
+    label: str, array: np.ndarray, *, allow_missing: bool
+) -> tuple[float, float]:
+    """Least and largest value of an array; an error if a value is not finite."""
+    limits = array.min(), array.max()  # NaN if any pixel is
+    if np.all(np.isfinite(limits)):
+        return limits
+    missing = np.isnan(array)
+    if allow_missing and missing.all(axis=(-2, -1)).any():
+        raise ValueError(
+            f"the {label} has nothing but missing pixels: leave its element out, or "
+            "that position of the series"
+        )
+    bad = np.count_nonzero(np.isinf(array) if allow_missing else ~np.isfinite(array))
+    if bad:
+        raise ValueError(
+            f"the {label} has {bad} pixels that are "
+            f"{'infinite' if allow_missing else 'NaN or infinite'}: expected finite "
+            "values; fill them, for example with np.nan_to_num(signal.data), or crop "
+            "them away with .isig"
+        )
+    return np.nanmin(array), np.nanmax(array)
+
+
+def _check_contrast(
+    labels: Sequence[str], ranges: Sequence[tuple[float, float]]
+) -> None:
+    *maps, (low, high) = ranges
+    if low == high:
+        raise ValueError(
+            f"the HAADF image is constant ({high}): it has no information on the "
+            "specimen, choose another image with haadf="
+        )
+    flat = [
+        f"{label} ({high} everywhere)"
+        for label, (low, high) in zip(labels[:-1], maps, strict=True)
+        if low == high
+    ]
+    if len(flat) == len(maps):
+        raise ValueError(
+            f"no map has any contrast: {', '.join(flat)}. Expected at least one that "
+            "shows its element; in a file with several sets of maps choose another set"
+        )
+    if flat:
+        warnings.warn(
+            f"without any contrast: {', '.join(flat)}. Such a map comes back as it "
+            "was; leave it out of the fusion if its element is not in the specimen",
+            UserWarning,
+            stacklevel=5,
+        )

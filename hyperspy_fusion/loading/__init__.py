@@ -1,0 +1,10 @@
+"""From files, or signals read from them, to the arguments of a fusion.
+
+RosettaSciIO reads the files, eXSpy knows X-ray lines and edges. This room decides which
+signals of a file belong together, and makes maps and their background from spectra.
+"""
+
+from .candidates import Candidates, find_candidates
+from .load import MultimodalData, load_multimodal
+
+__all__ = ["Candidates", "MultimodalData", "find_candidates", "load_multimodal"]

@@ -1,0 +1,197 @@
+"""The signals of a file, sorted by their possible use in a fusion."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hyperspy.api as hs
+from hyperspy.signals import BaseSignal
+
+from ..inputs.elements import infer_element
+from ..inputs.images import describe, may_be_haadf
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "Candidates",
+    "describe_spectra",
+    "find_candidates",
+    "is_image",
+    "spectrum_kind",
+    "title_of",
+]
+
+# The spectra of which maps can be made, by the first part of their signal type.
+_SPECTRUM_KINDS = "EDS", "EELS"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Candidates:
+    """The signals of a file, sorted by their possible use; ``str()`` lists them.
+
+    Attributes
+    ----------
+    maps : tuple of BaseSignal
+        Images whose metadata or title name an element.
+    haadf : tuple of BaseSignal
+        Images that may be the HAADF image by their signal type or title.
+    spectrum_images : tuple of BaseSignal
+        EDS and EELS spectra with two or more navigation axes.
+    others : tuple of BaseSignal
+        All other signals: survey images, single spectra, line scans.
+    """
+
+    maps: tuple[BaseSignal, ...] = ()
+    haadf: tuple[BaseSignal, ...] = ()
+    spectrum_images: tuple[BaseSignal, ...] = ()
+    others: tuple[BaseSignal, ...] = ()
+
+    def __str__(self) -> str:
+        sections = {
+            "maps": map(_describe_map, self.maps),
+            "HAADF candidates": map(describe, self.haadf),
+            "spectrum images": map(describe_spectra, self.spectrum_images),
+            "others": [describe(s) if is_image(s) else repr(s) for s in self.others],
+        }
+        lines = []
+        for title, entries in sections.items():
+            counted = Counter(entries)
+            lines.append(f"{title}:" if counted else f"{title}: none")
+            for entry, n in counted.items():
+                lines.append(f"  {n} x {entry}" if n > 1 else f"  {entry}")
+        return "\n".join(lines)
+
+
+def find_candidates(
+    source: str | Path | BaseSignal | Sequence[BaseSignal],
+    *,
+    lazy: bool = False,
+    **kwargs: object,
+) -> Candidates:
+    """Sort the signals of a file by their possible use in a fusion.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, BaseSignal or list of BaseSignal
+        A file that RosettaSciIO reads, or signals that are loaded already.
+    lazy : bool
+        Leave the data of the file on disk.
+    **kwargs
+        For :func:`hyperspy.api.load`.
+
+    Returns
+    -------
+    Candidates
+        The signals themselves, not copies.
+
+    Raises
+    ------
+    TypeError
+        If `source` is neither a path nor signals, or if options for reading a file
+        are given with signals.
+
+    See Also
+    --------
+    load_multimodal : load maps, HAADF image and background.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> specimen = hyperspy_fusion.data.core_shell(size=32)
+    >>> print(hyperspy_fusion.find_candidates([*specimen.maps, specimen.haadf]))
+    maps:
+      Co: 'Co' (32 x 32, 2 nm/px)
+      Mn: 'Mn' (32 x 32, 2 nm/px)
+      O: 'O' (32 x 32, 2 nm/px)
+    HAADF candidates:
+      'HAADF' (32 x 32, 2 nm/px)
+    spectrum images: none
+    others: none
+    """
+    parts: dict[str, list[BaseSignal]] = {
+        "maps": [],
+        "haadf": [],
+        "spectrum_images": [],
+        "others": [],
+    }
+    for signal in _read(source, lazy=lazy, **kwargs):
+        parts[_part(signal)].append(signal)
+    return Candidates(**{part: tuple(signals) for part, signals in parts.items()})
+
+
+def _read(
+    source: str | Path | BaseSignal | Sequence[BaseSignal],
+    *,
+    lazy: bool,
+    **kwargs: object,
+) -> list[BaseSignal]:
+    """List the signals of a source."""
+    if isinstance(source, str | Path):
+        # HyperSpy takes a str with brackets for a pattern, a Path never.
+        if Path(source).exists():
+            source = Path(source)
+        source = hs.load(source, lazy=lazy, **kwargs)
+    elif lazy or kwargs:
+        given = ["lazy"] * lazy + list(kwargs)
+        raise TypeError(
+            f"found {', '.join(given)} together with signals that are loaded already: "
+            "these are options for reading a file, leave them out or give the path of "
+            "a file"
+        )
+    signals = list(source) if isinstance(source, list | tuple) else [source]
+    for signal in signals:
+        if not isinstance(signal, BaseSignal):
+            raise TypeError(
+                f"the source holds an object of type {type(signal).__name__}: expected "
+                "the path of a file, a HyperSpy signal or a list of HyperSpy signals"
+            )
+    return signals
+
+
+def _part(signal: BaseSignal) -> str:
+    """Name the attribute of `Candidates` to which a signal belongs."""
+    if is_image(signal):
+        if may_be_haadf(signal):
+            return "haadf"
+        return "others" if infer_element(signal) is None else "maps"
+    several = signal.axes_manager.navigation_dimension > 1
+    if several and spectrum_kind(signal) in _SPECTRUM_KINDS:
+        return "spectrum_images"
+    return "others"
+
+
+def is_image(signal: BaseSignal) -> bool:
+    """Whether `as_images` accepts it: an image of real numbers, or a series of them."""
+    manager = signal.axes_manager
+    on_navigation = manager.signal_dimension == 0 and manager.navigation_dimension > 1
+    two_dimensional = manager.signal_dimension == 2 or on_navigation
+    return two_dimensional and signal.data.dtype.kind in "biuf"
+
+
+def spectrum_kind(spectra: BaseSignal) -> str:
+    """First part of the signal type: ``"EDS"`` of EDS_TEM and EDS_SEM, ``"EELS"``."""
+    # The metadata may hold an alias of the signal type.
+    return spectra._signal_type.split("_")[0]  # noqa: SLF001
+
+
+def title_of(signal: BaseSignal) -> str:
+    """Title of a signal, without spaces around it."""
+    return signal.metadata.General.title.strip()
+
+
+def _describe_map(signal: BaseSignal) -> str:
+    text = f"{infer_element(signal)}: {describe(signal)}"
+    if not signal._lazy and not signal.data.any():  # noqa: SLF001
+        text += ", zero everywhere"
+    return text
+
+
+def describe_spectra(spectra: BaseSignal) -> str:
+    """Describe a spectrum image in a line: kind, size, range of energies."""
+    axis = spectra.axes_manager.signal_axes[0]
+    measured = f"{axis.low_value:.5g} to {axis.high_value:.5g} {axis.units}"
+    return f"{spectrum_kind(spectra)}: {describe(spectra)}, {measured}"

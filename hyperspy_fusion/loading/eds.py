@@ -1,0 +1,189 @@
+"""Maps of X-ray lines, and their background, from EDS spectra."""
+
+from __future__ import annotations
+
+from functools import partial
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..inputs.images import new_signal
+from .maps import background_signal, elemental_map
+from .smoothing import map_filled, smooth_counts
+from .spectra import (
+    elements_of,
+    is_auto,
+    one_line_message,
+    sample_entries,
+    sum_channels,
+    window_rows,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from hyperspy.axes import UniformDataAxis
+    from hyperspy.signals import BaseSignal, Signal2D
+
+    from ..signals import ElementalMap
+
+__all__ = ["plan_eds"]
+
+_PER_KEV = {"eV": 1000.0, "keV": 1.0}
+
+
+def plan_eds(
+    spectra: BaseSignal,
+    chosen: dict[str, str | None],
+    background: Any,
+    integration: Any,
+) -> Callable[[], tuple[list[ElementalMap], list[Signal2D] | None]]:
+    """Check lines and windows for EDS spectra; return a function that makes the maps.
+
+    Parameters
+    ----------
+    spectra : EDSSpectrum
+        Shape ``navigation + (y, x, energy)``, counts; not modified.
+    chosen : dict of str to str or None
+        Elements and their lines, as of `lines_by_element`.
+    background, integration
+        The arguments `background_windows` and `integration_windows` of
+        :func:`hyperspy_fusion.load_multimodal`.
+
+    Returns
+    -------
+    callable
+        Without arguments; it returns the maps and their backgrounds, or None without
+        background windows.
+
+    Raises
+    ------
+    ValueError
+        If the spectra cannot give the lines, or a window is wrong.
+    """
+    # a private copy except for the data: eXSpy slices it, see `new_signal`
+    spectra = new_signal(
+        spectra, spectra.data, signal_type=spectra.metadata.Signal.signal_type
+    )
+    axis = spectra.axes_manager.signal_axes[0]
+    lines = _choose_lines(spectra, chosen, axis)
+    if integration is None:
+        integration = spectra.estimate_integration_windows(xray_lines=lines)
+    elif isinstance(integration, Real) and not isinstance(integration, bool):
+        integration = spectra.estimate_integration_windows(integration, lines)
+    if is_auto(background):
+        background = spectra.estimate_background_windows(xray_lines=lines)
+    integration = window_rows("integration_windows", integration, lines, 2, axis)
+    _check_channels("integration_windows", integration, lines, axis)
+    if background is not None:
+        background = window_rows("background_windows", background, lines, 4, axis)
+        _check_channels("background_windows", background, lines, axis)
+    return partial(_map_lines, spectra, lines, integration, background)
+
+
+def _choose_lines(
+    spectra: BaseSignal, chosen: dict[str, str | None], axis: UniformDataAxis
+) -> list[str]:
+    """Return the line of each element; eXSpy fills in its defaults."""
+    wanted = list(chosen) or elements_of(spectra)
+    given = [line for line in chosen.values() if line]
+    left = {element for element in wanted if not chosen.get(element)}
+    known = sample_entries(spectra, "xray_lines")
+    given += [line for line in known if line.split("_")[0] in left]
+    _check_range(spectra, given, axis)
+
+    probe = spectra.inav[(0,) * spectra.axes_manager.navigation_dimension]
+    probe.set_elements(wanted)
+    probe.set_lines(given)
+    by_element: dict[str, list[str]] = {element: [] for element in wanted}
+    for line in probe.metadata.Sample.xray_lines:
+        by_element[line.split("_")[0]].append(line)
+    for element, lines in by_element.items():
+        if not lines:
+            raise ValueError(
+                f"{element} has no α line in the measured range: leave it out, or "
+                "choose another line with lines="
+            )
+        if len(lines) > 1:
+            raise ValueError(one_line_message(element, lines))
+    return [line for lines in by_element.values() for line in lines]
+
+
+def _check_range(
+    spectra: BaseSignal, lines: Sequence[str], axis: UniformDataAxis
+) -> None:
+    """Raise a ValueError if lines do not exist or were not measured.
+
+    eXSpy would only warn of the latter. To catch a warning is not safe in threads.
+    """
+    from exspy.material import elements  # noqa: PLC0415 - slow to import
+
+    if axis.units not in _PER_KEV:
+        raise ValueError(
+            f"the energy axis is in {axis.units}: expected keV or eV, set "
+            "signal.axes_manager.signal_axes[0].units"
+        )
+    beams = [
+        spectra.metadata.get_item(f"Acquisition_instrument.{mode}.beam_energy", np.inf)
+        for mode in ("SEM", "TEM")
+    ]
+    high = min(axis.high_value, *(_PER_KEV[axis.units] * energy for energy in beams))
+    for line in lines:
+        element, _, shell = line.partition("_")
+        known = elements[element].Atomic_properties.Xray_lines
+        if shell not in known:
+            listed = ", ".join(f"{element}_{name}" for name in sorted(known.keys()))
+            raise ValueError(
+                f"{line} is not a line of {element}: expected one of {listed}"
+            )
+        energy = _PER_KEV[axis.units] * known[shell]["energy (keV)"]
+        if not axis.low_value < energy < high:
+            raise ValueError(
+                f"{line} is at {energy:.5g} {axis.units}, outside the measured "
+                f"{axis.low_value:.5g} to {high:.5g} {axis.units}: choose another line"
+            )
+
+
+def _check_channels(
+    argument: str,
+    rows: list[list[float]],
+    lines: Sequence[str],
+    axis: UniformDataAxis,
+) -> None:
+    """Raise a ValueError if the windows of a line hold no channel."""
+    for line, row in zip(lines, rows, strict=True):
+        if not np.diff(axis.value2index(np.array(row)))[::2].any():
+            raise ValueError(
+                f"{argument} of {line} is {np.round(row, 4).tolist()} {axis.units}, "
+                f"too narrow for channels of {axis.scale:.4g} {axis.units}: expected "
+                "at least one channel"
+            )
+
+
+def _map_lines(
+    spectra: BaseSignal,
+    lines: list[str],
+    integration: list[list[float]],
+    background: list[list[float]] | None,
+) -> tuple[list[ElementalMap], list[Signal2D] | None]:
+    """Sum the windows of the lines; estimate the background from those beside them."""
+    intensities = spectra.get_lines_intensity(lines, integration_windows=integration)
+    maps = [
+        elemental_map(intensity, line.split("_")[0])
+        for intensity, line in zip(intensities, lines, strict=True)
+    ]
+    if background is None:
+        return maps, None
+    axis = spectra.axes_manager.signal_axes[0]
+    backgrounds = []
+    for signal, inside, beside in zip(maps, integration, background, strict=True):
+        start, stop = axis.value2index(np.array(inside))
+        left, left_stop, right, right_stop = axis.value2index(np.array(beside))
+        counts = sum_channels(spectra, left, left_stop)
+        counts = counts + sum_channels(spectra, right, right_stop)
+        # the mean per channel times the channels of the line, as in eXSpy
+        ratio = (stop - start) / (left_stop - left + right_stop - right)
+        smooth = ratio * map_filled(smooth_counts, counts)
+        backgrounds.append(background_signal(signal, smooth))
+    return maps, backgrounds

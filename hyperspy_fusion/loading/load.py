@@ -1,0 +1,359 @@
+"""Maps, HAADF image and background of a fusion, from a file or from signals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from ..execution.arrays import computed, is_lazy
+from ..inputs.images import as_images, choose_haadf
+from .candidates import (
+    Candidates,
+    describe_spectra,
+    find_candidates,
+    is_image,
+    spectrum_kind,
+    title_of,
+)
+from .eds import plan_eds
+from .eels import plan_eels
+from .frames import (
+    FRAME_OPTIONS,
+    as_index,
+    average_frames,
+    kept_frames,
+    sum_frames,
+)
+from .maps import choose_maps, image_shapes
+from .spectra import as_names, lines_by_element
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    from hyperspy.signals import BaseSignal
+
+    from ..signals import ElementalMap, HAADFImage
+
+__all__ = ["MultimodalData", "load_multimodal"]
+
+# In the order of preference.
+_PLANS = {"EDS": plan_eds, "EELS": plan_eels}
+
+
+class MultimodalData(NamedTuple):
+    """Elemental maps, and the HAADF image and the background that belong to them.
+
+    The order is that of the arguments of :func:`fuse_multimodal`.
+
+    Attributes
+    ----------
+    maps : list of ElementalMap
+        One per element, shape ``navigation + (y, x)``.
+    haadf : HAADFImage
+        Shape ``navigation + (y, x)``, in the units of the detector.
+    background : list of Signal2D or None
+        Estimated background of each map, in the same pixels and units; None if it is
+        not known.
+    """
+
+    maps: list[ElementalMap]
+    haadf: HAADFImage
+    background: list[BaseSignal] | None
+
+
+def load_multimodal(
+    source: str | Path | BaseSignal | Sequence[BaseSignal],
+    elements: str | Sequence[str] | None = None,
+    lines: str | Sequence[str] | None = None,
+    *,
+    haadf: str | Path | BaseSignal | None = None,
+    background_windows: (
+        Sequence[Sequence[float]] | np.ndarray | Literal["auto"] | None
+    ) = None,
+    integration_windows: (float | Sequence[Sequence[float]] | np.ndarray | None) = None,
+    frames: slice | Sequence[int] | Sequence[bool] | np.ndarray | None = None,
+    lazy: bool = False,
+    **kwargs: object,
+) -> MultimodalData:
+    r"""Load elemental maps, their HAADF image and, where it is known, their background.
+
+    Ready-made maps, as Velox writes them, are taken as they are. If there are none, or
+    if `lines`, `background_windows` or `integration_windows` is given, the maps are
+    made from an EDS spectrum image, else from an EELS spectrum image. Of several
+    spectrum images the one is taken that has measured all the lines and, if there are
+    several of these, the one of the size of the HAADF image. Nothing is guessed: if
+    more than one choice is left, the error lists them. Signals that are given are not
+    modified.
+
+    Parameters
+    ----------
+    source : str, pathlib.Path, BaseSignal or list of BaseSignal
+        A file that RosettaSciIO reads, or signals that have been loaded from one or
+        several files.
+    elements : list of str, optional
+        What to map, in this order: titles of ready-made maps (``"Fe-EELS"``) or
+        symbols (``"Fe"``); titles take precedence. By default all ready-made maps, or
+        ``metadata.Sample.elements`` of the spectrum image, by rising Z.
+    lines : list of str, optional
+        X-ray lines (``"Fe_Ka"``) or EELS edges (``"Fe_L3"``) to map from a spectrum
+        image, one per element. By default, for EDS, those of
+        ``metadata.Sample.xray_lines`` or, per element, the line that eXSpy prefers:
+        the α line of highest energy below half the beam energy. For EELS the lowest
+        major edge above 100 eV with room for both windows.
+    haadf : str, pathlib.Path or Signal2D, optional
+        The HAADF image: title of an image of the source, path of another file, or a
+        signal. By default the only image that fits by its title and its size.
+    background_windows : list of list of float, or "auto", optional
+        For EDS, in the units of the energy axis, a row ``[left start, left stop,
+        right start, right stop]`` for each map; ``"auto"`` takes those of eXSpy's
+        ``estimate_background_windows``, None leaves the background unknown. For EELS,
+        in eV, a row ``[start, stop]`` for each map; None and ``"auto"`` are the
+        default of the notes.
+    integration_windows : float or list of list of float, optional
+        A row ``[start, stop]`` for each map, in the units above, or one number: for
+        EDS the width in units of the FWHM of the line (default 2, as in eXSpy), for
+        EELS the width in eV, counted from the onset.
+    frames : slice, list of int or list of bool, optional
+        Which frames to keep of spectra, or maps, that are a stack of frames: a slice,
+        frame numbers from 0 (negative ones count from the end), or True for each
+        frame to keep. The kept frames of the spectra are summed, so that counts stay
+        counts, and a HAADF stack of the same frames is averaged, so that it stays in
+        the units of one frame. Single frames are read from a Velox ``.emd`` file; the
+        ready-made maps in it, which are sums of all frames, are not taken then. By
+        default nothing is summed.
+    lazy : bool
+        Leave the data of the file on disk: maps, HAADF image and background are lazy.
+    **kwargs
+        For :func:`hyperspy.api.load`, such as ``file_format`` or ``sum_frames``.
+
+    Returns
+    -------
+    maps : list of ElementalMap
+        One per element, shape ``navigation + (y, x)``, in the order of `elements`, or
+        of `lines`, or of the file. ``metadata.Sample.elements`` holds the symbol.
+        Ready-made maps keep their units, maps of spectra are in counts (or the units
+        of the spectra). The latter are raw: they include their background.
+    haadf : HAADFImage
+        Shape ``navigation + (y, x)``, in the units of the detector.
+    background : list of Signal2D or None
+        Estimated background of each map, in the same pixels and units, titled
+        "Background of" and the title of the map. None if it is not known: of
+        ready-made maps, and of EDS spectra without `background_windows`.
+
+        The three are fields of a named tuple, in the order of the arguments of
+        :func:`fuse_multimodal`.
+
+    Raises
+    ------
+    ValueError
+        If something is missing or ambiguous; the message lists what there is. If
+        there are no frames, not those of `frames`, or `frames` keeps none.
+    TypeError
+        If `source` or `haadf` is no signal and no path, a name is no string, or
+        `frames` is no slice and no list of integers or booleans.
+
+    See Also
+    --------
+    find_candidates : the signals of a file, sorted by their possible use.
+    fuse_multimodal : fuse what was loaded.
+
+    Notes
+    -----
+    Maps include the background because subtraction would spoil their statistics: a
+    difference of counts is not Poisson distributed, and a fusion that knows the
+    background of raw counts uses all their information.
+
+    An EELS edge at the energy E is mapped by the sum of its window. Its background is
+    the power law :math:`A E^{-r}` that the two-area method [1]_ finds in each pixel:
+    with the counts :math:`I_1, I_2` of the two parts :math:`[E_1, E_2]`, :math:`[E_2,
+    E_3]` of the background window, :math:`E_2 = \sqrt{E_1 E_3}`, the window
+    :math:`[E_4, E_5]` holds
+
+    .. math::
+
+        (I_1 + I_2) \frac{E_5^k - E_4^k}{E_3^k - E_1^k}, \quad
+        k = 1 - r, \quad
+        r = 2 \ln\frac{I_1 (E_3 - E_2)}{I_2 (E_2 - E_1)} \Big/ \ln\frac{E_3}{E_1}
+
+    counts of background. r is limited to 0 to 10. The background of an X-ray line is
+    the mean of its two windows, times the ratio of the widths, as in eXSpy.
+
+    In single pixels these estimates are noisy, and a fusion takes the background as
+    exact. So :math:`I_1 + I_2` and :math:`I_1 / (I_1 + I_2)`, or the sum of the X-ray
+    windows, are first smoothed by a Gaussian in the image plane. Of ten widths from 0
+    to 8 pixels and infinity, the one is taken that has the lowest expected squared
+    error by Stein's unbiased risk estimate [2]_: few counts are smoothed as far as the
+    specimen allows, many counts stay sharp.
+
+    By default the background window of an edge runs from 0.85 E to 0.99 E and the
+    integration window from there to 1.1 E, but at least 2 eV are left before the onset.
+    Both stay within the measured range, the background starts at least 30 eV after the
+    previous major edge of the elements (those mapped and those in
+    ``metadata.Sample.elements``), and the integration stops before the next one. If
+    less than 10 eV remain for the background or after the onset, there is no room: give
+    the windows or, for edges that overlap, fit a model with eXSpy and load its maps.
+    The windows used are logged (level INFO).
+
+    Without `frames` RosettaSciIO sums the frames of the spectra of a Velox file, and
+    the HAADF image is the first of the stack. Single frames are read as a sparse array,
+    and only the maps of their sum are computed: the memory needed grows with the counts
+    in the file, not with frames times channels. A HAADF image without frames is taken
+    as it is if it is named with `haadf`.
+
+    References
+    ----------
+    .. [1] R. F. Egerton, Electron Energy-Loss Spectroscopy in the Electron
+       Microscope, 3rd ed. (Springer, 2011), section 4.4.
+    .. [2] C. M. Stein, Estimation of the mean of a multivariate normal distribution,
+       Ann. Statist. 9, 1135 (1981).
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> specimen = hyperspy_fusion.data.core_shell(size=32)
+    >>> signals = [*specimen.maps, specimen.haadf]
+    >>> data = hyperspy_fusion.load_multimodal(signals, ["O", "Co"])
+    >>> data.maps
+    [<ElementalMap, title: O, dimensions: (|32, 32)>, <ElementalMap, title: Co, dimensions: (|32, 32)>]
+    >>> fused = hyperspy_fusion.fuse_multimodal(*data)
+
+    From the spectra of a file:
+
+    >>> maps, haadf, background = hyperspy_fusion.load_multimodal(
+    ...     "spectrum image.emd", lines=["C_Ka", "Cu_Ka"], background_windows="auto"
+    ... )  # doctest: +SKIP
+
+    Without the first ten frames, in which the specimen still drifted:
+
+    >>> maps, haadf, background = hyperspy_fusion.load_multimodal(
+    ...     "spectrum image.emd", ["C", "Cu"], frames=slice(10, None)
+    ... )  # doctest: +SKIP
+    """  # noqa: E501 - what doctest compares with
+    elements, lines = as_names("elements", elements), as_names("lines", lines)
+    compute = False
+    if frames is not None:
+        frames = as_index(frames)
+        if isinstance(source, str | Path):
+            kwargs = {**FRAME_OPTIONS.get(Path(source).suffix.lower(), {}), **kwargs}
+            lazy, compute = True, not lazy  # not before the frames are summed
+    found = candidates = find_candidates(source, lazy=lazy, **kwargs)
+    windows = background_windows, integration_windows
+    ready_made = all(choice is None for choice in (lines, *windows))
+    try:
+        if frames is not None:
+            n_frames, kept = kept_frames(candidates, frames)
+            candidates = sum_frames(candidates, kept)
+        images = _haadf_images(haadf, candidates, lazy=lazy)
+        background = None
+        if candidates.maps and ready_made:
+            maps = choose_maps(candidates.maps, elements)
+        else:
+            shapes = image_shapes(candidates.haadf if haadf is None else images)
+            chosen = lines_by_element(elements, lines)
+            maps, background = _map_spectra(
+                candidates.spectrum_images, chosen, windows, shapes
+            )
+        image = _pick_haadf(images, maps[0].data.shape[-2:], named=haadf is not None)
+        if frames is not None:
+            image = average_frames(image, n_frames, kept, named=haadf is not None)
+    except ValueError as error:
+        raise ValueError(f"{error}\nThere are\n{found}") from error
+    image = as_images(image, "HAADF image").deepcopy()
+    image.set_signal_type("HAADF")
+    if compute:
+        _compute_together([*maps, image, *(background or ())])
+    return MultimodalData(maps, image, background)
+
+
+def _haadf_images(
+    haadf: str | Path | BaseSignal | None, candidates: Candidates, *, lazy: bool
+) -> list[BaseSignal]:
+    """List the images that `haadf` allows."""
+    if haadf is not None and not isinstance(haadf, str | Path):
+        return [as_images(haadf, "HAADF image")]
+    images = _images(candidates)
+    titled = [image for image in images if title_of(image) == haadf]
+    if titled:
+        return titled
+    if haadf is not None:
+        if not Path(haadf).exists():
+            raise ValueError(
+                f"haadf={str(haadf)!r} is neither the title of an image nor an "
+                "existing file: expected one of the two, or a signal"
+            )
+        images = _images(find_candidates(haadf, lazy=lazy))
+    if not images:
+        raise ValueError(
+            f"there is no HAADF image in {haadf or 'the source'}: give one with "
+            "haadf=, the path of another file or a signal"
+        )
+    return images
+
+
+def _images(candidates: Candidates) -> list[BaseSignal]:
+    return [*candidates.haadf, *filter(is_image, candidates.others)]
+
+
+def _pick_haadf(
+    images: list[BaseSignal], shape: tuple[int, ...], *, named: bool
+) -> BaseSignal:
+    """Pick the HAADF image of maps of a shape; a named one may have another shape."""
+    if named:
+        fitting = [image for image in images if image.data.shape[-2:] == shape]
+        if 1 in (len(images), len(fitting)):
+            return (fitting or images)[0]
+    return choose_haadf(images, shape)
+
+
+def _map_spectra(
+    spectrum_images: Sequence[BaseSignal],
+    chosen: dict[str, str | None],
+    windows: tuple[Any, Any],
+    shapes: set[tuple[int, ...]],
+) -> tuple[list[ElementalMap], list[BaseSignal] | None]:
+    """Make maps and their background from the only spectrum image that allows it.
+
+    `chosen` holds elements and their lines, `windows` the background windows and
+    integration windows as they were given, `shapes` the pixels ``(y, x)`` of the images
+    that may be the HAADF image.
+    """
+    plans, refusals = [], []
+    for kind, plan in _PLANS.items():
+        for spectra in spectrum_images:
+            if spectrum_kind(spectra) != kind:
+                continue
+            try:
+                plans.append((spectra, plan(spectra, chosen, *windows)))
+            except ValueError as refusal:
+                refusals.append(f"  {describe_spectra(spectra)}: {refusal}")
+        if plans:
+            break
+    else:
+        reasons = "\n".join(refusals) or (
+            "  there is none with two navigation axes; spectra that are neither EDS "
+            "nor EELS need signal.set_signal_type('EDS_TEM') or 'EELS'"
+        )
+        raise ValueError(f"no spectrum image can be mapped:\n{reasons}")
+    if len(plans) > 1:
+        fitting = [
+            p for p in plans if p[0].axes_manager.navigation_shape[1::-1] in shapes
+        ]
+        if len(fitting) != 1:
+            listed = "\n".join(f"  {describe_spectra(s)}" for s, _ in fitting or plans)
+            raise ValueError(
+                f"several spectrum images can be mapped:\n{listed}\nGive a list of the "
+                "one to use and the HAADF image"
+            )
+        plans = fitting
+    return plans[0][1]()
+
+
+def _compute_together(signals: Iterable[BaseSignal]) -> None:
+    """Compute those of some signals that are lazy, in place, in one pass."""
+    lazy = [signal for signal in signals if is_lazy(signal.data)]
+    arrays = computed([signal.data for signal in lazy])
+    for signal, array in zip(lazy, arrays, strict=True):
+        signal.data = array
+        signal._lazy = False  # noqa: SLF001
+        signal._assign_subclass()  # noqa: SLF001

@@ -1,0 +1,92 @@
+"""Elemental maps as signals: ready-made ones, their copies and their backgrounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..inputs.elements import infer_element
+from ..inputs.images import as_images, describe, new_signal
+from .candidates import title_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from hyperspy.signals import BaseSignal, Signal2D
+
+    from ..signals import ElementalMap
+
+__all__ = [
+    "background_signal",
+    "choose_maps",
+    "elemental_map",
+    "image_shapes",
+]
+
+
+def elemental_map(signal: BaseSignal, element: str) -> ElementalMap:
+    """Copy an image, or a series of images, into the map of an element."""
+    image = as_images(signal, f"map of {element}").deepcopy()
+    image.set_signal_type("elemental_map")
+    image.metadata.set_item("Sample.elements", [element])
+    return image
+
+
+def background_signal(elemental_map: ElementalMap, data: Any) -> Signal2D:
+    """Make a signal of the background of a map, an array of its shape and units."""
+    background = new_signal(elemental_map, data)
+    background.metadata.General.title = f"Background of {title_of(elemental_map)}"
+    return background
+
+
+def image_shapes(images: Iterable[BaseSignal]) -> set[tuple[int, ...]]:
+    """Pixels ``(y, x)`` of images, each shape once."""
+    return {image.data.shape[-2:] for image in images}
+
+
+def choose_maps(
+    maps: Sequence[BaseSignal], elements: list[str] | None
+) -> list[ElementalMap]:
+    """Copy the requested ready-made maps, one per element, all of one size.
+
+    `elements` holds titles or symbols and sets the order; None takes all maps.
+    """
+    if elements is not None:
+        maps = [_find_map(maps, entry) for entry in elements]
+    by_element: dict[str, list[BaseSignal]] = {}
+    for signal in maps:
+        by_element.setdefault(str(infer_element(signal)), []).append(signal)
+    doubles = [
+        f"{element} is shown by {' and '.join(map(describe, signals))}"
+        for element, signals in by_element.items()
+        if len(signals) > 1
+    ]
+    if doubles:
+        raise ValueError(
+            f"{'; '.join(doubles)}: expected one map per element, choose the maps by "
+            f"their titles with elements=['{title_of(maps[0])}', ...], or give a list "
+            "of the signals to use"
+        )
+    if len(image_shapes(maps)) > 1:
+        raise ValueError(
+            f"the maps {', '.join(map(describe, maps))} differ in size: expected maps "
+            "of the same pixels, choose them with "
+            f"elements=['{title_of(maps[0])}', ...]"
+        )
+    return [elemental_map(*pair) for pair in zip(maps, by_element, strict=True)]
+
+
+def _find_map(maps: Sequence[BaseSignal], entry: str) -> BaseSignal:
+    """Find the map with a title or, if there is none, of an element."""
+    titled = [signal for signal in maps if title_of(signal) == entry]
+    found = titled or [signal for signal in maps if infer_element(signal) == entry]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"{entry!r} is shown by {' and '.join(map(describe, found))}: choose by "
+            "the title, or give a list of the signals to use"
+        )
+    raise ValueError(
+        f"there is no map of {entry!r}: expected the title or the element of a map; to "
+        "map a spectrum image instead, give lines= or a window"
+    )

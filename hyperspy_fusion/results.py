@@ -1,0 +1,580 @@
+"""Solutions -> signals with their record; and what can be asked of these."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import hyperspy.api as hs
+import numpy as np
+from hyperspy.signals import BaseSignal
+
+from . import __version__
+from .core.calibrated.method import CHECK_EVERY, CalibratedOptions, local_misfit
+from .core.calibrated.parts import together
+from .execution.arrays import is_lazy, stack
+from .execution.lazy import Pending
+from .inputs.elements import infer_element, name_element
+from .inputs.images import new_signal
+from .inputs.measurement import measure
+from .inputs.stacks import members_along, members_of, split
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hyperspy.misc.utils import DictionaryTreeBrowser
+    from hyperspy.signals import Signal1D, Signal2D
+
+    from .core.common.options import Options
+    from .core.common.solution import Solution
+    from .execution.plan import Task
+    from .inputs.measurement import Background, Image, Maps, Mask, Measurement
+    from .signals import ElementalMap, HAADFImage
+
+__all__ = [
+    "Conclusion",
+    "as_signals",
+    "complete",
+    "cost_history",
+    "get_haadf_model",
+    "get_misfit",
+    "maps_of_fusion",
+    "pending",
+    "pending_record",
+    "record_of",
+    "restack",
+    "tell",
+]
+
+_logger = logging.getLogger(__name__)
+_TERMS = ("total", "haadf", "chemical", "tv")
+
+# --- solutions -> record ---------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conclusion:
+    """What makes a record of the solutions of a fusion.
+
+    Attributes
+    ----------
+    method : {"calibrated", "published"}
+        The method.
+    elements : tuple of str
+        Symbols, in the order of the maps.
+    atomic_numbers : tuple of int
+        Z of each.
+    options : Options
+        Options of the method.
+    shape : tuple of int
+        Shape of the series.
+    places : tuple of tuple
+        Position and number of pixels of each task.
+    """
+
+    method: str
+    elements: tuple[str, ...]
+    atomic_numbers: tuple[int, ...]
+    options: Options
+    shape: tuple[int, ...]
+    places: tuple[tuple[tuple[int, ...], int], ...]
+
+    @classmethod
+    def of(
+        cls, method: str, measurement: Measurement, options: Options, tasks: list[Task]
+    ) -> Conclusion:
+        """Of the tasks that are planned for a measurement."""
+        return cls(
+            method=method,
+            elements=measurement.elements,
+            atomic_numbers=measurement.atomic_numbers,
+            options=options,
+            shape=measurement.navigation_shape,
+            places=tuple((task.position, task.pixels) for task in tasks),
+        )
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Which arrays of the shape of the maps a solution holds."""
+        uncertain = getattr(self.options, "uncertainty", False)
+        return ("maps", "variance") if uncertain else ("maps",)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the record says before anything is solved."""
+        options = {k: v for k, v in asdict(self.options).items() if v is not None}
+        return {
+            "method": self.method,
+            "version": __version__,
+            "elements": ",".join(self.elements),
+            "atomic_numbers": np.array(self.atomic_numbers, dtype=np.float64),
+            **options,
+        }
+
+    def __call__(
+        self, solutions: Sequence[Solution]
+    ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
+        """Return the record of the fusion, its notes and its warnings.
+
+        The record holds builtins and float64 arrays only: these survive ``.hspy``,
+        ``.zspy`` and ``.nxs``.
+        """
+        images: dict[tuple[int, ...], list] = {}
+        for solution, (position, pixels) in zip(solutions, self.places, strict=True):
+            images.setdefault(position, []).append((solution, pixels))
+        shape = self.shape
+        found = np.empty(shape, dtype=object)
+        for position, tiles in images.items():
+            whole = len(tiles) == 1
+            found[position] = (
+                tiles[0][0] if whole else together(*zip(*tiles, strict=True))
+            )
+        notes = tuple(dict.fromkeys(n for s in found.flat for n in s.notes))
+        messages = tuple(dict.fromkeys(w for s in found.flat for w in s.warnings))
+        costs, records = [s.costs for s in found.flat], [s.record for s in found.flat]
+        cost = {
+            t: _over_positions(shape, [getattr(c, t) for c in costs]) for t in _TERMS
+        }
+        # Of tiled images that share weights, only the first has those that were tried.
+        recorded = {
+            name: _over_positions(shape, [r.get(name, np.nan) for r in records])
+            for name in records[0]
+        }
+        record = {
+            **self.asked,
+            **recorded,
+            "n_iter": _over_positions(shape, [s.n_iter for s in found.flat]),
+            "converged": all(solution.converged for solution in found.flat),
+            "status": "\n".join(dict.fromkeys(s.status for s in found.flat)),
+            "notes": "\n".join(notes),
+            "cost": cost,
+            "cost_interval": found.flat[0].costs.interval,
+        }
+        return record, notes, messages
+
+
+def _over_positions(shape: tuple[int, ...], values: list) -> Any:
+    """A value for each position, as ``shape + (...)``; that of a single image as it is.
+
+    Arrays of different length are padded with NaN.
+    """
+    if not shape:
+        return values[0]
+    arrays = [np.asarray(value, dtype=float) for value in values]
+    longest = max(arrays, key=np.size).shape
+    out = np.full((len(arrays), *longest), np.nan)
+    for k, array in enumerate(arrays):
+        place: Any = (k, *map(slice, array.shape))
+        out[place] = array
+    return out.reshape(*shape, *longest)
+
+
+def pending_record(
+    conclusion: Conclusion, later: Pending, measurement: Measurement
+) -> dict[str, Any]:
+    """Record of lazy maps, whose numbers are lazy too.
+
+    Parameters
+    ----------
+    conclusion : Conclusion
+        What will make the record.
+    later : Pending
+        What it will be made of.
+    measurement : Measurement
+        The data.
+
+    Returns
+    -------
+    dict
+    """
+    record = {
+        **conclusion.asked,
+        "status": str(later),
+        "pending": later,
+        "cost": {},
+    }
+    n_elements = len(measurement.elements)
+    options: Any = conclusion.options
+    each: dict[str, tuple[int, ...]] = {"haadf_coefficients": (n_elements,)}
+    if conclusion.method == "calibrated":
+        n_values = -(-options.max_iter // CHECK_EVERY)
+        each |= {"count_value": (n_elements,), "shift": (2,)}
+        numbers: tuple[str, ...] = ("haadf_gain", "haadf_model_error", "gap")
+        numbers += ("guard", "flagged")
+        record["cost_interval"] = CHECK_EVERY
+    else:
+        n_values, numbers = options.n_iter, ("haadf_range",)
+        each |= {"map_offset": (n_elements,), "map_range": (n_elements,)}
+        record["cost_interval"] = 1
+    numbers += ("n_iter", "lambda_haadf", "lambda_chem", "lambda_tv", "haadf_offset")
+    each |= dict.fromkeys(numbers, ())
+    each |= {f"cost.{term}": (n_values,) for term in _TERMS}
+    for name, own in each.items():
+        entry = later.entry(name, (*measurement.navigation_shape, *own))
+        node, _, term = name.rpartition(".")
+        (record[node] if node else record)[term] = entry
+    return record
+
+
+# --- record -> signals -----------------------------------------------------------
+
+
+def as_signals(
+    measurement: Measurement, arrays: dict[str, Any], record: dict[str, Any]
+) -> list[ElementalMap]:
+    """Turn fused arrays into signals.
+
+    Parameters
+    ----------
+    measurement : Measurement
+        The data, whose images lend axes and metadata.
+    arrays : dict
+        ``"maps"`` and perhaps ``"variance"``, each of shape
+        ``navigation + (n_elements, y, x)``, in the units of the maps (squared).
+    record : dict
+        What to store in ``metadata.Multimodal_fusion``.
+
+    Returns
+    -------
+    list of ElementalMap
+        In the order of the maps.
+    """
+    signals = []
+    for i, (image, element) in enumerate(
+        zip(measurement.images, measurement.elements, strict=True)
+    ):
+        data = {name: _contiguous(a[..., i, :, :]) for name, a in arrays.items()}
+        signal = new_signal(image, data["maps"], signal_type="elemental_map")
+        name_element(signal, element)
+        signal.metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+        if "variance" in data:
+            _add_variance(signal, data["variance"])
+        signals.append(signal)
+    return signals
+
+
+def _contiguous(array: Any) -> Any:
+    return array if is_lazy(array) else np.ascontiguousarray(array)
+
+
+def _add_variance(signal: ElementalMap, data: Any) -> None:
+    """Store a variance where HyperSpy's own tools look for it."""
+    variance = new_signal(signal, data, signal_type="elemental_map")
+    del variance.metadata.Multimodal_fusion
+    if members_of(variance):
+        del variance.original_metadata.stack_elements
+    variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
+    signal.set_noise_variance(variance)
+
+
+def tell(notes: Sequence[str], messages: Sequence[str], stacklevel: int = 4) -> None:
+    """Log notes, and raise warnings where the caller of the fusion sees them."""
+    for note in notes:
+        _logger.info(note)
+    for message in messages:
+        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+
+
+def restack(stack_of_maps: ElementalMap, fused: list[ElementalMap]) -> ElementalMap:
+    """Stack fused maps as the stack was that they come from.
+
+    Parameters
+    ----------
+    stack_of_maps : ElementalMap
+        The stack, whose last navigation axis runs over the elements.
+    fused : list of ElementalMap
+        The fused maps, in the order of that axis.
+
+    Returns
+    -------
+    ElementalMap
+        On the axes of the stack; ``.split()`` gives each map its own metadata.
+    """
+    data = stack([signal.data for signal in fused], axis=0)
+    result = new_signal(stack_of_maps, data, signal_type="elemental_map")
+    # What .split() gives back to each map, along the last navigation axis unless the
+    # history of another stack says otherwise.
+    members = members_along(result)
+    if members:
+        for member, signal in zip(members, fused, strict=True):
+            member.metadata = signal.metadata.deepcopy()
+    elif members_of(result):
+        del result.original_metadata.stack_elements
+    if result.metadata.has_item("_HyperSpy.Stacking_history"):
+        del result.metadata._HyperSpy.Stacking_history  # noqa: SLF001
+    record = fused[0].metadata.Multimodal_fusion.as_dictionary()
+    result.metadata.add_dictionary({"Multimodal_fusion": record})
+    variances = [signal.get_noise_variance() for signal in fused]
+    if variances[0] is not None:
+        _add_variance(result, stack([v.data for v in variances], axis=0))
+    return result
+
+
+# --- lazy signals ----------------------------------------------------------------
+
+
+def pending(signal: BaseSignal) -> list[Pending]:
+    """List what will be known of fusions once their maps are computed.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        A lazy map that a fusion returned, or what was made of it.
+
+    Returns
+    -------
+    list of Pending
+        Each once, of a stack also those of its maps; empty if nothing is pending.
+    """
+    found = [
+        metadata.get_item("Multimodal_fusion.pending")
+        for metadata in _all_metadata(signal)
+    ]
+    return list({id(one): one for one in found if isinstance(one, Pending)}.values())
+
+
+def complete(
+    signal: BaseSignal, later: Sequence[Pending], found: Sequence[np.ndarray]
+) -> None:
+    """Complete the records of a lazy map, in place, and log and warn.
+
+    Parameters
+    ----------
+    signal : BaseSignal
+        With something pending.
+    later : list of Pending
+        Which of it is known now.
+    found : list of numpy.ndarray
+        What each was.
+    """
+    for one, known in zip(later, found, strict=True):
+        record, notes, messages = known.item()
+        for metadata in _all_metadata(signal):
+            if metadata.get_item("Multimodal_fusion.pending") is one:
+                del metadata.Multimodal_fusion
+                metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+        tell(notes, messages)
+
+
+def _all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
+    """The metadata of a signal, and of each of which it is a stack."""
+    return [signal.metadata, *(member.metadata for member in members_of(signal))]
+
+
+# --- what can be asked of fused maps ---------------------------------------------
+
+
+def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
+    """The record of a fusion.
+
+    Parameters
+    ----------
+    fused : ElementalMap
+        A map that a fusion returned.
+
+    Returns
+    -------
+    DictionaryTreeBrowser
+        ``metadata.Multimodal_fusion``.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    record = fused.metadata.get_item("Multimodal_fusion")
+    if record is None:
+        raise ValueError(
+            f"{fused!r} has no metadata.Multimodal_fusion: expected a map that "
+            "fuse_multimodal or fuse_published returned"
+        )
+    return record
+
+
+def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
+    """List the maps that one fusion returned.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        The list that a fusion returned, or a stack of its members.
+
+    Returns
+    -------
+    list of ElementalMap
+
+    Raises
+    ------
+    ValueError
+        If a stack does not come from a fusion.
+    """
+    maps = split(fused)
+    if not isinstance(fused, BaseSignal):
+        return maps
+    elements = record_of(fused).elements.split(",")
+    taken_apart = fused.axes_manager.navigation_dimension > 0  # else it is the user's
+    if taken_apart and len(maps) == len(elements):
+        for signal, element in zip(maps, elements, strict=True):
+            name_element(signal, element)
+    return maps
+
+
+def cost_history(fused: BaseSignal) -> Signal1D:
+    """The terms of the cost of a fused map against the iterations.
+
+    Behind :meth:`hyperspy_fusion.ElementalMap.get_cost_history`.
+    """
+    record = record_of(fused)
+    # After a lazy load the arrays in the metadata are dask arrays.
+    terms = [np.asarray(record.cost[term]) for term in _TERMS]
+    signal = hs.signals.Signal1D(np.stack(terms, axis=-2))
+    signal.metadata.General.title = "Cost of the fusion"
+    iteration = signal.axes_manager.signal_axes[0]
+    interval = int(record.get_item("cost_interval", 1))
+    iteration.name, iteration.scale, iteration.offset = "iteration", interval, interval
+    if iteration.high_value > record.get_item("max_iter", np.inf):
+        iteration.convert_to_non_uniform_axis()  # the last value came earlier
+        iteration.axis = np.append(iteration.axis[:-1], record.max_iter)
+    signal.axes_manager.navigation_axes[0].name = "term"
+    signal.metadata.set_item("Multimodal_fusion.terms", ",".join(_TERMS))
+    return signal
+
+
+def get_misfit(
+    maps: Maps,
+    fused: Sequence[ElementalMap] | ElementalMap,
+    haadf: Image,
+    background: Background = None,
+    *,
+    standardised: bool = False,
+    mask: Mask = None,
+) -> Signal2D:
+    """Misfit of the HAADF image and its model, or of the image and the measured maps.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal
+        The measured maps, as they were fused.
+    fused : list of ElementalMap
+        All maps that the fusion returned, in their order.
+    haadf : BaseSignal
+        The HAADF image that was fused.
+    background, mask : optional
+        As they were given to :func:`fuse_multimodal`; only for `standardised`.
+    standardised : bool, default False
+        False: the image minus :func:`get_haadf_model`, in its units. True: the local
+        misfit z of image and measured maps, in standard deviations, by which the guard
+        of the calibrated method judges; see
+        :func:`hyperspy_fusion.core.calibrated.guard.local_z`.
+
+    Returns
+    -------
+    Signal2D
+        Shape ``navigation + (y, x)``, on the axes of the first map. An image that the
+        fusion moved back is not moved here, but for `standardised`.
+
+    Raises
+    ------
+    ValueError
+        If the signals do not belong together, or `standardised` is asked of the
+        published method.
+    """
+    model = get_haadf_model(fused)
+    fused = maps_of_fusion(fused)
+    record = record_of(fused[0])
+    measurement = measure(
+        maps, haadf, background, elements=record.elements.split(","), mask=mask
+    )
+    image = new_signal(model, measurement.haadf - model.data)
+    image.metadata.General.title = "Misfit"
+    if not standardised:
+        return image
+    if record.method != "calibrated":
+        raise ValueError(
+            "the local misfit is defined for the calibrated method only: expected maps "
+            "that fuse_multimodal returned"
+        )
+    results = np.stack([signal.data for signal in fused], axis=-3)
+    names = "shift", "haadf_coefficients", "haadf_offset", "haadf_model_error"
+    for position in np.ndindex(measurement.navigation_shape):
+        variance = measurement.variance
+        image.data[position] = local_misfit(
+            measurement.maps[position],
+            measurement.haadf[position],
+            results[position],
+            {name: np.asarray(record[name])[position] for name in names},
+            CalibratedOptions(),
+            background=measurement.background[position],
+            variance=None if variance is None else variance[position],
+        )
+    image.metadata.General.title = "Local misfit in standard deviations"
+    return image
+
+
+def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
+    r"""HAADF image that the fused maps predict.
+
+    Of the calibrated method it is :math:`o + \sum_i c_i x_i`, of the published one
+    :math:`a + s \sum_i w_i \hat x_i^γ`, with the maps
+    :math:`\hat x_i` and the image scaled to [0, 1] as in the fusion, and offset a and
+    range s of the measured HAADF image.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        All maps that one fusion returned, in their order, or a stack of them.
+
+    Returns
+    -------
+    HAADFImage
+        Shape ``navigation + (y, x)``, in the units of the measured HAADF image, on
+        the axes of the first map.
+
+    Raises
+    ------
+    ValueError
+        If maps are missing or do not come from one fusion, or are a part of a series:
+        its record is that of the whole.
+    """
+    fused = maps_of_fusion(fused)
+    records = [record_of(signal) for signal in fused]
+    found = [infer_element(signal) for signal in fused]
+    expected = records[0].elements.split(",") if records else []
+    if not found or found != expected:
+        shown = ", ".join(map(str, found)) or "nothing"
+        raise ValueError(
+            f"there are fused maps of {shown}: expected all maps of one fusion in "
+            f"their order, {', '.join(expected) or 'any'}"
+        )
+    record = records[0]
+    maps = np.stack([signal.data for signal in fused], axis=-3)
+    series = np.shape(record["haadf_coefficients"])[:-1]
+    if maps.shape[:-3] != series:
+        raise ValueError(
+            f"the maps have the navigation shape {maps.shape[:-3]} and their record "
+            f"{series}: take the model of all maps of the series, and select the "
+            "positions with .inav"
+        )
+
+    def recorded(name: str) -> Any:  # of elements to maps, of positions to images
+        return np.asarray(record[name])[..., np.newaxis, np.newaxis]
+
+    if record.method == "published":
+        span = recorded("map_range")
+        scaled = (maps - recorded("map_offset")) / np.where(span > 0, span, 1)
+        maps = np.maximum(scaled, 0) ** record.gamma
+    model = (recorded("haadf_coefficients") * maps).sum(axis=-3)
+    if record.method == "published":
+        model *= recorded("haadf_range")
+    model += recorded("haadf_offset")
+    image = new_signal(fused[0], model, signal_type="HAADF")
+    image.metadata.General.title = "HAADF model"
+    del image.metadata.Multimodal_fusion
+    # the element of the first map, and its unit
+    for node in ("Sample.elements", "Sample.xray_lines", "Signal.quantity"):
+        if image.metadata.has_item(node):
+            parent, name = node.split(".")
+            delattr(image.metadata[parent], name)
+    return image

@@ -1,0 +1,254 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from hyperspy_fusion.core.calibrated.weights import (
+    LAMBDA_HAADF,
+    LAMBDA_TV,
+    _polish,
+    block_scores,
+    choose_weights,
+    folds,
+)
+
+
+def counts_with_gaps(seed=0, shape=(2, 40, 50)):
+    rng = np.random.default_rng(seed)
+    data = rng.poisson(20, shape).astype(float)
+    data[:, 3:6, 7:9] = np.nan
+    return data
+
+
+# Folds
+
+
+def test_halves_of_counts():
+    data = counts_with_gaps()
+    one, other, *more = folds(data, 0, counts=True)
+    assert len(more) == 2  # a second split of a small image
+    known = np.isfinite(data)
+    for fold, mirror in ((one, other), (other, one)):
+        assert fold.share == 0.5
+        assert_array_equal(fold.data + fold.target, data)
+        assert_array_equal(fold.data, mirror.target)
+        assert_array_equal(np.isfinite(fold.data), known)
+        assert_array_equal(np.isfinite(fold.target), known)
+        assert (fold.data[known] >= 0).all()
+        assert_array_equal(fold.data[known] % 1, 0)
+
+
+def test_halves_of_counts_are_independent_measurements_of_half_the_dose():
+    # halves of Poisson counts of mean 20: each of mean and variance 10, uncorrelated
+    data = np.random.default_rng(0).poisson(20, (1, 300, 300)).astype(float)
+    fold = folds(data, 1, counts=True)[0]
+    assert_allclose([fold.data.mean(), fold.target.mean()], 10, rtol=0.01)
+    assert_allclose([fold.data.var(), fold.target.var()], 10, rtol=0.02)
+    correlation = np.corrcoef(fold.data.ravel(), fold.target.ravel())[0, 1]
+    assert abs(correlation) < 0.015
+
+
+def test_hidden_pixels():
+    rng = np.random.default_rng(0)
+    data = rng.normal(size=(3, 60, 70))
+    data[0, :5] = np.nan
+    times_hidden = np.zeros(data.shape, dtype=int)
+    for fold in folds(data, 0, counts=False):
+        assert fold.share == 1
+        shown, hidden = np.isfinite(fold.data), np.isfinite(fold.target)
+        assert_array_equal(shown ^ hidden, np.isfinite(data))
+        assert not (shown & hidden).any()
+        assert_array_equal(fold.data[shown], data[shown])
+        assert_array_equal(fold.target[hidden], data[hidden])
+        assert_allclose(hidden.sum() / np.isfinite(data).sum(), 0.2, atol=0.02)
+        # each map has its own hidden pixels
+        assert_allclose(np.mean(hidden[1] & hidden[2]), 0.04, atol=0.01)
+        times_hidden += hidden
+    assert times_hidden.max() == 1
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_folds_depend_on_the_seed_alone(counts):
+    data = counts_with_gaps()
+    first, again, other = (folds(data, seed, counts=counts)[0] for seed in (3, 3, 4))
+    assert_array_equal(first.data, again.data)
+    assert_array_equal(first.target, again.target)
+    assert (np.nan_to_num(first.data) != np.nan_to_num(other.data)).any()
+    assert_array_equal(data, counts_with_gaps())  # not changed
+
+
+# Weights
+
+
+class Bowl:
+    """A score with a known minimum, the same in all blocks but for some noise."""
+
+    def __init__(self, lambda_tv, lambda_haadf, *, depth=1.0, noise=0.01, n_blocks=25):
+        self.best = np.log(lambda_tv), lambda_haadf
+        self.depth = depth
+        self.noise = noise * np.random.default_rng(0).normal(size=(50, n_blocks))
+        self.asked = []
+
+    def __call__(self, lambda_tv, lambda_haadf):
+        self.asked.append((lambda_tv, lambda_haadf))
+        place, mu = self.best
+        away = np.log(lambda_tv) - place
+        score = 10 + away**2 + self.depth * abs(lambda_haadf - mu)
+        return score + self.noise[len(self.asked) % 50]
+
+
+@pytest.mark.parametrize("place", [0.9, 3.1, 4.0, 7.7, 18.0])
+@pytest.mark.parametrize("mu", [m for m in LAMBDA_HAADF if m > 0])
+def test_finds_the_minimum(place, mu):
+    score = Bowl(place, mu, noise=1e-6)
+    found = choose_weights(score)
+    assert found.lambda_haadf == mu
+    assert_allclose(found.lambda_tv, place, rtol=0.02)
+    assert len(score.asked) == len(set(score.asked)) == len(found.tried)
+    assert len(score.asked) < len(LAMBDA_TV) * len(LAMBDA_HAADF) / 2
+    for lambda_tv, lambda_haadf, value in found.tried:
+        away = (np.log(lambda_tv) - np.log(place)) ** 2
+        assert_allclose(value, 10 + away + abs(lambda_haadf - mu), rtol=1e-6)
+    assert_array_equal(found.tried, found.tried[np.lexsort(found.tried.T[1::-1])])
+
+
+@pytest.mark.parametrize(("place", "end"), [(1e-3, 0), (1e3, -1)])
+def test_minimum_beyond_the_grid(place, end):
+    assert choose_weights(Bowl(place, 0.1)).lambda_tv == LAMBDA_TV[end]
+
+
+def test_given_lambda_tv():
+    for given_tv in (3.3, 4.0, 1e-3):
+        score = Bowl(8.0, 0.3)
+        found = choose_weights(score, lambda_tv=given_tv)
+        assert found.lambda_tv == given_tv
+        assert found.lambda_haadf == 0.3
+        assert {lambda_tv for lambda_tv, _ in score.asked} == {given_tv}
+
+
+@pytest.mark.parametrize("given_mu", [0.0, 0.02, 5.0])
+def test_given_lambda_haadf(given_mu):
+    score = Bowl(8.0, 0.3)
+    found = choose_weights(score, lambda_haadf=given_mu)
+    assert found.lambda_haadf == given_mu
+    assert np.isnan(found.gain)
+    assert_allclose(found.lambda_tv, 8, rtol=0.05)
+    assert {mu for _, mu in score.asked} == {given_mu}
+
+
+def test_both_given():
+    score = Bowl(8.0, 0.3)
+    found = choose_weights(score, lambda_tv=2.0, lambda_haadf=0.7)
+    assert (found.lambda_tv, found.lambda_haadf) == (2.0, 0.7)
+    assert score.asked == []
+    assert found.tried.shape == (0, 3)
+
+
+@pytest.mark.parametrize("best", [0.003, 0.01])
+def test_lowest_lambda_haadf_is_taken_where_it_is_better_for_sure(best):
+    def score(lambda_tv, lambda_haadf):
+        away = abs(np.log(max(lambda_haadf, 1e-5) / best))
+        noise = np.random.default_rng(int(1e5 * lambda_haadf)).normal(size=25)
+        return 10 + np.log(lambda_tv / 8) ** 2 + 0.1 * away + spread * noise
+
+    spread = 1e-3
+    assert choose_weights(score).lambda_haadf == best
+    spread = 1.0
+    assert choose_weights(score).lambda_haadf not in (0.003, 0.01)
+
+
+def test_image_that_does_not_help():
+    found = choose_weights(Bowl(8.0, 0.0))
+    assert (found.lambda_haadf, found.gain) == (0, 0)
+    assert_allclose(found.lambda_tv, 8, rtol=0.05)
+
+
+def test_image_that_helps_by_chance():
+    # much less gain than noise from block to block
+    found = choose_weights(Bowl(8.0, 0.1, depth=0.01, noise=0.1))
+    assert found.lambda_haadf == 0
+    assert found.gain < 2
+    # as much in each block, but far above the noise
+    found = choose_weights(Bowl(8.0, 0.1, depth=0.01, noise=1e-4))
+    assert found.lambda_haadf == 0.1
+    assert found.gain > 2
+
+
+def test_gain_is_in_standard_deviations():
+    differences = np.array([1.0, 2.0, 3.0, 0.0])
+
+    def score(lambda_tv, lambda_haadf):  # noqa: ARG001
+        return 10 + differences * (lambda_haadf == 0) + (lambda_haadf > 0.1)
+
+    gain = choose_weights(score, lambda_tv=1.0).gain
+    assert_allclose(gain, 6 / (2 * differences.std()), rtol=1e-12)
+
+
+def test_without_image_lambda_tv_is_that_without_image():
+    # other λ with and without the image, which is worth nothing
+    def score(lambda_tv, lambda_haadf):
+        place = 2.0 if lambda_haadf > 0 else 11.2
+        noise = np.random.default_rng(int(1e3 * lambda_haadf)).normal(size=30)
+        return 10 + np.log(lambda_tv / place) ** 2 + noise
+
+    found = choose_weights(score)
+    assert found.lambda_haadf == 0
+    assert_allclose(found.lambda_tv, 11.2, rtol=0.02)
+
+
+@given(
+    place=st.floats(0.3, 2.2),
+    depth=st.floats(0.1, 10),
+    floor=st.floats(-5, 5),
+)
+def test_polish_finds_the_vertex_of_a_parabola(place, depth, floor):
+    grid = np.exp(np.arange(6) * 0.5)
+
+    def total(i):
+        return floor + depth * (np.log(grid[i]) - place) ** 2
+
+    nearest = min(range(6), key=total)
+    assert_allclose(np.log(_polish(grid, nearest, total)), place, atol=1e-6)
+
+
+def test_polish_stays_between_its_neighbours():
+    grid = (1.0, 2.0, 4.0)
+    assert _polish(grid, 0, None) == 1
+    assert _polish(grid, 2, None) == 4
+    assert _polish(grid, 1, lambda _: 5.0) == 2  # flat
+    assert_allclose(_polish(grid, 1, [2.0, 1.0, 1.0].__getitem__), 2 * np.sqrt(2))
+
+
+# Blocks
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_blocks"),
+    [
+        ((128, 128), 64),
+        ((64, 64), 16),
+        ((100, 300), 7 * 19),
+        ((65, 64), 5 * 4),
+        ((32, 32), 16),
+        ((16, 16), 16),
+        ((1, 100), 50),
+        ((1, 1), 1),
+    ],
+)
+def test_blocks_share_the_sum(shape, n_blocks):
+    errors = np.random.default_rng(0).uniform(size=shape)
+    found = block_scores(errors)
+    assert found.shape == (n_blocks,)
+    assert_allclose(found.sum(), errors.sum())
+
+
+def test_blocks_of_known_sums():
+    errors = np.zeros((64, 80))
+    errors[:16, :16] = 1
+    errors[16:32, 16:32] = 2
+    errors[63, 79] = 7
+    found = block_scores(errors).reshape(4, 5)
+    expected = np.zeros((4, 5))
+    expected[0, 0], expected[1, 1], expected[3, 4] = 256, 512, 7
+    assert_array_equal(found, expected)
