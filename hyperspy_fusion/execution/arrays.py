@@ -53,7 +53,11 @@ def active_client() -> Any:
 
 
 def gathered(
-    client: Any, futures: list, each: Callable[[], Any] | None = None
+    client: Any,
+    futures: list,
+    each: Callable[[], Any] | None = None,
+    *,
+    show_progressbar: bool | None = False,
 ) -> Sequence[Any]:
     """Results of futures; an error or Ctrl-C cancels those that are not done.
 
@@ -65,14 +69,19 @@ def gathered(
         What is waited for.
     each : callable, optional
         Is called when one is done.
+    show_progressbar : bool
+        Whether there is dask's bar.
 
     Returns
     -------
     list
     """
-    from distributed import as_completed  # noqa: PLC0415 - optional
+    from distributed import as_completed, progress  # noqa: PLC0415 - optional
 
     try:
+        if show_progressbar:
+            progress(futures, notebook=False)
+            print()  # noqa: T201 - ends the line of the bar
         for _ in as_completed(futures):
             if each is not None:
                 each()
@@ -105,13 +114,8 @@ def compute(
     if client is None:
         with ProgressBar() if show_progressbar else nullcontext():
             return list(dask.compute(*arrays, **kwargs))
-    from distributed import progress  # noqa: PLC0415 - optional
-
     futures = client.compute(list(arrays))
-    if show_progressbar:
-        progress(futures, notebook=False)
-        print()  # noqa: T201 - ends the line of the bar
-    return list(gathered(client, futures))
+    return list(gathered(client, futures, show_progressbar=show_progressbar))
 
 
 def map_images(function: Callable, *arrays: Any) -> Any:

@@ -5,11 +5,13 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import hyperspy.api as hs
 import pytest
 from agreement import assert_same
 from distributed import Client, LocalCluster
+from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
@@ -172,3 +174,48 @@ def test_a_worker_is_killed(series, long, client, cluster, lazy):
     killer.join()
     assert len(killed) == 1
     assert_same(fused, long)
+
+
+def test_maps_that_two_clients_compute_at_the_same_time(series, eager, cluster):
+    """Workers that solve the same do not disturb each other's files."""
+    fused = hf.fuse_multimodal(*lazily(*series), **GIVEN)
+
+    def compute(one):
+        with Client(cluster, set_as_default=False) as own:
+            return own.compute(one.data).result()
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(compute, fused))
+    for data, signal_ in zip(found, eager, strict=True):
+        assert_array_equal(data, signal_.data)
+
+
+def unfinished(dask_scheduler):
+    return [
+        str(task.key)
+        for task in dask_scheduler.tasks.values()
+        if task.state in ("waiting", "processing", "queued")
+    ]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_interrupt_leaves_no_task_at_the_workers(series, client, lazy, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    maps, haadf = lazily(*series) if lazy else series
+    if lazy:
+        monkeypatch.setattr("distributed.progress", interrupted)
+    else:
+        monkeypatch.setattr(progress.Progress, "next_image", interrupted)
+
+    def fuse():
+        fused = hf.fuse_multimodal(maps, haadf, **LONG)
+        fused[0].compute(show_progressbar=True)
+
+    with pytest.raises(KeyboardInterrupt):
+        fuse()
+    end = time.monotonic() + 30
+    while client.run_on_scheduler(unfinished) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert client.run_on_scheduler(unfinished) == []

@@ -1,13 +1,8 @@
 """Tiles: how images are cut, what is global about them, and what comes out."""
 
-import copy
-import gc
 import itertools
-import pickle
-import shutil
 from types import SimpleNamespace
 
-import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -17,10 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated import parts as calibrated
-from hyperspy_fusion.core.common.solution import CostHistory, Solution
 from hyperspy_fusion.execution import overview
 from hyperspy_fusion.execution.assembly import assemble
-from hyperspy_fusion.execution.lazy import Spool
 from hyperspy_fusion.execution.plan import ExecutionOptions, Task
 from hyperspy_fusion.execution.tiles import HALOS, tiles_of
 
@@ -166,75 +159,6 @@ def test_means_of_numbers_are_the_numbers():
 
 
 # --- what was solved -------------------------------------------------------------
-
-
-def solution_of(maps, variance=None):
-    costs = CostHistory(
-        **{term: np.ones(2) for term in ("total", "haadf", "chemical", "tv")},
-        interval=25,
-    )
-    return Solution(
-        maps=maps,
-        variance=variance,
-        costs=costs,
-        n_iter=50,
-        status="converged",
-        converged=True,
-        record={"gap": 1e-4},
-        notes=("noted",),
-        warnings=(),
-    )
-
-
-class TestSpool:
-    @pytest.fixture
-    def spool(self, tmp_path):
-        with dask.config.set({"temporary-directory": str(tmp_path)}):
-            return Spool()
-
-    @pytest.mark.parametrize("with_variance", [False, True])
-    def test_keeps_solutions(self, spool, with_variance):
-        assert spool.load("0") is None
-        maps = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
-        variance = maps + 1 if with_variance else None
-        spool.save("0", solution_of(maps, variance))
-        assert spool.load("1") is None
-        back = spool.load("0")
-        assert type(back.maps) is np.ndarray
-        assert_array_equal(back.maps, maps)
-        if with_variance:
-            assert_array_equal(back.variance, variance)
-        else:
-            assert back.variance is None
-        assert (back.status, back.record, back.notes) == (
-            "converged",
-            {"gap": 1e-4},
-            ("noted",),
-        )
-        assert_array_equal(back.costs.total, [1, 1])
-
-    def test_the_folder_goes_with_its_owner(self, spool, tmp_path):
-        assert spool.path.parent == tmp_path
-        assert copy.deepcopy(spool) is spool
-        worker = pickle.loads(pickle.dumps(spool))  # noqa: S301 - our own
-        worker.save("0", solution_of(np.ones((1, 2, 2))))
-        del worker
-        gc.collect()
-        assert spool.load("0") is not None
-
-    def test_nothing_is_left(self, tmp_path):
-        with dask.config.set({"temporary-directory": str(tmp_path)}):
-            spool = Spool()
-        spool.save("0", solution_of(np.ones((1, 2, 2))))
-        del spool
-        gc.collect()
-        assert list(tmp_path.iterdir()) == []
-
-    def test_a_folder_that_is_not_seen_is_told(self, spool):
-        shutil.rmtree(spool.path)
-        with pytest.warns(UserWarning, match="does not see the folder .*solved anew"):
-            spool.save("0", solution_of(np.ones((1, 2, 2))))
-        assert spool.load("0") is None
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -34,12 +34,25 @@ def compilers(fastmath: bool | set[str]) -> tuple[Callable, Callable]:
     """
     # Python's error model would look for zeros in front of each division: a loop that
     # can raise is not vectorised.
-    options = {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
+    options: dict[str, Any] = {
+        "nogil": True,
+        "fastmath": fastmath,
+        "error_model": "numpy",
+    }
 
     def kernel(function: Callable) -> Callable:
         compiled = numba.njit(**options)(function)
-        if not numba.config.DISABLE_JIT:
-            _keep(compiled)
+        if numba.config.DISABLE_JIT:
+            _note("NUMBA_DISABLE_JIT: kernels run as Python, thousands of times slower")
+            return compiled
+        try:
+            compiled._cache = _KernelCache(compiled.py_func)  # noqa: SLF001
+        except RuntimeError:
+            _note(
+                "no folder can be written to keep compiled kernels in: each process "
+                "compiles them anew, which takes some 20 s. Set the environment "
+                "variable NUMBA_CACHE_DIR to a folder that can be written"
+            )
         return compiled
 
     return kernel, numba.njit(forceinline=True, **options)
@@ -83,18 +96,6 @@ def _sources() -> str:
     return found.hexdigest()
 
 
-def _keep(compiled: Any) -> None:
-    """Keep what is compiled of a kernel on disk, if there is a folder for it."""
-    try:
-        compiled._cache = _KernelCache(compiled.py_func)  # noqa: SLF001
-    except RuntimeError:
-        _tell_that_there_is_no_cache()
-
-
 @cache  # once
-def _tell_that_there_is_no_cache() -> None:
-    _logger.warning(
-        "no folder can be written to keep compiled kernels in: each process compiles "
-        "them anew, which takes some 20 s. Set the environment variable "
-        "NUMBA_CACHE_DIR to a folder that can be written"
-    )
+def _note(message: str) -> None:
+    _logger.warning(message)

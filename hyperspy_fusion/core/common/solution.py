@@ -1,8 +1,8 @@
 """What every method hands back: maps, costs and why it stopped."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 
@@ -90,15 +90,15 @@ class Solution:
     warnings: tuple = ()
 
 
-def check_finite(terms: Sequence[float], n_iter: int, remedy: str) -> None:
-    """Raise an error if a cost is not finite, as when the maps hold NaN.
+def check_finite(values: Any, what: str, remedy: str) -> None:
+    """Raise an error if a number is not finite.
 
     Parameters
     ----------
-    terms : sequence of float
-        Costs, or bounds of them.
-    n_iter : int
-        Iterations so far.
+    values : sequence of float
+        The numbers, or sums of arrays.
+    what : str
+        What they are, for the message.
     remedy : str
         What the user can do.
 
@@ -107,7 +107,5 @@ def check_finite(terms: Sequence[float], n_iter: int, remedy: str) -> None:
     FloatingPointError
         If any of them is NaN or infinite.
     """
-    if not np.all(np.isfinite(terms)):
-        raise FloatingPointError(
-            f"the cost is not finite after {n_iter} iterations: {remedy}"
-        )
+    if not np.all(np.isfinite(values)):
+        raise FloatingPointError(f"{what} not finite: {remedy}")

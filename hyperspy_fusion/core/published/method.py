@@ -203,7 +203,7 @@ def iterate(
     def record(found):
         check_finite(
             found,
-            len(terms),
+            f"the cost after {len(terms)} iterations is",
             "the weights are too large for the unit step of this method, lower "
             "lambda_haadf or lambda_chem",
         )

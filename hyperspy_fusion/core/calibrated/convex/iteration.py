@@ -129,6 +129,8 @@ class Iteration:
         self.sigma = 1 / (ratio * self.norm)
         problem = self.problem
         flux = np.zeros(len(self.state.u))
+        if problem.flux is not None:
+            flux[:] = problem.flux * problem.tv_scale
         self.steps = Steps(
             u=np.float32(self.tau),
             v=np.float32(self.tau * _SLOPE_STEP),
@@ -136,7 +138,7 @@ class Iteration:
             q=np.float32(self.sigma * _SLOPE_DUAL_STEP),
             alpha=np.float32(problem.alpha or 1),
             second_order=problem.alpha is not None,
-            flux=flux if problem.flux is None else problem.flux * problem.tv_scale,
+            flux=flux,
             flux_dual=float(self.sigma * self.flux_factor),
         )
 

@@ -112,6 +112,21 @@ class Problem:
             return np.zeros(len(self.data))
         return self.flux_multiplier / self.tv_scale
 
+    def probe(self) -> list[float]:
+        """Numbers that are finite if all of the problem is; NaN in the data may be."""
+        optional = [self.variance, self.flux, self.flux_multiplier]
+        arrays = [
+            self.background,
+            self.pedestal,
+            self.haadf,
+            self.haadf_precision,
+            self.coefficients,
+            self.tv_scale,
+            *(array for array in optional if array is not None),
+        ]
+        largest = np.inf if np.isinf(self.data).any() else self.lambda_haadf
+        return [largest, self.typical, *(float(np.sum(array)) for array in arrays)]
+
     def scaled(self):
         """The problem in u = L x and h in its unit, as the kernels take it, float32."""
         unit = self.haadf_unit

@@ -20,6 +20,7 @@ __all__ = [
 ]
 
 _FIRST = 50  # iterations
+_REMEDY = "maps, HAADF image, background or noise variance hold values out of range"
 CHECK_EVERY = 25  # iterations between two certificates
 
 
@@ -75,6 +76,7 @@ def minimise(
     -------
     Optimum
     """
+    check_finite(problem.probe(), "a number of the problem is", _REMEDY)
     history, gap = [], np.inf
     if callback is not None:
         callback(0, gap)
@@ -93,7 +95,8 @@ def minimise(
         n_iter = stop
         if check and tolerance is not None:
             terms, upper, lower = certificate(problem, state, run)
-            check_finite((*terms, upper, lower), n_iter, "look for values out of range")
+            bounds = *terms, upper, lower
+            check_finite(bounds, f"the cost after {n_iter} iterations is", _REMEDY)
             # The sum of the terms, which are not negative: the objective itself may be
             # around 0 where it has a flux multiplier.
             value = problem.lambda_haadf * terms[0] + terms[1] + terms[2]
