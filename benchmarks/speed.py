@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numba
 import numpy as np
+from hyperspy_fusion.core.threads import workers
+from hyperspy_fusion.core.total_variation import total_variation_prox
 from skimage.restoration import denoise_tv_chambolle
 
 import hyperspy_fusion
 from hyperspy_fusion.core import calibrated, primal_dual, published
-from hyperspy_fusion.core.threads import workers
-from hyperspy_fusion.core.total_variation import total_variation_prox
 
 from .table import Table, report, say
 

@@ -1,5 +1,7 @@
 """The command line: ``hyperspy-fusion demo``, ``fuse`` and ``info``."""
 
+from __future__ import annotations
+
 import argparse
 import logging
 import os
@@ -10,6 +12,7 @@ import time
 import warnings
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
@@ -21,16 +24,24 @@ from .inputs.images import describe
 from .inputs.measurement import measure
 from .loading import find_candidates
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hyperspy.signals import BaseSignal
+
+    from .loading.load import MultimodalData
+    from .signals import ElementalMap
+
 __all__ = ["main"]
 
 _DEMO_FOLDER = "hyperspy-fusion-demo"
 # Options of each method: name, type, placeholder and meaning.
-_SHARED = [
+_SHARED: list[tuple[str, Any, str, str]] = [
     ("lambda_tv", "weight", "X|auto", "weight of the total variation"),
     ("gamma", float, "X", "exponent of the Z-contrast"),
     ("tolerance", float, "X", "relative tolerance at which to stop"),
 ]
-_OPTIONS = {
+_OPTIONS: dict[str, list[tuple[str, Any, str, str]]] = {
     "calibrated": [
         ("lambda_haadf", "weight", "X|auto", "weight of the HAADF term"),
         ("background", float, "X", "known background of the maps"),
@@ -51,7 +62,7 @@ _OPTIONS = {
 _USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Parameters
@@ -81,7 +92,7 @@ def main(argv=None):
     return 0
 
 
-def _parser():
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="hyperspy-fusion",
         description="Fuse elemental maps (EDX, EELS) with a HAADF image.",
@@ -138,7 +149,7 @@ def _parser():
     return parser
 
 
-def _add_input(parser):
+def _add_input(parser: argparse.ArgumentParser) -> None:
     """Add what `_read` and `_load` need."""
     parser.add_argument("file", metavar="FILE", help="file that HyperSpy reads")
     parser.add_argument(
@@ -166,7 +177,7 @@ def _add_input(parser):
     )
 
 
-def _add_options(parser):
+def _add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the methods, in groups."""
     groups = {"of both methods": _SHARED}
     groups |= {f"of the {method} method": own for method, own in _OPTIONS.items()}
@@ -191,7 +202,7 @@ def _add_options(parser):
             )
 
 
-def _options_of(arguments):
+def _options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """Options that were given; an error for those that the method does not have."""
     if arguments.method not in _OPTIONS:
         raise ValueError(
@@ -212,7 +223,7 @@ def _options_of(arguments):
     return given
 
 
-def _weight(text):
+def _weight(text: str) -> float | str:
     """Read a weight: a number, or "auto"."""
     try:
         return text if text == "auto" else float(text)
@@ -222,7 +233,7 @@ def _weight(text):
         ) from None
 
 
-def _add_output(parser, meaning):
+def _add_output(parser: argparse.ArgumentParser, meaning: str) -> None:
     parser.add_argument("--output", type=Path, metavar="FOLDER", help=meaning)
     parser.add_argument(
         "--overwrite",
@@ -232,10 +243,10 @@ def _add_output(parser, meaning):
 
 
 @contextmanager
-def _plain_warnings():
+def _plain_warnings() -> Iterator[None]:
     """Show warnings to a user of the shell, without lines of code."""
 
-    def show(message, *_args, **_kwargs):
+    def show(message: Any, *_args: Any, **_kwargs: Any) -> None:
         print(f"hyperspy-fusion: warning: {message}", file=sys.stderr)
 
     with warnings.catch_warnings():
@@ -247,7 +258,7 @@ def _plain_warnings():
         yield
 
 
-def _demo(arguments):
+def _demo(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path(_DEMO_FOLDER)
     _check_output(output, overwrite=arguments.overwrite)
     specimen = hyperspy_fusion.data.core_shell(arguments.size)
@@ -272,7 +283,7 @@ def _demo(arguments):
     _write(output, specimen.maps, fused, specimen.haadf)
 
 
-def _fuse(arguments):
+def _fuse(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path(f"{Path(arguments.file).stem}-fused")
     _check_output(output, overwrite=arguments.overwrite)
     options = _options_of(arguments)
@@ -300,7 +311,7 @@ def _fuse(arguments):
     _write(output, maps, fused, haadf, background)
 
 
-def _info(arguments):
+def _info(arguments: argparse.Namespace) -> None:
     signals = _read(arguments)
     try:
         maps, haadf, background = _load(signals, arguments)
@@ -316,7 +327,7 @@ def _info(arguments):
         print(f"Would fuse {', '.join(map(_element, maps))} with {describe(haadf)}")
 
 
-def _read(arguments):
+def _read(arguments: argparse.Namespace) -> list:
     """List the signals of the file."""
     path = arguments.file
     if not Path(path).exists():
@@ -335,7 +346,7 @@ def _read(arguments):
     return signals if isinstance(signals, list) else [signals]
 
 
-def _load(signals, arguments):
+def _load(signals: list, arguments: argparse.Namespace) -> MultimodalData:
     """Choose maps, HAADF image and background among signals, and compute them."""
     loaded = hyperspy_fusion.load_multimodal(
         signals, arguments.elements, arguments.lines, haadf=arguments.haadf
@@ -346,7 +357,14 @@ def _load(signals, arguments):
     return loaded
 
 
-def _timed_fusion(maps, haadf, background=None, *, method="calibrated", **options):
+def _timed_fusion(
+    maps: Any,
+    haadf: Any,
+    background: Any = None,
+    *,
+    method: str = "calibrated",
+    **options: Any,
+) -> list[ElementalMap]:
     """Fuse, and say how long it took and why it stopped."""
     # into a file a bar would write hundreds of lines
     options["show_progressbar"] = None if sys.stderr.isatty() else False
@@ -363,7 +381,9 @@ def _timed_fusion(maps, haadf, background=None, *, method="calibrated", **option
     return fused
 
 
-def _write(output, maps, fused, haadf, background=None):
+def _write(
+    output: Path, maps: Any, fused: Any, haadf: Any, background: Any = None
+) -> None:
     """Write all results into a folder, or nothing if anything fails."""
     target = output.resolve()
     with tempfile.TemporaryDirectory(
@@ -384,7 +404,7 @@ def _write(output, maps, fused, haadf, background=None):
 
 
 @contextmanager
-def _uninterrupted():
+def _uninterrupted() -> Iterator[None]:
     """Let a Ctrl-C come too late: half of the files may be in place already."""
     handler = os_signal.signal(os_signal.SIGINT, os_signal.SIG_IGN)
     try:
@@ -393,7 +413,7 @@ def _uninterrupted():
         os_signal.signal(os_signal.SIGINT, handler)
 
 
-def _write_signals(folder, fused):
+def _write_signals(folder: Path, fused: Any) -> None:
     """Write fused maps as .hspy and, but for series of series, as .tif; and costs."""
     for signal in fused:
         path = folder / _element(signal)
@@ -403,7 +423,9 @@ def _write_signals(folder, fused):
     fused[0].get_cost_history().save(folder / "cost_history.hspy")
 
 
-def _write_pictures(folder, maps, fused, haadf, background):
+def _write_pictures(
+    folder: Path, maps: Any, fused: Any, haadf: Any, background: Any
+) -> None:
     """Draw the fusion, its weights and its convergence, of a series the first one."""
     first = (0,) * haadf.axes_manager.navigation_dimension or None
     pictures = {
@@ -419,7 +441,7 @@ def _write_pictures(folder, maps, fused, haadf, background):
         plt.close(figure)
 
 
-def _check_output(output, *, overwrite):
+def _check_output(output: Path, *, overwrite: bool) -> None:
     """Refuse, before the work is done, a folder that cannot be written."""
     if output.exists() and not output.is_dir():
         raise FileExistsError(f"{output} is a file: choose another --output")
@@ -436,22 +458,22 @@ def _check_output(output, *, overwrite):
         )
 
 
-def _base(output):
+def _base(output: Path) -> Path:
     """The folder that has to be written: the output, or where it will be made."""
     target = output.resolve()
     return target if target.is_dir() else target.parent
 
 
-def _element(signal):
+def _element(signal: BaseSignal) -> str:
     return signal.metadata.Sample.elements[0]
 
 
-def _error(image, truth):
+def _error(image: BaseSignal, truth: BaseSignal) -> float:
     """Root mean square of the error over that of the truth, dimensionless."""
     return np.sqrt(np.mean((image.data - truth.data) ** 2) / np.mean(truth.data**2))
 
 
-def _print_table(header, rows):
+def _print_table(header: Sequence[str], rows: Any) -> None:
     """Print columns below their titles, numbers aligned at the right."""
     table = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

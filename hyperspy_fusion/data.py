@@ -6,9 +6,11 @@ heavy element beside a light one (`janus`). All are measured in the same way
 (`measure`), which can spoil the HAADF image on purpose.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -17,6 +19,9 @@ from scipy import ndimage
 
 from .inputs.elements import atomic_number
 from .signals import ElementalMap, HAADFImage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "Specimen",
@@ -71,7 +76,13 @@ class Specimen(NamedTuple):
     truth: list
 
 
-def core_shell(size=128, counts=4.0, electrons=2000.0, seed=1, **mismatch):
+def core_shell(
+    size: Any = 128,
+    counts: float = 4.0,
+    electrons: float = 2000.0,
+    seed: int = 1,
+    **mismatch: Any,
+) -> Specimen:
     """Simulate oxide particles with a Co core in a Mn shell.
 
     Parameters
@@ -110,7 +121,13 @@ def core_shell(size=128, counts=4.0, electrons=2000.0, seed=1, **mismatch):
     )
 
 
-def lattice(size=128, counts=4.0, electrons=2000.0, seed=1, **mismatch):
+def lattice(
+    size: Any = 128,
+    counts: float = 4.0,
+    electrons: float = 2000.0,
+    seed: int = 1,
+    **mismatch: Any,
+) -> Specimen:
     """Simulate a perovskite lattice, DyScO3, down an axis with single columns.
 
     Parameters
@@ -148,7 +165,13 @@ def lattice(size=128, counts=4.0, electrons=2000.0, seed=1, **mismatch):
     )
 
 
-def janus(size=128, counts=4.0, electrons=2000.0, seed=1, **mismatch):
+def janus(
+    size: Any = 128,
+    counts: float = 4.0,
+    electrons: float = 2000.0,
+    seed: int = 1,
+    **mismatch: Any,
+) -> Specimen:
     """Simulate iron-oxide particles with a gold particle on the edge of each.
 
     Parameters
@@ -178,7 +201,7 @@ def janus(size=128, counts=4.0, electrons=2000.0, seed=1, **mismatch):
     return _simulate(_janus_thickness, size, 128, counts, electrons, seed, **mismatch)
 
 
-def dysco3():
+def dysco3() -> tuple[list[ElementalMap], HAADFImage]:
     """Return the EDX maps and the HAADF image of DyScO3 at atomic resolution.
 
     Elemental fractions (Cliff-Lorimer, their sum is 1 in each pixel) of Sc, Dy and O,
@@ -213,7 +236,7 @@ def dysco3():
         return _as_maps_and_haadf(arrays, ["Sc", "Dy", "O"], "Fraction")
 
 
-def co3o4_mn3o4():
+def co3o4_mn3o4() -> tuple[list[ElementalMap], HAADFImage]:
     """Return the EELS maps and the HAADF image of Co3O4-Mn3O4 nanocrystals.
 
     Core-shell particles, 400 x 400 pixels, maps in arbitrary units. From the tutorial
@@ -249,17 +272,17 @@ def co3o4_mn3o4():
 
 
 def measure(
-    thickness,
-    atomic_numbers,
-    counts,
-    electrons,
-    seed,
+    thickness: np.ndarray,
+    atomic_numbers: Sequence[int],
+    counts: float,
+    electrons: float,
+    seed: int,
     *,
-    nonlinear=0.0,
-    shift=(0, 0),
-    unmapped=False,
-    wave=False,
-):
+    nonlinear: float = 0.0,
+    shift: tuple[int, int] = (0, 0),
+    unmapped: bool = False,
+    wave: bool = False,
+) -> Any:
     """Measure X-ray maps and a HAADF image of a specimen.
 
     Parameters
@@ -324,7 +347,7 @@ def measure(
     return measured, haadf, expected
 
 
-def _unmapped_blobs(n_y, n_x):
+def _unmapped_blobs(n_y: int, n_x: int) -> np.ndarray:
     """Two Gaussians of height 0.5, at the same place in images of any size."""
     blobs = np.zeros((n_y, n_x))
     for y, x in ((40 / 128, 80 / 128), (90 / 128, 45 / 128)):
@@ -332,18 +355,18 @@ def _unmapped_blobs(n_y, n_x):
     return blobs
 
 
-def _gaussian(size, centre, sigma):
+def _gaussian(size: int, centre: float, sigma: float) -> np.ndarray:
     return np.exp(-((np.arange(size) - centre) ** 2) / (2 * sigma**2))
 
 
-def _chord(size, centre, radius):
+def _chord(size: int, centre: np.ndarray, radius: float) -> np.ndarray:
     """Length of the beam's path through a sphere, in pixels."""
     y, x = np.ogrid[:size, :size]
     squared = radius**2 - ((y - centre[0]) ** 2 + (x - centre[1]) ** 2)
     return 2 * np.sqrt(np.maximum(squared, 0))
 
 
-def _core_shell_thickness(size):
+def _core_shell_thickness(size: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     cobalt, manganese, oxygen = np.zeros((3, size, size))
     for _ in range(7):
@@ -357,7 +380,7 @@ def _core_shell_thickness(size):
     return _blurred({"Co": cobalt, "Mn": manganese, "O": oxygen})
 
 
-def _janus_thickness(size):
+def _janus_thickness(size: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     gold, iron = np.zeros((2, size, size))
     for _ in range(5):
@@ -370,7 +393,7 @@ def _janus_thickness(size):
     return _blurred({"Au": gold, "Fe": iron, "O": iron * 4 / 3})
 
 
-def _blurred(thickness):
+def _blurred(thickness: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Scale the two heavier elements, which come first, to 1 and blur by the probe."""
     first, second, _ = thickness.values()
     scale = 1 / max(first.max(), second.max())
@@ -380,8 +403,8 @@ def _blurred(thickness):
     }
 
 
-def _lattice_thickness(size):
-    def columns(offset, sigma):
+def _lattice_thickness(size: int) -> dict[str, np.ndarray]:
+    def columns(offset: Any, sigma: float) -> np.ndarray:
         """Gaussians at the same offset ``(y, x)``, in cells, in every unit cell."""
         along_y, along_x = (
             sum(
@@ -396,11 +419,19 @@ def _lattice_thickness(size):
     return {
         "Dy": columns((0, 0.04), 2.0) + 0.05,
         "Sc": columns((0.5, 0.5), 2.2) + 0.05,
-        "O": sum(columns(offset, 2.4) for offset in oxygen) + 0.1,
+        "O": np.sum([columns(offset, 2.4) for offset in oxygen], axis=0) + 0.1,
     }
 
 
-def _simulate(geometry, size, field, counts, electrons, seed, **mismatch):
+def _simulate(
+    geometry: Callable,
+    size: Any,
+    field: float,
+    counts: float,
+    electrons: float,
+    seed: int,
+    **mismatch: Any,
+) -> Specimen:
     """Measure a specimen on `size` x `size` pixels of a square field in nm."""
     if size < _PITCH:
         raise ValueError(f"size is {size}: expected at least {_PITCH} pixels")
@@ -421,7 +452,7 @@ def _simulate(geometry, size, field, counts, electrons, seed, **mismatch):
     )
 
 
-def _published(name):
+def _published(name: str) -> Path:
     """Path of a published file, of the user's folder or downloaded; hash checked."""
     source, sha256 = _FILES[name]
     folder = os.environ.get("HYPERSPY_FUSION_DATA")
@@ -448,12 +479,16 @@ def _published(name):
     return path
 
 
-def _as_maps_and_haadf(arrays, elements, quantity=""):
+def _as_maps_and_haadf(
+    arrays: np.ndarray, elements: Sequence[str], quantity: str = ""
+) -> tuple[list[ElementalMap], HAADFImage]:
     maps = _as_maps(elements, [arrays[element][:] for element in elements], quantity)
     return maps, _as_haadf(arrays["HAADF"][:])
 
 
-def _as_maps(elements, images, quantity="", **axes):
+def _as_maps(
+    elements: Sequence[str], images: Sequence, quantity: str = "", **axes: Any
+) -> list[ElementalMap]:
     """Elemental maps of arrays, each with its symbol as the title."""
     return [
         _as_signal(
@@ -470,11 +505,11 @@ def _as_maps(elements, images, quantity="", **axes):
     ]
 
 
-def _as_haadf(image, **axes):
+def _as_haadf(image: np.ndarray, **axes: Any) -> HAADFImage:
     return _as_signal(HAADFImage, image, {"General": {"title": "HAADF"}}, **axes)
 
 
-def _as_signal(kind, image, metadata, **axes):
+def _as_signal(kind: type, image: np.ndarray, metadata: dict, **axes: Any) -> Any:
     y, x = image.shape
     return kind(
         image,

@@ -1,8 +1,11 @@
 """Pictures of a fusion: maps before and after, the cost, the weights tried."""
 
+from __future__ import annotations
+
 import warnings
 from math import ceil, log, sqrt
 from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
@@ -16,6 +19,15 @@ from scipy.ndimage import gaussian_filter
 from .execution.arrays import computed
 from .inputs.measurement import measure
 from .results import cost_history, get_haadf_model, maps_of_fusion, record_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hyperspy.signals import BaseSignal
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from .inputs.measurement import Background, Image, Maps
 
 __all__ = ["plot_convergence", "plot_fusion", "plot_weights"]
 
@@ -33,7 +45,7 @@ _RING = {"ms": 13, "mfc": "none", "mec": "crimson", "mew": 2, "ls": "none"}
 _POISSON = "Chemical (Poisson)", "lambda_chem"  # of the published method
 
 
-def plot_convergence(fused):
+def plot_convergence(fused: Any) -> Figure:
     """Show how the terms of the cost changed in the course of the iteration.
 
     Parameters
@@ -89,7 +101,7 @@ def plot_convergence(fused):
     return figure
 
 
-def _first_of(fused):
+def _first_of(fused: Any) -> Any:
     """One of the maps of a fusion, which share their record."""
     if not isinstance(fused, list | tuple):
         return fused
@@ -98,7 +110,7 @@ def _first_of(fused):
     return fused[0]
 
 
-def _cost_title(term, record):
+def _cost_title(term: str, record: Any) -> str:
     """Name of a term of the cost with its weight, of a series with its range."""
     calibrated = record.method == "calibrated"
     second_order = record.get_item("regularizer") == "tgv"
@@ -117,7 +129,7 @@ def _cost_title(term, record):
     return f"{name}, λ = {ends}"
 
 
-def plot_weights(fused, *, inav=None):
+def plot_weights(fused: Any, *, inav: Any = None) -> Figure:
     """Show how the weights were chosen: all that were tried, and how well they did.
 
     The calibrated method fuses a part of the data, of counts a random half, and asks
@@ -177,7 +189,7 @@ def plot_weights(fused, *, inav=None):
     return figure
 
 
-def _weights(fused, inav):
+def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
     """Weights that a fusion tried and those it chose, of a series at one position.
 
     Returns
@@ -213,7 +225,9 @@ def _weights(fused, inav):
     return rows[np.lexsort(rows.T[:2])], chosen
 
 
-def _at_position(array, signal, series, inav):
+def _at_position(
+    array: np.ndarray, signal: BaseSignal, series: tuple[int, ...], inav: Any
+) -> np.ndarray:
     """What an array of the record holds for one position of a series."""
     axes = signal.axes_manager.navigation_axes[::-1]
     if tuple(axis.size for axis in axes) != series:
@@ -228,14 +242,22 @@ def _at_position(array, signal, series, inav):
     return hs.signals.BaseSignal(array, axes=axes).inav[inav].data
 
 
-def _choose_position(series):
+def _choose_position(series: tuple[int, ...]) -> str:
     return (
         f"these are series of shape {series}: choose one position with inav=, as for "
         "signal.inav[...]"
     )
 
 
-def plot_fusion(maps, fused, haadf, background=None, *, zoom=None, inav=None):
+def plot_fusion(
+    maps: Maps,
+    fused: Any,
+    haadf: Image,
+    background: Background | None = None,
+    *,
+    zoom: Any = None,
+    inav: Any = None,
+) -> Figure:
     """Show the maps above the fused maps, and the HAADF image above its model.
 
     A map is shown without its background. It shares its colours with its fused map;
@@ -299,7 +321,7 @@ def plot_fusion(maps, fused, haadf, background=None, *, zoom=None, inav=None):
     return figure
 
 
-def _show(axes, rows, limits):
+def _show(axes: Any, rows: Any, limits: Sequence[tuple[float, float]]) -> None:
     """Show images with their titles, and a scale bar for each magnification.
 
     Parameters
@@ -334,7 +356,7 @@ def _show(axes, rows, limits):
             panel.scalebar.line.set_path_effects(_OUTLINE)
 
 
-def _add_colorbar(panel, label):
+def _add_colorbar(panel: Axes, label: str) -> None:
     """Add a colour bar as high as the image, pointed where values lie beyond it."""
     picture = panel.images[0]
     values, (low, high) = picture.get_array(), picture.get_clim()
@@ -354,7 +376,7 @@ def _add_colorbar(panel, label):
     bar.ax.yaxis.label.set_size("small")
 
 
-def _frame(panel, image):
+def _frame(panel: Axes, image: BaseSignal) -> None:
     """Draw the outline of a part of the image into the panel."""
     left, right, bottom, top = _extent(image)
     panel.add_patch(
@@ -369,7 +391,9 @@ def _frame(panel, image):
     )
 
 
-def _images(maps, fused, haadf, inav, background):
+def _images(
+    maps: Maps, fused: Any, haadf: Image, inav: Any, background: Any
+) -> tuple[list, list, list[str]]:
     """Return the images before and after the fusion, the HAADF image first, and names.
 
     Plain images of one field of view, computed together: lazy fused maps share the
@@ -406,7 +430,7 @@ def _images(maps, fused, haadf, inav, background):
     return images[:half], images[half:], elements
 
 
-def _as_region(zoom, image):
+def _as_region(zoom: Any, image: BaseSignal) -> Any:
     """Region of interest that a user asks for, known to be inside the image."""
     names = ("left", "top", "right", "bottom")
     if isinstance(zoom, hs.roi.RectangularROI):
@@ -429,7 +453,7 @@ def _as_region(zoom, image):
     return hs.roi.RectangularROI(*edges)
 
 
-def _map_limits(measured, modelled):
+def _map_limits(measured: BaseSignal, modelled: Any) -> tuple[float, float]:
     """Range of values that a map and its fused map show, without noise and outliers."""
     known = np.isfinite(measured.data)
     share = gaussian_filter(known.astype(float), 2)
@@ -440,12 +464,12 @@ def _map_limits(measured, modelled):
     return low, high if high > low else low + 1
 
 
-def _haadf_limits(haadf):
+def _haadf_limits(haadf: BaseSignal) -> tuple[float, float]:
     """Range of values that a HAADF image and its model show."""
     return tuple(np.nanpercentile(haadf.data, _SHOWN))
 
 
-def _grid(images, n_columns):
+def _grid(images: Sequence, n_columns: int) -> tuple[Figure, list[list[Axes]]]:
     """Axes for rows of images that all are as large as the first of the row.
 
     Columns that do not fit on a screen are continued below.
@@ -468,7 +492,7 @@ def _grid(images, n_columns):
     heights = [width * ratio + _ABOVE for ratio in ratios]
     width += _BESIDE
 
-    def distance_from_screen(wrap):
+    def distance_from_screen(wrap: int) -> float:
         size = wrap * width, ceil(n_columns / wrap) * sum(heights)
         return abs(log(size[0] / size[1] / _SCREEN))
 
@@ -492,19 +516,19 @@ def _grid(images, n_columns):
     return figure, axes[:, :n_columns].tolist()
 
 
-def _extent(image):
+def _extent(image: BaseSignal) -> tuple[float, float, float, float]:
     """Left, right, bottom and top edge of an image in the units of its axes."""
     x, y = image.axes_manager.signal_axes
     left, top = (axis.offset - axis.scale / 2 for axis in (x, y))
     return left, left + x.size * x.scale, top + y.size * y.scale, top
 
 
-def _height_over_width(image):
+def _height_over_width(image: BaseSignal) -> float:
     left, right, bottom, top = _extent(image)
     return abs((bottom - top) / (right - left))
 
 
-def _units(image):
+def _units(image: BaseSignal) -> str:
     """Units of the axes, empty where they are not calibrated."""
     units = image.axes_manager.signal_axes[0].units
     return units if isinstance(units, str) else ""

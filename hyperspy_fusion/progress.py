@@ -66,10 +66,10 @@ class Progress:
         name = "Image" if tasks[0].tile is None else "Tile"
         return cls(show, len(tasks), n_iter, options.tolerance, name)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Progress:  # noqa: PYI034 - Self came with Python 3.11
         return self
 
-    def __exit__(self, error: Any, *_: Any) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if error is None:
             self._show(self.n_images)
         self.bar.close()

@@ -137,7 +137,8 @@ class ElementalMap(Signal2D):
         """
         later = pending(self)
         if later:
-            found = compute([one.found for one in later], _shown(None))
+            shown = hs.preferences.General.show_progressbar
+            found = compute([one.found for one in later], show_progressbar=shown)
             complete(self, later, found)
         return super().save(*args, **kwargs)
 
@@ -151,11 +152,12 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
     """
 
     _lazy = True
+    data: Any
 
     def compute(
         self,
-        close_file: bool = False,
-        show_progressbar: bool | None = None,
+        close_file: bool = False,  # noqa: FBT001, FBT002 - as HyperSpy's
+        show_progressbar: bool | None = None,  # noqa: FBT001
         **kwargs: Any,
     ) -> None:
         """Compute the map, its variance, and the record of its fusion.
@@ -163,11 +165,13 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
         As ``compute`` of any lazy signal, with the same arguments. The record of a
         part of a series stays lazy, since it is that of the whole.
         """
-        shape = self.data.shape
+        shape: tuple[int, ...] = self.data.shape
         later = [one for one in pending(self) if shape[-len(one.shape) :] == one.shape]
         if later:
             arrays = [self.data, *(one.found for one in later)]
-            data, *found = compute(arrays, _shown(show_progressbar), **kwargs)
+            if show_progressbar is None:
+                show_progressbar = hs.preferences.General.show_progressbar
+            data, *found = compute(arrays, show_progressbar=show_progressbar, **kwargs)
             complete(self, later, found)
             self.data = data
             show_progressbar = False
@@ -180,13 +184,6 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
                 variance._lazy = False  # noqa: SLF001
                 variance._assign_subclass()  # noqa: SLF001
         super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
-
-
-def _shown(show_progressbar: bool | None) -> bool:
-    """Whether HyperSpy shows progress bars, unless that is said."""
-    if show_progressbar is None:
-        return hs.preferences.General.show_progressbar
-    return show_progressbar
 
 
 class HAADFImage(Signal2D):

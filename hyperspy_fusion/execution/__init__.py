@@ -1,0 +1,1 @@
+"""Measurement -> plan -> solutions: the only rooms that know dask."""

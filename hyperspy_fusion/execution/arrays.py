@@ -92,7 +92,7 @@ def gathered(
 
 
 def compute(
-    arrays: Sequence[Any], show_progressbar: bool | None = None, **kwargs: Any
+    arrays: Sequence[Any], *, show_progressbar: bool | None = None, **kwargs: Any
 ) -> list:
     """Compute lazy arrays together, with a progress bar.
 

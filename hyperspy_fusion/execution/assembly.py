@@ -72,7 +72,7 @@ def by_position(
 
 def flux_factor(flux: np.ndarray, solutions: Sequence[Solution]) -> np.ndarray:
     """Factor that makes the maps of all tiles sum up to the flux of the image."""
-    total = np.sum([solution.sums for solution in solutions], axis=0)
+    total = np.sum([np.asarray(s.sums) for s in solutions], axis=0)
     return np.where(total > 0, flux / np.where(total > 0, total, 1), 1)
 
 
@@ -87,7 +87,7 @@ def array_of(solution: Solution, name: str, factor: np.ndarray | None) -> Any:
 def put_together(
     arrays: Sequence[Any], tasks: Sequence[Task], shape: tuple[int, ...], block: Any
 ) -> Any:
-    """Arrays of tasks as one of a shape; `block` joins tiles, as :func:`numpy.block`."""
+    """Arrays of tasks as one array; `block` joins tiles, as :func:`numpy.block`."""
     if len(arrays) == 1:  # no copy
         return arrays[0].reshape(shape)
     images: dict[tuple[int, ...], dict[int, list]] = {}

@@ -91,7 +91,7 @@ class Spool:
             )
             return
         arrays = {n: a for n in _ARRAYS if (a := getattr(solution, n)) is not None}
-        numbers = replace(solution, **dict.fromkeys(_ARRAYS))
+        numbers = _without_maps(solution)
         try:
             for name, array in arrays.items():
                 self._write(f"{key}-{name}.npy", lambda f, a=array: np.save(f, a))

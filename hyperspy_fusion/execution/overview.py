@@ -63,7 +63,7 @@ def decide(
         Sums of the maps over all tiles, in their units, shape ``(n_elements,)``; None
         if they are not locked.
     """
-    arrays = {
+    arrays: dict[str, Any] = {
         name: None if array is None else da.asarray(array)
         for name, array in inputs.items()
     }
@@ -94,8 +94,8 @@ def decide(
         pixels=int(area.sum()),
     )
     # whole large pixels only: a tile must not reach beyond the image
-    whole = [slice(n // factor) for n in size]
-    corners = representative_tiles(found["maps"][(slice(None), *whole)], factor)
+    rows, columns = (slice(n // factor) for n in size)
+    corners = representative_tiles(found["maps"][:, rows, columns], factor)
     sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
     decision, prior = parts.decide_on_sample(
         **sample, totals=totals, options=options, **chemistry
@@ -106,7 +106,7 @@ def decide(
     net = (filled - found["background"]) * area
     flux = np.maximum(net.sum(axis=(1, 2)), 0)
     sample = _spread(size.tolist(), HALOS[options.regularizer])
-    sums = sum(_integral(coarse, factor, tile) for tile in sample)
+    sums = np.sum([_integral(coarse, factor, tile) for tile in sample], axis=0)
     surroundings = [
         {name: cut(a, (), *tile.outer) for name, a in arrays.items()} for tile in sample
     ]

@@ -166,7 +166,7 @@ def plan_calibrated(
     -------
     list of Task
     """
-    chemistry = {
+    chemistry: dict[str, Any] = {
         "atomic_numbers": measurement.atomic_numbers,
         "sensitivities": measurement.sensitivities,
     }

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["HALOS", "SMALLEST_TILE", "Tile", "cut", "tiles_of"]
 
 # Pixels around a tile, by regulariser. The influence of pixels further away is about
-# 1e-3 of the 99th percentile of a map. With 32 pixels TGV leaves seams of 3e-3 where the weight is
-# large, and TV, whose plateaus are wide, of 5e-2.
+# 1e-3 of the 99th percentile of a map. With 32 pixels TGV leaves seams of 3e-3 where
+# the weight is large, and TV, whose plateaus are wide, of 5e-2.
 HALOS = {"tgv": 64, "tv": 128}
 _LARGEST = 4096  # pixels a side, above which an image is solved by tiles
 _TILE = 2048  # pixels a side of a tile then
@@ -82,7 +82,7 @@ def tiles_of(array: Any, tile_size: int | None, halo: int) -> list[list[Tile]] |
     array : numpy.ndarray or dask.array.Array
         Whose last two axes are the image.
     tile_size : int or None
-        Pixels a side, at least 32. By default the chunks of the image, of which small ones are put
+        Pixels a side, at least 32. By default the chunks of the image, small ones put
         together; an image of one chunk is one tile, unless it is larger than 4096
         pixels a side.
     halo : int

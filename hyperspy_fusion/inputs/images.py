@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_images",
+    "axes_of",
     "check_same_pixels",
     "check_signal",
     "choose_haadf",
-    "axes_of",
     "describe",
     "may_be_haadf",
     "native",
@@ -167,21 +167,7 @@ def as_images(signal: BaseSignal, role: str) -> Signal2D:
     """
     check_signal(signal, role)
     name = f"{role} {signal.metadata.General.title!r}"
-    if signal.ragged:
-        raise TypeError(
-            f"{name} is ragged: expected an image, of the same shape everywhere"
-        )
-    kind = signal.data.dtype
-    if kind.fields is not None:
-        raise TypeError(
-            f"{name} is an RGB picture: expected the data behind it; if there are "
-            "none, take one channel with signal.change_dtype('uint8')"
-        )
-    if kind.kind not in "biuf":
-        raise TypeError(
-            f"{name} has data of type {kind}: expected real numbers; of complex data "
-            "take signal.real or signal.amplitude"
-        )
+    _check_real(signal, name)
     manager = signal.axes_manager
     if manager.signal_dimension == 0 and manager.navigation_dimension > 1:
         # as signal.transpose(signal_axes=(0, 1)), which leaves the array as it is
@@ -208,6 +194,25 @@ def as_images(signal: BaseSignal, role: str) -> Signal2D:
                 "equal size, resample it with signal.interpolate_on_axis"
             )
     return signal
+
+
+def _check_real(signal: BaseSignal, name: str) -> None:
+    """Raise a TypeError if the data of a signal are no real numbers."""
+    kind = signal.data.dtype
+    if signal.ragged:
+        raise TypeError(
+            f"{name} is ragged: expected an image, of the same shape everywhere"
+        )
+    if kind.fields is not None:
+        raise TypeError(
+            f"{name} is an RGB picture: expected the data behind it; if there are "
+            "none, take one channel with signal.change_dtype('uint8')"
+        )
+    if kind.kind not in "biuf":
+        raise TypeError(
+            f"{name} has data of type {kind}: expected real numbers; of complex data "
+            "take signal.real or signal.amplitude"
+        )
 
 
 def check_signal(signal: Any, role: str) -> None:
@@ -411,6 +416,6 @@ def _in_common_units(
 
 
 def native(array: Any) -> Any:
-    """An array in the byte order of the machine, lazy if it is; booleans as integers."""
+    """An array in the byte order of the machine; booleans become integers."""
     kind = "u1" if array.dtype == bool else array.dtype.newbyteorder("=")
     return array.astype(kind, copy=False)

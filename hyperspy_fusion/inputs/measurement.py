@@ -236,7 +236,7 @@ def _sensitivities(
 
 
 def _mask_array(mask: Any, shape: tuple[int, ...]) -> Any:
-    """A mask, however it was given, of the shape of the HAADF image or of a position."""
+    """A mask as an array, of the shape of the HAADF image or of one position."""
     if isinstance(mask, BaseSignal):
         mask = as_images(mask, "mask").data
     mask = mask if is_lazy(mask) else np.asarray(mask)

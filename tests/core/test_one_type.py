@@ -49,7 +49,8 @@ tv_prox.total_variation_prox(np.broadcast_to(1, (4, 4)), 1, 3)
 for module in (certificate, multigrid, sweep, kernels, tv_prox):
     for name in module.__all__:
         kernel = getattr(module, name)
-        if hasattr(kernel, "signatures") and not kernel.targetoptions.get("forceinline"):
+        part = getattr(kernel, "targetoptions", {}).get("forceinline")
+        if hasattr(kernel, "signatures") and not part:
             print(name, len(kernel.signatures))
 """
 

@@ -1,0 +1,1 @@
+"""The calibrated method: arrays in, arrays out."""

@@ -1,12 +1,19 @@
 """Coefficients and offset of the HAADF image."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import lsq_linear, nnls
 
 from ..common.missing import fill
+
+if TYPE_CHECKING:
+    from .convex.solver import WarmStart
+    from .prepare import PreparedData
 
 __all__ = [
     "PRIOR_WIDTH",
@@ -22,7 +29,9 @@ _CALIBRATION_ITERATIONS = 30, 15, 15  # of each pass, which goes on from the las
 CALIBRATION_LAMBDA = 4.0
 
 
-def calibrate(prepared, path, prior):
+def calibrate(
+    prepared: PreparedData, path: WarmStart, prior: np.ndarray
+) -> tuple[PreparedData, np.ndarray]:
     """Find coefficients and offset of the HAADF image, by turns with the maps.
 
     Parameters
@@ -44,8 +53,8 @@ def calibrate(prepared, path, prior):
     net = prepared.net()
     variance = prepared.noise_variance(net)
     coefficients, offset = initial_coefficients(net, variance, prepared.haadf)
-    # Free, but at the flux_multiplier of the lock before: without it, half a count a pixel leaves
-    # the fused maps 1 % worse.
+    # The flux is free, but the multipliers of the locked problem stay: without them,
+    # half a count a pixel leaves the fused maps 1 % worse.
     free = replace(prepared, lock_flux=False)
     for n_iter in _CALIBRATION_ITERATIONS:
         free = replace(free, coefficients=coefficients, offset=offset)
@@ -65,7 +74,9 @@ def calibrate(prepared, path, prior):
     return replace(prepared, coefficients=coefficients, offset=offset), maps
 
 
-def initial_coefficients(net, variance, haadf, sigma=1.5):
+def initial_coefficients(
+    net: np.ndarray, variance: np.ndarray, haadf: np.ndarray, sigma: float = 1.5
+) -> tuple[np.ndarray, float]:
     """HAADF coefficients by least squares on smoothed maps.
 
     The noise of the maps, which would pull the coefficients to zero, is taken out of
@@ -108,7 +119,9 @@ def initial_coefficients(net, variance, haadf, sigma=1.5):
     return solution, float(image.mean() - solution @ smooth.mean(axis=1))
 
 
-def _smoothed(net, variance, sigma):
+def _smoothed(
+    net: np.ndarray, variance: np.ndarray, sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Maps after a Gaussian, and the noise variance of each, summed over its pixels."""
     point = np.zeros((65, 65))
     point[32, 32] = 1
@@ -127,7 +140,14 @@ def _smoothed(net, variance, sigma):
     return fill(smooth), np.nansum(noise, axis=(1, 2))
 
 
-def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
+def fit_coefficients(
+    instrument: np.ndarray,
+    net: np.ndarray,
+    haadf: np.ndarray,
+    weight: np.ndarray,
+    prior: np.ndarray,
+    inflation: float = 1.0,
+) -> tuple[np.ndarray, float]:
     """HAADF coefficients with the fused maps as instruments.
 
     The equations (x, 1)' W (net, 1) (c, o) = (x, 1)' W h hold but for their noise,
@@ -161,14 +181,15 @@ def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
         o.
     """
     n_elements, n_y, n_x = net.shape
-    moments = 0.0
+    moments: Any = 0.0
     height = max(_BAND // n_x, 1)
     for rows in (slice(y, y + height) for y in range(0, n_y, height)):
         known = np.isfinite(net[:, rows]).all(axis=0)
         one = np.ones((1, *known.shape))
         left = np.concatenate([instrument[:, rows], one])
-        right = [np.nan_to_num(net[:, rows]), one, left, haadf[None, rows]]
-        right = np.concatenate(right) * np.where(known, weight[rows], 0)
+        right = np.concatenate(
+            [np.nan_to_num(net[:, rows]), one, left, haadf[None, rows]]
+        ) * np.where(known, weight[rows], 0)
         moments += np.tensordot(left, right, ((1, 2), (1, 2)))
     matrix, covariance = np.hsplit(moments[:, :-1], 2)
     vector = moments[:, -1]
@@ -194,7 +215,7 @@ def fit_coefficients(instrument, net, haadf, weight, prior, inflation=1.0):
     return solution[:-1], float(solution[-1])
 
 
-def _inverse_root(covariance):
+def _inverse_root(covariance: np.ndarray) -> np.ndarray:
     """Rows that whiten a vector of this covariance; none along which there is none."""
     scale = np.sqrt(np.diag(covariance))
     scale = np.where(scale > 0, scale, 1)
@@ -203,7 +224,7 @@ def _inverse_root(covariance):
     return vectors.T[there] / np.sqrt(values[there])[:, None] / scale
 
 
-def _solve(matrix, vector):
+def _solve(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Least-squares solution of linear equations whose unknowns have any units."""
     rows = abs(matrix).max(axis=1)
     rows = np.where(rows > 0, rows, 1)

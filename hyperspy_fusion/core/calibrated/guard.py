@@ -5,7 +5,10 @@ model :math:`h = o + \sum_i c_i x_i` leaves out would be turned into chemistry. 
 functions here see that from the measured maps, which know nothing of the image.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import (
@@ -16,9 +19,14 @@ from scipy.ndimage import (
 )
 from scipy.special import ndtr, ndtri
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .prepare import PreparedData
+
 __all__ = [
-    "GuardReport",
     "WIDTHS",
+    "GuardReport",
     "guard",
     "local_z",
     "misfit",
@@ -52,12 +60,12 @@ _MEDIAN_SQUARE = 0.455  # of a normal distribution
 _TYPICAL = 2.0  # times the noise
 
 
-def prediction(prepared, maps):
+def prediction(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
     """The model of the image, o + Σ c_i x_i, shape ``(y, x)``."""
     return prepared.offset + np.tensordot(prepared.coefficients, maps, axes=1)
 
 
-def misfit(prepared, maps):
+def misfit(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
     """HAADF image minus its model.
 
     Parameters
@@ -76,7 +84,7 @@ def misfit(prepared, maps):
     return prepared.haadf - prediction(prepared, maps)
 
 
-def model_error(prepared, maps):
+def model_error(prepared: PreparedData, maps: np.ndarray) -> float:
     """Standard deviation of what the linear model cannot explain all over the image.
 
     A misfit of some places is the guard's; one that is typical of the image, as when
@@ -114,7 +122,9 @@ def model_error(prepared, maps):
     return float(np.sqrt((excess - 1) * np.median(noise) / _PASSED))
 
 
-def local_z(prepared, maps, width=WIDTHS[0], step=1):
+def local_z(
+    prepared: PreparedData, maps: np.ndarray, width: float = WIDTHS[0], step: int = 1
+) -> np.ndarray:
     r"""Local misfit of the HAADF image and the measured maps, in standard deviations.
 
     .. math::
@@ -151,7 +161,9 @@ def local_z(prepared, maps, width=WIDTHS[0], step=1):
     return _standardised(prepared, _BlockMeans.of(prepared, maps, step), width)
 
 
-def _cumulants(prepared, maps):
+def _cumulants(
+    prepared: PreparedData, maps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Residual of the measured maps, second and third cumulant of its noise."""
     residual = misfit(prepared, prepared.net())
     c = prepared.coefficients.astype(np.float32)
@@ -187,7 +199,7 @@ class _BlockMeans:
     third: np.ndarray
 
     @classmethod
-    def of(cls, prepared, maps, step):
+    def of(cls, prepared: PreparedData, maps: np.ndarray, step: int) -> _BlockMeans:
         """Work through the image some rows at a time, to need little memory."""
         known = np.empty(prepared.haadf.shape, bool)
         parts = []
@@ -205,7 +217,7 @@ class _BlockMeans:
         names = "share", "residual", "second", "third"
         return cls(step=step, known=known, **dict(zip(names, means, strict=True)))
 
-    def coarser(self, factor):
+    def coarser(self, factor: int) -> _BlockMeans:
         """The means over larger blocks."""
         if factor == 1:
             return self
@@ -214,7 +226,7 @@ class _BlockMeans:
         return replace(self, step=self.step * factor, **means)
 
 
-def _fine_rows(maps, image, rows):
+def _fine_rows(maps: np.ndarray, image: np.ndarray, rows: slice) -> np.ndarray:
     """Some rows of maps that may have pixels twice as large as an image."""
     if maps.shape[1:] == image.shape:
         return maps[:, rows]
@@ -223,7 +235,9 @@ def _fine_rows(maps, image, rows):
     return coarse.repeat(2, axis=1)[:, :n_y].repeat(2, axis=2)[..., :n_x]
 
 
-def _standardised(prepared, means, width):
+def _standardised(
+    prepared: PreparedData, means: _BlockMeans, width: float
+) -> np.ndarray:
     """Local misfit in standard deviations, from block means."""
     step = means.step
     width = width / step
@@ -245,7 +259,7 @@ def _standardised(prepared, means, width):
     return np.where(means.known, z, np.float32(0))
 
 
-def _block_mean(image, step):
+def _block_mean(image: np.ndarray, step: int) -> np.ndarray:
     """Mean over square blocks; what lies beyond the edges is 0."""
     if step == 1:
         return np.asarray(image, np.float64)
@@ -256,7 +270,7 @@ def _block_mean(image, step):
     return (rows.reshape(n_y, n_x, step).sum(axis=2) / step**2).astype(np.float32)
 
 
-def _power_filter(image, width, power):
+def _power_filter(image: np.ndarray, width: float, power: int) -> np.ndarray:
     """Sum over an image with weights G^power, 0 beyond the edges."""
     # the power of a Gaussian is a narrower one
     norm = (2 * np.pi * width**2) ** (1 - power) / power
@@ -264,7 +278,7 @@ def _power_filter(image, width, power):
     return np.maximum(norm * narrow, 0)
 
 
-def _unskewed(z, skew):
+def _unskewed(z: np.ndarray, skew: np.ndarray) -> np.ndarray:
     """Standard scores of a normal distribution from those of a skewed one."""
     skew = np.maximum(skew, 1e-3)
     return (6 / skew) * (np.cbrt(np.maximum(1 + skew * z / 2, 0)) - 1) + skew / 6
@@ -290,7 +304,7 @@ class GuardReport:
     brighter: bool
 
     @property
-    def message(self):
+    def message(self) -> str:
         """What was seen and what it may mean; empty if all is well."""
         if self.flagged == 0:
             return ""
@@ -312,7 +326,9 @@ class GuardReport:
         )
 
 
-def guard(prepared, maps, recalibrate):
+def guard(
+    prepared: PreparedData, maps: np.ndarray, recalibrate: Callable
+) -> tuple[PreparedData, GuardReport]:
     """Find where the HAADF image contradicts the maps, and do without it there.
 
     Flagged regions bias the coefficients, so that these are found anew without them,
@@ -368,12 +384,12 @@ def guard(prepared, maps, recalibrate):
     return prepared, report
 
 
-def _extreme(z):
+def _extreme(z: np.ndarray) -> float:
     """The value that is farthest from zero."""
     return float(z.flat[np.abs(z).argmax()])
 
 
-def _scores(prepared, maps):
+def _scores(prepared: PreparedData, maps: np.ndarray) -> list[np.ndarray]:
     """Local z on all scales that fit into the image."""
     size = min(prepared.haadf.shape)
     widths = [width for width in WIDTHS if width == WIDTHS[0] or 6 * width <= size]
@@ -386,12 +402,12 @@ def _scores(prepared, maps):
     return scores
 
 
-def _step(prepared, width):
+def _step(prepared: PreparedData, width: float) -> int:
     """Pixels a side of the blocks that the guard looks at."""
     return int(width) // 2 if prepared.haadf.size > _LARGE else 1
 
 
-def threshold(n_pixels):
+def threshold(n_pixels: int) -> float:
     """Local misfit above which the HAADF image is not used, standard deviations.
 
     4.5 in images of up to 256 x 256 pixels; in larger ones as much more as it takes
@@ -400,7 +416,7 @@ def threshold(n_pixels):
     return float(-ndtri(ndtr(-_THRESHOLD) * min(_USUAL / n_pixels, 1)))
 
 
-def _suspicious(scores, least):
+def _suspicious(scores: Sequence[np.ndarray], least: float) -> np.ndarray:
     """Pixels of the worst regions on the finest scale that shows any, and around."""
     for z in scores:
         size = np.abs(z)

@@ -1,8 +1,10 @@
 """The calibrated method: calibrate, choose the weights, solve, say what to trust."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,6 +19,14 @@ from .prepare import PreparedData, Units, prepare
 from .shift import Shift, aligned, find_shift
 from .uncertainty import uncertainty
 from .weights import _TRIAL_ITERATIONS, Weights, weigh
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..common.threads import Workers
+    from .convex.problem import Problem
+    from .convex.solver import Optimum
+    from .prepare import Preparation, Totals
 
 __all__ = [
     "CalibratedOptions",
@@ -89,7 +99,8 @@ class Decision:
     notes : tuple of str
         What a user may want to know.
     flux_multiplier : numpy.ndarray or None
-        Multipliers of the flux lock of all parts together, from :func:`common_multipliers`.
+        Of the flux lock of all parts together, from
+        :func:`~hyperspy_fusion.core.calibrated.parts.common_multipliers`.
     """
 
     units: Units
@@ -100,12 +111,12 @@ class Decision:
     notes: tuple
     flux_multiplier: np.ndarray | None = None
 
-    def problem(self, prepared):
+    def problem(self, prepared: PreparedData) -> Problem:
         """The convex problem of some pixels."""
         problem = prepared.problem(self.weights.lambda_tv, self.weights.lambda_haadf)
         return replace(problem, flux_multiplier=self.flux_multiplier)
 
-    def record(self):
+    def record(self) -> dict[str, Any]:
         """What the record of the fusion says of it, and of no single pixel."""
         tried = self.weights.tried
         numbers, gain = self.numbers, self.units.gain
@@ -123,7 +134,13 @@ class Decision:
         }
 
 
-def decide(preparation, prior, options, run, callback_for=lambda _: None):
+def decide(
+    preparation: Preparation,
+    prior: np.ndarray,
+    options: CalibratedOptions,
+    run: Workers,
+    callback_for: Callable[[str], Callable | None] = lambda _: None,
+) -> tuple[Decision, PreparedData]:
     """Calibrate the image, see where it can be trusted, and choose the weights.
 
     Parameters
@@ -166,7 +183,12 @@ def decide(preparation, prior, options, run, callback_for=lambda _: None):
     return decision, prepared
 
 
-def examine(preparation, prior, run, callback_for=lambda _: None):
+def examine(
+    preparation: Preparation,
+    prior: np.ndarray,
+    run: Workers,
+    callback_for: Callable[[str], Callable | None] = lambda _: None,
+) -> tuple[PreparedData, Shift, GuardReport]:
     """Calibrate the image and see where it can be trusted.
 
     Parameters
@@ -187,12 +209,14 @@ def examine(preparation, prior, run, callback_for=lambda _: None):
     path = WarmStart(run, callback_for("calibration"))
     coarse = WarmStart(run)  # of a large image
 
-    def recalibrate(prepared):
+    def recalibrate(
+        prepared: PreparedData,
+    ) -> tuple[PreparedData, PreparedData, np.ndarray]:
         part, fused = calibrate(prepared.take(tiles), path, prior)
         prepared = replace(prepared, coefficients=part.coefficients, offset=part.offset)
         return prepared, part, fused
 
-    def with_maps(prepared):
+    def with_maps(prepared: PreparedData) -> tuple[PreparedData, np.ndarray]:
         prepared, _, fused = recalibrate(prepared)
         return prepared, fused if tiles is None else rough_maps(prepared, coarse)
 
@@ -213,7 +237,7 @@ def examine(preparation, prior, run, callback_for=lambda _: None):
 _ROUGH_ITERATIONS = 20
 
 
-def rough_maps(prepared, path):
+def rough_maps(prepared: PreparedData, path: WarmStart) -> np.ndarray:
     """Maps that tell the noise of the measured ones, on pixels twice as large."""
     problem = prepared.problem(CALIBRATION_LAMBDA, 1.0)
     if min(problem.shape) < 2:
@@ -224,26 +248,26 @@ def rough_maps(prepared, path):
     return np.pad(coarse, [(0, 0), *odd], mode="edge")
 
 
-def counts_alone(prepared, path):
+def counts_alone(prepared: PreparedData, path: WarmStart) -> np.ndarray:
     """Maps fused without the HAADF image."""
     return path.solve(prepared.problem(CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
 
 
-def stage_callbacks(callback):
+def stage_callbacks(callback: Callable | None) -> Callable[[str], Callable | None]:
     """The callback of each stage, which :func:`solve` tells of it."""
     return lambda stage: None if callback is None else partial(callback, stage)
 
 
 def understand(
-    maps,
-    haadf,
-    atomic_numbers,
-    options,
-    background,
-    variance,
-    sensitivities=None,
-    totals=None,
-):
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    atomic_numbers: Sequence[int],
+    options: CalibratedOptions,
+    background: Any,
+    variance: np.ndarray | None,
+    sensitivities: Sequence[float] | None = None,
+    totals: Totals | None = None,
+) -> tuple[Preparation, np.ndarray]:
     """Prepare the data; and the c_i to expect, in any common unit: Z^γ, an atom."""
     preparation = prepare(
         maps, haadf, options, background=background, variance=variance, totals=totals
@@ -254,17 +278,17 @@ def understand(
 
 
 def solve(
-    maps,
-    haadf,
-    atomic_numbers,
-    options,
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    atomic_numbers: Sequence[int],
+    options: CalibratedOptions,
     *,
-    background=0.0,
-    variance=None,
-    sensitivities=None,
-    num_workers=None,
-    callback=None,
-):
+    background: Any = 0.0,
+    variance: np.ndarray | None = None,
+    sensitivities: Sequence[float] | None = None,
+    num_workers: int | None = None,
+    callback: Callable | None = None,
+) -> Solution:
     """Fuse one field of view.
 
     Parameters
@@ -305,13 +329,22 @@ def solve(
         decision, prepared = decide(preparation, prior, options, run, callback_for)
         del preparation  # pixels as they were before the calibration
         problem = decision.problem(prepared)
-        prepared = prepared if options.uncertainty else None  # and its pixels
-        return conclude(decision, problem, prepared, prior, options, run, callback_for)
+        kept = prepared if options.uncertainty else None
+        del prepared  # and its pixels
+        return conclude(decision, problem, kept, prior, options, run, callback_for)
 
 
 def conclude(
-    decision, problem, prepared, prior, options, run, callback_for, *, inner=None
-):
+    decision: Decision,
+    problem: Problem,
+    prepared: PreparedData | None,
+    prior: np.ndarray,
+    options: CalibratedOptions,
+    run: Workers,
+    callback_for: Callable[[str], Callable | None],
+    *,
+    inner: tuple[slice, slice] | None = None,
+) -> Solution:
     """Solve for the maps and say how that went; `prepared` is for the uncertainty."""
     weights, gain, report = decision.weights, decision.units.gain, decision.report
     # Not from the calibration: it may take long to forget its weights.
@@ -324,7 +357,7 @@ def conclude(
         window=inner,
     )
     variance = None
-    if options.uncertainty:
+    if prepared is not None:
         variance = uncertainty(
             prepared,
             prior,
@@ -337,8 +370,9 @@ def conclude(
         variance = variance * gain[:, None, None] ** 2
     maps = optimum.maps
     if inner is not None:
-        maps = np.ascontiguousarray(maps[(slice(None), *inner)])
-        variance = None if variance is None else variance[(slice(None), *inner)]
+        rows, columns = inner
+        maps = np.ascontiguousarray(maps[:, rows, columns])
+        variance = None if variance is None else variance[:, rows, columns]
     maps *= gain.astype(np.float32)[:, None, None]
     converged = optimum.gap <= options.tolerance
     return Solution(
@@ -364,7 +398,7 @@ def conclude(
     )
 
 
-def cost_history(optimum, weights):
+def cost_history(optimum: Optimum, weights: Weights) -> CostHistory:
     """The terms of the objective at each certificate.
 
     The chemical term is half the deviance, which differs from the negative logarithm
@@ -381,7 +415,12 @@ def cost_history(optimum, weights):
     )
 
 
-def shared_weights(images, options, atomic_numbers, sensitivities=None):
+def shared_weights(
+    images: Sequence,
+    options: CalibratedOptions,
+    atomic_numbers: Sequence[int],
+    sensitivities: Sequence[float] | None = None,
+) -> Weights:
     """Choose weights that are the best for several images together.
 
     Parameters
@@ -415,7 +454,16 @@ def shared_weights(images, options, atomic_numbers, sensitivities=None):
         )
 
 
-def local_misfit(maps, haadf, fused, record, options, *, background=0.0, variance=None):
+def local_misfit(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    fused: np.ndarray,
+    record: Any,
+    options: CalibratedOptions,
+    *,
+    background: Any = 0.0,
+    variance: np.ndarray | None = None,
+) -> np.ndarray:
     """Local misfit of a fusion that was done, see :func:`local_z`.
 
     Parameters

@@ -1,5 +1,7 @@
 """Noise of HAADF images and of elemental maps, from the images alone."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,7 +27,9 @@ _LEAST_EMPTY = 0.05  # part of the pixels of a map of few counts
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
-def _noise_residual(image, known):
+def _noise_residual(
+    image: np.ndarray, known: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
     """Residual of the noise mask, and where it has seen known pixels only."""
     # a line scan has one axis only
     along_y, along_x = (_NOISE_MASK if size > 2 else np.ones(1) for size in image.shape)
@@ -39,7 +43,9 @@ def _noise_residual(image, known):
     return residual, whole
 
 
-def noise_line(image, *, robust, known=None, n_bins=8):
+def noise_line(
+    image: np.ndarray, *, robust: bool, known: np.ndarray | None = None, n_bins: int = 8
+) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Noise variance of an image as a straight line in its intensity.
 
     Parameters
@@ -68,19 +74,17 @@ def noise_line(image, *, robust, known=None, n_bins=8):
     residual = residual[whole]
     n_bins = int(np.clip(level.size // (2 * _LEAST_PIXELS), 1, n_bins))
     edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
-    levels, variances = [], []
+    points = []
     for low, high in pairwise(edges):
         chosen = (level >= low) & (level <= high)
         if chosen.sum() > _LEAST_PIXELS:
-            levels.append(level[chosen].mean())
+            variance = np.mean(residual[chosen] ** 2)
             if robust:
-                deviation = _MAD_TO_SIGMA * np.median(np.abs(residual[chosen]))
-                variances.append(deviation**2)
-            else:
-                variances.append(np.mean(residual[chosen] ** 2))
-    if not levels:  # a tiny image: one bin
-        levels, variances = [level.mean()], [np.mean(residual**2)]
-    levels, variances = np.array(levels), np.array(variances)
+                variance = (_MAD_TO_SIGMA * np.median(np.abs(residual[chosen]))) ** 2
+            points.append((level[chosen].mean(), variance))
+    if not points:  # a tiny image: one bin
+        points = [(level.mean(), np.mean(residual**2))]
+    levels, variances = np.array(points).T
     variances = np.maximum(variances, 1e-12 * np.ptp(image) ** 2)
     if not variances.any():  # a constant image
         return 0.0, 0.0, levels, variances
@@ -116,14 +120,14 @@ class NoiseLine:
     floor: float
     width: float
 
-    def variance(self, image):
+    def variance(self, image: np.ndarray) -> np.ndarray:
         """Noise variance of an image, of its shape."""
         smooth = gaussian_filter(image, self.width, mode="mirror")
         smooth = np.maximum(smooth - self.lowest, 0)
         return np.maximum(self.intercept + self.slope * smooth, self.floor)
 
 
-def haadf_noise_line(haadf):
+def haadf_noise_line(haadf: np.ndarray) -> NoiseLine:
     """Noise variance of a HAADF image, from the image alone.
 
     It is taken to be a straight line in the intensity, as shot noise behind an
@@ -151,12 +155,12 @@ def haadf_noise_line(haadf):
     )
 
 
-def haadf_noise(haadf):
+def haadf_noise(haadf: np.ndarray) -> np.ndarray:
     """Standard deviation of the noise by :func:`haadf_noise_line`, shape ``(y, x)``."""
     return np.sqrt(haadf_noise_line(haadf).variance(haadf))
 
 
-def count_gain(image, known=None):
+def count_gain(image: np.ndarray, known: np.ndarray | None = None) -> float | None:
     """Value of one count in a map of scaled counts.
 
     By the method of moments: of Poisson counts the variance is the mean, so of scaled
@@ -186,7 +190,7 @@ def count_gain(image, known=None):
     return float(variance / mean) if mean > 0 and variance > 0 else None
 
 
-def map_noise_line(image, known=None):
+def map_noise_line(image: np.ndarray, known: np.ndarray | None = None) -> NoiseLine:
     """Noise variance of an elemental map in any units, from the map alone.
 
     Parameters
@@ -213,6 +217,6 @@ def map_noise_line(image, known=None):
     )
 
 
-def map_noise(image, known=None):
+def map_noise(image: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
     """Noise variance by :func:`map_noise_line`, shape ``(y, x)``."""
     return map_noise_line(image, known).variance(image)

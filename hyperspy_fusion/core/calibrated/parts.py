@@ -1,6 +1,9 @@
 """Images that are solved in parts."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,9 +14,19 @@ from .method import conclude, decide, rough_maps, stage_callbacks, understand
 from .prepare import prepare
 from .shift import aligned
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ..common.solution import Solution
+    from ..common.threads import Workers
+    from .convex.problem import Problem
+    from .guard import GuardReport
+    from .method import CalibratedOptions, Decision
+    from .prepare import PreparedData, Totals
+
 __all__ = [
-    "decide_on_sample",
     "common_multipliers",
+    "decide_on_sample",
     "overview",
     "solve_part",
     "together",
@@ -24,16 +37,16 @@ _MULTIPLIER_ITERATIONS = 200
 
 
 def decide_on_sample(
-    maps,
-    haadf,
-    atomic_numbers,
-    options,
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    atomic_numbers: Sequence[int],
+    options: CalibratedOptions,
     *,
-    background=0.0,
-    variance=None,
-    sensitivities=None,
-    totals,
-):
+    background: Any = 0.0,
+    variance: np.ndarray | None = None,
+    sensitivities: Sequence[float] | None = None,
+    totals: Totals,
+) -> tuple[Decision, np.ndarray]:
     """Find out what can be known of an image from a sample of it.
 
     Parameters
@@ -65,7 +78,16 @@ def decide_on_sample(
     return decision, prior
 
 
-def overview(maps, haadf, factor, decision, options, *, background=0.0, variance=None):
+def overview(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    factor: int,
+    decision: Decision,
+    options: CalibratedOptions,
+    *,
+    background: Any = 0.0,
+    variance: np.ndarray | None = None,
+) -> np.ndarray:
     """Fused maps of a whole image on large pixels: where its flux is.
 
     Parameters
@@ -101,7 +123,13 @@ def overview(maps, haadf, factor, decision, options, *, background=0.0, variance
     return optimum.maps * np.float32(decision.units.gain / factor**2)[:, None, None]
 
 
-def common_multipliers(parts, insides, sums, decision, options):
+def common_multipliers(
+    parts: Sequence[dict],
+    insides: Sequence[tuple[slice, slice]],
+    sums: np.ndarray,
+    decision: Decision,
+    options: CalibratedOptions,
+) -> np.ndarray:
     """Multipliers of the flux lock of an image, from a sample of it.
 
     With them in the objective, and no lock, parts of the image that are solved one by
@@ -130,7 +158,7 @@ def common_multipliers(parts, insides, sums, decision, options):
     """
     weights = decision.weights
 
-    def problem(part, run):
+    def problem(part: dict, run: Workers) -> Problem:
         prepared, *_ = _part(**part, decision=decision, options=options, run=run)
         return prepared.problem(weights.lambda_tv, weights.lambda_haadf)
 
@@ -145,18 +173,18 @@ def common_multipliers(parts, insides, sums, decision, options):
 
 
 def solve_part(
-    maps,
-    haadf,
-    decision,
-    options,
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    decision: Decision,
+    options: CalibratedOptions,
     *,
-    inner,
-    prior,
-    background=0.0,
-    variance=None,
-    num_workers=None,
-    callback=None,
-):
+    inner: tuple[slice, slice],
+    prior: np.ndarray,
+    background: Any = 0.0,
+    variance: np.ndarray | None = None,
+    num_workers: int | None = None,
+    callback: Callable | None = None,
+) -> Solution:
     """Fuse a part of an image about which all has been decided.
 
     Parameters
@@ -187,14 +215,24 @@ def solve_part(
         decision = replace(decision, report=report, notes=notes)
         # the lock is that of all parts together; what is refitted keeps its own sums
         problem = decision.problem(replace(prepared, lock_flux=False))
-        prepared = prepared if options.uncertainty else None
+        kept = prepared if options.uncertainty else None
+        del prepared  # and its pixels
         callback_for = stage_callbacks(callback)
         return conclude(
-            decision, problem, prepared, prior, options, run, callback_for, inner=inner
+            decision, problem, kept, prior, options, run, callback_for, inner=inner
         )
 
 
-def _part(maps, haadf, decision, options, run, background=0.0, variance=None, factor=1):
+def _part(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    decision: Decision,
+    options: CalibratedOptions,
+    run: Workers,
+    background: Any = 0.0,
+    variance: np.ndarray | None = None,
+    factor: int = 1,
+) -> tuple[PreparedData, GuardReport, tuple]:
     """PreparedData of a part of an image, what the guard saw there, and notes."""
     preparation = prepare(
         maps,
@@ -220,7 +258,7 @@ def _part(maps, haadf, decision, options, run, background=0.0, variance=None, fa
     return prepared, report, preparation.notes
 
 
-def together(solutions, pixels):
+def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
     """What is to be said of an image whose parts were solved; without its maps.
 
     Parameters
@@ -238,12 +276,15 @@ def together(solutions, pixels):
     """
     longest = max(solutions, key=lambda s: s.n_iter)
 
-    def total(term):
+    def total(term: str) -> np.ndarray:
         values = [getattr(s.costs, term) for s in solutions]
         size = len(longest.costs.total)
-        return sum(np.pad(v, (0, size - len(v)), mode="edge") for v in values)
+        padded = [np.pad(v, (0, size - len(v)), mode="edge") for v in values]
+        return np.sum(padded, axis=0)
 
-    terms = {term: total(term) for term in ("total", "haadf", "chemical", "tv")}
+    terms: dict[str, Any] = {
+        term: total(term) for term in ("total", "haadf", "chemical", "tv")
+    }
     records = [s.record for s in solutions]
     return replace(
         longest,

@@ -1,7 +1,10 @@
 """What the data are, in the units of the mathematics: counts, values, noise."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -10,6 +13,11 @@ from ..common.missing import fill
 from .convex.problem import Problem
 from .noise import NoiseLine, count_gain, haadf_noise_line, map_noise_line
 from .sample import TILE, TILES, mosaic, representative_tiles
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .method import CalibratedOptions
 
 __all__ = [
     "Preparation",
@@ -92,44 +100,45 @@ class PreparedData:
     lock_flux: bool
     pixels: int
 
-    def net(self):
+    def net(self) -> np.ndarray:
         """Maps without background, NaN where missing."""
         return self.data - self.background
 
     @cached_property
-    def flux(self):
+    def flux(self) -> np.ndarray:
         """Sums of the net maps, at least 0, shape ``(n,)``; missing pixels filled."""
         return np.maximum(fill(self.net()).sum(axis=(1, 2)), 0)
 
-    def noise_variance(self, maps):
+    def noise_variance(self, maps: np.ndarray) -> np.ndarray:
         """Noise variance of the measured maps if x is the truth, shape of the maps."""
         if self.variance is None:
             return maps + self.background
         return np.broadcast_to(self.variance, maps.shape)
 
-    def with_error(self, error):
+    def with_error(self, error: float) -> PreparedData:
         """The data with a model error in σ_h, which was without."""
         sigma = np.hypot(self.sigma, np.float32(error))
         return replace(self, sigma=sigma, error=error)
 
-    def numbers(self):
+    def numbers(self) -> PreparedData:
         """The data without its pixels."""
-        return replace(self, **dict.fromkeys(_PER_PIXEL))
+        nothing: dict[str, Any] = dict.fromkeys(_PER_PIXEL)
+        return replace(self, **nothing)
 
-    def with_numbers(self, other):
+    def with_numbers(self, other: PreparedData) -> PreparedData:
         """These pixels with all else that another part of the image has."""
         pixels = {name: getattr(self, name) for name in _PER_PIXEL}
         return replace(other, **pixels)
 
-    def take(self, tiles):
+    def take(self, tiles: Any) -> PreparedData:
         """The data of some tiles of the image, put together."""
         return self.cut(lambda array: mosaic(array, tiles))
 
-    def rows(self, rows):
+    def rows(self, rows: slice) -> PreparedData:
         """The data of some rows of the image, a slice."""
         return self.cut(lambda array: array[..., rows, :])
 
-    def cut(self, part):
+    def cut(self, part: Callable) -> PreparedData:
         """The data of a part of the image, cut out of each array of pixels."""
         arrays = {name: getattr(self, name) for name in _PER_PIXEL}
         return replace(
@@ -141,7 +150,7 @@ class PreparedData:
             },
         )
 
-    def on_large_pixels(self, factor):
+    def on_large_pixels(self, factor: int) -> PreparedData:
         """The data of sums over large pixels, from one with means over them."""
         area = factor**2
         return replace(
@@ -158,7 +167,7 @@ class PreparedData:
             alpha=None if self.alpha is None else self.alpha / factor,
         )
 
-    def share(self, data, share):
+    def share(self, data: np.ndarray, share: float) -> PreparedData:
         """The data of a part of the dose."""
         return replace(
             self,
@@ -170,7 +179,7 @@ class PreparedData:
             coefficients=self.coefficients / share,
         )
 
-    def problem(self, lambda_tv, lambda_haadf):
+    def problem(self, lambda_tv: float, lambda_haadf: float) -> Problem:
         """The convex problem of given weights."""
         tv_scale = lambda_tv / np.sqrt(self.scale)
         return Problem(
@@ -260,7 +269,7 @@ class Totals:
     pixels: int
 
     @classmethod
-    def of(cls, maps):
+    def of(cls, maps: np.ndarray) -> Totals:
         """Of maps without gaps, shape ``(n_elements, y, x)``."""
         mean = maps.mean(axis=(1, 2), dtype=np.float64)
         negative = bool((maps < 0).any())
@@ -268,8 +277,15 @@ class Totals:
 
 
 def prepare(
-    maps, haadf, options, *, background=0.0, variance=None, totals=None, units=None
-):
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    options: CalibratedOptions,
+    *,
+    background: Any = 0.0,
+    variance: np.ndarray | None = None,
+    totals: Totals | None = None,
+    units: Units | None = None,
+) -> Preparation:
     """Find out what the data are and bring them to the units of the mathematics.
 
     Whole numbers not below zero are counts; maps with empty pixels are scaled counts;
@@ -318,12 +334,12 @@ def prepare(
         )
     filled = fill(maps)
     totals = totals or Totals.of(filled)
-    if not is_part:
-        units = recognise(filled, missing, variance, totals.negative)
+    if units is None:
+        units = recognise(filled, missing, variance, negative=totals.negative)
     notes += units.notes
     if not units.counts:
         if variance is None:
-            pairs = zip(units.variances, filled, strict=True)
+            pairs = zip(units.variances or (), filled, strict=True)
             variance = np.stack([line.variance(image) for line, image in pairs])
         # the Gaussian term is that of values without background
         maps, filled = maps - background, filled - background
@@ -343,7 +359,7 @@ def prepare(
     seen = np.isfinite(haadf)
     if not seen.all():
         notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
-    image, units = shifted_image(haadf, seen, units, tiles)
+    image, units, noise = shifted_image(haadf, seen, units, tiles)
     prepared = PreparedData(
         data=maps,
         background=background,
@@ -352,7 +368,7 @@ def prepare(
         level=np.ones(n_elements),
         pedestal=_PEDESTAL * totals.mean / units.gain,
         haadf=image,
-        sigma=np.sqrt(units.noise.variance(image)),
+        sigma=np.sqrt(noise.variance(image)),
         error=0.0,
         contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
         trusted=seen.astype(np.float32),
@@ -373,14 +389,16 @@ def prepare(
     )
 
 
-def _above_zero(variance):
+def _above_zero(variance: np.ndarray) -> np.ndarray:
     """Variance without zeros, whose weight would be infinite; float32."""
     positive = variance[variance > 0]
     least = 1e-6 * positive.mean(dtype=np.float64) if positive.size else 1.0
-    return np.maximum(variance, least, dtype=np.float32)
+    return np.maximum(variance, np.float64(least), dtype=np.float32)
 
 
-def _without_gaps(variance, shape, *, is_part):
+def _without_gaps(
+    variance: np.ndarray | None, shape: tuple[int, ...], *, is_part: bool
+) -> np.ndarray | None:
     """Variance of maps of a shape, filled where it is not known; or None."""
     if variance is None:
         return None
@@ -396,7 +414,7 @@ def _without_gaps(variance, shape, *, is_part):
     return fill(variance)
 
 
-def _check_magnitude(name, values):
+def _check_magnitude(name: str, values: np.ndarray) -> None:
     largest = float(np.abs(values).max())
     if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
         raise ValueError(
@@ -406,25 +424,34 @@ def _check_magnitude(name, values):
         )
 
 
-def shifted_image(haadf, seen, units, tiles):
+def shifted_image(
+    haadf: np.ndarray, seen: np.ndarray, units: Units, tiles: Any
+) -> tuple[np.ndarray, Units, NoiseLine]:
     """HAADF image without its lowest value, which float32 might not see the noise of.
 
-    Returns the image, float32 and without gaps, and the units with what is found of
-    it, unless they have that already.
+    Returns the image, float32 and without gaps, the units with what is found of it,
+    unless they have that already, and its noise.
     """
     image = np.asarray(haadf, np.float64)
-    found = units.noise is not None
-    if not found:
+    noise = units.noise
+    if noise is None:
         _check_magnitude("HAADF image", np.where(seen, image, 0))
-    if not found and seen.any():
-        units = replace(units, base=float(np.min(image, where=seen, initial=np.inf)))
+        if seen.any():
+            lowest = float(np.min(image, where=seen, initial=np.inf))
+            units = replace(units, base=lowest)
     image = fill((image - units.base).astype(np.float32)[None])[0]
-    if not found:
-        units = replace(units, noise=haadf_noise_line(mosaic(image, tiles)))
-    return image, units
+    if noise is None:
+        noise = haadf_noise_line(mosaic(image, tiles))
+    return image, replace(units, noise=noise), noise
 
 
-def recognise(filled, missing, variance, negative):
+def recognise(
+    filled: np.ndarray,
+    missing: np.ndarray,
+    variance: np.ndarray | None,
+    *,
+    negative: bool,
+) -> Units:
     """What the numbers of the maps are.
 
     Parameters
@@ -498,7 +525,7 @@ def recognise(filled, missing, variance, negative):
     )
 
 
-def whole_numbers(maps, missing=None):
+def whole_numbers(maps: np.ndarray, missing: np.ndarray | None = None) -> bool:
     """Whether all values that are not missing are whole numbers."""
     missing = np.isnan(maps) if missing is None else missing
     return all(
@@ -507,7 +534,7 @@ def whole_numbers(maps, missing=None):
     )
 
 
-def scales(prepared):
+def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:
     """Noise variance and mean of each map where the element is, shape ``(n,)``."""
     filled = fill(prepared.data)
     level = signal_scale(filled, prepared.background)
@@ -521,7 +548,7 @@ def scales(prepared):
     )
 
 
-def signal_scale(counts, background):
+def signal_scale(counts: np.ndarray, background: Any) -> np.ndarray:
     """Signal-weighted mean count s_i of each element.
 
     Parameters

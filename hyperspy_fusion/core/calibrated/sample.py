@@ -1,6 +1,9 @@
 """Tiles that stand for a large image."""
 
+from __future__ import annotations
+
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +21,7 @@ TILES = 4
 TILE = 96
 
 
-def representative_tiles(maps, factor=1):
+def representative_tiles(maps: np.ndarray, factor: int = 1) -> list | None:
     """Tiles that stand for a large image: of each cell of it the one with most counts.
 
     Parameters
@@ -58,14 +61,14 @@ def representative_tiles(maps, factor=1):
     return tiles
 
 
-def mosaic(array, tiles):
+def mosaic(array: np.ndarray, tiles: Any) -> Any:
     """Put tiles of an array together to one image; all of it if there are none."""
     if tiles is None:
         return array
     return np.block([[tile_at(array, corner) for corner in row] for row in tiles])
 
 
-def tile_at(array, corner):
+def tile_at(array: np.ndarray, corner: tuple[int, int]) -> Any:
     """The tile of an array that begins at a corner ``(y, x)``."""
     y, x = corner
     return array[..., y : y + TILE, x : x + TILE]

@@ -1,10 +1,18 @@
 """Displacement of the HAADF image against the maps."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .weights import block_scores, significance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .prepare import PreparedData
 
 __all__ = [
     "Shift",
@@ -33,12 +41,12 @@ class Shift:
     z: float
 
     @property
-    def significant(self):
+    def significant(self) -> bool:
         """Whether it is there."""
         return self.z > _SHIFT_Z
 
     @property
-    def message(self):
+    def message(self) -> str:
         """What was seen; empty if all is well."""
         if not self.significant:
             return ""
@@ -49,7 +57,7 @@ class Shift:
         )
 
 
-def find_shift(prepared, maps):
+def find_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
     """Displacement of the HAADF image against the maps, by cross-correlation.
 
     Maps that are moved by whole pixels are fitted to the image, all with coefficients
@@ -82,7 +90,7 @@ def find_shift(prepared, maps):
     columns = np.ones((len(maps) + 1, *image.shape))
     scaled = np.empty_like(columns)
 
-    def fit(y, x):
+    def fit(y: int, x: int) -> tuple[np.ndarray, float]:
         """Coefficients of the maps moved by (y, x), and what they gain."""
         columns[:-1] = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
         np.multiply(columns, weight, out=scaled)
@@ -91,14 +99,14 @@ def find_shift(prepared, maps):
         solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
         return solution, right @ solution
 
-    def residual(y, x):
+    def residual(y: int, x: int) -> np.ndarray:
         """Weighted squared residual in each pixel."""
         solution, _ = fit(y, x)
         return weight * (image - np.tensordot(solution, columns, 1)) ** 2
 
     errors = {}
 
-    def total(y, x):
+    def total(y: int, x: int) -> float:
         if max(abs(y), abs(x)) > reach:
             return np.inf
         if (y, x) not in errors:
@@ -121,7 +129,7 @@ def find_shift(prepared, maps):
     )
 
 
-def _vertex(values):
+def _vertex(values: Sequence[float]) -> float:
     """Where the parabola through a minimum and its two neighbours is least."""
     low, middle, high = values
     bend = low - 2 * middle + high
@@ -130,7 +138,7 @@ def _vertex(values):
     return float(np.clip((low - high) / (2 * bend), -0.5, 0.5))
 
 
-def aligned(prepared, shift):
+def aligned(prepared: PreparedData, shift: Shift) -> PreparedData:
     """Move the HAADF image back by whole pixels, which leaves its noise as it is.
 
     Parameters
@@ -150,7 +158,7 @@ def aligned(prepared, shift):
     if not shift.significant or (y, x) == (0, 0):
         return prepared
 
-    def move(image):
+    def move(image: np.ndarray) -> np.ndarray:
         n_y, n_x = image.shape
         rows = np.clip(np.arange(n_y) + y, 0, n_y - 1)
         columns = np.clip(np.arange(n_x) + x, 0, n_x - 1)

@@ -1,6 +1,9 @@
 """Variance of fused maps by a parametric bootstrap."""
 
+from __future__ import annotations
+
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -8,6 +11,12 @@ from scipy.ndimage import gaussian_filter
 from .coefficients import fit_coefficients
 from .convex.solver import minimise
 from .guard import prediction
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..common.threads import Workers
+    from .prepare import PreparedData
 
 __all__ = [
     "uncertainty",
@@ -18,7 +27,15 @@ _REFIT_ITERATIONS = 30
 _REFIT_SMOOTHING = 1.5  # pixels
 
 
-def uncertainty(prepared, prior, weights, maps, run, seed, callback=None):
+def uncertainty(
+    prepared: PreparedData,
+    prior: np.ndarray,
+    weights: tuple[float, float],
+    maps: np.ndarray,
+    run: Workers,
+    seed: int,
+    callback: Callable | None = None,
+) -> np.ndarray:
     """Squared error of fused maps to expect, by parametric refits.
 
     Data are drawn from the fused maps, their HAADF coefficients found, and fused again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from ..common.threads import Workers
 
 __all__ = [
-    "Fold",
     "LAMBDA_HAADF",
     "LAMBDA_TV",
+    "Fold",
     "Weights",
     "block_scores",
     "choose_weights",
@@ -66,7 +66,7 @@ class Fold:
     target: np.ndarray
 
 
-def folds(data, seed, *, counts):
+def folds(data: np.ndarray, seed: int, *, counts: bool) -> list[Fold]:
     """Split data for cross-validation.
 
     Parameters
@@ -131,7 +131,11 @@ class Weights:
     tried: np.ndarray
 
 
-def choose_weights(score, lambda_tv=None, lambda_haadf=None):
+def choose_weights(
+    score: Any,
+    lambda_tv: float | None = None,
+    lambda_haadf: float | None = None,
+) -> Weights:
     """Choose the weights of least score.
 
     Climbs in λ at a middling μ, then in μ, then in λ again, climbs in λ without the
@@ -181,33 +185,32 @@ def choose_weights(score, lambda_tv=None, lambda_haadf=None):
 class _Search:
     """Scores of the weights that were tried, λ by its position in a grid."""
 
-    def __init__(self, score, grid):
+    def __init__(self, score: Callable, grid: Sequence[float]) -> None:
         self.score, self.grid = score, grid
-        self.scores = {}
+        self.scores: dict[tuple[float, float], np.ndarray] = {}
 
-    def blocks(self, position, mu):
+    def blocks(self, position: int, mu: float) -> np.ndarray:
         """Scores of all blocks."""
         weights = self.grid[position], mu
         if weights not in self.scores:
             self.scores[weights] = self.score(*weights)
         return self.scores[weights]
 
-    def total(self, position, mu):
+    def total(self, position: int, mu: float) -> float:
         """The score."""
         return self.blocks(position, mu).sum()
 
-    def gain(self, one, other):
+    def gain(self, one: tuple[int, float], other: tuple[int, float]) -> float:
         """By how many standard deviations the score of one is the better."""
         return significance(self.blocks(*other) - self.blocks(*one))
 
-    def climb(self, mu, position):
+    def climb(self, mu: float, position: int) -> int:
         """Position of the least score around."""
-        near = (position - 1, position, position + 1)
-        near = [i for i in near if 0 <= i < len(self.grid)]
+        near = [i for i in range(position - 1, position + 2) if 0 <= i < len(self.grid)]
         best = min(near, key=lambda i: self.total(i, mu))
         return position if best == position else self.climb(mu, best)
 
-    def weights(self, position, mu, gain):
+    def weights(self, position: int, mu: float, gain: float) -> Weights:
         """What was chosen, with λ polished."""
         lambda_tv = _polish(self.grid, position, lambda i: self.total(i, mu))
         tried = [(*weights, s.mean()) for weights, s in sorted(self.scores.items())]
@@ -216,7 +219,7 @@ class _Search:
         )
 
 
-def _polish(grid, position, total):
+def _polish(grid: Sequence[float], position: int, total: Callable) -> float:
     """Vertex of the parabola through the best score and its neighbours, in log λ."""
     if not 0 < position < len(grid) - 1:
         return float(grid[position])
@@ -227,13 +230,13 @@ def _polish(grid, position, total):
     return float(grid[position] * np.exp(shift * ratio))
 
 
-def significance(gains):
+def significance(gains: np.ndarray) -> float:
     """Sum of the gains of all blocks, in standard deviations of that sum."""
     spread = np.sqrt(gains.size) * gains.std()
     return float(gains.sum() / spread) if spread > 0 else 0.0
 
 
-def block_scores(errors):
+def block_scores(errors: np.ndarray) -> np.ndarray:
     """Sum squared errors over square blocks.
 
     Parameters
@@ -291,7 +294,7 @@ def weigh(
     most = max(map(len, folds_of))
     tried = count()
 
-    def errors(fold: tuple, weights: tuple[float, float], run: Workers) -> np.ndarray:
+    def errors(fold: tuple, weights: Any, run: Workers) -> np.ndarray:
         trial, target, norm = fold
         # Not from the last trial, whose weights would take long to forget.
         maps = minimise(
@@ -314,7 +317,7 @@ def weigh(
     return choose_weights(score, lambda_tv, lambda_haadf)
 
 
-def held_out(prepared, seed):
+def held_out(prepared: PreparedData, seed: int) -> list[tuple]:
     """List (prepared of a part of the data, data to be foretold, unit of squares)."""
     counts = prepared.variance is None and whole_numbers(prepared.data)
     parts = folds(prepared.data, seed, counts=counts)

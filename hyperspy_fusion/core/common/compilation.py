@@ -19,7 +19,7 @@ __all__ = ["compilers"]
 _logger = logging.getLogger(__name__)
 
 
-def compilers(fastmath: bool | set[str]) -> tuple[Callable, Callable]:
+def compilers(*, fastmath: bool | set[str]) -> tuple[Callable, Callable]:
     """Decorators for kernels and for their parts.
 
     Parameters

@@ -5,6 +5,8 @@ The gradient takes forward differences, zero at the far edges; its value is
 .. math:: TV(u) = \sum_r \sqrt{(∂_y u)_r^2 + (∂_x u)_r^2}.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 __all__ = [
@@ -19,7 +21,7 @@ __all__ = [
 ]
 
 
-def gradient(image):
+def gradient(image: np.ndarray) -> np.ndarray:
     """Forward differences along the last two axes, zero at the far edges.
 
     Parameters
@@ -38,7 +40,7 @@ def gradient(image):
     return out
 
 
-def gradient_adjoint(field):
+def gradient_adjoint(field: np.ndarray) -> np.ndarray:
     """Adjoint of :func:`gradient` (minus the divergence).
 
     Parameters
@@ -60,7 +62,7 @@ def gradient_adjoint(field):
     return out
 
 
-def total_variation(image):
+def total_variation(image: np.ndarray) -> np.ndarray:
     """Isotropic total variation over the last two axes, in float64.
 
     Parameters
@@ -77,7 +79,7 @@ def total_variation(image):
     return np.hypot(*differences).sum(axis=(-2, -1))
 
 
-def symmetrised_gradient(field):
+def symmetrised_gradient(field: np.ndarray) -> np.ndarray:
     """Symmetrised gradient E of a vector field by backward differences.
 
     The field is that of an image mirrored at its edges: its normal component is zero
@@ -106,7 +108,7 @@ def symmetrised_gradient(field):
     )
 
 
-def symmetrised_gradient_adjoint(tensor):
+def symmetrised_gradient_adjoint(tensor: np.ndarray) -> np.ndarray:
     """Adjoint of :func:`symmetrised_gradient` on the fields of :func:`inner`.
 
     The inner product of tensors counts the mixed component twice, as their Euclidean
@@ -133,7 +135,7 @@ def symmetrised_gradient_adjoint(tensor):
     return inner(out)
 
 
-def inner(field):
+def inner(field: np.ndarray) -> np.ndarray:
     """A vector field with zeros where :func:`gradient` takes no difference.
 
     Returns a copy of `field`, shape ``(2, ..., y, x)``.
@@ -144,7 +146,7 @@ def inner(field):
     return field
 
 
-def joint_norm(field):
+def joint_norm(field: np.ndarray) -> np.ndarray:
     """Euclidean norm over directions and elements in each pixel.
 
     Parameters
@@ -164,7 +166,9 @@ def joint_norm(field):
     return np.sqrt(squares.sum(axis=0))
 
 
-def total_generalised_variation(maps, slopes, alpha):
+def total_generalised_variation(
+    maps: np.ndarray, slopes: np.ndarray, alpha: float
+) -> float:
     r"""Joint second-order total generalised variation for given slopes.
 
     .. math:: \sum_r |∇u - v|_r + α |E v|_r

@@ -1,16 +1,13 @@
-"""Options that check themselves: type, finiteness and range, once and in one wording."""
+"""Options that check themselves: type, finiteness and range, in one wording."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 from math import inf, isfinite
 from numbers import Real
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Options", "choice", "flag", "number", "whole_number"]
 
@@ -59,9 +56,7 @@ def number(
     remark : str
         What the error says besides.
     """
-    return _ranged(
-        "a finite number", float, default, least, above, most, instead, remark
-    )
+    return _ranged("a finite number", default, least, above, most, instead, remark)
 
 
 def whole_number(
@@ -72,7 +67,9 @@ def whole_number(
     remark: str = "",
 ) -> Any:
     """Field for a whole number of at least `least`; see :func:`number`."""
-    return _ranged("a whole number", int, default, least, -inf, inf, instead, remark)
+    return _ranged(
+        "a whole number", default, least, -inf, inf, instead, remark, whole=True
+    )
 
 
 def choice(default: str, allowed: Any) -> Any:
@@ -106,13 +103,14 @@ def flag(default: bool | None, *, instead: str | None = None) -> Any:  # noqa: F
 
 def _ranged(
     kind: str,
-    convert: Callable,
     default: float | None,
     least: float,
     above: float,
     most: float,
     instead: str | None,
     remark: str,
+    *,
+    whole: bool = False,
 ) -> Any:
     expected = kind
     if above > -inf:
@@ -132,10 +130,11 @@ def _ranged(
         found = _scalar(value)
         if isinstance(found, bool) or not isinstance(found, Real):
             raise TypeError(_found(name, value, expected))
-        fits = isfinite(found) and least <= found <= most and found > above
-        if not fits or convert(found) != found:
+        size = float(found)
+        fits = isfinite(size) and least <= size <= most and size > above
+        if not fits or (whole and size != int(size)):
             raise ValueError(_found(name, value, expected))
-        return convert(found)
+        return int(size) if whole else size
 
     return field(default=default, metadata={"check": check})
 

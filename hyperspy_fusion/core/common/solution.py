@@ -1,5 +1,7 @@
 """What every method hands back: maps, costs and why it stopped."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -24,7 +26,7 @@ class Status(str, Enum):
         "max_iter reached before the tolerance: raise max_iter or loosen the tolerance"
     )
 
-    def __str__(self):
+    def __str__(self) -> str:
         return self.value
 
 
@@ -78,7 +80,7 @@ class Solution:
         What a user may want to know, and what a user has to know.
     """
 
-    maps: np.ndarray
+    maps: np.ndarray | None
     costs: CostHistory
     n_iter: int
     status: str

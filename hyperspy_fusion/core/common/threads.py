@@ -97,7 +97,8 @@ class Workers:
 
         # The calling thread works too, which spares waking another one.
         n_helpers = min(self.num_workers, len(tasks)) - 1
-        helpers = [self._pool.submit(work) for _ in range(n_helpers)]
+        pool: Any = self._pool  # None only if there are no helpers
+        helpers = [pool.submit(work) for _ in range(n_helpers)]
         try:
             work()
         finally:

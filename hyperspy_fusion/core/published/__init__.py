@@ -1,0 +1,1 @@
+"""The published method: arrays in, arrays out."""

@@ -1,9 +1,14 @@
 """Forward models: what the HAADF detector records of given elemental maps."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "PowerModel",
@@ -14,7 +19,9 @@ __all__ = [
 ZWeighting = Literal["none", "Z", "Z/sum", "Z**gamma", "Z**gamma/sum"]
 
 
-def element_weights(atomic_numbers, gamma, z_weighting="Z"):
+def element_weights(
+    atomic_numbers: Sequence[int], gamma: float, z_weighting: ZWeighting = "Z"
+) -> np.ndarray:
     r"""Weights w_i of the elements in the HAADF model.
 
     Parameters
@@ -64,11 +71,11 @@ class PowerModel:
     weights: np.ndarray
     gamma: float
 
-    def __call__(self, maps):
+    def __call__(self, maps: np.ndarray) -> np.ndarray:
         """Return A(x), shape ``(y, x)``, of maps of shape ``(n_elements, y, x)``."""
         return np.tensordot(self.weights, maps**self.gamma, axes=1)
 
-    def adjoint_derivative(self, maps, image):
+    def adjoint_derivative(self, maps: np.ndarray, image: np.ndarray) -> np.ndarray:
         r"""Apply the transposed Jacobian of A at `maps` to an image.
 
         Parameters

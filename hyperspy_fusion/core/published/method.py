@@ -8,8 +8,11 @@ each element by total variation, which together is a proximal-gradient step on
     lambda_haadf Ψ_1 + lambda_chem Ψ_2 + lambda_tv TV.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +23,9 @@ from .forward import PowerModel, ZWeighting, element_weights
 from .kernels import ScaledProblem, iterate_published, published_tiles
 from .objective import PublishedObjective
 from .tv_prox import TVAlgorithm, tv_schedule
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 __all__ = [
     "PublishedOptions",
@@ -88,7 +94,7 @@ class PublishedOptions(Options):
     )
 
 
-def scale_to_unit(image):
+def scale_to_unit(image: np.ndarray) -> tuple[np.ndarray, float, float]:
     """Scale an image to [0, 1].
 
     Parameters
@@ -112,7 +118,12 @@ def scale_to_unit(image):
     return scaled.astype(np.float32), low, span
 
 
-def published_objective(measured, haadf, atomic_numbers, options):
+def published_objective(
+    measured: np.ndarray,
+    haadf: np.ndarray,
+    atomic_numbers: Sequence[int],
+    options: PublishedOptions,
+) -> tuple[PublishedObjective, dict[str, Any]]:
     """Scale the data to [0, 1] and state the objective.
 
     Parameters
@@ -159,8 +170,15 @@ def published_objective(measured, haadf, atomic_numbers, options):
 
 
 def iterate(
-    steps, evaluate, weigh, *, n_iter, at_once=1, tolerance=None, callback=None
-):
+    steps: Callable,
+    evaluate: Callable,
+    weigh: Callable,
+    *,
+    n_iter: int,
+    at_once: int = 1,
+    tolerance: float | None = None,
+    callback: Callable | None = None,
+) -> tuple[list, Status]:
     """Step until the cost stands still or the iterations are used up.
 
     Parameters
@@ -197,10 +215,10 @@ def iterate(
     FloatingPointError
         If the cost is no longer finite.
     """
-    terms = []  # of the start, then after each iteration
+    terms: list[np.ndarray] = []  # of the start, then after each iteration
     totals = []
 
-    def record(found):
+    def record(found: Any) -> None:
         check_finite(
             found,
             f"the cost after {len(terms)} iterations is",
@@ -230,7 +248,15 @@ def iterate(
     return terms[1:], status
 
 
-def solve(maps, haadf, atomic_numbers, options, *, num_workers=None, callback=None):
+def solve(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    atomic_numbers: Sequence[int],
+    options: PublishedOptions,
+    *,
+    num_workers: int | None = None,
+    callback: Callable | None = None,
+) -> Solution:
     """Run the published algorithm on one field of view.
 
     Parameters
@@ -275,14 +301,19 @@ def solve(maps, haadf, atomic_numbers, options, *, num_workers=None, callback=No
 
     with workers(num_workers) as run:
 
-        def advance(n_iter, schedule):
+        def advance(n_iter: int, schedule: np.ndarray) -> np.ndarray:
             shape = objective.measured.shape
             n_threads = len(run.blocks(shape, each=1))
             tiles = published_tiles(shape, len(schedule) - 1, n_threads)
             n_columns = tiles[:, 6].max() + 1
             row_terms = np.zeros((n_iter, n_columns, 3, shape[1]))
 
-            def iterate(before, after, row_terms, some):
+            def iterate(
+                before: np.ndarray,
+                after: np.ndarray,
+                row_terms: np.ndarray,
+                some: list[tuple[int, int]],
+            ) -> None:
                 fixed = problem, schedule, tiles
                 run(iterate_published, some, before, after, *fixed, row_terms)
 
@@ -295,7 +326,7 @@ def solve(maps, haadf, atomic_numbers, options, *, num_workers=None, callback=No
                 pair = pair[::-1]
             return row_terms.sum(axis=1).sum(axis=-1)
 
-        def steps(n_iter):
+        def steps(n_iter: int) -> np.ndarray:
             nonlocal maps, others
             terms = advance(n_iter, schedule)
             if n_iter % 2:
@@ -336,7 +367,7 @@ def solve(maps, haadf, atomic_numbers, options, *, num_workers=None, callback=No
     )
 
 
-def describe_rises(status, costs):
+def describe_rises(status: Status, costs: CostHistory) -> str:
     """Add to a status in how many iterations a cost rose.
 
     The objective is not convex and the step is not adapted, so a rise is no error, but

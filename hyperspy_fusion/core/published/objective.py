@@ -8,12 +8,17 @@ These are the definitions, written for reading; the kernels compute the same on 
 fly, and the tests hold them to what stands here.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..common.operators import total_variation
-from .forward import PowerModel
+
+if TYPE_CHECKING:
+    from .forward import PowerModel
 
 __all__ = [
     "PublishedObjective",
@@ -24,7 +29,7 @@ __all__ = [
 ]
 
 
-def haadf_cost(maps, haadf, model):
+def haadf_cost(maps: np.ndarray, haadf: np.ndarray, model: PowerModel) -> float:
     r"""HAADF consistency :math:`Ψ_1 = \tfrac12 ‖b_H - A(x)‖^2`.
 
     Parameters
@@ -43,12 +48,14 @@ def haadf_cost(maps, haadf, model):
     return 0.5 * float(np.sum((haadf - model(maps)) ** 2))
 
 
-def haadf_gradient(maps, haadf, model):
+def haadf_gradient(
+    maps: np.ndarray, haadf: np.ndarray, model: PowerModel
+) -> np.ndarray:
     """Gradient of :func:`haadf_cost`, shape ``(n_elements, y, x)``."""
     return -model.adjoint_derivative(maps, haadf - model(maps))
 
 
-def chemical_cost(maps, measured, epsilon):
+def chemical_cost(maps: np.ndarray, measured: np.ndarray, epsilon: float) -> float:
     r"""Poisson term :math:`Ψ_2 = \sum_i 1^T x_i - b_i^T \log(x_i + ε)`.
 
     Parameters
@@ -67,7 +74,9 @@ def chemical_cost(maps, measured, epsilon):
     return float(np.sum(maps - measured * np.log(maps + epsilon)))
 
 
-def chemical_gradient(maps, measured, epsilon):
+def chemical_gradient(
+    maps: np.ndarray, measured: np.ndarray, epsilon: float
+) -> np.ndarray:
     """Gradient of :func:`chemical_cost`, shape ``(n_elements, y, x)``."""
     return 1 - measured / (maps + epsilon)
 
@@ -98,7 +107,7 @@ class PublishedObjective:
     lambda_tv: float
     epsilon: float
 
-    def terms(self, maps):
+    def terms(self, maps: np.ndarray) -> tuple[float, float, float]:
         """Return the unweighted (haadf, chemical, tv) of `maps`."""
         maps = np.asarray(maps, dtype=np.float64)
         return (
@@ -107,7 +116,7 @@ class PublishedObjective:
             float(total_variation(maps).sum()),
         )
 
-    def weigh(self, terms):
+    def weigh(self, terms: Any) -> Any:
         """Return the weighted sum of (haadf, chemical, tv); arrays broadcast."""
         haadf, chemical, tv = terms
         return (

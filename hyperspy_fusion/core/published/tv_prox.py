@@ -4,6 +4,7 @@ The steps follow each other down the rows, one row apart, so that an image is re
 written once and what the steps hand on stays in the cache.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -161,7 +162,9 @@ def _projected(along_y, along_x, least):
     return along_y * scale, along_x * scale
 
 
-def _row_step(*, first: bool = False, second: bool = False, final: bool = False):
+def _row_step(
+    *, first: bool = False, second: bool = False, final: bool = False
+) -> Callable:
     """Part that makes one step of gradient projection in a row.
 
     x = P_C(v - λ grad* q) of the row, and p = P(q + s grad x) of the row above, which

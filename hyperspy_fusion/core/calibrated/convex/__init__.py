@@ -1,0 +1,1 @@
+"""The convex problem of the calibrated method, and its certified solution."""

@@ -1,10 +1,17 @@
 """The primal-dual iteration."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .sweep import Arrays, Steps, empty_seams, iterate, join
+
+if TYPE_CHECKING:
+    from ...common.threads import Workers
+    from .problem import Problem
 
 __all__ = [
     "Iteration",
@@ -65,7 +72,7 @@ class State:
         return Arrays(self.u, self.v, self.p, self.q, self.haadf_dual, self.flux_dual)
 
 
-def cold_start(problem, maps=None):
+def cold_start(problem: Problem, maps: np.ndarray | None = None) -> State:
     """A state with zero duals at given maps (counts), by default the data."""
     if maps is None:
         maps = problem.data
@@ -101,7 +108,7 @@ class Iteration:
     whose steps meet ‖Σ^½ K T^½‖ ≤ 1, by ‖gradient‖² ≤ 8 and ‖E‖² ≤ 8.
     """
 
-    def __init__(self, problem, state, run):
+    def __init__(self, problem: Problem, state: State, run: Workers) -> None:
         self.problem, self.state, self.run = problem, state, run
         self.scaled = problem.scaled()
         second_order = problem.alpha is not None
@@ -122,7 +129,7 @@ class Iteration:
         self.flux_factor = flux_weight**2 / (n_y * n_x)
         self.balance(_PRIMAL_FIRST)
 
-    def balance(self, ratio):
+    def balance(self, ratio: float) -> None:
         """Choose primal steps large against dual ones, or small."""
         ratio *= np.sqrt(self.problem.typical * self.problem.noise)
         self.tau = ratio / self.norm
@@ -142,20 +149,22 @@ class Iteration:
             flux_dual=float(self.sigma * self.flux_factor),
         )
 
-    def advance(self, n_iter=1, *, relaxation=RELAXATION, settle=False):
+    def advance(
+        self, n_iter: int = 1, *, relaxation: float = RELAXATION, settle: bool = False
+    ) -> None:
         """Advance the state by some iterations.
 
         If they `settle`, the last is not over-relaxed: the maps are not negative
         afterwards, and the duals meet their bounds.
         """
         n_blocks = len(self.edges) - 1
-        last = np.float32(1 if settle else relaxation)
-        relaxation = np.float32(relaxation)
+        usual = np.float32(relaxation)
+        last = np.float32(1) if settle else usual
         arrays, steps = self.state.arrays, self.steps
         shared = self.edges, self.row_sums, self.seams
 
         def sweep(n: int, now: np.float32, blocks: list[tuple[int, int]]) -> None:
-            fixed = arrays, self.scaled, steps, relaxation, now
+            fixed = arrays, self.scaled, steps, usual, now
             self.run(iterate, blocks, *fixed, n, *shared)
 
         if n_blocks == 1:
@@ -163,17 +172,17 @@ class Iteration:
             return
         each = [(block, block + 1) for block in range(n_blocks)]
         for k in range(n_iter):
-            now = last if k == n_iter - 1 else relaxation
+            now = last if k == n_iter - 1 else usual
             sweep(1, now, each)
             join(arrays, steps, now, *shared)
 
 
-def restart(state, old, new):
+def restart(state: State, old: Problem, new: Problem) -> None:
     """Turn a state of one problem into one of another with the same pixels, in place.
 
-    Maps stay what they are in counts, so that u and v scale with the tv_scale; p and q
-    keep their bounds; the haadf_dual keeps its unit. Multipliers of a flux that was locked
-    and is free now stay as its flux_multiplier.
+    Maps stay the same in counts, so that u and v scale with `tv_scale`; p and q keep
+    their bounds, `haadf_dual` its unit. If the flux was locked and is free now, its
+    multipliers become the problem's `flux_multiplier`.
 
     Parameters
     ----------

@@ -9,6 +9,8 @@ r"""The calibrated method: a convex problem in counts, solved to a certified gap
 with w = μ / σ_h² and L_i = λ / √s_i. The unknowns of the solver are u_i = L_i x_i.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -80,33 +82,32 @@ class Problem:
     alpha: float | None = 0.5
 
     @property
-    def poisson(self):
+    def poisson(self) -> bool:
         """Whether the data are counts."""
         return self.variance is None
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """Pixels ``(y, x)``."""
         return self.haadf.shape
 
     @property
-    def noise(self):
+    def noise(self) -> float:
         """A typical standard deviation of u, dimensionless."""
         if self.poisson:  # typical = λ ⟨√s⟩ and tv_scale = λ / √s give λ
             return np.sqrt(self.typical / np.mean(1 / self.tv_scale))
-        return np.sqrt(
-            np.mean(self.tv_scale**2 * np.nanmean(self.variance, axis=(1, 2)))
-        )
+        variance = np.nanmean(np.asarray(self.variance), axis=(1, 2))
+        return np.sqrt(np.mean(self.tv_scale**2 * variance))
 
     @cached_property
-    def haadf_unit(self):
+    def haadf_unit(self) -> float:
         """Unit of the HAADF image in the kernels: its median σ_h / √μ."""
         weight = self.lambda_haadf * self.haadf_precision
         used = weight > 0
         return 1 / np.sqrt(np.median(weight[used])) if used.any() else 1.0
 
     @property
-    def scaled_flux_multiplier(self):
+    def scaled_flux_multiplier(self) -> np.ndarray:
         """ν of u, shape ``(n_elements,)``."""
         if self.flux_multiplier is None:
             return np.zeros(len(self.data))
@@ -127,7 +128,7 @@ class Problem:
         largest = np.inf if np.isinf(self.data).any() else self.lambda_haadf
         return [largest, self.typical, *(float(np.sum(array)) for array in arrays)]
 
-    def scaled(self):
+    def scaled(self) -> Scaled:
         """The problem in u = L x and h in its unit, as the kernels take it, float32."""
         unit = self.haadf_unit
         data = np.empty(self.data.shape, np.float32)
@@ -139,7 +140,7 @@ class Problem:
                 data[i] = image + self.pedestal[i]
             else:
                 data[i] = image * tv_scale
-                precision[i] = 1 / (self.variance[i] * tv_scale**2)
+                precision[i] = 1 / (np.asarray(self.variance)[i] * tv_scale**2)
             missing = np.isnan(image)
             data[i][missing] = -1 if self.poisson else 0
             if not self.poisson:
@@ -162,17 +163,17 @@ class Problem:
         )
 
 
-def coarsen(problem):
+def coarsen(problem: Problem) -> Problem:
     """The problem on pixels twice as large; its u is twice the fine one."""
     n_y, n_x = (size // 2 * 2 for size in problem.shape)
 
-    def total(array):
+    def total(array: np.ndarray) -> np.ndarray:
         if array.shape[-2:] != problem.shape:
             return 4 * array  # one number for all pixels
         rows = array[..., 0:n_y:2, :n_x] + array[..., 1:n_y:2, :n_x]
         return rows[..., 0::2] + rows[..., 1::2]
 
-    def present(array):
+    def present(array: np.ndarray) -> np.ndarray:
         missing = np.isnan(array)
         if not missing.any():
             return total(array)
@@ -197,7 +198,9 @@ def coarsen(problem):
     )
 
 
-def flux_correction(problem, sums):
+def flux_correction(
+    problem: Problem, sums: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Factor and summand of u that make it meet the flux lock exactly.
 
     Parameters
@@ -221,7 +224,7 @@ def flux_correction(problem, sums):
     return factor, np.where(empty, wanted / np.prod(problem.shape), 0)
 
 
-def with_flux(problem, u):
+def with_flux(problem: Problem, u: np.ndarray) -> np.ndarray:
     """Maps in counts, float32, that meet the flux lock, from scaled ones."""
     maps = np.maximum(u, 0)
     factor, summand = flux_correction(problem, maps.sum(axis=(1, 2), dtype=np.float64))

@@ -1,6 +1,9 @@
 """Iterate until the certificate meets the tolerance."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,6 +13,12 @@ from .certificate import certificate, terms_within
 from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, State, restart
 from .multigrid import warm_start
 from .problem import with_flux
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from ...common.threads import Workers
+    from .problem import Problem
 
 __all__ = [
     "CHECK_EVERY",
@@ -50,8 +59,15 @@ class Optimum:
 
 
 def minimise(
-    problem, run, *, tolerance, max_iter, start=None, callback=None, window=None
-):
+    problem: Problem,
+    run: Workers,
+    *,
+    tolerance: float | None,
+    max_iter: int,
+    start: State | None = None,
+    callback: Callable | None = None,
+    window: tuple[slice, slice] | None = None,
+) -> Optimum:
     """Solve a problem until its certificate meets the tolerance.
 
     Parameters
@@ -114,33 +130,45 @@ def minimise(
 
 
 class WarmStart:
-    """Solutions of neighbouring problems, each of which goes on from the last one."""
+    """Solutions of similar problems, each of which continues from the last one.
 
-    def __init__(self, run, callback=None):
+    Parameters
+    ----------
+    run : Workers
+        Threads.
+    callback : callable, optional
+        As for :func:`minimise`.
+    """
+
+    def __init__(self, run: Workers, callback: Callable | None = None) -> None:
         self.run, self.callback = run, callback
-        self.clear()
+        self.last: tuple[Problem, State] | None = None
 
-    def clear(self):
-        """Forget the last problem."""
-        self.problem = self.state = None
-
-    def solve(self, problem, n_iter):
-        """Maps after so many iterations more, counts, shape ``(n_elements, y, x)``."""
-        if self.problem is not None:
-            restart(self.state, self.problem, problem)
+    def solve(self, problem: Problem, n_iter: int) -> np.ndarray:
+        """Maps after `n_iter` more iterations, shape ``(n_elements, y, x)``, counts."""
+        start = None
+        if self.last is not None:
+            before, start = self.last
+            restart(start, before, problem)
         optimum = minimise(
             problem,
             self.run,
             tolerance=None,
             max_iter=n_iter,
-            start=self.state,
+            start=start,
             callback=self.callback,
         )
-        self.problem, self.state = problem, optimum.state
+        self.last = problem, optimum.state
         return optimum.maps
 
 
-def common_flux_multiplier(problems, insides, flux, run, n_iter):
+def common_flux_multiplier(
+    problems: Sequence[Problem],
+    insides: Sequence[tuple[slice, slice]],
+    flux: np.ndarray,
+    run: Workers,
+    n_iter: int,
+) -> np.ndarray:
     """Multipliers of one flux lock of several problems.
 
     They are iterated side by side, as :func:`minimise` does one, with the sums of all.
@@ -169,17 +197,18 @@ def common_flux_multiplier(problems, insides, flux, run, n_iter):
     before = None
     n_pixels = 0
 
-    def begin(problem, run):
+    def begin(problem: Problem, run: Workers) -> Iteration:
         # the flux is that of all; it is only there so that the steps are small enough
         problem = replace(problem, flux=np.zeros(len(tv_scale)))
         state = warm_start(replace(problem, flux=None), run)
         return Iteration(problem, state, run)
 
-    def advance(task, _):
+    def advance(task: tuple, _: Any) -> tuple[np.ndarray, int]:
         iteration, inside = task
         iteration.state.flux_dual = dual.copy()
         iteration.advance()
-        u = iteration.state.u[(slice(None), *inside)]
+        rows, columns = inside
+        u = iteration.state.u[:, rows, columns]
         return u.sum(axis=(1, 2), dtype=np.float64), u[0].size
 
     iterations = run.each(begin, problems)

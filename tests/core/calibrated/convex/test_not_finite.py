@@ -39,4 +39,6 @@ def test_infinite_data(tolerance):
     data = problem.data.copy()
     data[0, 3, 4] = np.inf
     with pytest.raises(FloatingPointError, match="not finite"):
-        minimise(replace(problem, data=data), Workers(), tolerance=tolerance, max_iter=5)
+        minimise(
+            replace(problem, data=data), Workers(), tolerance=tolerance, max_iter=5
+        )
