@@ -1,7 +1,7 @@
 """How near to the truth the fused maps come: `python -m benchmarks accuracy`.
 
 Prints the tables of the page ``docs/benchmarks/accuracy.md``, and writes that page with
-``--markdown``. Needs scikit-image: ``pip install ".[bench]"``.
+``--markdown``. Needs scikit-image: ``pip install ".[tests]"``.
 """
 
 import argparse
@@ -40,7 +40,7 @@ REAL_DATA = {"DyScO3": "dysco3", "Co3O4-Mn3O4": "co3o4_mn3o4"}
 BACKGROUND = 0.02  # counts a pixel, of the simulated maps
 WIDTHS = 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6  # pixels, of the Gaussian filters
 TV_WEIGHTS = np.geomspace(0.05, 4, 12)  # standard deviations of a map
-HIDDEN = 0.2  # part of the pixels
+HIDDEN = 0.2  # fraction of the pixels
 DRAWS = 1, 2, 3
 # Weights of the published method to choose from, besides its defaults.
 PUBLISHED = [
@@ -49,7 +49,7 @@ PUBLISHED = [
         "lambda_chem": lambda_chem,
         "lambda_tv": lambda_tv,
         "n_iter_tv": n_iter_tv,
-        "background": 0.05,
+        "epsilon": 0.05,
     }
     for lambda_haadf, lambda_chem, (lambda_tv, n_iter_tv) in itertools.product(
         (0.03, 0.1, 0.33),
@@ -65,10 +65,10 @@ electrons in the HAADF image) are measured with the seeds {seeds}; errors are th
 mean square distance from the truth over the root mean square of the truth, in absolute
 counts, means over elements and seeds. *Raw* are the measured maps without their
 background; *Gaussian* is the filter of the width that comes nearest to the truth;
-*published* is `method="published"` with its defaults, and with the best of
+*published* is `fuse_published` with its defaults, and with the best of
 {n_published} sets of weights, both rescaled affinely map by map to come as near to the
-truth as they can, without which they are worse. *Calibrated* is the default method: it
-is told the background of 0.02 counts a pixel, and nothing of the truth. *Goal* is what
+truth as they can, without which they are worse. *Calibrated* is `fuse_multimodal`,
+given the background of 0.02 counts a pixel and nothing of the truth. *Goal* is what
 the project set out to reach. All of it used {cores} cores of a shared machine, and took
 {minutes:.0f} minutes."""
 
@@ -221,9 +221,7 @@ def published(specimens):
     """
 
     def rescaled_error(specimen, weights):
-        fused = hyperspy_fusion.fuse_multimodal(
-            specimen.maps, specimen.haadf, method="published", **weights
-        )
+        fused = hyperspy_fusion.fuse_published(specimen.maps, specimen.haadf, **weights)
         truth = as_array(specimen.truth)
         return error(list(map(rescale, as_array(fused), truth)), specimen)
 
@@ -327,15 +325,15 @@ def measure_mismatches(arguments):
         ],
         rows,
         f"At {MISMATCH_COUNTS:g} counts. *Counts alone* is the same method with "
-        "`lambda_haadf=0`, *flagged* the part of the pixels whose HAADF image the "
+        "`lambda_haadf=0`, *flagged* the fraction of the pixels whose HAADF image the "
         "guard put aside. *Invented* is how far, at worst, the maps exceed the truth "
-        "where an element without a map lies, as a part of their maximum: fused / "
+        "where an element without a map lies, as a fraction of their maximum: fused / "
         "counts alone.",
     )
 
 
 def invented(maps, specimen):
-    """Largest mean excess over the truth in a blob, as a part of its maximum."""
+    """Largest mean excess over the truth in a blob, as a fraction of its maximum."""
     truth = as_array(specimen.truth)
     n_y, n_x = truth.shape[1:]
     y, x = np.ogrid[:n_y, :n_x]

@@ -2,7 +2,7 @@
 
 Prints the tables of the page ``docs/benchmarks/speed.md``, and writes that page with
 ``--markdown``. What stands in a ratio is measured by turns in one run. Needs
-scikit-image: ``pip install ".[bench]"``.
+scikit-image: ``pip install ".[tests]"``.
 """
 
 import argparse
@@ -23,12 +23,15 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from hyperspy_fusion.core.threads import workers
-from hyperspy_fusion.core.total_variation import total_variation_prox
 from skimage.restoration import denoise_tv_chambolle
 
 import hyperspy_fusion
-from hyperspy_fusion.core import calibrated, primal_dual, published
+from hyperspy_fusion.core.calibrated import method as calibrated
+from hyperspy_fusion.core.calibrated.convex.iteration import Iteration, cold_start
+from hyperspy_fusion.core.calibrated.convex.problem import Problem, for_kernels
+from hyperspy_fusion.core.common.threads import workers
+from hyperspy_fusion.core.published import method as published
+from hyperspy_fusion.core.published.tv_prox import total_variation_prox
 
 from .table import Table, report, say
 
@@ -381,20 +384,20 @@ def problem_of(maps, haadf, alpha):
     """A problem of the calibrated method, with weights of the usual size."""
     n_elements = len(maps)
     mean = maps.mean(axis=(1, 2))
-    strength = WEIGHTS["lambda_tv"] / np.sqrt(mean)
+    tv_scale = WEIGHTS["lambda_tv"] / np.sqrt(mean)
     coefficients = np.full(n_elements, haadf.mean() / mean.sum())
     variance = np.var(haadf) / 10
-    return primal_dual.Problem(
-        data=maps,
-        background=np.zeros((n_elements, 1, 1)),
+    return Problem(
+        data=for_kernels(maps),
+        background=np.zeros((n_elements, 1, 1), np.float32),
         pedestal=0.2 * mean,
         variance=None,
-        haadf=haadf,
-        haadf_precision=np.full(haadf.shape, 1 / variance),
+        haadf=for_kernels(haadf),
+        haadf_precision=np.full(haadf.shape, 1 / variance, np.float32),
         lambda_haadf=WEIGHTS["lambda_haadf"],
         coefficients=coefficients,
-        strength=strength,
-        typical=float(np.mean(strength * mean)),
+        tv_scale=tv_scale,
+        typical=float(np.mean(tv_scale * mean)),
         flux=maps.sum(axis=(1, 2)),
         alpha=alpha,
     )
@@ -402,8 +405,8 @@ def problem_of(maps, haadf, alpha):
 
 def steps_of(problem, run):
     """State of a problem after some iterations, and a function that does some more."""
-    state = primal_dual.cold_start(problem)
-    iteration = primal_dual.Iteration(problem, state, run)
+    state = cold_start(problem)
+    iteration = Iteration(problem, state, run)
 
     def steps():
         iteration.advance(STEPS)
@@ -422,12 +425,12 @@ def measure_bandwidth(arguments):
             maps, haadf = measurement(size)
             with workers() as run:
                 state, steps = steps_of(problem_of(maps, haadf, alpha), run)
-                moved = [state.u, state.p, state.tension]
+                moved = [state.u, state.p, state.haadf_dual]
                 if alpha is not None:
                     moved += [state.v, state.q]
                 # the state goes both ways; data, HAADF image and its weight come in
                 n_bytes = 2 * sum(array.nbytes for array in moved)
-                n_bytes += state.u.nbytes + 2 * state.tension.nbytes
+                n_bytes += state.u.nbytes + 2 * state.haadf_dual.nbytes
                 triad = triad_of(n_bytes, run)
                 calls = {
                     "iteration": steps,
@@ -440,7 +443,7 @@ def measure_bandwidth(arguments):
                 [
                     str(size),
                     name,
-                    f"{n_bytes / state.tension.nbytes:g}",
+                    f"{n_bytes / state.haadf_dual.nbytes:g}",
                     milliseconds(found["iteration"] / STEPS),
                     *(f"{speed:.1f}" for speed in speeds),
                     *verdict(speeds[0] / speeds[1], BANDWIDTH_TARGET, "{:.2f}"),
@@ -461,9 +464,9 @@ def measure_bandwidth(arguments):
         ],
         rows,
         "*Floats a pixel* is what an iteration must move at least for three elements: "
-        "maps, slopes and duals and the tension of the HAADF image read and written "
-        "once, the measured data, the image and its weight read once. The triad moves "
-        "as many bytes with as many threads.",
+        "maps, slopes and all dual variables read and written once, the measured data, "
+        "the image and its weight read once. The triad moves as many bytes on as many "
+        "threads.",
     )
 
 
@@ -608,11 +611,11 @@ def _python(code, **environment):
 def first_call(method):
     """Seconds of the first fusion in a process, of 64 x 64 pixels."""
     specimen = hyperspy_fusion.data.lattice(64)
-    weights = WEIGHTS if method == "calibrated" else {}
     start = time.perf_counter()
-    hyperspy_fusion.fuse_multimodal(
-        specimen.maps, specimen.haadf, method=method, **weights
-    )
+    if method == "calibrated":
+        hyperspy_fusion.fuse_multimodal(specimen.maps, specimen.haadf, **WEIGHTS)
+    else:
+        hyperspy_fusion.fuse_published(specimen.maps, specimen.haadf)
     return time.perf_counter() - start
 
 
@@ -673,14 +676,14 @@ def measure_wrapper(arguments):
         maps = np.stack([signal.data for signal in specimen.maps])
         haadf = specimen.haadf.data
 
-        fuse = partial(hyperspy_fusion.fuse_multimodal, specimen.maps, specimen.haadf)
+        signals = specimen.maps, specimen.haadf
         calls = {
             "published": (
-                partial(fuse, method="published"),
+                partial(hyperspy_fusion.fuse_published, *signals),
                 partial(solve_published, maps, haadf),
             ),
             "calibrated": (
-                partial(fuse, **WEIGHTS),
+                partial(hyperspy_fusion.fuse_multimodal, *signals, **WEIGHTS),
                 partial(solve_calibrated, maps, haadf, **WEIGHTS),
             ),
         }
@@ -706,8 +709,8 @@ def measure_wrapper(arguments):
         "What signals cost",
         ["pixels a side", "method", "ms", "arrays ms", "ratio", "target", "met"],
         rows,
-        "`fuse_multimodal` on signals, with its checks, units and record, against the "
-        "same method on arrays; weights given.",
+        "Both functions on signals, with their checks, units and record, against the "
+        "same methods on arrays; weights given.",
     )
 
 
@@ -728,7 +731,7 @@ def measure_sparse(arguments):
     options = {
         "lambda_chem": 0.006,
         "lambda_tv": 0.022,
-        "background": 0.01,
+        "epsilon": 0.01,
         "n_iter_tv": 6,
         "initial_threshold": 0.2,
     }

@@ -15,7 +15,6 @@ from hyperspy_fusion import data
 
 ROOT = Path(__file__).parents[1] / "benchmarks"
 
-pytest.importorskip("skimage", reason="the benchmarks need scikit-image")
 if not ROOT.is_dir():
     pytest.skip(f"there is no {ROOT}", allow_module_level=True)
 
