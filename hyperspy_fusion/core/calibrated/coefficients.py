@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.optimize import lsq_linear, nnls
 
 from ..common.missing import fill
+from ..common.operators import products
 
 if TYPE_CHECKING:
     from .convex.solver import WarmStart
@@ -104,12 +105,15 @@ def initial_coefficients(
     smooth = smooth.reshape(len(net), -1)
     image = gaussian_filter(haadf, sigma).ravel()
     # without their means, which are the offset's
-    columns = smooth - smooth.mean(axis=1, keepdims=True)
-    normal = columns @ columns.T
+    mean = smooth.mean(axis=1, keepdims=True, dtype=np.float64)
+    columns = smooth - mean
+    normal = products(columns, columns)
     spread = np.diag(normal)
     normal = normal - np.diag(np.minimum(noise, 0.9 * spread))
-    scale = 1 / np.sqrt(np.maximum(np.diag(normal), 1e-300))
-    right = columns @ (image - image.mean()) * scale
+    spread = np.diag(normal)
+    empty = spread == 0  # maps of one value, whose coefficient is 0
+    scale = np.where(empty, 0, 1 / np.sqrt(np.where(empty, 1, spread)))
+    right = products(columns, (image - image.mean())[None])[:, 0] * scale
     values, vectors = np.linalg.eigh(normal * scale[:, None] * scale)
     roots = np.sqrt(np.maximum(values, 1e-6 * max(values.max(), 1e-300)))
     solution, _ = nnls(
@@ -190,7 +194,7 @@ def fit_coefficients(
         right = np.concatenate(
             [np.nan_to_num(net[:, rows]), one, left, haadf[None, rows]]
         ) * np.where(known, weight[rows], 0)
-        moments += np.tensordot(left, right, ((1, 2), (1, 2)))
+        moments += products(left, right)
     matrix, covariance = np.hsplit(moments[:, :-1], 2)
     vector = moments[:, -1]
 

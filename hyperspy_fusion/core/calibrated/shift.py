@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..common.operators import products
 from .weights import block_scores, significance
 
 if TYPE_CHECKING:
@@ -94,8 +95,8 @@ def find_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
         """Coefficients of the maps moved by (y, x), and what they gain."""
         columns[:-1] = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
         np.multiply(columns, weight, out=scaled)
-        right = np.tensordot(columns, weighted, 2)
-        normal = np.tensordot(scaled, columns, ((1, 2), (1, 2)))
+        right = products(columns, weighted[None])[:, 0]
+        normal = products(scaled, columns)
         solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
         return solution, right @ solution
 

@@ -1,4 +1,4 @@
-r"""Isotropic total variation: operators, value and proximal map.
+r"""Operators on images: differences, total variation, sums of products.
 
 The gradient takes forward differences, zero at the far edges; its value is
 
@@ -14,11 +14,21 @@ __all__ = [
     "gradient_adjoint",
     "inner",
     "joint_norm",
+    "products",
     "symmetrised_gradient",
     "symmetrised_gradient_adjoint",
     "total_generalised_variation",
     "total_variation",
 ]
+
+
+def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sum over all pixels of each image of `a` times each image of `b`.
+
+    BLAS is not used: the last bits of its results depend on its number of threads,
+    which differs between the processes of a cluster.
+    """
+    return np.einsum("ip,jp->ij", a.reshape(len(a), -1), b.reshape(len(b), -1))
 
 
 def gradient(image: np.ndarray) -> np.ndarray:
