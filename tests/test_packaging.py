@@ -130,16 +130,17 @@ def test_wheel_holds_the_package_only(built):
 def test_lower_bounds_are_the_oldest_versions_tested():
     lines = (REPOSITORY / ".github" / "oldest.txt").read_text().splitlines()
     oldest = dict(line.split("==") for line in lines if not line.startswith("#"))
-    for requirement in map(
-        Requirement, importlib.metadata.requires("hyperspy-fusion")
-    ):
+    for requirement in map(Requirement, importlib.metadata.requires("hyperspy-fusion")):
         if requirement.marker is None:  # no extra
             (bound,) = requirement.specifier
             assert bound.operator == ">="
             assert Version(oldest[requirement.name]) in requirement.specifier
-            assert Version(bound.version).release == Version(
-                oldest[requirement.name]
-            ).release[: len(Version(bound.version).release)]
+            assert (
+                Version(bound.version).release
+                == Version(oldest[requirement.name]).release[
+                    : len(Version(bound.version).release)
+                ]
+            )
 
 
 @needs_repository

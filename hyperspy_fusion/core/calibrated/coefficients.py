@@ -23,33 +23,20 @@ __all__ = [
     "initial_coefficients",
 ]
 
-_LEAST_SHARE = 0.1  # of a Gaussian, on known pixels
-_BAND = 16384  # pixels of a sum at a time, which stay in the cache
-PRIOR_WIDTH = 1.0  # of the HAADF coefficients, as a part of what is expected
-_CALIBRATION_ITERATIONS = 30, 15, 15  # of each pass, which goes on from the last one
+_LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
+_BAND = 16384  # pixels summed at a time, which stay in the cache
+PRIOR_WIDTH = 1.0  # relative standard deviation of the prior of the c_i
+_CALIBRATION_ITERATIONS = 30, 15, 15  # of each pass, from the last one on
 CALIBRATION_LAMBDA = 4.0
 
 
 def calibrate(
-    prepared: PreparedData, path: WarmStart, prior: np.ndarray
+    prepared: PreparedData, warm: WarmStart, prior: np.ndarray
 ) -> tuple[PreparedData, np.ndarray]:
-    """Find coefficients and offset of the HAADF image, by turns with the maps.
+    """Find coefficients and offset of the HAADF image in alternation with the maps.
 
-    Parameters
-    ----------
-    prepared : PreparedData
-        Without coefficients.
-    path : WarmStart
-        Solutions of these data.
-    prior : numpy.ndarray
-        Expected c_i in any common unit, shape ``(n_elements,)``.
-
-    Returns
-    -------
-    prepared : PreparedData
-        With coefficients and offset.
-    maps : numpy.ndarray
-        The fused maps of the last pass, shape ``(n_elements, y, x)``.
+    `warm` solves for the maps, from those of the last pass on. Returns the data with
+    coefficients and offset, and the last maps.
     """
     net = prepared.net()
     variance = prepared.noise_variance(net)
@@ -59,9 +46,9 @@ def calibrate(
     free = replace(prepared, lock_flux=False)
     for n_iter in _CALIBRATION_ITERATIONS:
         free = replace(free, coefficients=coefficients, offset=offset)
-        maps = path.solve(free.problem(CALIBRATION_LAMBDA, 1.0), n_iter)
-        # Weights that also count the noise of the maps were tried: worse by 15 % on
-        # `janus` at 16 counts.
+        maps = warm.solve(free.problem(CALIBRATION_LAMBDA, 1.0), n_iter)
+        # Weights that include the noise of the maps make `janus` at 16 counts 15 %
+        # worse.
         weight = prepared.trusted / prepared.sigma**2
         spread = np.tensordot(coefficients**2, prepared.noise_variance(maps), axes=1)
         coefficients, offset = fit_coefficients(
@@ -78,40 +65,23 @@ def calibrate(
 def initial_coefficients(
     net: np.ndarray, variance: np.ndarray, haadf: np.ndarray, sigma: float = 1.5
 ) -> tuple[np.ndarray, float]:
-    """HAADF coefficients by least squares on smoothed maps.
+    """HAADF coefficients and offset by least squares on smoothed net maps.
 
-    The noise of the maps, which would pull the coefficients to zero, is taken out of
-    the normal matrix.
-
-    Parameters
-    ----------
-    net : numpy.ndarray
-        Maps without background, shape ``(n_elements, y, x)``; NaN where missing.
-    variance : numpy.ndarray
-        Their noise variance, same shape.
-    haadf : numpy.ndarray
-        h, shape ``(y, x)``.
-    sigma : float
-        Width of the Gaussian, pixels.
-
-    Returns
-    -------
-    coefficients : numpy.ndarray
-        c_i ≥ 0, shape ``(n_elements,)``.
-    offset : float
-        o.
+    The noise of the maps, which would bias the coefficients towards zero, is subtracted
+    from the normal matrix. `variance` is that of the maps, `sigma` the width of the
+    smoothing in pixels.
     """
     smooth, noise = _smoothed(net, variance, sigma)
     smooth = smooth.reshape(len(net), -1)
     image = gaussian_filter(haadf, sigma).ravel()
-    # without their means, which are the offset's
+    # without their means, which belong to the offset
     mean = smooth.mean(axis=1, keepdims=True, dtype=np.float64)
     columns = smooth - mean
     normal = products(columns, columns)
     spread = np.diag(normal)
     normal = normal - np.diag(np.minimum(noise, 0.9 * spread))
     spread = np.diag(normal)
-    empty = spread == 0  # maps of one value, whose coefficient is 0
+    empty = spread == 0  # constant maps, whose coefficient is 0
     scale = np.where(empty, 0, 1 / np.sqrt(np.where(empty, 1, spread)))
     right = products(columns, (image - image.mean())[None])[:, 0] * scale
     values, vectors = np.linalg.eigh(normal * scale[:, None] * scale)
@@ -134,11 +104,11 @@ def _smoothed(
     if known.all():
         smooth = gaussian_filter(net, (0, sigma, sigma))
         return smooth, power * variance.sum(axis=(1, 2), dtype=np.float64)
-    # Maps that were filled beforehand would have more noise than can be callback_for.
+    # Normalised, since the noise of filled pixels is not known.
     share = gaussian_filter(known.astype(np.float64), (0, sigma, sigma))
     share[share < _LEAST_SHARE] = np.nan
     smooth = gaussian_filter(np.where(known, net, 0), (0, sigma, sigma)) / share
-    # the square of a Gaussian is a narrower one
+    # the square of a Gaussian is a Gaussian, narrower by √2
     narrow = (0, sigma / np.sqrt(2), sigma / np.sqrt(2))
     noise = power * gaussian_filter(np.where(known, variance, 0), narrow) / share**2
     return fill(smooth), np.nansum(noise, axis=(1, 2))
@@ -152,14 +122,14 @@ def fit_coefficients(
     prior: np.ndarray,
     inflation: float = 1.0,
 ) -> tuple[np.ndarray, float]:
-    """HAADF coefficients with the fused maps as instruments.
+    """HAADF coefficients and offset with the fused maps as instrumental variables.
 
-    The equations (x, 1)' W (net, 1) (c, o) = (x, 1)' W h hold but for their noise,
-    whose covariance is (x, 1)' W (x, 1) times `inflation`, and are solved by least
-    squares in units of it. The noise of the maps is nearly independent of the fused
-    ones, so it does not bias the result, as it does with least squares on the maps.
-    Each c_i is drawn towards a p_i with a standard deviation of PRIOR_WIDTH a p_i, a
-    common to all elements: that decides where the maps do not.
+    The equations (x, 1)' W (net, 1) (c, o) = (x, 1)' W h hold up to their noise, whose
+    covariance is (x, 1)' W (x, 1) times `inflation`, and are solved by generalised
+    least squares. The noise of the measured maps is nearly independent of the fused
+    ones, so that it does not bias the result, as it would in least squares on the
+    measured maps. Each c_i has a normal prior of mean a p_i and standard deviation
+    PRIOR_WIDTH a p_i, with a common to all elements: it decides where the data do not.
 
     Parameters
     ----------
@@ -174,15 +144,8 @@ def fit_coefficients(
     prior : numpy.ndarray
         p_i > 0, in any common unit, shape ``(n_elements,)``.
     inflation : float
-        By how much the noise of the maps makes the variance of h - Σ c_i (b_i - β_i)
-        larger than 1 / W, so that the equations are not trusted beyond it.
-
-    Returns
-    -------
-    coefficients : numpy.ndarray
-        c_i ≥ 0, shape ``(n_elements,)``.
-    offset : float
-        o.
+        Ratio of the variance of h - Σ c_i (b_i - β_i), with the noise of the maps, to 1
+        / W.
     """
     n_elements, n_y, n_x = net.shape
     moments: Any = 0.0
@@ -220,7 +183,7 @@ def fit_coefficients(
 
 
 def _inverse_root(covariance: np.ndarray) -> np.ndarray:
-    """Rows that whiten a vector of this covariance; none along which there is none."""
+    """Inverse square root of a covariance, without the directions in which it is 0."""
     scale = np.sqrt(np.diag(covariance))
     scale = np.where(scale > 0, scale, 1)
     values, vectors = np.linalg.eigh(covariance / scale / scale[:, None])
@@ -229,7 +192,7 @@ def _inverse_root(covariance: np.ndarray) -> np.ndarray:
 
 
 def _solve(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
-    """Least-squares solution of linear equations whose unknowns have any units."""
+    """Least-squares solution of linear equations in any units."""
     rows = abs(matrix).max(axis=1)
     rows = np.where(rows > 0, rows, 1)
     matrix = matrix / rows[:, None]

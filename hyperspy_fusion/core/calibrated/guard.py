@@ -1,8 +1,8 @@
-r"""What to trust of a calibrated fusion: model error, local misfit, shift, uncertainty.
+r"""Where the HAADF image contradicts the maps: model error and local misfit.
 
-The HAADF image is a far cleaner measurement than the maps, so that whatever the linear
-model :math:`h = o + \sum_i c_i x_i` leaves out would be turned into chemistry. The
-functions here see that from the measured maps, which know nothing of the image.
+The noise of the HAADF image is far lower than that of the maps, so that whatever the
+linear model :math:`h = o + \sum_i c_i x_i` leaves out would be turned into chemistry.
+The measured maps, which do not depend on the image, show where that happens.
 """
 
 from __future__ import annotations
@@ -34,75 +34,50 @@ __all__ = [
     "threshold",
 ]
 
-WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians that misfits are averaged with
+WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians over which misfits are averaged
 
-# Standard deviations above which a local misfit is flagged, in an image of so many
-# pixels. In larger ones chance goes further.
+# Standard deviations above which a local misfit is flagged in images of up to _USUAL
+# pixels; larger ones have larger extremes by chance.
 _THRESHOLD = 4.5
 _USUAL = 256**2
-_REACH = 2.0  # standard deviations, down to which a flagged region is followed
+_REACH = 2.0  # standard deviations, at the edge of a flagged region
 
-# A slow misfit that does no harm: this part of the contrast (standard deviation) of the
-# image, which detectors are not linear beyond, and of the model error, which is not
-# white on real images.
+# Harmless slow misfit: fractions of the standard deviation of the image, since
+# detectors are not more linear than that, and of the model error, which is not white.
 _SLOW_CONTRAST = 0.015
 _SLOW_ERROR = 0.2
-_MARGIN = 2  # pixels that are added around it
+_MARGIN = 2  # pixels added around a flagged region
 _PASSES = 8
 _LARGE = 2**15  # pixels, above which misfits are averaged over blocks
-_ROWS = 256  # that are worked on at a time; a multiple of all sides of blocks
-_LEAST_SHARE = 0.2  # of a Gaussian, on known pixels; a corner of the image has 0.25
-_WORST = 0.5  # of the largest local misfit: what is flagged together with it
-_LEAST_TRUSTED = 0.25  # part of the pixels that coefficients can be found from
-_BAND = 1.5, 4.0  # pixels, of the Gaussians between which misfits count as typical
-_PASSED = 1 / 3  # of the power of a misfit of 10 to 16 pixels from crest to crest
-_MEDIAN_SQUARE = 0.455  # of a normal distribution
-_TYPICAL = 2.0  # times the noise
+_ROWS = 256  # rows at a time; a multiple of the sides of all blocks
+_LEAST_SHARE = 0.2  # fraction of a Gaussian on known pixels; 0.25 in a corner
+_WORST = 0.5  # fraction of the largest misfit above which others are flagged, too
+_LEAST_TRUSTED = 0.25  # fraction of the pixels, to find coefficients from
+_BAND = 1.5, 4.0  # pixels, of the Gaussians of the band-pass filter of model errors
+_PASSED = 1 / 3  # fraction of the power that it passes at periods of 10 to 16 pixels
+_MEDIAN_SQUARE = 0.455  # median of the squares of standard normal numbers
+_TYPICAL = 2.0  # times the noise, from which on there is a model error
 
 
 def prediction(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
-    """The model of the image, o + Σ c_i x_i, shape ``(y, x)``."""
+    """The linear model of the image, o + Σ c_i x_i."""
     return prepared.offset + np.tensordot(prepared.coefficients, maps, axes=1)
 
 
 def misfit(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
-    """HAADF image minus its model.
-
-    Parameters
-    ----------
-    prepared : PreparedData
-        With coefficients and offset.
-    maps : numpy.ndarray
-        Fused maps x, shape ``(n_elements, y, x)``, or measured ones without
-        background.
-
-    Returns
-    -------
-    numpy.ndarray
-        h - o - Σ c_i x_i, shape ``(y, x)``, units of the image; NaN where a map is.
-    """
+    """HAADF image minus its model from fused or net maps, units of the image."""
     return prepared.haadf - prediction(prepared, maps)
 
 
 def model_error(prepared: PreparedData, maps: np.ndarray) -> float:
     """Standard deviation of what the linear model cannot explain all over the image.
 
-    A misfit of some places is the guard's; one that is typical of the image, as when
-    the maps are not proportional to the thickness, makes the image a worse measurement
-    than its noise tells. From the residual of the measured maps on scales of 1.5 to 4
-    pixels, whose median square does not care for a few places.
-
-    Parameters
-    ----------
-    prepared : PreparedData
-        With coefficients and offset, and σ_h of the noise alone.
-    maps : numpy.ndarray
-        Fused maps x, which only tell the noise, shape ``(n_elements, y, x)``.
-
-    Returns
-    -------
-    float
-        Units of the image; 0 unless the median square is twice that of the noise.
+    A local misfit is flagged by the guard; one that is everywhere, as when the maps are
+    not proportional to the thickness, makes the image a less precise measurement than
+    its noise suggests. The residual of the measured maps is filtered to scales of 1.5
+    to 4 pixels; its median square is insensitive to a few places. `maps` are fused
+    ones, from which the noise is computed. Returns units of the image; 0 unless the
+    median square is twice that of the noise.
     """
     residual, second, _ = _cumulants(prepared, maps)
     known = np.isfinite(residual) & (prepared.trusted > 0)
@@ -132,31 +107,30 @@ def local_z(
         z = \frac{G * (h - o - \sum_i c_i (b_i - β_i))}
                  {\sqrt{G^2 * (σ_h^2 + \sum_i c_i^2 \operatorname{var} b_i) + ε^2}}
 
-    with a Gaussian G, var b_i = x_i + β_i for counts, and a slow misfit ε that does no
-    harm: 0.015 standard deviations of the image, and 0.2 model errors. Few counts are
-    skewed: z is brought to a normal distribution by the transformation of E. B. Wilson
-    and M. M. Hilferty, Proc. Natl. Acad. Sci. 17, 684 (1931), with the third cumulant
+    with a Gaussian G, var b_i = x_i + β_i for counts, and a harmless slow misfit ε of
+    0.015 standard deviations of the image and 0.2 model errors. Few counts have a
+    skewed distribution: z is made normal by the transformation of E. B. Wilson and M.
+    M. Hilferty, Proc. Natl. Acad. Sci. 17, 684 (1931), with the third cumulant
     :math:`-G^3 * \sum_i c_i^3 (x_i + β_i)`.
 
     Parameters
     ----------
     prepared : PreparedData
-        With coefficients and offset. `trusted` is not looked at.
+        With coefficients and offset; `trusted` is ignored.
     maps : numpy.ndarray
-        Fused maps x, which only tell the noise, shape ``(n_elements, y, x)``; or on
-        pixels twice as large.
+        Fused maps x, from which the noise is computed; or on pixels twice as large.
     width : float
         Standard deviation of G, pixels.
     step : int
-        Pixels a side of the blocks that are averaged beforehand, which is faster; z is
-        the same in all pixels of a block.
+        Pixels a side of blocks that are averaged beforehand, for speed; z is the same
+        in all pixels of a block.
 
     Returns
     -------
     numpy.ndarray
         z, dimensionless, shape ``(y, x)``; positive where the image is brighter than
-        the maps tell. Pixels that miss in any map or in the image (NaN) do not count;
-        z is 0 there, and where little but such pixels is near.
+        expected from the maps. Pixels that are missing in a map or in the image are
+        left out; z is 0 there, and where few others are near.
     """
     return _standardised(prepared, _BlockMeans.of(prepared, maps, step), width)
 
@@ -177,18 +151,11 @@ def _cumulants(
 
 @dataclass(frozen=True, kw_only=True)
 class _BlockMeans:
-    """Means over square blocks, with 0 for unknown pixels.
+    """Means over square blocks of `step` pixels a side, with 0 for unknown pixels.
 
-    Attributes
-    ----------
-    step : int
-        Pixels a side of a block.
-    known : numpy.ndarray
-        Where the residual is known, shape ``(y, x)``.
-    share : numpy.ndarray
-        Of known pixels in each block.
-    residual, second, third : numpy.ndarray
-        Mean residual, second and third cumulant of its noise.
+    `known` is True where the residual is known, `share` its mean in each block;
+    `residual`, `second` and `third` are block means of the residual and of the
+    cumulants of its noise.
     """
 
     step: int
@@ -200,7 +167,7 @@ class _BlockMeans:
 
     @classmethod
     def of(cls, prepared: PreparedData, maps: np.ndarray, step: int) -> _BlockMeans:
-        """Work through the image some rows at a time, to need little memory."""
+        """Compute the means, some rows at a time to save memory."""
         known = np.empty(prepared.haadf.shape, bool)
         parts = []
         for start in range(0, len(known), _ROWS):
@@ -218,7 +185,7 @@ class _BlockMeans:
         return cls(step=step, known=known, **dict(zip(names, means, strict=True)))
 
     def coarser(self, factor: int) -> _BlockMeans:
-        """The means over larger blocks."""
+        """Means over blocks that are larger by a factor."""
         if factor == 1:
             return self
         names = "share", "residual", "second", "third"
@@ -227,7 +194,7 @@ class _BlockMeans:
 
 
 def _fine_rows(maps: np.ndarray, image: np.ndarray, rows: slice) -> np.ndarray:
-    """Some rows of maps that may have pixels twice as large as an image."""
+    """Rows of maps on the pixels of an image, whose pixels may be twice as small."""
     if maps.shape[1:] == image.shape:
         return maps[:, rows]
     coarse = maps[:, rows.start // 2 : -(-rows.stop // 2)]
@@ -244,7 +211,7 @@ def _standardised(
     total = gaussian_filter(means.residual, width, mode="constant")
     share = gaussian_filter(means.share, width, mode="constant")
     slow = np.hypot(_SLOW_CONTRAST * prepared.contrast, _SLOW_ERROR * prepared.error)
-    # the cumulants of a mean of step² numbers
+    # cumulants of the mean of step² numbers
     spread = np.hypot(
         np.sqrt(_power_filter(means.second / step**2, width, 2)), slow * share
     )
@@ -260,7 +227,7 @@ def _standardised(
 
 
 def _block_mean(image: np.ndarray, step: int) -> np.ndarray:
-    """Mean over square blocks; what lies beyond the edges is 0."""
+    """Mean over square blocks; 0 beyond the edges."""
     if step == 1:
         return np.asarray(image, np.float64)
     n_y, n_x = (-(-size // step) for size in image.shape)
@@ -272,31 +239,30 @@ def _block_mean(image: np.ndarray, step: int) -> np.ndarray:
 
 def _power_filter(image: np.ndarray, width: float, power: int) -> np.ndarray:
     """Sum over an image with weights G^power, 0 beyond the edges."""
-    # the power of a Gaussian is a narrower one
+    # the power of a Gaussian is a narrower Gaussian
     norm = (2 * np.pi * width**2) ** (1 - power) / power
     narrow = gaussian_filter(image, width / np.sqrt(power), mode="constant")
     return np.maximum(norm * narrow, 0)
 
 
 def _unskewed(z: np.ndarray, skew: np.ndarray) -> np.ndarray:
-    """Standard scores of a normal distribution from those of a skewed one."""
+    """Normal scores from those of a skewed distribution."""
     skew = np.maximum(skew, 1e-3)
     return (6 / skew) * (np.cbrt(np.maximum(1 + skew * z / 2, 0)) - 1) + skew / 6
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardReport:
-    """What the guard saw.
+    """Where the HAADF image contradicts the maps.
 
     Attributes
     ----------
     largest : float
-        Largest size of z that was met, on any scale and in any pass, in standard
-        deviations.
+        Largest absolute z on any scale and in any pass, in standard deviations.
     flagged : float
-        Part of the pixels whose HAADF image is not used because of it, 0 to 1.
+        Fraction of the pixels whose HAADF image is not used because of it.
     brighter : bool
-        Whether the image is brighter than the maps tell where z is largest.
+        Whether the image is brighter than expected where z is largest.
     """
 
     largest: float
@@ -305,7 +271,7 @@ class GuardReport:
 
     @property
     def message(self) -> str:
-        """What was seen and what it may mean; empty if all is well."""
+        """The warning; empty if nothing was found."""
         if self.flagged == 0:
             return ""
         percent = 100 * self.flagged
@@ -313,11 +279,9 @@ class GuardReport:
         where = f"in {shown} % of the pixels"
         if self.flagged == 1:
             where = "all over the image"
-        cause = (
-            "is brighter than the maps tell: an element may be missing"
-            if self.brighter
-            else "is darker than the maps tell: it may be saturated or shadowed"
-        )
+        cause = "is darker than expected from the maps: it may be saturated or shadowed"
+        if self.brighter:
+            cause = "is brighter than expected from the maps: an element may be missing"
         return (
             f"the HAADF image contradicts the maps {where} (by up to "
             f"{self.largest:.0f} standard deviations) and is not used there. Where it "
@@ -329,18 +293,18 @@ class GuardReport:
 def guard(
     prepared: PreparedData, maps: np.ndarray, recalibrate: Callable
 ) -> tuple[PreparedData, GuardReport]:
-    """Find where the HAADF image contradicts the maps, and do without it there.
+    """Find where the HAADF image contradicts the maps; it is not used there.
 
-    Flagged regions bias the coefficients, so that these are found anew without them,
-    and all pixels are looked at again: what was flagged only because of the bias comes
-    back, what it hid is seen.
+    Flagged regions bias the coefficients, so these are found again without them, and
+    all pixels are tested again: what was flagged because of the bias comes back, what
+    the bias hid is found.
 
     Parameters
     ----------
     prepared : PreparedData
         With coefficients and offset.
     maps : numpy.ndarray
-        The maps of the calibration, shape ``(n_elements, y, x)``.
+        The fused maps of the calibration.
     recalibrate : callable
         ``recalibrate(prepared)`` returns the data with new coefficients and offset,
         found where `trusted` is 1, and the maps.
@@ -348,8 +312,8 @@ def guard(
     Returns
     -------
     prepared : PreparedData
-        With `trusted` 0 in flagged regions, everywhere if too little is left, and the
-        coefficients that belong to it.
+        With `trusted` 0 in flagged regions, everywhere if too little is left, and new
+        coefficients.
     report : GuardReport
     """
     usable = prepared.trusted > 0
@@ -371,7 +335,7 @@ def guard(
         prepared, maps = recalibrate(
             replace(prepared, trusted=trusted.astype(np.float32))
         )
-    del seen, scores, suspicious  # before as much is needed once more
+    del seen, scores, suspicious  # makes room for the next pass
     prepared = replace(prepared, trusted=(usable & ~flagged).astype(np.float32))
     again = replace(prepared, haadf=everything)
     z = local_z(again, maps, step=_step(prepared, WIDTHS[0]))
@@ -385,7 +349,7 @@ def guard(
 
 
 def _extreme(z: np.ndarray) -> float:
-    """The value that is farthest from zero."""
+    """The value farthest from zero."""
     return float(z.flat[np.abs(z).argmax()])
 
 
@@ -403,21 +367,21 @@ def _scores(prepared: PreparedData, maps: np.ndarray) -> list[np.ndarray]:
 
 
 def _step(prepared: PreparedData, width: float) -> int:
-    """Pixels a side of the blocks that the guard looks at."""
+    """Pixels a side of the blocks on which a scale is tested."""
     return int(width) // 2 if prepared.haadf.size > _LARGE else 1
 
 
 def threshold(n_pixels: int) -> float:
     """Local misfit above which the HAADF image is not used, standard deviations.
 
-    4.5 in images of up to 256 x 256 pixels; in larger ones as much more as it takes
-    for a false alarm to be as rare an image, 5.3 in 2048 x 2048.
+    4.5 in images of up to 256 x 256 pixels; in larger ones it grows so that a false
+    alarm stays equally rare per image, to 5.3 at 2048 x 2048.
     """
     return float(-ndtri(ndtr(-_THRESHOLD) * min(_USUAL / n_pixels, 1)))
 
 
 def _suspicious(scores: Sequence[np.ndarray], least: float) -> np.ndarray:
-    """Pixels of the worst regions on the finest scale that shows any, and around."""
+    """Pixels of the worst regions on the finest scale that shows any, with a margin."""
     for z in scores:
         size = np.abs(z)
         if size.max() > least:

@@ -1,4 +1,4 @@
-"""The calibrated method: calibrate, choose the weights, solve, say what to trust."""
+"""The calibrated method: calibrate, choose the weights, solve, report what to trust."""
 
 from __future__ import annotations
 
@@ -47,26 +47,9 @@ Regularizer = Literal["tgv", "tv"]
 
 @dataclass(frozen=True, kw_only=True)
 class CalibratedOptions(Options):
-    """Options of the calibrated method; by default the data decide.
+    """Options of :func:`~hyperspy_fusion.fuse_multimodal`, which describes them.
 
-    Attributes
-    ----------
-    lambda_haadf, lambda_tv : float or None
-        μ and λ; None, or "auto", chooses by cross-validation.
-    gamma : float
-        Exponent γ of the Z-contrast in the expected coefficients, dimensionless.
-    regularizer : {"tgv", "tv"}
-        Total generalised variation of second order, or total variation.
-    lock_flux : bool
-        Keep the sum of each map.
-    uncertainty : bool
-        Estimate the variance of the maps.
-    tolerance : float
-        Largest relative distance of the objective to its optimum.
-    max_iter : int
-        Largest number of iterations.
-    seed : int
-        Seed of the random split of the counts.
+    None as `lambda_haadf` or `lambda_tv` means "auto".
     """
 
     lambda_haadf: Any = number(None, least=0, instead="'auto'")
@@ -82,24 +65,24 @@ class CalibratedOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """What was found out about an image before its maps are solved for; no pixels.
+    """Results of calibration and choice of weights, without pixels.
 
     Attributes
     ----------
     units : Units
-        What the numbers are.
+        Kind and units of the measured data.
     numbers : PreparedData
-        Coefficients, model error and scales, without pixels.
+        Coefficients, model error and scales.
     shift : Shift
-        Of the HAADF image against the maps.
+        Displacement of the HAADF image against the maps.
     weights : Weights
         λ and μ.
     report : GuardReport
-        What the guard saw.
+        Where the HAADF image contradicts the maps.
     notes : tuple of str
-        What a user may want to know.
+        What was assumed, for the user.
     flux_multiplier : numpy.ndarray or None
-        Of the flux lock of all parts together, from
+        Of the flux lock of all tiles together, from
         :func:`~hyperspy_fusion.core.calibrated.parts.common_multipliers`.
     """
 
@@ -112,12 +95,12 @@ class Decision:
     flux_multiplier: np.ndarray | None = None
 
     def problem(self, prepared: PreparedData) -> Problem:
-        """The convex problem of some pixels."""
+        """The convex problem of these pixels."""
         problem = prepared.problem(self.weights.lambda_tv, self.weights.lambda_haadf)
         return replace(problem, flux_multiplier=self.flux_multiplier)
 
     def record(self) -> dict[str, Any]:
-        """What the record of the fusion says of it, and of no single pixel."""
+        """Entries of the record of the fusion."""
         tried = self.weights.tried
         numbers, gain = self.numbers, self.units.gain
         return {
@@ -141,27 +124,10 @@ def decide(
     run: Workers,
     callback_for: Callable[[str], Callable | None] = lambda _: None,
 ) -> tuple[Decision, PreparedData]:
-    """Calibrate the image, see where it can be trusted, and choose the weights.
+    """Calibrate, find where the HAADF image can be trusted, and choose the weights.
 
-    Parameters
-    ----------
-    preparation : Preparation
-        The data.
-    prior : numpy.ndarray
-        Expected c_i in any common unit, shape ``(n_elements,)``.
-    options : CalibratedOptions
-        The options.
-    run : callable
-        From :func:`~hyperspy_fusion.core.threads.workers`.
-    callback_for : callable, optional
-        ``callback_for(stage)`` returns the callback of a stage, or None.
-
-    Returns
-    -------
-    decision : Decision
-        All but the pixels.
-    prepared : PreparedData
-        With the pixels.
+    ``callback_for(stage)`` returns the callback of a stage, or None. Returns the
+    decision, and the data on which it was made.
     """
     prepared, shift, report = examine(preparation, prior, run, callback_for)
     weights = weigh(
@@ -189,30 +155,19 @@ def examine(
     run: Workers,
     callback_for: Callable[[str], Callable | None] = lambda _: None,
 ) -> tuple[PreparedData, Shift, GuardReport]:
-    """Calibrate the image and see where it can be trusted.
+    """Calibrate, and find where the HAADF image can be trusted.
 
-    Parameters
-    ----------
-    preparation, prior, run, callback_for
-        As for :func:`decide`.
-
-    Returns
-    -------
-    prepared : PreparedData
-        With coefficients, and `trusted` 0 where the image contradicts the maps.
-    shift : Shift
-        By which the image was moved back.
-    report : GuardReport
-        What the guard saw.
+    Returns the data with coefficients, the image moved back by the shift and `trusted`
+    0 where the image contradicts the maps; the shift; and the report of the guard.
     """
     prepared, tiles = preparation.prepared, preparation.tiles
-    path = WarmStart(run, callback_for("calibration"))
-    coarse = WarmStart(run)  # of a large image
+    warm = WarmStart(run, callback_for("calibration"))
+    coarse = WarmStart(run)  # on the tiles of a large image
 
     def recalibrate(
         prepared: PreparedData,
     ) -> tuple[PreparedData, PreparedData, np.ndarray]:
-        part, fused = calibrate(prepared.take(tiles), path, prior)
+        part, fused = calibrate(prepared.take(tiles), warm, prior)
         prepared = replace(prepared, coefficients=part.coefficients, offset=part.offset)
         return prepared, part, fused
 
@@ -220,9 +175,9 @@ def examine(
         prepared, _, fused = recalibrate(prepared)
         return prepared, fused if tiles is None else rough_maps(prepared, coarse)
 
-    # before all else: a shift spoils the coefficients and looks like model error
+    # first of all: a shift biases the coefficients and looks like model error
     part = prepared.take(tiles)
-    shift = find_shift(part, counts_alone(part, path))
+    shift = find_shift(part, counts_alone(part, warm))
     prepared, part, fused = recalibrate(aligned(prepared, shift))
     error = model_error(part, fused)
     if error > 0:
@@ -237,24 +192,24 @@ def examine(
 _ROUGH_ITERATIONS = 20
 
 
-def rough_maps(prepared: PreparedData, path: WarmStart) -> np.ndarray:
-    """Maps that tell the noise of the measured ones, on pixels twice as large."""
+def rough_maps(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
+    """Fused maps on pixels twice as large, good enough to estimate the noise."""
     problem = prepared.problem(CALIBRATION_LAMBDA, 1.0)
     if min(problem.shape) < 2:
-        return path.solve(problem, _ROUGH_ITERATIONS)
+        return warm.solve(problem, _ROUGH_ITERATIONS)
     problem = coarsen(problem)
-    coarse = path.solve(problem, _ROUGH_ITERATIONS) / 4
+    coarse = warm.solve(problem, _ROUGH_ITERATIONS) / 4
     odd = [(0, n % 2) for n in prepared.haadf.shape]
     return np.pad(coarse, [(0, 0), *odd], mode="edge")
 
 
-def counts_alone(prepared: PreparedData, path: WarmStart) -> np.ndarray:
+def counts_alone(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
     """Maps fused without the HAADF image."""
-    return path.solve(prepared.problem(CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
+    return warm.solve(prepared.problem(CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
 
 
 def stage_callbacks(callback: Callable | None) -> Callable[[str], Callable | None]:
-    """The callback of each stage, which :func:`solve` tells of it."""
+    """Callback for each stage of :func:`solve`, from one for all of them."""
     return lambda stage: None if callback is None else partial(callback, stage)
 
 
@@ -268,7 +223,7 @@ def understand(
     sensitivities: Sequence[float] | None = None,
     totals: Totals | None = None,
 ) -> tuple[Preparation, np.ndarray]:
-    """Prepare the data; and the c_i to expect, in any common unit: Z^γ, an atom."""
+    """Prepare the data, and compute the expected c_i: Z^γ over the sensitivity."""
     preparation = prepare(
         maps, haadf, options, background=background, variance=variance, totals=totals
     )
@@ -293,28 +248,24 @@ def solve(
 
     Parameters
     ----------
-    maps : numpy.ndarray
-        Measured maps, shape ``(n_elements, y, x)``; NaN where missing.
-    haadf : numpy.ndarray
-        HAADF image, shape ``(y, x)``, in any units; NaN where missing.
+    maps, haadf : numpy.ndarray
+        The measurement, in any units; NaN where missing.
     atomic_numbers : sequence of int
-        Z_i, shape ``(n_elements,)``.
+        Z_i.
     options : CalibratedOptions
         The options.
     background : numpy.ndarray
-        Known background of the maps, in their units, that broadcasts against them.
+        Known background of the maps.
     variance : numpy.ndarray, optional
         Noise variance of the maps, that broadcasts against them.
     sensitivities : numpy.ndarray, optional
-        What an atom adds to the map of its element, in any common unit, shape
-        ``(n_elements,)``.
+        Relative sensitivity factors.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
-        ``callback(stage, n, gap)``: after some milliseconds of iterations of the
-        "solution", with the relative gap of the last certificate, infinite before the
-        first; and, with an infinite gap, of the problems of "calibration" and
-        "uncertainty", and at each trial of "weights".
+        ``callback(stage, n, gap)``, with the relative gap of the last certificate in
+        the stage "solution", else infinity; the other stages are "calibration",
+        "weights" and "uncertainty".
 
     Returns
     -------
@@ -327,10 +278,10 @@ def solve(
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
         decision, prepared = decide(preparation, prior, options, run, callback_for)
-        del preparation  # pixels as they were before the calibration
+        del preparation  # frees the pixels as they were before the calibration
         problem = decision.problem(prepared)
         kept = prepared if options.uncertainty else None
-        del prepared  # and its pixels
+        del prepared  # frees its pixels
         return conclude(decision, problem, kept, prior, options, run, callback_for)
 
 
@@ -345,9 +296,9 @@ def conclude(
     *,
     inner: tuple[slice, slice] | None = None,
 ) -> Solution:
-    """Solve for the maps and say how that went; `prepared` is for the uncertainty."""
+    """Solve for the maps and report; `prepared` is for the uncertainty."""
     weights, gain, report = decision.weights, decision.units.gain, decision.report
-    # Not from the calibration: it may take long to forget its weights.
+    # Not from the maps of the calibration, whose weights may be far off.
     optimum = minimise(
         problem,
         run,
@@ -399,10 +350,10 @@ def conclude(
 
 
 def cost_history(optimum: Optimum, weights: Weights) -> CostHistory:
-    """The terms of the objective at each certificate.
+    """Terms of the objective at each certificate.
 
-    The chemical term is half the deviance, which differs from the negative logarithm
-    of the likelihood by a constant.
+    The chemical term is half the deviance, which differs from the negative
+    log-likelihood by a constant.
     """
     haadf, chemical, tv = np.array([terms for _, terms in optimum.history]).T
     tv = tv / weights.lambda_tv
@@ -421,18 +372,10 @@ def shared_weights(
     atomic_numbers: Sequence[int],
     sensitivities: Sequence[float] | None = None,
 ) -> Weights:
-    """Choose weights that are the best for several images together.
+    """Choose the weights that are best for several images together.
 
-    Parameters
-    ----------
-    images : list of dict
-        For each `maps`, `haadf`, `background` and `variance` as for :func:`solve`.
-    options, atomic_numbers, sensitivities
-        As for :func:`solve`.
-
-    Returns
-    -------
-    Weights
+    `images` holds, for each, the arguments `maps`, `haadf`, `background` and `variance`
+    of :func:`solve`.
     """
     settings = []
     with workers() as run:
@@ -464,31 +407,15 @@ def local_misfit(
     background: Any = 0.0,
     variance: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Local misfit of a fusion that was done, see :func:`local_z`.
+    """Local misfit of a finished fusion, z of the guard in all pixels.
 
-    Parameters
-    ----------
-    maps, haadf : numpy.ndarray
-        As for :func:`solve`.
-    fused : numpy.ndarray
-        What came out, shape ``(n_elements, y, x)``, in the units of `maps`.
-    record : mapping
-        What :func:`solve` recorded of it.
-    options : CalibratedOptions
-        The options.
-    background, variance : numpy.ndarray, optional
-        As for :func:`solve`.
-
-    Returns
-    -------
-    numpy.ndarray
-        z, shape ``(y, x)``, dimensionless, on the pixels of the maps.
+    `fused` is in the units of `maps`, `record` what :func:`solve` recorded.
     """
     preparation = prepare(
         maps, haadf, options, background=background, variance=variance
     )
     prepared = preparation.prepared
-    gain = preparation.units.gain  # of the data, where that of a sample may differ
+    gain = preparation.units.gain  # of these data; that of a sample may differ
     y, x = np.asarray(record["shift"])
     prepared = replace(
         aligned(prepared, Shift(y=y, x=x, z=np.inf)),

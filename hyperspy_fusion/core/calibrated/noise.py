@@ -22,15 +22,15 @@ __all__ = [
 # J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
 # curvature along each axis; of unit variance gain. This is its factor along one axis.
 _NOISE_MASK = np.array([1, -2, 1]) / np.sqrt(6)
-_LEAST_PIXELS = 30  # in a bin
-_LEAST_EMPTY = 0.05  # part of the pixels of a map of few counts
-_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_LEAST_PIXELS = 30  # of a bin
+_LEAST_EMPTY = 0.05  # fraction of empty pixels of a map of counts
+_MAD_TO_SIGMA = 1.4826  # of normal numbers
 
 
 def _noise_residual(
     image: np.ndarray, known: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Residual of the noise mask, and where it has seen known pixels only."""
+    """Residual of the noise mask, and where all its pixels are known."""
     # a line scan has one axis only
     along_y, along_x = (_NOISE_MASK if size > 2 else np.ones(1) for size in image.shape)
     residual = convolve(image, np.outer(along_y, along_x), mode="mirror")
@@ -53,13 +53,12 @@ def noise_line(
     image : numpy.ndarray
         Shape ``(y, x)``, any units.
     robust : bool
-        Median of the absolute residuals, which sharp features do not disturb, or mean
-        of their squares, which sparse counts need.
+        Median of the absolute residuals, insensitive to sharp features; or mean of
+        their squares, which sparse counts need.
     known : numpy.ndarray of bool, optional
-        Where the image is not filled in, shape ``(y, x)``.
+        Where the image was measured, shape ``(y, x)``.
     n_bins : int
-        Intensity bins of equal numbers of pixels, to which the line is fitted; fewer
-        of a small image, so that each has enough.
+        Intensity bins with equal numbers of pixels; fewer in a small image.
 
     Returns
     -------
@@ -67,7 +66,7 @@ def noise_line(
         Variance at the lowest intensity and its increase, neither below 0; units of
         the image squared, and units of the image.
     levels, variances : numpy.ndarray
-        The points of the fit, shape ``(n_bins,)`` or less.
+        The points of the fit.
     """
     residual, whole = _noise_residual(image, known)
     level = gaussian_filter(image, 1, mode="mirror")[whole]
@@ -88,7 +87,7 @@ def noise_line(
     variances = np.maximum(variances, 1e-12 * np.ptp(image) ** 2)
     if not variances.any():  # a constant image
         return 0.0, 0.0, levels, variances
-    # Relative errors, but of sparse maps the nearly empty bins must not decide alone.
+    # Relative errors; the sum keeps nearly empty bins of sparse maps from dominating.
     scale = variances if robust else np.maximum(variances, 0.1 * variances.max())
     (intercept, slope), _ = nnls(
         np.stack([1 / scale, (levels - image.min()) / scale], axis=1),
@@ -109,9 +108,9 @@ class NoiseLine:
     lowest : float
         That intensity.
     floor : float
-        What the variance is at least.
+        Lower bound of the variance.
     width : float
-        Standard deviation of the Gaussian, pixels.
+        Standard deviation of the smoothing Gaussian, pixels.
     """
 
     intercept: float
@@ -121,90 +120,51 @@ class NoiseLine:
     width: float
 
     def variance(self, image: np.ndarray) -> np.ndarray:
-        """Noise variance of an image, of its shape."""
+        """Noise variance of each pixel of an image."""
         smooth = gaussian_filter(image, self.width, mode="mirror")
         smooth = np.maximum(smooth - self.lowest, 0)
         return np.maximum(self.intercept + self.slope * smooth, self.floor)
 
 
 def haadf_noise_line(haadf: np.ndarray) -> NoiseLine:
-    """Noise variance of a HAADF image, from the image alone.
-
-    It is taken to be a straight line in the intensity, as shot noise behind an
-    amplifier is.
-
-    Parameters
-    ----------
-    haadf : numpy.ndarray
-        Shape ``(y, x)``, any units; or a part of the image that stands for all of it.
-
-    Returns
-    -------
-    NoiseLine
-        Units of the image.
-    """
+    """Noise of a HAADF image: shot noise and that of an amplifier."""
     intercept, slope, _, variances = noise_line(haadf, robust=True)
     return NoiseLine(
         intercept=intercept,
         slope=slope,
         lowest=float(haadf.min()),
-        # saturated or empty regions may seem to have no noise at all; an image that is
-        # constant says nothing, whatever its noise
+        # saturated or empty regions seem free of noise; a constant image does not show
+        # its noise
         floor=float(0.2 * np.median(variances)) or 1.0,
         width=1.0,
     )
 
 
 def haadf_noise(haadf: np.ndarray) -> np.ndarray:
-    """Standard deviation of the noise by :func:`haadf_noise_line`, shape ``(y, x)``."""
+    """Standard deviation by :func:`haadf_noise_line`, shape ``(y, x)``."""
     return np.sqrt(haadf_noise_line(haadf).variance(haadf))
 
 
 def count_gain(image: np.ndarray, known: np.ndarray | None = None) -> float | None:
-    """Value of one count in a map of scaled counts.
+    """Value of one count in a map of scaled counts; None if it holds no counts.
 
-    By the method of moments: of Poisson counts the variance is the mean, so of scaled
-    ones their ratio is the scale. Sums over the whole image weigh the pixels by what
-    they hold, so that it does not matter that most of them are empty.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Shape ``(y, x)``, not negative.
-    known : numpy.ndarray of bool, optional
-        Where the image is not filled in, shape ``(y, x)``.
-
-    Returns
-    -------
-    float or None
-        In the units of the map; None if the map does not look like counts, which are
-        zero in some pixels.
+    Method of moments: the variance of Poisson counts is their mean, so of scaled counts
+    their ratio is the scale. Sums over the whole image weight the pixels by their
+    content, so that empty ones do not matter. Counts are recognised by empty pixels.
+    `known` is True where the map was measured.
     """
     if image.min() < 0 or np.mean(image == 0) < _LEAST_EMPTY or not image.any():
         return None
     residual, whole = _noise_residual(image, known)
     mean, variance = image[whole].mean(), np.mean(residual[whole] ** 2)
-    if not (mean > 0 and variance > 0):  # all counts lie at edges or gaps
+    if not (mean > 0 and variance > 0):  # all counts are at edges or gaps
         seen = image if known is None else image[known]
         mean, variance = seen.mean(), seen.var()
     return float(variance / mean) if mean > 0 and variance > 0 else None
 
 
 def map_noise_line(image: np.ndarray, known: np.ndarray | None = None) -> NoiseLine:
-    """Noise variance of an elemental map in any units, from the map alone.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Shape ``(y, x)``.
-    known : numpy.ndarray of bool, optional
-        Where the image is not filled in, shape ``(y, x)``.
-
-    Returns
-    -------
-    NoiseLine
-        Units of the map.
-    """
+    """Noise of an elemental map in any units, where `known` pixels were measured."""
     intercept, slope, _, variances = noise_line(image, robust=False, known=known)
     return NoiseLine(
         intercept=intercept,

@@ -1,4 +1,4 @@
-"""Images that are solved in parts."""
+"""Images that are solved tile by tile."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ __all__ = [
     "together",
 ]
 
-_OVERVIEW_PRECISION = 10  # times that of the maps, since all parts depend on it
+# Tolerance of the maps over that of the overview, on which all tiles depend.
+_OVERVIEW_PRECISION = 10
 _MULTIPLIER_ITERATIONS = 200
 
 
@@ -47,21 +48,11 @@ def decide_on_sample(
     sensitivities: Sequence[float] | None = None,
     totals: Totals,
 ) -> tuple[Decision, np.ndarray]:
-    """Find out what can be known of an image from a sample of it.
+    """Calibrate and choose the weights on a sample of an image.
 
-    Parameters
-    ----------
-    maps, haadf, atomic_numbers, options, background, variance, sensitivities
-        As for :func:`solve`, of the sample: tiles of :func:`representative_tiles`.
-    totals : Totals
-        Of the image.
-
-    Returns
-    -------
-    decision : Decision
-        What goes for all its parts.
-    prior : numpy.ndarray
-        Coefficients c_i to expect, in any common unit, shape ``(n_elements,)``.
+    The arrays are tiles of
+    :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`, `totals` those
+    of the whole image. Returns the decision, which holds for all tiles, and the prior.
     """
     preparation, prior = understand(
         maps,
@@ -88,26 +79,10 @@ def overview(
     background: Any = 0.0,
     variance: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Fused maps of a whole image on large pixels: where its flux is.
+    """Fused maps of a whole image on large pixels, to see how its flux is distributed.
 
-    Parameters
-    ----------
-    maps, haadf : numpy.ndarray
-        Means over `factor` x `factor` pixels of what :func:`solve` takes.
-    factor : int
-        Pixels a side of a large one.
-    decision : Decision
-        From a sample of the image.
-    options : CalibratedOptions
-        The options.
-    background, variance : numpy.ndarray
-        As for :func:`solve`; means, too.
-
-    Returns
-    -------
-    numpy.ndarray
-        Mean over the large pixels, shape ``(n_elements, y, x)``, in the units of the
-        maps; their sum is locked.
+    The arrays are means over `factor` x `factor` pixels. Returns means over the large
+    pixels in the units of the maps; their sums are locked.
     """
     with workers() as run:
         prepared, *_ = _part(
@@ -130,31 +105,24 @@ def common_multipliers(
     decision: Decision,
     options: CalibratedOptions,
 ) -> np.ndarray:
-    """Multipliers of the flux lock of an image, from a sample of it.
+    """Multipliers ν_i of the flux lock of an image, in 1 / counts, from a sample of it.
 
-    With them in the objective, and no lock, parts of the image that are solved one by
-    one meet the lock together, but for a few parts in a thousand. What the maps of the
-    sample sum up to comes from :func:`overview`, which follows the same counts: with
-    the measured sums, the noise of the sample would make the multipliers ten times as
-    uncertain.
+    With them in the objective instead of a lock, tiles that are solved one by one keep
+    the flux of the image together, but for a few per mille. The sums of the sample come
+    from :func:`overview`, which follows the same counts: with the measured sums, the
+    noise of the sample would make the multipliers ten times as uncertain.
 
     Parameters
     ----------
     parts : list of dict
-        Tiles from all over the image, which hold as much vacuum as all of it, each
-        with some pixels around it: `maps`, `haadf`, `background` and `variance`, as
-        for :func:`solve`.
+        Tiles from all over the image, with as much vacuum as all of it and a halo each:
+        `maps`, `haadf`, `background` and `variance`, as for :func:`solve`.
     insides : list of tuple of slice
-        The tiles themselves, (rows, columns).
+        The tiles without their halo.
     sums : numpy.ndarray
-        What their maps sum up to, in their units, shape ``(n_elements,)``.
+        Expected sums of their maps, in the units of the maps, shape ``(n_elements,)``.
     decision, options
         As for :func:`solve_part`.
-
-    Returns
-    -------
-    numpy.ndarray
-        ν_i, shape ``(n_elements,)``, 1 / counts.
     """
     weights = decision.weights
 
@@ -185,38 +153,21 @@ def solve_part(
     num_workers: int | None = None,
     callback: Callable | None = None,
 ) -> Solution:
-    """Fuse a part of an image about which all has been decided.
+    """Fuse one tile of an image, with the decision of the whole image.
 
-    Parameters
-    ----------
-    maps, haadf
-        As for :func:`solve`, of the part and of some pixels around it.
-    decision : Decision
-        From a sample of the image.
-    options : CalibratedOptions
-        The options.
-    inner : tuple of slice
-        The part itself, (rows, columns).
-    prior : numpy.ndarray
-        From :func:`decide_on_sample`.
-    background, variance, num_workers, callback
-        As for :func:`solve`.
-
-    Returns
-    -------
-    Solution
-        Of the part itself: maps, whose sums are part of the flux of the image, and
-        costs to which the other parts' can be added.
+    The arrays include the halo of the tile; `inner` are the rows and columns without
+    it. Returns the solution of the tile without halo: its sums add up to the flux of
+    the image, and its costs to the cost.
     """
     with workers(num_workers) as run:
         prepared, report, notes = _part(
             maps, haadf, decision, options, run, background, variance
         )
         decision = replace(decision, report=report, notes=notes)
-        # the lock is that of all parts together; what is refitted keeps its own sums
+        # The lock is one of all tiles together; refits keep the sums of the tile.
         problem = decision.problem(replace(prepared, lock_flux=False))
         kept = prepared if options.uncertainty else None
-        del prepared  # and its pixels
+        del prepared  # frees its pixels
         callback_for = stage_callbacks(callback)
         return conclude(
             decision, problem, kept, prior, options, run, callback_for, inner=inner
@@ -233,7 +184,7 @@ def _part(
     variance: np.ndarray | None = None,
     factor: int = 1,
 ) -> tuple[PreparedData, GuardReport, tuple]:
-    """PreparedData of a part of an image, what the guard saw there, and notes."""
+    """Prepared data of a tile, the report of the guard on it, and notes."""
     preparation = prepare(
         maps,
         haadf,
@@ -250,29 +201,19 @@ def _part(
         prepared = prepared.on_large_pixels(factor)
     report = decision.report
     if decision.weights.lambda_haadf > 0:
-        path = WarmStart(run)
-        # the coefficients are those of the sample, whatever is found here
+        warm = WarmStart(run)
+        # the coefficients stay those of the sample
         prepared, report = guard(
-            prepared, rough_maps(prepared, path), lambda s: (s, rough_maps(s, path))
+            prepared, rough_maps(prepared, warm), lambda s: (s, rough_maps(s, warm))
         )
     return prepared, report, preparation.notes
 
 
 def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
-    """What is to be said of an image whose parts were solved; without its maps.
+    """One solution, without maps, for an image whose tiles were solved.
 
-    Parameters
-    ----------
-    solutions : list of Solution
-        From :func:`solve_part`, of all parts.
-    pixels : list of int
-        Number of pixels of each.
-
-    Returns
-    -------
-    Solution
-        The costs are the sums of those of the parts, each of which keeps its last
-        value; what the guard saw is the worst of all.
+    `pixels` are the numbers of pixels of the tiles. Costs are summed, a tile that ended
+    early keeping its last value; of the reports of the guard the worst is kept.
     """
     longest = max(solutions, key=lambda s: s.n_iter)
 

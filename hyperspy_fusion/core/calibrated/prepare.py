@@ -1,4 +1,4 @@
-"""What the data are, in the units of the mathematics: counts, values, noise."""
+"""Kind, units and noise scales of the data: what the problem is made of."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ __all__ = [
     "whole_numbers",
 ]
 
-_PEDESTAL = 0.2  # of the mean count
+_PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
-_LARGEST = 1e14  # what is cubed still fits float32
-_ALL_WHOLE = 2.0**23  # from here on float32 knows whole numbers only
+_LARGEST = 1e14  # the cube must fit float32
+_ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 
-# Fractions sum to one; this is the spread of the sum that rounding may leave.
+# Fractions sum to one; spread of the sum due to rounding.
 _FRACTION_SPREAD = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedData:
-    """Everything of a problem but its weights.
+    """All of a problem but its weights.
 
     Attributes
     ----------
@@ -55,8 +55,8 @@ class PreparedData:
     variance : numpy.ndarray or None
         Of data with Gaussian noise; None for counts.
     scale : numpy.ndarray
-        s_i, noise variance where the element is, shape ``(n_elements,)``; of counts
-        that is their mean.
+        s_i, noise variance where the element is, shape ``(n_elements,)``; for counts
+        their mean.
     level : numpy.ndarray
         Mean of the maps where the element is, shape ``(n_elements,)``.
     pedestal : numpy.ndarray
@@ -64,13 +64,13 @@ class PreparedData:
     haadf : numpy.ndarray
         h, shape ``(y, x)``.
     sigma : numpy.ndarray
-        σ_h, noise and model error, shape ``(y, x)``.
+        σ_h from noise and model error, shape ``(y, x)``.
     error : float
-        The model error in σ_h, units of the image.
+        Model error contained in σ_h, units of the image.
     contrast : float
         Standard deviation of the image.
     trusted : numpy.ndarray
-        1 where the HAADF image may be used, else 0, shape ``(y, x)``.
+        1 where the HAADF image is used, else 0, shape ``(y, x)``.
     coefficients : numpy.ndarray
         c_i, shape ``(n_elements,)``.
     offset : float
@@ -80,7 +80,7 @@ class PreparedData:
     lock_flux : bool
         Whether the sum of each map is kept.
     pixels : int
-        Of the whole image, of which this may be a part.
+        Number of pixels of the whole image, also if this is a tile of it.
     """
 
     data: np.ndarray
@@ -110,13 +110,13 @@ class PreparedData:
         return np.maximum(fill(self.net()).sum(axis=(1, 2)), 0)
 
     def noise_variance(self, maps: np.ndarray) -> np.ndarray:
-        """Noise variance of the measured maps if x is the truth, shape of the maps."""
+        """Noise variance of the measured maps if `maps` are the true ones."""
         if self.variance is None:
             return maps + self.background
         return np.broadcast_to(self.variance, maps.shape)
 
     def with_error(self, error: float) -> PreparedData:
-        """The data with a model error in σ_h, which was without."""
+        """The same data, with a model error added to σ_h."""
         sigma = np.hypot(self.sigma, np.float32(error))
         return replace(self, sigma=sigma, error=error)
 
@@ -126,20 +126,20 @@ class PreparedData:
         return replace(self, **nothing)
 
     def with_numbers(self, other: PreparedData) -> PreparedData:
-        """These pixels with all else that another part of the image has."""
+        """These pixels, with the coefficients, scales and settings of other data."""
         pixels = {name: getattr(self, name) for name in _PER_PIXEL}
         return replace(other, **pixels)
 
     def take(self, tiles: Any) -> PreparedData:
-        """The data of some tiles of the image, put together."""
+        """The tiles with these corners, put together as one image."""
         return self.cut(lambda array: mosaic(array, tiles))
 
     def rows(self, rows: slice) -> PreparedData:
-        """The data of some rows of the image, a slice."""
+        """Some rows of the image."""
         return self.cut(lambda array: array[..., rows, :])
 
     def cut(self, part: Callable) -> PreparedData:
-        """The data of a part of the image, cut out of each array of pixels."""
+        """Apply a function to each array of pixels."""
         arrays = {name: getattr(self, name) for name in _PER_PIXEL}
         return replace(
             self,
@@ -151,7 +151,7 @@ class PreparedData:
         )
 
     def on_large_pixels(self, factor: int) -> PreparedData:
-        """The data of sums over large pixels, from one with means over them."""
+        """Sums over `factor` x `factor` pixels, from data that hold their means."""
         area = factor**2
         return replace(
             self,
@@ -168,7 +168,7 @@ class PreparedData:
         )
 
     def share(self, data: np.ndarray, share: float) -> PreparedData:
-        """The data of a part of the dose."""
+        """The same measurement at a fraction of the dose."""
         return replace(
             self,
             data=data,
@@ -180,7 +180,7 @@ class PreparedData:
         )
 
     def problem(self, lambda_tv: float, lambda_haadf: float) -> Problem:
-        """The convex problem of given weights."""
+        """The convex problem with these weights."""
         tv_scale = lambda_tv / np.sqrt(self.scale)
         return Problem(
             data=self.data,
@@ -200,23 +200,23 @@ class PreparedData:
 
 @dataclass(frozen=True, kw_only=True)
 class Units:
-    """What the numbers of a measurement are; the same in all parts of it.
+    """Kind of the numbers of a measurement, the same in all parts of it.
 
     Attributes
     ----------
     counts : bool
         Counts or scaled counts; else values with Gaussian noise.
     gain : numpy.ndarray
-        Units of the maps a count, shape ``(n_elements,)``; 1 for counts and for data
-        with Gaussian noise.
+        Value of one count in the units of the map, shape ``(n_elements,)``; 1 for
+        counts and for data with Gaussian noise.
     variances : tuple of NoiseLine or None
-        Noise of the maps, where it had to be estimated.
+        Noise of the maps, if it was estimated.
     base : float
-        Value of the HAADF image that is taken for 0.
+        Value of the HAADF image that is subtracted from it.
     noise : NoiseLine
-        Of the HAADF image.
+        Noise of the HAADF image.
     notes, warnings : tuple of str
-        What was taken for what, and what a user has to know of it.
+        What was assumed, for the user.
     """
 
     counts: bool
@@ -230,18 +230,18 @@ class Units:
 
 @dataclass(frozen=True, kw_only=True)
 class Preparation:
-    """Data in the units of the mathematics.
+    """Prepared data without coefficients, and how they were found.
 
     Attributes
     ----------
     prepared : PreparedData
-        Without coefficients.
+        In the units of the mathematics.
     units : Units
-        From which they were brought there.
+        Kind and units of the measured data.
     tiles : list of list of tuple or None
-        From :func:`representative_tiles`.
+        From :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`.
     notes : tuple of str
-        What a user may want to know.
+        What was assumed, for the user.
     """
 
     prepared: PreparedData
@@ -252,16 +252,16 @@ class Preparation:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What a sample does not tell of the maps that it was taken from.
+    """Facts of a whole image that a sample of its tiles does not show.
 
     Attributes
     ----------
     mean : numpy.ndarray
-        Of each map, in its units, shape ``(n_elements,)``.
+        Mean of each map, in its units, shape ``(n_elements,)``.
     negative : bool
         Whether a map goes below 0.
     pixels : int
-        Of a map.
+        Number of pixels of a map.
     """
 
     mean: np.ndarray
@@ -270,7 +270,7 @@ class Totals:
 
     @classmethod
     def of(cls, maps: np.ndarray) -> Totals:
-        """Of maps without gaps, shape ``(n_elements, y, x)``."""
+        """Of filled maps, shape ``(n_elements, y, x)``."""
         mean = maps.mean(axis=(1, 2), dtype=np.float64)
         negative = bool((maps < 0).any())
         return cls(mean=mean, negative=negative, pixels=maps[0].size)
@@ -286,28 +286,23 @@ def prepare(
     totals: Totals | None = None,
     units: Units | None = None,
 ) -> Preparation:
-    """Find out what the data are and bring them to the units of the mathematics.
+    """Recognise the kind of the data and convert them to the units of the mathematics.
 
     Whole numbers not below zero are counts; maps with empty pixels are scaled counts;
     all others, and those with a given variance, have Gaussian noise.
 
     Parameters
     ----------
-    maps : numpy.ndarray
-        Shape ``(n_elements, y, x)``; NaN where missing.
-    haadf : numpy.ndarray
-        Shape ``(y, x)``; NaN where missing.
+    maps, haadf, background : numpy.ndarray
+        The measurement; NaN where missing.
     options : CalibratedOptions
         The options.
-    background : numpy.ndarray
-        β, known background, of the maps' units, that broadcasts against them.
     variance : numpy.ndarray, optional
-        Of the maps, that broadcasts against them; NaN where it is not known, as where
-        they are missing.
+        Of the maps, that broadcasts against them; NaN where unknown.
     totals : Totals, optional
-        Of the image that this is a sample of; by default of the image itself.
+        Of the whole image, if this is a sample of it.
     units : Units, optional
-        Of the image that this is a part of; by default they are found.
+        Of the whole image, if this is a part of it; by default they are found.
 
     Returns
     -------
@@ -341,7 +336,7 @@ def prepare(
         if variance is None:
             pairs = zip(units.variances or (), filled, strict=True)
             variance = np.stack([line.variance(image) for line, image in pairs])
-        # the Gaussian term is that of values without background
+        # the Gaussian term has no background of its own
         maps, filled = maps - background, filled - background
         background = np.zeros((n_elements, 1, 1), np.float32)
         variance = _above_zero(np.broadcast_to(variance, maps.shape))
@@ -399,7 +394,7 @@ def _above_zero(variance: np.ndarray) -> np.ndarray:
 def _without_gaps(
     variance: np.ndarray | None, shape: tuple[int, ...], *, is_part: bool
 ) -> np.ndarray | None:
-    """Variance of maps of a shape, filled where it is not known; or None."""
+    """Variance in the shape of the maps, filled where it is unknown; or None."""
     if variance is None:
         return None
     variance = np.broadcast_to(np.asarray(variance, dtype=np.float32), shape)
@@ -427,10 +422,10 @@ def _check_magnitude(name: str, values: np.ndarray) -> None:
 def shifted_image(
     haadf: np.ndarray, seen: np.ndarray, units: Units, tiles: Any
 ) -> tuple[np.ndarray, Units, NoiseLine]:
-    """HAADF image without its lowest value, which float32 might not see the noise of.
+    """Subtract the lowest value of the HAADF image, so that float32 keeps the noise.
 
-    Returns the image, float32 and without gaps, the units with what is found of it,
-    unless they have that already, and its noise.
+    Returns the image, float32 and filled; the units, completed by what is found of the
+    image; and its noise.
     """
     image = np.asarray(haadf, np.float64)
     noise = units.noise
@@ -452,23 +447,10 @@ def recognise(
     *,
     negative: bool,
 ) -> Units:
-    """What the numbers of the maps are.
+    """Kind of the numbers of the maps, as units without those of the HAADF image.
 
-    Parameters
-    ----------
-    filled : numpy.ndarray
-        Maps without gaps, shape ``(n_elements, y, x)``.
-    missing : numpy.ndarray of bool
-        Where they were filled.
-    variance : numpy.ndarray or None
-        Of the maps, where it is known.
-    negative : bool
-        Whether they, or the image that they are a sample of, go below 0.
-
-    Returns
-    -------
-    Units
-        Without those of the HAADF image.
+    `filled` are maps without gaps, `missing` is True where they were filled, and
+    `negative` tells whether the whole image goes below 0.
     """
     _check_magnitude("maps", filled)
     notes, warnings = [], []
@@ -549,20 +531,10 @@ def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:
 
 
 def signal_scale(counts: np.ndarray, background: Any) -> np.ndarray:
-    """Signal-weighted mean count s_i of each element.
+    """Signal-weighted mean count s_i of each element, shape ``(n_elements,)``.
 
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        b, shape ``(n_elements, y, x)``.
-    background : numpy.ndarray
-        β, shape ``(n_elements, 1, 1)`` or that of the counts.
-
-    Returns
-    -------
-    numpy.ndarray
-        max(Σ (b - β) (G_3 * b) / Σ b, 1e-3), counts, shape ``(n_elements,)``, with a
-        Gaussian G_3 of 3 pixels: the mean count where the element is.
+    max(Σ (b - β) (G_3 * b) / Σ b, 1e-3) with a Gaussian G_3 of 3 pixels: the mean count
+    where the element is.
     """
     smooth = gaussian_filter(counts, (0, 3, 3))
     total = counts.sum(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""Tiles that stand for a large image."""
+"""Representative tiles of a large image."""
 
 from __future__ import annotations
 
@@ -14,27 +14,18 @@ __all__ = [
     "tile_at",
 ]
 
-# From so many pixels on, noise, coefficients and weights are found from so many tiles a
-# side, of so many pixels a side.
+# Images of at least so many pixels are calibrated on 4 x 4 tiles of 96 x 96 pixels.
 LARGE = 2**18
 TILES = 4
 TILE = 96
 
 
 def representative_tiles(maps: np.ndarray, factor: int = 1) -> list | None:
-    """Tiles that stand for a large image: of each cell of it the one with most counts.
+    """Representative tiles of a large image: in each cell the one with most counts.
 
-    Parameters
-    ----------
-    maps : numpy.ndarray
-        Shape ``(n_elements, y, x)``; NaN where missing.
-    factor : int
-        Pixels of the image a side of one of these maps; 1 to 16, a power of 2.
-
-    Returns
-    -------
-    list of list of tuple or None
-        Corners ``(y, x)`` of the tiles, row by row; None if the image is small.
+    `factor` is the number of pixels of the image along a side of one pixel of `maps`, a
+    power of 2 up to 16. Returns the corners ``(y, x)`` of the tiles, row by row, or
+    None if the image is small.
     """
     size = maps.shape[1:]
     if factor**2 * np.prod(size) < LARGE or factor * min(size) < TILES * TILE:
@@ -46,14 +37,14 @@ def representative_tiles(maps: np.ndarray, factor: int = 1) -> list | None:
     counts = np.nansum(blocks, axis=(2, 4), dtype=np.float64)
     counts /= np.maximum(counts.sum(axis=(1, 2), keepdims=True), 1e-300)
     counts = counts.sum(axis=0)
-    # the sums of all tiles at multiples of half a tile
+    # sums over all tiles at multiples of half a tile
     counts = counts[:-1, :-1] + counts[1:, :-1] + counts[:-1, 1:] + counts[1:, 1:]
     edges_y, edges_x = (np.arange(TILES + 1) * (n + 1) // TILES for n in counts.shape)
     tiles = []
     for low_y, high_y in pairwise(edges_y):
         row = []
         for low_x, high_x in pairwise(edges_x):
-            # the next cell's tiles begin one half later, so that none overlap
+            # tiles of the next cell begin half a tile later: none overlap
             cell = counts[low_y : high_y - 1, low_x : high_x - 1]
             y, x = np.unravel_index(cell.argmax(), cell.shape)
             row.append(tuple(int(n) * TILE // 2 for n in (low_y + y, low_x + x)))
@@ -62,7 +53,7 @@ def representative_tiles(maps: np.ndarray, factor: int = 1) -> list | None:
 
 
 def mosaic(array: np.ndarray, tiles: Any) -> Any:
-    """Put tiles of an array together to one image; all of it if there are none."""
+    """Put tiles of an array together as one image; all of it if `tiles` is None."""
     if tiles is None:
         return array
     return np.block([[tile_at(array, corner) for corner in row] for row in tiles])

@@ -22,19 +22,15 @@ __all__ = [
 ]
 
 _LARGEST_SHIFT = 4  # pixels
-_SHIFT_Z = 2.0  # as of the gain of the HAADF image
+_SHIFT_Z = 2.0  # standard deviations, as for the gain of the HAADF image
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shift:
     """Displacement of the HAADF image against the maps.
 
-    Attributes
-    ----------
-    y, x : float
-        Pixels; positive where the features of the image lie further down and right.
-    z : float
-        How much better the displaced model explains the image, in standard deviations.
+    `y` and `x` in pixels, positive where the features of the image lie further down and
+    right; `z`, how much better the displaced model fits, in standard deviations.
     """
 
     y: float
@@ -43,12 +39,12 @@ class Shift:
 
     @property
     def significant(self) -> bool:
-        """Whether it is there."""
+        """Whether the displacement is significant."""
         return self.z > _SHIFT_Z
 
     @property
     def message(self) -> str:
-        """What was seen; empty if all is well."""
+        """The warning; empty if there is no displacement."""
         if not self.significant:
             return ""
         return (
@@ -61,23 +57,11 @@ class Shift:
 def find_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
     """Displacement of the HAADF image against the maps, by cross-correlation.
 
-    Maps that are moved by whole pixels are fitted to the image, all with coefficients
-    of their own, since a displacement spoils those that were found without it. From no
-    displacement the search goes downhill to the next minimum of the squares, which is
-    interpolated by a parabola. Gains are summed over blocks of 16 x 16 pixels, whose
-    scatter tells how certain they are.
-
-    Parameters
-    ----------
-    prepared : PreparedData
-        The prepared data; pixels with `trusted` 0 are left out.
-    maps : numpy.ndarray
-        Maps that know nothing of the image, fused with λ_haadf = 0, shape
-        ``(n_elements, y, x)``.
-
-    Returns
-    -------
-    Shift
+    Maps moved by whole pixels are fitted to the image with coefficients of their own,
+    since a displacement biases those found before. The search descends from no
+    displacement to the next minimum of the squares, refined by a parabola. The scatter
+    of the gain between blocks of 16 x 16 pixels gives its standard deviation. `maps`
+    are fused without the image; pixels with `trusted` 0 are left out.
     """
     reach = min(_LARGEST_SHIFT, (min(prepared.haadf.shape) - 1) // 4)
     inner = (slice(reach, -reach),) * 2
@@ -87,12 +71,12 @@ def find_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
     image = prepared.haadf[inner] - np.average(prepared.haadf[inner], weights=weight)
     n_y, n_x = prepared.haadf.shape
     weighted = weight * image
-    # used again for each displacement: fresh memory is slow
+    # reused for each displacement: fresh memory is slow
     columns = np.ones((len(maps) + 1, *image.shape))
     scaled = np.empty_like(columns)
 
     def fit(y: int, x: int) -> tuple[np.ndarray, float]:
-        """Coefficients of the maps moved by (y, x), and what they gain."""
+        """Coefficients of the maps moved by (y, x), and the decrease of the squares."""
         columns[:-1] = maps[:, reach - y : n_y - reach - y, reach - x : n_x - reach - x]
         np.multiply(columns, weight, out=scaled)
         right = products(columns, weighted[None])[:, 0]
@@ -115,7 +99,7 @@ def find_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
         return errors[y, x]
 
     here, best = None, (0, 0)
-    while best != here:  # downhill
+    while best != here:  # until no neighbour is better
         here = y, x = best
         around = [(y + j, x + i) for j in (0, -1, 1) for i in (0, -1, 1)]
         best = min(around, key=lambda place: total(*place))
@@ -131,7 +115,7 @@ def find_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
 
 
 def _vertex(values: Sequence[float]) -> float:
-    """Where the parabola through a minimum and its two neighbours is least."""
+    """Position of the minimum of a parabola through three neighbours."""
     low, middle, high = values
     bend = low - 2 * middle + high
     if not 0 < bend < np.inf:
@@ -140,20 +124,9 @@ def _vertex(values: Sequence[float]) -> float:
 
 
 def aligned(prepared: PreparedData, shift: Shift) -> PreparedData:
-    """Move the HAADF image back by whole pixels, which leaves its noise as it is.
+    """Move the HAADF image back by whole pixels, which keeps its noise, if significant.
 
-    Parameters
-    ----------
-    prepared : PreparedData
-        The prepared data.
-    shift : Shift
-        From :func:`find_shift`.
-
-    Returns
-    -------
-    PreparedData
-        With image and σ_h moved, and `trusted` 0 where nothing came in; the same
-        prepared if the shift is not significant.
+    `trusted` becomes 0 where no image is left.
     """
     y, x = round(shift.y), round(shift.x)
     if not shift.significant or (y, x) == (0, 0):

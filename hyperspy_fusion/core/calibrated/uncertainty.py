@@ -36,31 +36,31 @@ def uncertainty(
     seed: int,
     callback: Callable | None = None,
 ) -> np.ndarray:
-    """Squared error of fused maps to expect, by parametric refits.
+    """Expected squared error of fused maps, by a parametric bootstrap.
 
-    Data are drawn from the fused maps, their HAADF coefficients found, and fused again
-    (parametric bootstrap; B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap,
-    1993, chapters 6 and 10). The scatter of the refits is what the noise does, their
-    mean distance from the maps they came from what the regulariser does. Those are
-    smooth already and lose less than the true ones: with twice the squared distance
-    the error of simulated specimens is met within some 15 %. Approximate.
+    Data are simulated from the fused maps, calibrated and fused again (B. Efron, R. J.
+    Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6 and 10). The variance
+    of the refits is the effect of the noise, their mean distance from the fused maps
+    that of the regulariser. Fused maps are smooth already and lose less than the true
+    ones: with twice the squared distance the error of simulated specimens is met within
+    about 15 %.
 
     Parameters
     ----------
     prepared : PreparedData
         With coefficients and offset.
     prior : numpy.ndarray
-        Expected c_i in any common unit, shape ``(n_elements,)``.
+        Expected c_i in any common unit.
     weights : tuple of float
         λ_tv and λ_haadf.
     maps : numpy.ndarray
-        x, shape ``(n_elements, y, x)``.
-    run : callable
-        From :func:`~hyperspy_fusion.core.threads.workers`.
+        Fused maps x.
+    run : Workers
+        The threads.
     seed : int
-        Of the random draw.
+        Of the simulation.
     callback : callable, optional
-        As for :func:`~hyperspy_fusion.core.minimise`, of each refit.
+        Of each refit.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The weights, by cross-validation."""
+"""Choice of the weights by cross-validation."""
 
 from __future__ import annotations
 
@@ -29,36 +29,30 @@ __all__ = [
     "weigh",
 ]
 
-# Steps of √2; μ from no HAADF to all of it. Below 0.03 the scores of simulated images
-# are too flat to tell: with 0.01 `janus` at 1 count came out 8 % worse than with
-# the best weights. The lowest must be better for sure; real images may want them.
+# λ in steps of √2, μ from 0 (no HAADF image) to 1. Below 0.03 the scores of simulated
+# images are too flat to decide (`janus` at 1 count: 8 % worse with 0.01), so that the
+# lowest μ, which real images may need, have to be significantly better.
 LAMBDA_TV = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4)
 LAMBDA_HAADF = (0.0, 0.03, 0.1, 0.3, 1.0)
 _LOWEST = (0.01, 0.003)
 _FIRST = 4.0, 0.1
-_BLOCK = 16  # pixels a side at most, of the blocks whose scores are compared
-_LEAST_ROW = 4  # blocks a side of a square image at least
+_BLOCK = 16  # pixels a side at most, of the blocks of the scores
+_LEAST_ROW = 4  # blocks a side of a square image, at least
 
-# Pixels above which half the folds are enough: of counts, and of hidden pixels.
+# Pixels above which half the folds suffice: of counts, and of hidden pixels.
 _MANY_COUNTS, _MANY_VALUES = 2**15, 2**18
-_PARTS = 5  # of the pixels, one of which is hidden, where the data cannot be split
+_PARTS = 5  # folds of hidden pixels, for data that are no counts
 
-# Standard deviations of a held-out gain below which it may be none.
+# Standard deviations from which on a held-out gain is significant.
 _LEAST_GAIN = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fold:
-    """One part of the data to fuse, another to foretell.
+    """One split of the data: `data` are fused, `target` has to be predicted.
 
-    Attributes
-    ----------
-    data : numpy.ndarray
-        To fuse, shape ``(n_elements, y, x)``; NaN where hidden or missing.
-    share : float
-        Part of the dose in `data`.
-    target : numpy.ndarray
-        To be foretold, same shape; NaN where there is nothing to compare with.
+    Both have the shape of the maps, NaN where hidden or missing; `share` is the
+    fraction of the dose in `data`.
     """
 
     data: np.ndarray
@@ -69,21 +63,12 @@ class Fold:
 def folds(data: np.ndarray, seed: int, *, counts: bool) -> list[Fold]:
     """Split data for cross-validation.
 
-    Parameters
-    ----------
-    data : numpy.ndarray
-        Shape ``(n_elements, y, x)``; NaN where missing.
-    seed : int
-        Of the random draw.
-    counts : bool
-        Whether the data are whole numbers of counts, which can be split.
-
-    Returns
-    -------
-    list of Fold
+    Whole numbers of counts are split by binomial thinning with p = 1/2, which makes two
+    independent measurements of half the dose; other data by hiding a fifth of the
+    pixels.
     """
     rng = np.random.default_rng(seed)
-    # One draw of a small image may favour the wrong weights.
+    # One draw of a small image may favour wrong weights.
     n_pairs = 2 if data[0].size < (_MANY_COUNTS if counts else _MANY_VALUES) else 1
     if counts:
         known = np.nan_to_num(data)
@@ -94,7 +79,7 @@ def folds(data: np.ndarray, seed: int, *, counts: bool) -> list[Fold]:
             parts.append(Fold(data=half, share=0.5, target=other))
             parts.append(Fold(data=other, share=0.5, target=half))
         return parts
-    # a stream of its own: pixels may be missing by a draw of the same seed
+    # own stream: the user may have hidden pixels with the same seed
     part = np.random.default_rng([seed, 1]).integers(_PARTS, size=data.shape)
     return [
         Fold(
@@ -108,7 +93,7 @@ def folds(data: np.ndarray, seed: int, *, counts: bool) -> list[Fold]:
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The weights, and what was tried on the way.
+    """The weights, and all that were tried.
 
     Attributes
     ----------
@@ -117,12 +102,11 @@ class Weights:
     lambda_haadf : float
         μ; 0 where the HAADF image does not help.
     gain : float
-        Held-out gain of the HAADF image over doing without it, in standard
-        deviations; NaN where it was not tried.
+        How much lower the held-out error is with the HAADF image than without, in
+        standard deviations; NaN where it was not tried.
     tried : numpy.ndarray
-        Rows (λ, μ, score), shape ``(n_tried, 3)``, none if both were given; the score
-        is the mean squared error of the prediction in units of the mean count, the
-        smaller the better.
+        Rows (λ, μ, score), shape ``(n_tried, 3)``, none if both were given. The score
+        is the mean squared error of the prediction in units of the mean count.
     """
 
     lambda_tv: float
@@ -136,23 +120,19 @@ def choose_weights(
     lambda_tv: float | None = None,
     lambda_haadf: float | None = None,
 ) -> Weights:
-    """Choose the weights of least score.
+    """Choose the weights of lowest held-out error.
 
-    Climbs in λ at a middling μ, then in μ, then in λ again, climbs in λ without the
-    HAADF image to see what that is worth, and polishes λ by a parabola. The lowest μ
-    and any at all are taken where the gain of that exceeds two standard deviations.
+    Searches λ at a middle μ, then μ, then λ again; then λ without the HAADF image, to
+    see what that is worth; λ is refined by a parabola. The lowest μ, and any μ at all,
+    are chosen only if the gain exceeds two standard deviations.
 
     Parameters
     ----------
     score : callable
-        ``score(lambda_tv, lambda_haadf)`` returns the scores of all blocks, shape
+        ``score(lambda_tv, lambda_haadf)`` returns the errors of all blocks, shape
         ``(n_blocks,)``.
     lambda_tv, lambda_haadf : float, optional
-        Weights that are given; the other one is then chosen for them.
-
-    Returns
-    -------
-    Weights
+        Given weights; the other one is then chosen for them.
     """
     if lambda_tv is not None and lambda_haadf is not None:
         return Weights(
@@ -183,7 +163,7 @@ def choose_weights(
 
 
 class _Search:
-    """Scores of the weights that were tried, λ by its position in a grid."""
+    """Scores of the weights that were tried, λ by its index in a grid."""
 
     def __init__(self, score: Callable, grid: Sequence[float]) -> None:
         self.score, self.grid = score, grid
@@ -201,17 +181,17 @@ class _Search:
         return self.blocks(position, mu).sum()
 
     def gain(self, one: tuple[int, float], other: tuple[int, float]) -> float:
-        """By how many standard deviations the score of one is the better."""
+        """Standard deviations by which the score of `one` is lower than of `other`."""
         return significance(self.blocks(*other) - self.blocks(*one))
 
     def climb(self, mu: float, position: int) -> int:
-        """Position of the least score around."""
+        """Index of the lowest score near a position."""
         near = [i for i in range(position - 1, position + 2) if 0 <= i < len(self.grid)]
         best = min(near, key=lambda i: self.total(i, mu))
         return position if best == position else self.climb(mu, best)
 
     def weights(self, position: int, mu: float, gain: float) -> Weights:
-        """What was chosen, with λ polished."""
+        """The chosen weights, with λ refined."""
         lambda_tv = _polish(self.grid, position, lambda i: self.total(i, mu))
         tried = [(*weights, s.mean()) for weights, s in sorted(self.scores.items())]
         return Weights(
@@ -237,18 +217,10 @@ def significance(gains: np.ndarray) -> float:
 
 
 def block_scores(errors: np.ndarray) -> np.ndarray:
-    """Sum squared errors over square blocks.
+    """Sums over square blocks of squared errors, shape ``(n_blocks,)``.
 
-    Parameters
-    ----------
-    errors : numpy.ndarray
-        Shape ``(y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(n_blocks,)``; of 16 x 16 pixels, or less so that a small image has
-        some blocks to compare.
+    Blocks have 16 x 16 pixels; fewer in a small image, so that there are enough to
+    compare.
     """
     side = int(np.clip(np.sqrt(errors.size) / _LEAST_ROW, 1, _BLOCK))
     n_y, n_x = (-(-size // side) for size in errors.shape)
@@ -271,22 +243,8 @@ def weigh(
 ) -> Weights:
     """Choose the weights by cross-validation, the same for all images.
 
-    Parameters
-    ----------
-    images : list of PreparedData
-        Each counts alike, however often it was split.
-    run : Workers
-        Threads.
-    seed : int
-        Of the random splits.
-    lambda_tv, lambda_haadf : float, optional
-        Weights that are given.
-    callback : callable, optional
-        ``callback(n, inf)`` before each trial.
-
-    Returns
-    -------
-    Weights
+    Each image counts alike, however often it was split. Weights that are given stay;
+    ``callback(n, inf)`` is called before each trial.
     """
     if lambda_tv is not None and lambda_haadf is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
@@ -296,14 +254,14 @@ def weigh(
 
     def errors(fold: tuple, weights: Any, run: Workers) -> np.ndarray:
         trial, target, norm = fold
-        # Not from the last trial, whose weights would take long to forget.
+        # Not from the maps of the last trial, whose weights may be far off.
         maps = minimise(
             trial.problem(*weights), run, tolerance=None, max_iter=_TRIAL_ITERATIONS
         ).maps
         return np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
 
     def score(*weights: float) -> np.ndarray:
-        if callback is not None:  # from this thread only
+        if callback is not None:  # not from the helping threads
             callback(next(tried), np.inf)
         every = [fold for folds in folds_of for fold in folds]
         found = iter(run.each(lambda fold, run: errors(fold, weights, run), every))
@@ -318,7 +276,7 @@ def weigh(
 
 
 def held_out(prepared: PreparedData, seed: int) -> list[tuple]:
-    """List (prepared of a part of the data, data to be foretold, unit of squares)."""
+    """List (data to fuse, data to predict, unit of squared errors) of all splits."""
     counts = prepared.variance is None and whole_numbers(prepared.data)
     parts = folds(prepared.data, seed, counts=counts)
     if prepared.variance is None:

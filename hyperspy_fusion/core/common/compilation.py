@@ -1,7 +1,7 @@
-"""How kernels are compiled, and where what was compiled is kept.
+"""How kernels are compiled and cached.
 
-A kernel is called from Python. The parts that it is made of are inlined into it: what
-the compiler leaves as a call is rounded differently when it comes from Numba's cache.
+A kernel is called from Python. Its parts are inlined into it: what the compiler leaves
+as a call is rounded differently when it is loaded from Numba's cache.
 """
 
 import hashlib
@@ -20,17 +20,10 @@ _logger = logging.getLogger(__name__)
 
 
 def compilers(*, fastmath: bool | set[str]) -> tuple[Callable, Callable]:
-    """Decorators for kernels and for their parts.
+    """Decorators (kernel, part) for kernels and for their parts.
 
-    Parameters
-    ----------
-    fastmath : bool or set of str
-        What the compiler may change in the arithmetic, as for :func:`numba.njit`.
-
-    Returns
-    -------
-    kernel, part : callable
-        Kernels release the GIL, and are kept in Numba's cache on disk.
+    `fastmath` as for :func:`numba.njit`. Kernels release the GIL and are cached on
+    disk.
     """
     # Python's error model would look for zeros in front of each division: a loop that
     # can raise is not vectorised.
@@ -61,8 +54,8 @@ def compilers(*, fastmath: bool | set[str]) -> tuple[Callable, Callable]:
 class _KernelCache(FunctionCache):
     """Numba's cache of one function, with two defects mended.
 
-    A kernel is compiled anew if any part of it has changed, in whichever file; and if
-    a file of the cache cannot be read, where Numba would raise an error.
+    A kernel is compiled again if any part of it has changed, in whichever file; and if
+    a file of the cache cannot be read, where Numba raises an error.
     """
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Missing pixels are filled with what is around them."""
+"""Filling of missing pixels from their surroundings."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -10,21 +10,12 @@ _LEAST_SHARE = 1e-2  # of the Gaussian, on known pixels
 
 
 def fill(maps: np.ndarray) -> np.ndarray:
-    """Fill missing pixels with a Gaussian mean of their surroundings.
+    """Fill missing pixels (NaN) with a Gaussian mean of their surroundings.
 
-    The Gaussian is as narrow as the hole allows: 1.5 pixels, and twice as wide wherever
-    that finds nothing. What is wider is done on pixels twice as large, again and again,
-    so that a hole of any size takes as long as a small one.
-
-    Parameters
-    ----------
-    maps : numpy.ndarray
-        Shape ``(n_elements, y, x)``; NaN where missing.
-
-    Returns
-    -------
-    numpy.ndarray
-        Same shape; 0 where a whole map is missing. `maps` itself if nothing is missing.
+    The Gaussian is as narrow as the hole allows: 1.5 pixels, twice as wide wherever
+    that finds nothing, and so on, on ever larger pixels, so that the size of a hole
+    does not matter for the time. Returns `maps` themselves if nothing is missing; 0
+    where a whole map is.
     """
     missing = np.isnan(maps)
     if not missing.any():
@@ -44,7 +35,7 @@ def fill(maps: np.ndarray) -> np.ndarray:
 
 
 def _coarser(maps: np.ndarray) -> np.ndarray:
-    """Means over 2 x 2 pixels, without the missing ones; NaN where all are missing."""
+    """Means over the measured of 2 x 2 pixels; NaN where all are missing."""
     n_elements, n_y, n_x = maps.shape
     padded = np.pad(
         maps, [(0, 0), (0, n_y % 2), (0, n_x % 2)], constant_values=np.nan
@@ -56,7 +47,7 @@ def _coarser(maps: np.ndarray) -> np.ndarray:
 
 
 def _finer(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Linear interpolation on pixels half as large, of a shape."""
+    """Linear interpolation on pixels half as large, in a given shape."""
     for axis in (1, 2):
         here = np.arange(shape[axis]) // 2
         beside = here + 2 * (np.arange(shape[axis]) % 2) - 1

@@ -32,17 +32,9 @@ def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def gradient(image: np.ndarray) -> np.ndarray:
-    """Forward differences along the last two axes, zero at the far edges.
+    """Forward differences along y, then along x, zero at the far edges.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Shape ``(..., y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(2, ..., y, x)``: the differences along y, then along x.
+    Of an array of shape ``(..., y, x)``; returns ``(2, ..., y, x)``.
     """
     out = np.zeros((2, *image.shape), dtype=image.dtype)
     out[0, ..., :-1, :] = np.diff(image, axis=-2)
@@ -51,18 +43,7 @@ def gradient(image: np.ndarray) -> np.ndarray:
 
 
 def gradient_adjoint(field: np.ndarray) -> np.ndarray:
-    """Adjoint of :func:`gradient` (minus the divergence).
-
-    Parameters
-    ----------
-    field : numpy.ndarray
-        Shape ``(2, ..., y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(..., y, x)``.
-    """
+    """Adjoint of :func:`gradient` (minus the divergence)."""
     along_y, along_x = field
     out = np.zeros_like(along_y)
     out[..., :-1, :] -= along_y[..., :-1, :]
@@ -73,18 +54,7 @@ def gradient_adjoint(field: np.ndarray) -> np.ndarray:
 
 
 def total_variation(image: np.ndarray) -> np.ndarray:
-    """Isotropic total variation over the last two axes, in float64.
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Shape ``(..., y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(...)``, in the units of the image.
-    """
+    """Isotropic total variation over the last two axes, in float64, shape ``(...)``."""
     differences = gradient(np.asarray(image, dtype=np.float64))
     return np.hypot(*differences).sum(axis=(-2, -1))
 
@@ -93,17 +63,9 @@ def symmetrised_gradient(field: np.ndarray) -> np.ndarray:
     """Symmetrised gradient E of a vector field by backward differences.
 
     The field is that of an image mirrored at its edges: its normal component is zero
-    outside, the other one goes on unchanged.
-
-    Parameters
-    ----------
-    field : numpy.ndarray
-        (v_y, v_x), shape ``(2, ..., y, x)``; :func:`inner`.
-
-    Returns
-    -------
-    numpy.ndarray
-        (∂_y v_y, ∂_x v_x, (∂_y v_x + ∂_x v_y) / 2), shape ``(3, ..., y, x)``.
+    outside, the tangential one continues. Of (v_y, v_x), shape ``(2, ..., y, x)``, as
+    :func:`inner` returns it; returns (∂_y v_y, ∂_x v_x, (∂_y v_x + ∂_x v_y) / 2), shape
+    ``(3, ..., y, x)``.
     """
     v_y, v_x = field
     mixed = np.zeros_like(v_y)
@@ -121,18 +83,8 @@ def symmetrised_gradient(field: np.ndarray) -> np.ndarray:
 def symmetrised_gradient_adjoint(tensor: np.ndarray) -> np.ndarray:
     """Adjoint of :func:`symmetrised_gradient` on the fields of :func:`inner`.
 
-    The inner product of tensors counts the mixed component twice, as their Euclidean
-    norm does.
-
-    Parameters
-    ----------
-    tensor : numpy.ndarray
-        (q_yy, q_xx, q_xy), shape ``(3, ..., y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(2, ..., y, x)``.
+    The inner product of tensors (q_yy, q_xx, q_xy) counts the mixed component twice, as
+    their Euclidean norm does.
     """
     q_yy, q_xx, q_xy = tensor
     out = np.stack([q_yy, q_xx])
@@ -146,10 +98,7 @@ def symmetrised_gradient_adjoint(tensor: np.ndarray) -> np.ndarray:
 
 
 def inner(field: np.ndarray) -> np.ndarray:
-    """A vector field with zeros where :func:`gradient` takes no difference.
-
-    Returns a copy of `field`, shape ``(2, ..., y, x)``.
-    """
+    """Copy of a vector field with zeros where :func:`gradient` takes no difference."""
     field = np.array(field)
     field[0, ..., -1, :] = 0
     field[1, ..., :, -1] = 0
@@ -157,18 +106,10 @@ def inner(field: np.ndarray) -> np.ndarray:
 
 
 def joint_norm(field: np.ndarray) -> np.ndarray:
-    """Euclidean norm over directions and elements in each pixel.
+    """Euclidean norm over directions and elements in each pixel, ``(y, x)``, float64.
 
-    Parameters
-    ----------
-    field : numpy.ndarray
-        Gradients, shape ``(2, n_elements, y, x)``, or symmetric tensors, shape
-        ``(3, n_elements, y, x)``, whose mixed component counts twice.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(y, x)``, float64.
+    Of gradients, shape ``(2, n_elements, y, x)``, or symmetric tensors, shape
+    ``(3, n_elements, y, x)``, whose mixed component counts twice.
     """
     squares = np.square(field, dtype=np.float64).sum(axis=1)
     if len(field) == 3:
@@ -183,23 +124,10 @@ def total_generalised_variation(
 
     .. math:: \sum_r |∇u - v|_r + α |E v|_r
 
-    with the Euclidean norm over directions and elements; TGV is its minimum over v
-    (K. Bredies, K. Kunisch and T. Pock, SIAM J. Imaging Sci. 3, 492 (2010)). v = 0
-    gives the joint total variation.
-
-    Parameters
-    ----------
-    maps : numpy.ndarray
-        u, shape ``(n_elements, y, x)``.
-    slopes : numpy.ndarray
-        v, shape ``(2, n_elements, y, x)``, in units of the maps a pixel; see
-        :func:`inner`.
-    alpha : float
-        Weight of the second order, pixels.
-
-    Returns
-    -------
-    float
+    with the Euclidean norm over directions and elements; TGV is its minimum over v (K.
+    Bredies, K. Kunisch and T. Pock, SIAM J. Imaging Sci. 3, 492 (2010)); v = 0 gives
+    the joint total variation. Slopes v have the shape ``(2, n_elements, y, x)`` and the
+    units of the maps u per pixel, see :func:`inner`; α is in pixels.
     """
     first = gradient(np.asarray(maps, dtype=np.float64)) - slopes
     second = symmetrised_gradient(np.asarray(slopes, dtype=np.float64))

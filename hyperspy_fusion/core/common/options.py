@@ -16,15 +16,9 @@ __all__ = ["Options", "choice", "flag", "number", "whole_number"]
 class Options:
     """Base class: every field is made by one of the functions of this module.
 
-    Values are stored as builtins: NumPy scalars and arrays of no dimension are taken
-    for the numbers that they hold.
-
-    Raises
-    ------
-    TypeError
-        If a value is of another type than expected.
-    ValueError
-        If a value is not finite, not whole or outside its range.
+    NumPy scalars and arrays of no dimension are accepted; values are stored as
+    builtins. A value of the wrong type raises a TypeError; one that is not finite, not
+    whole or out of range a ValueError.
     """
 
     def __post_init__(self) -> None:
@@ -52,9 +46,9 @@ def number(
     least, above, most : float
         Range of the number: at least, above, at most.
     instead : {None, "None", "'auto'"}
-        What may stand instead of a number; it is stored as None.
+        Accepted instead of a number, and stored as None.
     remark : str
-        What the error says besides.
+        Added to the error message.
     """
     return _ranged("a finite number", default, least, above, most, instead, remark)
 
@@ -140,7 +134,7 @@ def _ranged(
 
 
 def _scalar(value: Any) -> Any:
-    """The builtin in a NumPy scalar or in an array of no dimension; else the value."""
+    """The builtin of a NumPy scalar or of an array of no dimension."""
     if isinstance(value, np.generic) or (
         isinstance(value, np.ndarray) and value.ndim == 0
     ):

@@ -1,4 +1,4 @@
-"""What every method hands back: maps, costs and why it stopped."""
+"""The result of every method: maps, costs and why it stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = [
 
 
 class Status(str, Enum):
-    """Why a solver stopped: a message with its cause and its remedy."""
+    """Why a solver stopped: a message with cause and remedy."""
 
     CONVERGED = "converged"
     FINISHED = "ran the n_iter iterations that were asked for"
@@ -32,16 +32,10 @@ class Status(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class CostHistory:
-    """The terms of the objective, each of shape ``(n_values,)``.
+    """Terms of the objective, each of shape ``(n_values,)``.
 
-    Attributes
-    ----------
-    total : numpy.ndarray
-        The weighted sum of the terms.
-    haadf, chemical, tv : numpy.ndarray
-        The terms, not weighted.
-    interval : int
-        Iterations from one value to the next; to the last one it may be fewer.
+    `total` is the weighted sum of `haadf`, `chemical` and `tv`, which are not weighted;
+    values are `interval` iterations apart, the last one perhaps fewer.
     """
 
     total: np.ndarray
@@ -53,29 +47,26 @@ class CostHistory:
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
-    """What a solver hands back.
+    """Result of a solver.
 
     Attributes
     ----------
     maps : numpy.ndarray
-        The fused maps in the units of the measured ones, shape
-        ``(n_elements, y, x)``, float32.
+        Fused maps in the units of the measured ones, float32.
     costs : CostHistory
-        The terms of the objective, iteration by iteration.
+        Terms of the objective.
     n_iter : int
         Number of iterations.
     status : str
-        Why the solver stopped, and what was seen on the way.
+        Why the solver stopped, and what is remarkable.
     converged : bool
         Whether the tolerance was met.
     record : dict
-        Numbers and float64 arrays that are needed to understand the maps, by the
-        names they have in the record of the fusion.
+        Numbers and float64 arrays for the record of the fusion, by their names there.
     sums : numpy.ndarray or None
-        Of the maps of a part of an image, shape ``(n_elements,)``, where the flux is
-        locked in all parts together.
+        Sums of the maps of a tile, if the flux of all tiles is locked together.
     variance : numpy.ndarray or None
-        Variance of the maps, of their shape, where it was asked for.
+        Variance of the maps, if it was asked for.
     notes, warnings : tuple of str
         What a user may want to know, and what a user has to know.
     """
@@ -93,21 +84,9 @@ class Solution:
 
 
 def check_finite(values: Any, what: str, remedy: str) -> None:
-    """Raise an error if a number is not finite.
+    """Raise a FloatingPointError if a value is NaN or infinite.
 
-    Parameters
-    ----------
-    values : sequence of float
-        The numbers, or sums of arrays.
-    what : str
-        What they are, for the message.
-    remedy : str
-        What the user can do.
-
-    Raises
-    ------
-    FloatingPointError
-        If any of them is NaN or infinite.
+    `what` names the values and `remedy` says what the user can do.
     """
     if not np.all(np.isfinite(values)):
         raise FloatingPointError(f"{what} not finite: {remedy}")

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 __all__ = ["Workers", "most_at_once", "workers"]
 
 # Pixels times elements times iterations that one call of a kernel does, some 20 ms;
-# between two calls the progress is told, and Ctrl-C is heard.
+# between two calls callbacks run, and Ctrl-C is noticed.
 _AT_ONCE = 1 << 23
-# Pixels times elements of a phase from which on a second thread pays: to wake one and
-# to wait for it takes 0.1 ms.
+# Pixels times elements of a phase from which on another thread pays: waking it and
+# waiting for it takes 0.1 ms.
 _WORTH_A_THREAD = 1 << 16
 _BLOCKS_EACH = 4
 
 
 def most_at_once(size: int) -> int:
-    """Iterations on maps of so many numbers that one call of a kernel should do."""
+    """Iterations on maps of `size` numbers that one call of a kernel should make."""
     return max(_AT_ONCE // size, 1)
 
 
 class Workers:
-    """Threads that work on one problem together, or on several at once.
+    """Threads that work on one problem together, or on several side by side.
 
     Parameters
     ----------
@@ -47,20 +47,10 @@ class Workers:
     def blocks(
         self, shape: tuple[int, ...], each: int = _BLOCKS_EACH
     ) -> list[tuple[int, int]]:
-        """Cut maps into blocks of rows, as many as pay on these threads.
+        """Cut maps of shape ``(n_elements, y, x)`` into blocks of rows.
 
-        Parameters
-        ----------
-        shape : tuple of int
-            ``(n_elements, y, x)``.
-        each : int
-            Blocks of each thread at most: of several, a thread that is held up by other
-            work does fewer.
-
-        Returns
-        -------
-        list of tuple of int
-            First row of each block, and the one after its last.
+        Returns the first row of each block and the one after its last. A thread has up
+        to `each` blocks, so that one delayed by other programs does fewer.
         """
         n_elements, n_y, n_x = shape
         worth = n_elements * n_y * n_x // _WORTH_A_THREAD
@@ -95,14 +85,14 @@ class Workers:
             for task in queue:
                 function(task)
 
-        # The calling thread works too, which spares waking another one.
+        # The calling thread works, too: one less to wake.
         n_helpers = min(self.num_workers, len(tasks)) - 1
         pool: Any = self._pool  # None only if there are no helpers
         helpers = [pool.submit(work) for _ in range(n_helpers)]
         try:
             work()
         finally:
-            for _ in queue:  # what is left after an error
+            for _ in queue:  # after an error: nobody starts another block
                 pass
             for helper in helpers:
                 helper.result()
@@ -110,17 +100,10 @@ class Workers:
 
 @contextmanager
 def workers(num_workers: int | None = None) -> Iterator[Workers]:
-    """Threads for the kernels.
+    """Context manager of threads for the kernels.
 
-    Parameters
-    ----------
-    num_workers : int, optional
-        Number of threads, at least 1; by default Numba's own setting
-        (``NUMBA_NUM_THREADS``, or the number of cores).
-
-    Yields
-    ------
-    Workers
+    `num_workers` is at least 1; by default Numba's setting (``NUMBA_NUM_THREADS``, or
+    the number of cores).
     """
     if num_workers is None:
         num_workers = numba.config.NUMBA_NUM_THREADS

@@ -1,4 +1,4 @@
-"""Forward models: what the HAADF detector records of given elemental maps."""
+"""Forward model: the HAADF image of given elemental maps."""
 
 from __future__ import annotations
 
@@ -76,19 +76,6 @@ class PowerModel:
         return np.tensordot(self.weights, maps**self.gamma, axes=1)
 
     def adjoint_derivative(self, maps: np.ndarray, image: np.ndarray) -> np.ndarray:
-        r"""Apply the transposed Jacobian of A at `maps` to an image.
-
-        Parameters
-        ----------
-        maps : numpy.ndarray
-            Where the Jacobian is taken, shape ``(n_elements, y, x)``, not negative.
-        image : numpy.ndarray
-            Shape ``(y, x)``.
-
-        Returns
-        -------
-        numpy.ndarray
-            :math:`γ w_i x_i^{γ-1} r`, shape ``(n_elements, y, x)``.
-        """
+        r"""Transposed Jacobian of A times an image r: :math:`γ w_i x_i^{γ-1} r`."""
         weights = self.weights[:, np.newaxis, np.newaxis]
         return self.gamma * weights * maps ** (self.gamma - 1) * image

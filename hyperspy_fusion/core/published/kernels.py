@@ -1,8 +1,8 @@
 """The fused kernels of the published method: float32 state, float64 sums.
 
-They go through memory once an iteration. Images are cut into tiles, for which as many
-pixels more are read around as the steps of the TV prox reach. So tiles are independent
-of each other, and the result does not depend on the number of threads.
+An iteration passes through memory once. Images are cut into tiles, read with a margin
+as wide as the steps of the TV prox reach, so that tiles are independent and the result
+does not depend on the number of threads.
 """
 
 from itertools import pairwise
@@ -15,13 +15,13 @@ from .tv_prox import aligned, descend, forget, new_rows
 
 __all__ = ["ScaledProblem", "iterate_published", "published_tiles"]
 
-# Bytes of what the steps of the TV prox hand on, which should live in the L2 cache.
+# Bytes of the rows between the steps of the TV prox, which should fit the L2 cache.
 _TILE_BYTES = 3 << 18
-# Pixels times elements that are worth a thread's while.
+# Pixels times elements from which on another thread pays.
 _LEAST_TILE = 12288
 # Unsigned indices avoid Numba's wraparound check, which blocks vectorisation.
 _ONE = np.uintp(1)
-# Values <= _TINY are treated as 0, whose powers are known.
+# Values <= _TINY are treated as 0.
 _TINY = np.float32(1e-30)
 
 _kernel, _part = compilers(fastmath=True)
@@ -52,7 +52,7 @@ class ScaledProblem(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """Rows that the steps of one row of the images hand on."""
+    """Scratch of the steps of one row of the images."""
 
     powers: np.ndarray  # x^(γ-1) of each element
     misfit: np.ndarray
@@ -62,30 +62,19 @@ class _Scratch(NamedTuple):
 def published_tiles(
     shape: tuple[int, int, int], n_iter_tv: int, n_threads: int
 ) -> np.ndarray:
-    """Cut maps into tiles for :func:`iterate_published`.
+    """Cut maps, ``(n_elements, y, x)``, into tiles for :func:`iterate_published`.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        ``(n_elements, y, x)``.
-    n_iter_tv : int
-        Steps of the TV prox, each of which reaches one pixel further.
-    n_threads : int
-        Threads to share the tiles among; they leave no trace in the result.
-
-    Returns
-    -------
-    numpy.ndarray
-        First and last rows and columns of each tile, the columns that it has to know
-        for them, and its place along the columns; shape ``(n_tiles, 7)``.
+    Each of the `n_iter_tv` steps of the TV prox widens the margin by a pixel. Returns
+    first and last rows and columns of each tile, its columns with margin, and its index
+    along the columns; shape ``(n_tiles, 7)``.
     """
     n_elements, n_y, n_x = shape
-    # Smaller tiles would spend too much on their surroundings.
+    # Smaller tiles would spend too much on their margins.
     least = 16 * max(n_iter_tv, 1)
     # image, two sides of the dual and x of each step
     n_bytes = 4 * 6 * n_elements * (n_iter_tv + 2)
     columns = _edges(n_x, n_x // max(_TILE_BYTES // n_bytes, least))
-    # As many rows for each thread, if there is enough to do for more than one.
+    # Equally many rows for each thread, if more than one pays.
     n_blocks = n_threads * max(min(n_y // (2 * n_threads * least), 4), 1)
     most = n_y // (2 * n_iter_tv + 1), n_elements * n_y * n_x // _LEAST_TILE
     rows = _edges(n_y, min(n_blocks, *most))
@@ -100,7 +89,7 @@ def published_tiles(
 
 
 def _edges(size: int, n_parts: int) -> list[int]:
-    """Edges of at least one part, of about the same size."""
+    """Edges of `n_parts` parts of about the same size."""
     n_parts = max(n_parts, 1)
     return [size * i // n_parts for i in range(n_parts + 1)]
 
@@ -242,7 +231,7 @@ def iterate_published(maps, others, problem, schedule, tiles, row_terms, first, 
     """Iterations of the published method on all tiles, or one iteration on some.
 
     Each is the gradient step on both data terms, then the TV prox of each element; on
-    the way the cost terms of the maps that came in.
+    the way the cost terms of the maps at its start.
 
     Parameters
     ----------
@@ -252,15 +241,13 @@ def iterate_published(maps, others, problem, schedule, tiles, row_terms, first, 
     problem : ScaledProblem
         The problem.
     schedule : numpy.ndarray
-        Of the TV prox, from
-        :func:`~hyperspy_fusion.core.published.tv_prox.tv_schedule`; a single row leaves
-        it out.
+        From :func:`~hyperspy_fusion.core.published.tv_prox.tv_schedule`; a single row
+        leaves the TV prox out.
     tiles : numpy.ndarray
         From :func:`published_tiles`.
     row_terms : numpy.ndarray
-        Row sums of the terms (haadf, chemical, tv) of the maps that each iteration
-        starts from, shape ``(n_iter, n_columns, 3, y)``, float64, with the tiles that
-        lie beside each other on the second axis.
+        Row sums of the terms (haadf, chemical, tv), shape ``(n_iter, n_columns, 3,
+        y)``, float64, with tiles that are side by side on the second axis.
     first, last : int
         The tiles to work on. If these are not all, only one iteration can be made.
     """

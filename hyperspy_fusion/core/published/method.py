@@ -39,35 +39,10 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedOptions(Options):
-    """Options of the published method; the defaults are those of the DyScO3 tutorial.
+    """Options of :func:`~hyperspy_fusion.fuse_published`, which describes them.
 
-    Attributes
-    ----------
-    lambda_haadf : float or None
-        Weight of the HAADF term; None means 1 / n_elements.
-    lambda_chem : float
-        Weight of the Poisson term.
-    lambda_tv : float
-        Weight of the total variation.
-    gamma : float
-        Exponent γ of the Z-contrast, at least 1, dimensionless.
-    epsilon : float
-        ε of the Poisson term, of the maps scaled to [0, 1].
-    n_iter : int
-        Number of iterations.
-    n_iter_tv : int
-        Steps of the TV prox in each iteration.
-    z_weighting : {"Z", "none", "Z/sum", "Z**gamma", "Z**gamma/sum"}
-        See :func:`~hyperspy_fusion.core.published.forward.element_weights`.
-    initial_threshold : float or None
-        Start from the scaled maps with all pixels below this set to 0.
-    regularize : bool
-        False turns the total variation off.
-    tv_algorithm : {"FGP", "GP"}
-        Fast or plain gradient projection.
-    tolerance : float or None
-        Stop when the total cost changes by at most this fraction of itself in one
-        iteration; None runs all iterations.
+    The defaults are those of the DyScO3 tutorial of Manassa et al. None as
+    `lambda_haadf` means 1 / n_elements.
     """
 
     lambda_haadf: float | None = number(
@@ -95,21 +70,7 @@ class PublishedOptions(Options):
 
 
 def scale_to_unit(image: np.ndarray) -> tuple[np.ndarray, float, float]:
-    """Scale an image to [0, 1].
-
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Any real image.
-
-    Returns
-    -------
-    scaled : numpy.ndarray
-        Same shape, float32; 0 everywhere where the image is constant.
-    low, span : float
-        Minimum and range of the image, in its units: ``low + span * scaled`` is the
-        image again.
-    """
+    """Scale an image to [0, 1] (constant: 0), float32; with its minimum and range."""
     low = float(image.min())
     span = float(image.max()) - low
     scaled = np.subtract(image, low, dtype=np.float64)
@@ -126,24 +87,8 @@ def published_objective(
 ) -> tuple[PublishedObjective, dict[str, Any]]:
     """Scale the data to [0, 1] and state the objective.
 
-    Parameters
-    ----------
-    measured : numpy.ndarray
-        Measured maps, shape ``(n_elements, y, x)``, in any units.
-    haadf : numpy.ndarray
-        HAADF image, shape ``(y, x)``, in any units.
-    atomic_numbers : sequence of int
-        Z_i, shape ``(n_elements,)``.
-    options : PublishedOptions
-        The weights and exponents.
-
-    Returns
-    -------
-    objective : PublishedObjective
-        In terms of the scaled maps.
-    scaling : dict
-        ``map_offset`` and ``map_range``, shape ``(n_elements,)``: minimum and range
-        of each measured map; ``haadf_offset`` and ``haadf_range``: of the image.
+    Returns the objective of the scaled maps, and minimum and range of each map and of
+    the image, by their names in the record.
     """
     scaled, low, span = zip(*map(scale_to_unit, measured), strict=True)
     scaled_haadf, haadf_low, haadf_span = scale_to_unit(haadf)
@@ -179,43 +124,41 @@ def iterate(
     tolerance: float | None = None,
     callback: Callable | None = None,
 ) -> tuple[list, Status]:
-    """Step until the cost stands still or the iterations are used up.
+    """Iterate until the cost changes little enough or the iterations are used up.
 
     Parameters
     ----------
     steps : callable
-        ``steps(n)`` advances the state by so many iterations and returns the cost
-        terms of the state *before* each of them, which knows them without another
-        pass.
+        ``steps(n)`` advances the state by n iterations and returns the cost terms
+        *before* each of them, which it computes on the way.
     evaluate : callable
-        ``evaluate()`` returns the cost terms of the state as it is.
+        ``evaluate()`` returns the cost terms of the state.
     weigh : callable
         Turns the terms into the total cost.
     n_iter : int
         Largest number of iterations, at least 1.
     at_once : int
-        Largest number of iterations to advance by at a time; one by one where there is
-        a tolerance.
+        Largest number of iterations of a step; 1 if there is a tolerance.
     tolerance : float, optional
-        Stop when the total cost changes by at most this part of itself in one
+        Stop when the total cost changes by at most this fraction of itself in one
         iteration. By default all iterations are run.
     callback : callable, optional
-        ``callback(n, total)`` is called each time with the number of iterations so
-        far, and the last total cost that is known.
+        ``callback(n, total)``, with the iterations so far and the last known total
+        cost.
 
     Returns
     -------
     terms : list of tuple
         The terms after each iteration.
     status : Status
-        Why the loop ended.
+        Why the iteration ended.
 
     Raises
     ------
     FloatingPointError
         If the cost is no longer finite.
     """
-    terms: list[np.ndarray] = []  # of the start, then after each iteration
+    terms: list[np.ndarray] = []  # at the start, then after each iteration
     totals = []
 
     def record(found: Any) -> None:
@@ -261,12 +204,10 @@ def solve(
 
     Parameters
     ----------
-    maps : numpy.ndarray
-        Measured maps, shape ``(n_elements, y, x)``, in any units.
-    haadf, atomic_numbers, options
+    maps, haadf, atomic_numbers, options
         As for :func:`published_objective`.
     num_workers : int, optional
-        Number of threads; by default Numba's prepared.
+        Number of threads; by default Numba's setting.
     callback : callable, optional
         ``callback("solution", n_iter, total_cost)`` after some milliseconds of
         iterations.
@@ -368,21 +309,10 @@ def solve(
 
 
 def describe_rises(status: Status, costs: CostHistory) -> str:
-    """Add to a status in how many iterations a cost rose.
+    """The status, with the number of iterations in which the cost rose.
 
-    The objective is not convex and the step is not adapted, so a rise is no error, but
-    it says that the result depends on when the method stopped.
-
-    Parameters
-    ----------
-    status : Status
-        Why the solver stopped.
-    costs : CostHistory
-        The costs.
-
-    Returns
-    -------
-    str
+    The objective is not convex and the step length is fixed, so that a rise is no
+    error; but then the result depends on when the method stops.
     """
     rises = {
         name: int(np.sum(np.diff(getattr(costs, name)) > 0))

@@ -4,8 +4,8 @@ r"""The cost terms of the published objective: values and gradients, in float64.
 
     Ψ(x) = λ_{HAADF} Ψ_1(x) + λ_{chem} Ψ_2(x) + λ_{TV} Ψ_3(x)
 
-These are the definitions, written for reading; the kernels compute the same on the
-fly, and the tests hold them to what stands here.
+Here are the definitions, written for reading; the kernels compute the same in one
+pass, and the tests compare the two.
 """
 
 from __future__ import annotations
@@ -30,21 +30,7 @@ __all__ = [
 
 
 def haadf_cost(maps: np.ndarray, haadf: np.ndarray, model: PowerModel) -> float:
-    r"""HAADF consistency :math:`Ψ_1 = \tfrac12 ‖b_H - A(x)‖^2`.
-
-    Parameters
-    ----------
-    maps : numpy.ndarray
-        x, shape ``(n_elements, y, x)``, not negative.
-    haadf : numpy.ndarray
-        b_H, shape ``(y, x)``, in the units of A(x).
-    model : PowerModel
-        The forward model A.
-
-    Returns
-    -------
-    float
-    """
+    r"""HAADF consistency :math:`Ψ_1 = \tfrac12 ‖b_H - A(x)‖^2`."""
     return 0.5 * float(np.sum((haadf - model(maps)) ** 2))
 
 
@@ -56,21 +42,7 @@ def haadf_gradient(
 
 
 def chemical_cost(maps: np.ndarray, measured: np.ndarray, epsilon: float) -> float:
-    r"""Poisson term :math:`Ψ_2 = \sum_i 1^T x_i - b_i^T \log(x_i + ε)`.
-
-    Parameters
-    ----------
-    maps : numpy.ndarray
-        x, shape ``(n_elements, y, x)``, not negative.
-    measured : numpy.ndarray
-        b, the measured maps, same shape and units.
-    epsilon : float
-        ε > 0, in the units of the maps.
-
-    Returns
-    -------
-    float
-    """
+    r"""Poisson term :math:`Ψ_2 = \sum_i 1^T x_i - b_i^T \log(x_i + ε)`."""
     return float(np.sum(maps - measured * np.log(maps + epsilon)))
 
 
@@ -83,20 +55,18 @@ def chemical_gradient(
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedObjective:
-    """The weighted sum that the published method descends.
+    """Weighted sum of the terms; all images are scaled to [0, 1].
 
     Attributes
     ----------
-    measured : numpy.ndarray
-        b, shape ``(n_elements, y, x)``, scaled to [0, 1].
-    haadf : numpy.ndarray
-        b_H, shape ``(y, x)``, scaled to [0, 1].
+    measured, haadf : numpy.ndarray
+        b and b_H.
     model : PowerModel
         The forward model A.
     lambda_haadf, lambda_chem, lambda_tv : float
         The weights of the three terms, dimensionless.
     epsilon : float
-        ε of the Poisson term, of the scaled maps.
+        ε of the Poisson term.
     """
 
     measured: np.ndarray

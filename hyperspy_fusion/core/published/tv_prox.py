@@ -1,7 +1,7 @@
 """The proximal map of the isotropic total variation, by (fast) gradient projection.
 
-The steps follow each other down the rows, one row apart, so that an image is read and
-written once and what the steps hand on stays in the cache.
+All steps move down the rows together, one row apart, so that an image is read and
+written once and the rows between two steps stay in the cache.
 """
 
 from collections.abc import Callable
@@ -74,23 +74,11 @@ def total_variation_prox(
 
 
 def tv_schedule(weight: float, n_iter: int, *, fast: bool) -> np.ndarray:
-    """Numbers of the steps of the TV prox, as the kernels take them.
+    """Constants of the steps of the TV prox, float32, shape ``(n_iter + 1, 4)``.
 
-    Parameters
-    ----------
-    weight : float
-        λ > 0, in the units of the image.
-    n_iter : int
-        Steps, at least 1.
-    fast : bool
-        Momentum (FGP) or none (GP).
-
-    Returns
-    -------
-    numpy.ndarray
-        For the start of each step and for the end λ(1 + m), of each step 1 / 8λ(1 + m),
-        (1 + m)^-2, and m / (1 + m) of the next, with its momentum m; float32, shape
-        ``(n_iter + 1, 4)``.
+    With the weight λ, for the start of each step and for the end: λ(1 + m); of each
+    step 1 / 8λ(1 + m), (1 + m)^-2, and m / (1 + m) of the next, with its momentum m,
+    which is 0 unless `fast`.
     """
     growth = np.ones(n_iter + 2)
     if fast:
@@ -105,7 +93,7 @@ def tv_schedule(weight: float, n_iter: int, *, fast: bool) -> np.ndarray:
 
 
 class Rows(NamedTuple):
-    """Rows that the steps of the TV prox hand on, all elements side by side.
+    """Rows that the steps of the TV prox share, all elements side by side.
 
     Attributes
     ----------
@@ -133,7 +121,7 @@ def aligned(n):
 
 @_part
 def new_rows(schedule, n_elements, n_columns):
-    """Scratch for the steps of a schedule, of tiles of up to so many columns."""
+    """Scratch for the steps of a schedule, for tiles of up to `n_columns` columns."""
     n_iter = schedule.shape[0] - 1
     width = aligned(n_elements * (n_columns + 1)) + 2 * MARGIN
     return Rows(
@@ -146,7 +134,7 @@ def new_rows(schedule, n_elements, n_columns):
 
 @_part
 def forget(rows):
-    """Forget the tile before: no dual above the image, and none beside it."""
+    """Clear the last tile: no dual above and beside the image."""
     dual = rows.dual
     last = dual.shape[0] - 1
     for side in range(2):
@@ -233,12 +221,12 @@ def _write_row(rows, scaled, side, over, row, place, n, out, i, y, left):
 
 @_part
 def descend(rows, schedule, n_elements, n_y, tile, low, high, front, out):
-    """Let all steps of the TV prox go down by one row, after row `front` of the images.
+    """Move all steps of the TV prox down by one row, after row `front` of the images.
 
-    The elements are side by side, with a column between them. Steps are those of
-    gradient projection on the dual p, with momentum: q is the extrapolated dual, kept
-    divided by 1 + momentum, which is one operation instead of two, and written over
-    p_before: p and q change sides in each step.
+    The elements are side by side, with a column between them. The steps are those of
+    gradient projection on the dual p, with momentum: q is the extrapolated dual, stored
+    divided by 1 + momentum, which saves an operation, in place of the previous p: p and
+    q change sides in each step.
     """
     top, bottom, left, right, begin, end = tile
     dual, primal, slots = rows.dual, rows.primal, rows.slots
@@ -252,14 +240,14 @@ def descend(rows, schedule, n_elements, n_y, tile, low, high, front, out):
     for k in range(least_k, min(n_iter, front - low) + 1):
         y = front - k
         over = row - 1 if row > 0 else depth - 1
-        # as far around the rows to write as the steps to come will reach
+        # with the margin that the steps to come need
         first = max(top - (n_iter - k), 0)
         last = min(bottom + (n_iter - k), n_y)
         numbers, side = schedule[k], k % 2
         inside = first <= y < last
         if k < n_iter and (inside or y == last == n_y):
             below, here = slots[n_iter], slots[k]
-            # no dual row ends above the first row, none looks across the far edge
+            # no dual row above the first one, and none across the far edge
             step = numbers[1]
             steps = step if first < y < n_y else zero, step if first < y else zero
             if k == 0:
@@ -285,17 +273,7 @@ def descend(rows, schedule, n_elements, n_y, tile, low, high, front, out):
 
 @_kernel
 def tv_prox_rows(images, schedule, out):
-    """Write the TV prox of images to `out`.
-
-    Parameters
-    ----------
-    images : numpy.ndarray
-        Shape ``(n_images, y, x)``, float32.
-    schedule : numpy.ndarray
-        From :func:`tv_schedule`.
-    out : numpy.ndarray
-        Shape ``(n_images, y, x)``, float32.
-    """
+    """Write the TV prox of images, shape ``(n_images, y, x)``, float32, to `out`."""
     n_images, n_y, n_x = images.shape
     n_iter = schedule.shape[0] - 1
     rows = new_rows(schedule, n_images, n_x)

@@ -1,4 +1,4 @@
-"""Upper bound of the distance of maps from the optimum, by duality, in float64."""
+"""Certificate of the solution: bounds of the optimum by duality, in float64."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = [
     "terms_within",
 ]
 
-# NaN and infinity keep their meaning here.
+# NaN and infinity have to be respected.
 _kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
 _, _part_of_finite = compilers(fastmath=True)
 
-# Where the flux is free, maps of up to so many times the flux found are compared with.
+# With a free flux, the bound holds for maps of up to so many times the flux found.
 _MOST_FLUX = 2.0
 _ROUNDING = 1e-12
-_NEWTON = 1e-5  # change of the haadf_dual that its last step may have
+_NEWTON = 1e-5  # largest last change of the HAADF dual
 _NEWTON_STEPS = 20
-_HELD = 1e300  # instead of a slope that other terms hold
+_HELD = 1e300  # no slope: other terms bound these pixels
 
 
 _SERIAL = Workers()
@@ -43,7 +43,7 @@ def _largest(row):
 
 
 class _Measured(NamedTuple):
-    """A problem as the kernels take it; float32 pixels, and float64 numbers."""
+    """The problem as these kernels take it; float32 pixels, float64 numbers."""
 
     data: np.ndarray
     background: np.ndarray
@@ -77,26 +77,16 @@ class _Measured(NamedTuple):
 
 
 def terms_within(problem, state, rows, columns, run=_SERIAL):
-    """Terms of the objective in a part of the pixels, at maps without correction.
+    """Terms of the objective over some rows and columns, as from :func:`certificate`.
 
-    Parameters
-    ----------
-    problem, state, run
-        As for :func:`certificate`.
-    rows, columns : slice
-        The pixels; the terms of adjacent parts add up to those of both.
-
-    Returns
-    -------
-    tuple of float
-        As from :func:`certificate`.
+    The maps are not corrected for the flux; terms of adjacent regions add up.
     """
     one = np.ones(len(state.u))
     return _primal_terms(problem, state, one, 0 * one, run, rows, columns)[0]
 
 
 def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None):
-    """Terms of the objective, and what bounds the dual point."""
+    """Terms of the objective, and bounds that scale the dual point."""
     n_elements, n_y, n_x = state.u.shape
     second_order = problem.alpha is not None
     row_terms = np.zeros((3, n_y))
@@ -131,20 +121,11 @@ def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None)
 
 
 def certificate(problem, state, run=_SERIAL):
-    """Primal and dual value of the objective: honest bounds of the optimum.
+    """Primal and dual value of the objective: rigorous bounds of the optimum.
 
     The primal value is that of maps that meet all constraints. The dual point is
     p = E* q, scaled down until ‖p‖ ≤ 1 and ‖q‖ ≤ α hold everywhere, with the HAADF
-    dual chosen anew in each pixel; any such point bounds the optimum from below.
-
-    Parameters
-    ----------
-    problem : Problem
-        The problem.
-    state : State
-        Where the iteration stands.
-    run : callable
-        From :func:`~hyperspy_fusion.core.threads.workers`; serial by default.
+    dual optimised in each pixel; any such point bounds the optimum from below.
 
     Returns
     -------
@@ -152,7 +133,7 @@ def certificate(problem, state, run=_SERIAL):
         HAADF term without its weight, chemical (half the deviance) and TGV term at
         the maps.
     upper, lower : float
-        The objective at the maps, and a bound that no maps can go below.
+        The objective at the maps, and a lower bound for all maps.
     """
     n_elements, n_y, _ = state.u.shape
     blocks = run.blocks(state.u.shape)
@@ -174,12 +155,12 @@ def certificate(problem, state, run=_SERIAL):
     else:
         most = problem.flux * problem.tv_scale
         multipliers = shrink * state.flux_dual
-    # Where nothing else holds a pixel, as where it is missing, its slope must not be
-    # negative: all slopes are raised by as much, which costs that times the sum of u.
+    # Where no other term bounds a pixel, as where it is missing, its slope must not be
+    # negative: all slopes are raised by that, which costs that times the sum of u.
     scale = 1 / problem.tv_scale
     slope = shrink * row_least.min(axis=2) + multipliers
     slope[0] += scale if problem.poisson else 0
-    # above the rate where there is no such pixel
+    # not below the rate if there is no such pixel
     slope = slope.min(axis=0).clip(max=scale)
     lift = (_ROUNDING * (scale + abs(slope)) - slope).clip(0)
     row_values = np.empty(n_y)
@@ -283,7 +264,7 @@ def _log(x):
 @_part
 def _deviance(b, expected):
     """Half the Poisson deviance, b log(b / expected) - b + expected."""
-    known = max(b, 1e-300)  # one that is no number is not vectorised
+    known = max(b, 1e-300)  # a branch would not be vectorised
     ratio = expected / known
     deviance = known * (ratio - 1 - _log(max(ratio, 1e-300)))
     return deviance if b > 0 else expected
@@ -307,12 +288,12 @@ def primal_rows(
     start,
     stop,
 ):
-    """Terms of the objective and what bounds the dual point, row by row.
+    """Terms of the objective, and bounds that scale the dual point, row by row.
 
     Parameters
     ----------
     u, v : numpy.ndarray
-        Of the state.
+        As in :class:`State`.
     dual : numpy.ndarray
         q, or p without second order.
     factor, summand : numpy.ndarray
@@ -330,8 +311,8 @@ def primal_rows(
     row_excess : numpy.ndarray
         Square of the largest norm of the dual point over its bound, shape ``(y,)``.
     row_least : numpy.ndarray
-        Least slope from the dual point of known and of missing pixels that no other
-        term holds; shape ``(2, n_elements, y)``, 1e300 where there is none.
+        Smallest slope from the dual point at measured and at missing pixels that no
+        other term bounds; shape ``(2, n_elements, y)``, 1e300 where there is none.
     start, stop : int
         The rows.
     """
@@ -445,15 +426,15 @@ def dual_rows(
     start,
     stop,
 ):
-    r"""Least value of the data terms plus a linear one, from below, row by row.
+    r"""Lower bound of the minimum of data terms plus a linear one, row by row.
 
     .. math::
 
         \min_{u ≥ 0} D(u) + \tfrac w2 (h - k u)^2 + ⟨g, u⟩
         = \max_s -\tfrac{s^2}{2 w} - s h + \min_{u ≥ 0} D(u) + ⟨g + k s, u⟩
 
-    Any s gives a bound, so the haadf_dual of the iteration is only polished by a few
-    Newton steps.
+    Any s gives a bound, so that a few Newton steps from the iteration's `haadf_dual`
+    are enough.
 
     Parameters
     ----------
@@ -464,7 +445,7 @@ def dual_rows(
     shrink : float
         Factor of the dual point.
     multipliers, lift : numpy.ndarray
-        What is added to g, of the flux and of pixels that nothing holds, shape
+        Added to g: of the flux, and for pixels that no other term bounds, shape
         ``(n_elements,)``.
     measured : _Measured
         The problem.

@@ -25,24 +25,23 @@ __all__ = [
 # a gap of 1e-3 on the simulated specimens, with 0.1 to 200 counts and λ of 1.4 to 11.
 RELAXATION = 1.7
 
-# Steps of the slopes against those of the maps, of their duals against those of the
-# gradient, and the weight of the flux row.
+# Steps of slopes relative to those of maps, of their duals relative to those of the
+# gradient, and weight of the flux row.
 _SLOPE_STEP = 2.0
 _SLOPE_DUAL_STEP = 0.5
 FLUX_WEIGHT = 1.0
 
-# Balance of primal against dual steps, of the geometric mean of u and of its noise: one
-# or the other is how far the maps have to go. The maps come near the optimum first, and
-# then their certificate does: after 50 iterations the maps are as near as after 100 to
-# 250 with one balance for both, and 100 to 175 iterations make a gap of 1e-3 instead of
-# 100 to 350.
+# Ratio of primal to dual steps, in units of the geometric mean of u and of its noise,
+# the distances that the maps may have to go. First larger, which brings the maps near
+# the optimum, then smaller, which does so for the certificate: a gap of 1e-3 takes 100
+# to 175 iterations instead of 100 to 350 with one ratio.
 _PRIMAL_FIRST = 0.8
 DUAL_THEN = 0.07
 
 
 @dataclass(kw_only=True)
 class State:
-    """All that the iteration carries on; float32 but for the flux.
+    """Variables of the iteration; float32 but for the flux.
 
     Attributes
     ----------
@@ -56,7 +55,7 @@ class State:
     haadf_dual : numpy.ndarray
         Dual of the HAADF term, of the image in its unit, shape ``(y, x)``.
     flux_dual : numpy.ndarray
-        Multipliers of the flux in each pixel, shape ``(n_elements,)``, float64.
+        Multiplier of the flux lock, shape ``(n_elements,)``, float64.
     """
 
     u: np.ndarray
@@ -73,7 +72,7 @@ class State:
 
 
 def cold_start(problem: Problem, maps: np.ndarray | None = None) -> State:
-    """A state with zero duals at given maps (counts), by default the data."""
+    """State with zero duals at maps in counts, by default the data."""
     if maps is None:
         maps = problem.data
         if problem.poisson:
@@ -125,12 +124,12 @@ class Iteration:
         self.edges = np.array([0, *(stop for _, stop in blocks)])
         self.seams = empty_seams(len(blocks), n_elements, n_x)
         self.row_sums = np.empty((n_elements, n_y))
-        # the flux row is flux_weight / √N, and its dual is kept times that
+        # the flux row is flux_weight / √N, its dual is stored times that
         self.flux_factor = flux_weight**2 / (n_y * n_x)
         self.balance(_PRIMAL_FIRST)
 
     def balance(self, ratio: float) -> None:
-        """Choose primal steps large against dual ones, or small."""
+        """Set the ratio of primal to dual steps."""
         ratio *= np.sqrt(self.problem.typical * self.problem.noise)
         self.tau = ratio / self.norm
         self.sigma = 1 / (ratio * self.norm)
@@ -154,8 +153,8 @@ class Iteration:
     ) -> None:
         """Advance the state by some iterations.
 
-        If they `settle`, the last is not over-relaxed: the maps are not negative
-        afterwards, and the duals meet their bounds.
+        To `settle`, the last one is not over-relaxed: then maps are not negative and
+        duals meet their bounds.
         """
         n_blocks = len(self.edges) - 1
         usual = np.float32(relaxation)
@@ -178,19 +177,11 @@ class Iteration:
 
 
 def restart(state: State, old: Problem, new: Problem) -> None:
-    """Turn a state of one problem into one of another with the same pixels, in place.
+    """Convert a state in place from one problem to another one of the same pixels.
 
     Maps stay the same in counts, so that u and v scale with `tv_scale`; p and q keep
     their bounds, `haadf_dual` its unit. If the flux was locked and is free now, its
     multipliers become the problem's `flux_multiplier`.
-
-    Parameters
-    ----------
-    state : State
-        Of the old problem.
-    old, new : Problem
-        Problems that differ by weights, coefficients or offset.
-
     """
     ratio = new.tv_scale / old.tv_scale
     factor = ratio.astype(np.float32)[:, None, None]

@@ -1,4 +1,4 @@
-"""A start from ever finer pixels."""
+"""Start on coarse pixels, then on ever finer ones."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ _COARSEST = 16  # pixels
 
 
 def prolong(state, problem, run):
-    """A state of the fine problem from one of the coarse problem, which is used up."""
+    """State of the fine problem from that of the coarse problem, which is consumed."""
 
     def refine(coarse, factor=1.0):
         fine = np.empty((*coarse.shape[:-2], *problem.shape), np.float32)
@@ -33,7 +33,7 @@ def prolong(state, problem, run):
 
     def refine_field(coarse, factor=1.0):
         fine = refine(coarse, factor)
-        fine[0, ..., -1, :] = 0  # where the gradient takes no difference
+        fine[0, ..., -1, :] = 0  # the gradient takes no difference there
         fine[1, ..., :, -1] = 0
         return fine
 
@@ -45,7 +45,7 @@ def prolong(state, problem, run):
             fine[name] = coarse
             continue
         fine[name] = (refine_field if name in "vp" else refine)(coarse, factor)
-        setattr(state, name, None)  # whose memory the next one may need
+        setattr(state, name, None)  # frees its memory for the next one
         del coarse
     return State(
         **fine,
@@ -55,30 +55,22 @@ def prolong(state, problem, run):
 
 
 def warm_start(problem, run, n_iter=30):
-    """Solve on ever finer pixels: what is smooth converges on the coarse ones."""
+    """Solve on ever finer pixels: smooth parts converge on the coarse ones."""
     if min(problem.shape) < 2 * _COARSEST:
         return cold_start(problem)
     coarse = coarsen(problem)
     state = warm_start(coarse, run, n_iter)
     Iteration(coarse, state, run).advance(n_iter, settle=True)
-    del coarse  # before the fine state comes
+    del coarse  # frees its memory
     return prolong(state, problem, run)
 
 
 @_kernel
 def refine_rows(coarse, factor, fine, start, stop):
-    """Interpolate images linearly on pixels half as large.
+    """Rows `start` to `stop` of images interpolated linearly on pixels half as large.
 
-    Parameters
-    ----------
-    coarse : numpy.ndarray
-        Shape ``(n_images, y, x)``, float32.
-    factor : numpy.float32
-        What the values are multiplied with.
-    fine : numpy.ndarray
-        Shape ``(n_images, 2 y, 2 x)``, or one row or column more; float32.
-    start, stop : int
-        The rows of `fine` to write.
+    `coarse` has the shape ``(n_images, y, x)``, `fine` ``(n_images, 2 y, 2 x)``, or one
+    row or column more; values are multiplied by `factor`.
     """
     near, far = np.float32(0.75) * factor, np.float32(0.25) * factor
     n_images, n_x = fine.shape[0], fine.shape[2]

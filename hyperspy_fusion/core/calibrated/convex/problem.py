@@ -22,16 +22,16 @@ __all__ = ["Problem", "coarsen", "flux_correction", "for_kernels", "with_flux"]
 
 
 def for_kernels(array: np.ndarray) -> np.ndarray:
-    """The array as kernels take it, a copy if need be: float32, in C order, writeable.
+    """The array as kernels take it, copied if need be: float32, in C order, writeable.
 
-    Kernels are compiled anew for each other type, order or read-only array.
+    For any other type, order or flag a kernel would be compiled again.
     """
     return np.require(array, np.float32, ["C", "W"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fusion with everything that calibration and selection decide.
+    """The convex problem, with all that calibration and choice of weights have found.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Problem:
         where missing.
     background : numpy.ndarray
         β, known background counts a pixel, shape ``(n_elements, 1, 1)`` or that of
-        the data. Values are without background.
+        the data. Values have none.
     pedestal : numpy.ndarray
         δ, counts, shape ``(n_elements,)``; not used for values.
     variance : numpy.ndarray or None
@@ -53,16 +53,16 @@ class Problem:
     lambda_haadf : float
         μ.
     coefficients : numpy.ndarray
-        c_i ≥ 0, HAADF intensity a count, shape ``(n_elements,)``.
+        c_i ≥ 0, HAADF intensity per count, shape ``(n_elements,)``.
     tv_scale : numpy.ndarray
         L_i = λ / √s_i, shape ``(n_elements,)``, 1 / counts.
     typical : float
-        A typical value of u, for the steps; dimensionless.
+        A typical value of u, for the step sizes; dimensionless.
     flux : numpy.ndarray or None
         F_i, counts, shape ``(n_elements,)``; None leaves the flux free.
     flux_multiplier : numpy.ndarray or None
-        ν_i, shape ``(n_elements,)``, where the flux is free: the term Σ ν_i x_i of the
-        objective stands for the lock of a larger image. None is 0.
+        ν_i of the flux lock of a larger image, shape ``(n_elements,)``, whose term
+        Σ ν_i x_i is added if the flux is free. None is 0.
     alpha : float or None
         Weight of the second order of TGV, pixels; None for TV.
     """
@@ -108,13 +108,13 @@ class Problem:
 
     @property
     def scaled_flux_multiplier(self) -> np.ndarray:
-        """ν of u, shape ``(n_elements,)``."""
+        """Multipliers of the flux of u, shape ``(n_elements,)``."""
         if self.flux_multiplier is None:
             return np.zeros(len(self.data))
         return self.flux_multiplier / self.tv_scale
 
     def probe(self) -> list[float]:
-        """Numbers that are finite if all of the problem is; NaN in the data may be."""
+        """Numbers that are finite if the problem is; missing data (NaN) may be."""
         optional = [self.variance, self.flux, self.flux_multiplier]
         arrays = [
             self.background,
@@ -129,7 +129,7 @@ class Problem:
         return [largest, self.typical, *(float(np.sum(array)) for array in arrays)]
 
     def scaled(self) -> Scaled:
-        """The problem in u = L x and h in its unit, as the kernels take it, float32."""
+        """The problem in u = L x and h in its unit, as the kernels take it."""
         unit = self.haadf_unit
         data = np.empty(self.data.shape, np.float32)
         precision = np.zeros((1, 1, 1) if self.poisson else data.shape, np.float32)
@@ -164,7 +164,7 @@ class Problem:
 
 
 def coarsen(problem: Problem) -> Problem:
-    """The problem on pixels twice as large; its u is twice the fine one."""
+    """The problem on pixels twice as large; its u is twice that on the fine ones."""
     n_y, n_x = (size // 2 * 2 for size in problem.shape)
 
     def total(array: np.ndarray) -> np.ndarray:
@@ -189,7 +189,7 @@ def coarsen(problem: Problem) -> Problem:
         pedestal=4 * problem.pedestal,
         variance=None if problem.variance is None else total(problem.variance),
         haadf=total(problem.haadf) / 4,
-        # the noise of four pixels averages; their terms become one
+        # the noise of four pixels averages; four terms become one
         haadf_precision=total(problem.haadf_precision),
         coefficients=problem.coefficients / 4,
         tv_scale=problem.tv_scale / 2,
@@ -201,20 +201,10 @@ def coarsen(problem: Problem) -> Problem:
 def flux_correction(
     problem: Problem, sums: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Factor and summand of u that make it meet the flux lock exactly.
+    """Factor and summand, ``(n_elements,)``, that make u meet the flux lock exactly.
 
-    Parameters
-    ----------
-    problem : Problem
-        The problem.
-    sums : numpy.ndarray
-        Sums of u, shape ``(n_elements,)``.
-
-    Returns
-    -------
-    factor, summand : numpy.ndarray
-        Shape ``(n_elements,)``: 1 and 0 where the flux is free; an empty map is
-        filled evenly.
+    `sums` are those of u. 1 and 0 where the flux is free; an empty map is filled
+    evenly.
     """
     if problem.flux is None:
         return np.ones(len(sums)), np.zeros(len(sums))
@@ -225,7 +215,7 @@ def flux_correction(
 
 
 def with_flux(problem: Problem, u: np.ndarray) -> np.ndarray:
-    """Maps in counts, float32, that meet the flux lock, from scaled ones."""
+    """Maps in counts that meet the flux lock, from u."""
     maps = np.maximum(u, 0)
     factor, summand = flux_correction(problem, maps.sum(axis=(1, 2), dtype=np.float64))
     maps *= (factor / problem.tv_scale).astype(np.float32)[:, None, None]

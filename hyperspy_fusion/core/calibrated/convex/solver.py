@@ -35,18 +35,18 @@ CHECK_EVERY = 25  # iterations between two certificates
 
 @dataclass(frozen=True, kw_only=True)
 class Optimum:
-    """Where the iteration ended.
+    """Result of the iteration.
 
     Attributes
     ----------
     maps : numpy.ndarray
         x, counts, shape ``(n_elements, y, x)``, float32; they meet the flux lock.
     state : State
-        The state, for a warm start.
+        For a warm start.
     history : list of tuple
         ``(n_iter, (haadf, chemical, tv))`` at each certificate.
     gap : float
-        Distance to the optimum at most, of the value of the objective.
+        Upper bound of the distance of the objective to its optimum.
     n_iter : int
         Iterations on the pixels of the problem.
     """
@@ -74,8 +74,8 @@ def minimise(
     ----------
     problem : Problem
         The problem.
-    run : callable
-        From :func:`~hyperspy_fusion.core.threads.workers`.
+    run : Workers
+        The threads.
     tolerance : float or None
         Largest relative gap; None runs `max_iter` iterations without a certificate.
     max_iter : int
@@ -86,11 +86,7 @@ def minimise(
         ``callback(n_iter, gap)`` at the start and after some milliseconds of
         iterations, with the gap of the last certificate, infinite before the first.
     window : tuple of slice, optional
-        Rows and columns of the pixels whose terms are returned, by default all.
-
-    Returns
-    -------
-    Optimum
+        Rows and columns whose terms are returned, by default all.
     """
     check_finite(problem.probe(), "a number of the problem is", _REMEDY)
     history, gap = [], np.inf
@@ -124,21 +120,13 @@ def minimise(
             callback(n_iter, gap)
         if tolerance is not None and gap <= tolerance:
             break
-    del iteration  # its copy of the data goes before the maps come
+    del iteration  # frees its copy of the data
     maps = with_flux(problem, state.u)
     return Optimum(maps=maps, state=state, history=history, gap=gap, n_iter=n_iter)
 
 
 class WarmStart:
-    """Solutions of similar problems, each of which continues from the last one.
-
-    Parameters
-    ----------
-    run : Workers
-        Threads.
-    callback : callable, optional
-        As for :func:`minimise`.
-    """
+    """Solver of similar problems, each started from the solution of the last."""
 
     def __init__(self, run: Workers, callback: Callable | None = None) -> None:
         self.run, self.callback = run, callback
@@ -169,28 +157,12 @@ def common_flux_multiplier(
     run: Workers,
     n_iter: int,
 ) -> np.ndarray:
-    """Multipliers of one flux lock of several problems.
+    """Multipliers ν_i of one flux lock of several problems, shape ``(n_elements,)``.
 
-    They are iterated side by side, as :func:`minimise` does one, with the sums of all.
-
-    Parameters
-    ----------
-    problems : list of Problem
-        Parts of an image, with the same strengths.
-    insides : list of tuple of slice
-        Rows and columns of each that count for the flux, away from edges that are none
-        of the image.
-    flux : numpy.ndarray
-        What the maps sum up to there, counts, shape ``(n_elements,)``.
-    run : callable
-        From :func:`~hyperspy_fusion.core.threads.workers`.
-    n_iter : int
-        Number of iterations.
-
-    Returns
-    -------
-    numpy.ndarray
-        ν_i, shape ``(n_elements,)``.
+    The problems, which have the same `tv_scale`, are iterated side by side as
+    :func:`minimise` iterates one, with the sums of all over `insides`: the rows and
+    columns of each that are away from artificial edges. `flux` is the sum of their maps
+    there, in counts.
     """
     tv_scale = problems[0].tv_scale
     dual = np.zeros(len(tv_scale))
@@ -198,7 +170,7 @@ def common_flux_multiplier(
     n_pixels = 0
 
     def begin(problem: Problem, run: Workers) -> Iteration:
-        # the flux is that of all; it is only there so that the steps are small enough
+        # the flux of all, so that the steps are small enough
         problem = replace(problem, flux=np.zeros(len(tv_scale)))
         state = warm_start(replace(problem, flux=None), run)
         return Iteration(problem, state, run)

@@ -1,11 +1,11 @@
 r"""One primal-dual iteration of joint TGV or TV in a single sweep down the rows.
 
 A sweep makes the primal step of row y. As soon as its extrapolated maps are known, it
-makes the dual step of the rows that need no more than them: of p in the row above,
-which looks down, and of q in row y, which looks up. The extrapolated rows live in
-scratch memory only, so that each array is read and written once an iteration.
+makes the dual steps that need no further row: of p in the row above, which takes
+differences downward, and of q in row y, which takes them upward. Extrapolated rows
+live in scratch memory only, so that each array is read and written once an iteration.
 
-Blocks of rows are swept independently of each other. The dual rows that look across the
+Blocks of rows are swept independently. The dual rows with differences across the
 border of two blocks follow when all blocks are done (:func:`join`), so that the result
 depends neither on the blocks nor on the threads.
 """
@@ -18,8 +18,8 @@ from ...common.compilation import compilers
 
 __all__ = ["Arrays", "Scaled", "Steps", "empty_seams", "iterate", "join"]
 
-# Columns that are worked on at a time, so that their scratch stays in the cache and
-# Newton's method goes on only where it has to. With 256, long rows take 20 % longer.
+# Columns at a time, so that their scratch stays in the cache and Newton's method ends
+# early where it can. With 256, long rows take 20 % longer.
 _CHUNK = np.uintp(1024)
 # Unsigned indices avoid Numba's wraparound check, which blocks vectorisation.
 _ONE = np.uintp(1)
@@ -35,18 +35,7 @@ _kernel, _part = compilers(fastmath=True)
 
 
 class Arrays(NamedTuple):
-    """State of the iteration, updated in place; float32 but for `flux_dual`.
-
-    Attributes
-    ----------
-    u, v, p, q : numpy.ndarray
-        Scaled maps, slopes, duals of the gradient and of the symmetrised gradient,
-        shapes ``(n_elements, y, x)``, and that after 2, 2 and 3.
-    haadf_dual : numpy.ndarray
-        Dual s of the HAADF term, shape ``(y, x)``.
-    flux_dual : numpy.ndarray
-        Multiplier of the flux lock in each pixel, shape ``(n_elements,)``, float64.
-    """
+    """Variables of the iteration as in :class:`State`, updated in place."""
 
     u: np.ndarray
     v: np.ndarray
@@ -117,7 +106,7 @@ class Steps(NamedTuple):
 
 
 class _Scratch(NamedTuple):
-    """Rows of numbers that a sweep hands from step to step."""
+    """Rows of numbers that the steps of a sweep share."""
 
     offset: np.ndarray  # of each element
     target: np.ndarray
@@ -134,7 +123,7 @@ class _Scratch(NamedTuple):
 
 
 def empty_seams(n_blocks: int, n_elements: int, n_x: int) -> np.ndarray:
-    """Room for the extrapolated rows on either side of each border of blocks.
+    """Memory for the extrapolated rows on either side of each border of blocks.
 
     Shape ``(n_blocks, 2, 3, n_elements, x + 2)``: the first and the last row of each
     block, of u, v_y and v_x.
@@ -210,12 +199,12 @@ def _newton_step(scaled, y, a, n, scratch):
     haadf, weight = scaled.haadf, scaled.haadf_weight
     model, response = scratch.model, scratch.response
     dual, step = scratch.dual, scratch.change
-    # Two loops: one that writes to all of these arrays is not vectorised.
+    # Two loops: a single one that writes to all these arrays is not vectorised.
     for x in range(n):
         w = weight[y, a + x]
         pull = dual[x] + w * (haadf[y, a + x] - model[x])
         step[x] = pull / (one + w * response[x])
-    excess = zero  # a sum, since a largest one is not vectorised either
+    excess = zero  # a sum, since a maximum is not vectorised
     for x in range(n):
         old, change = dual[x], step[x]
         excess += max(abs(change) - _NEWTON * (one + abs(old)), zero)
@@ -258,7 +247,7 @@ def _joint_prox(arrays, scaled, steps, pulled, y, a, n, scratch):
 
 @_part
 def _finish_maps(u, i, y, a, n, pull, relaxation, scratch, bars):
-    """Correct the prox, extrapolate and relax; returns the sum of the extrapolated."""
+    """Correct the prox, extrapolate, relax; returns the sum of the extrapolated row."""
     zero, two = np.float32(0), np.float32(2)
     value, slope, step = scratch.value, scratch.slope, scratch.change
     for x in range(n):
@@ -340,7 +329,7 @@ def _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm):
 
 @_part
 def _project(dual, y, a, n, largest, relaxation, new, norm):
-    """Scale the norms down to the largest one, relax."""
+    """Scale vectors down to the largest norm allowed, and relax."""
     for x in range(n):
         norm[x] = largest / np.sqrt(max(largest * largest, norm[x]))
     for k in range(dual.shape[0]):
@@ -376,7 +365,7 @@ def _step_bend_dual(q, y, a, n, above, here, steps, relaxation, scratch):
 def _copy_row(bars, seam):
     """Copy the extrapolated row, number by number.
 
-    Numba needs seconds to compile an assignment of arrays, with the errors it may meet.
+    An assignment of arrays takes Numba seconds to compile, with its error handling.
     """
     for k in range(bars.shape[0]):
         for i in range(bars.shape[1]):
@@ -386,7 +375,7 @@ def _copy_row(bars, seam):
 
 @_part
 def _sweep(arrays, scaled, steps, relaxation, row_sums, seam, start, stop, scratch):
-    """One iteration on a block of rows, in place, but for its seams."""
+    """One iteration on a block of rows, in place, without its seams."""
     u, v, p, q = arrays.u, arrays.v, arrays.p, arrays.q
     n_elements, n_y, n_x = u.shape
     columns = np.uintp(n_x)
@@ -415,7 +404,7 @@ def _sweep(arrays, scaled, steps, relaxation, row_sums, seam, start, stop, scrat
                 row_sums[i, y] += _finish_maps(
                     u, i, y, a, n, pull, relaxation, scratch, here
                 )
-                # the differences at the edges of a row find nothing beyond it
+                # zeros beyond both ends of a row
                 here[0, i, n_x + 1] = here[0, i, n_x]
                 if steps.second_order:
                     _step_slopes(v, p, q, i, y, a, n, steps.v, relaxation, padded, here)
@@ -438,7 +427,7 @@ def _sweep(arrays, scaled, steps, relaxation, row_sums, seam, start, stop, scrat
 
 @_part
 def _join(arrays, steps, relaxation, edges, row_sums, seams, scratch):
-    """The dual rows that look across the borders of blocks, and the flux lock."""
+    """Dual rows with differences across the borders of blocks, and the flux lock."""
     columns = np.uintp(arrays.u.shape[2])
     for block in range(1, edges.size - 1):
         y = edges[block]
@@ -463,7 +452,7 @@ def _join(arrays, steps, relaxation, edges, row_sums, seams, scratch):
 
 @_part
 def _scratch(n_elements, n_x):
-    """Scratch of a sweep."""
+    """Scratch of a sweep over rows of `n_x` pixels."""
     chunk = n_elements, _CHUNK
     return _Scratch(
         np.empty(chunk, np.float32),
@@ -495,16 +484,12 @@ def iterate(
     first,
     last,
 ):
-    """Some iterations on all blocks of rows, or the sweep of one iteration on some.
+    """Iterations on all blocks of rows, or the sweep of one iteration on some blocks.
 
     Parameters
     ----------
-    arrays : Arrays
-        The state, updated in place.
-    scaled : Scaled
-        The problem.
-    steps : Steps
-        The steps.
+    arrays, scaled, steps : Arrays, Scaled and Steps
+        Variables, updated in place, and the problem.
     relaxation, last_relaxation : numpy.float32
         Over-relaxation, and that of the last iteration.
     n_iter : int
@@ -516,8 +501,8 @@ def iterate(
     seams : numpy.ndarray
         From :func:`empty_seams`, written.
     first, last : int
-        The blocks to sweep. If these are not all, only one iteration can be made, and
-        :func:`join` has to follow when all blocks are done.
+        The blocks to sweep. If these are not all, `n_iter` must be 1, and :func:`join`
+        has to follow when all blocks are done.
     """
     n_elements, _, n_x = arrays.u.shape
     scratch = _scratch(n_elements, n_x)
