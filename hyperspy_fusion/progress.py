@@ -20,10 +20,10 @@ _DELAY = 1  # seconds
 
 
 class Progress:
-    """A bar that fusions of more than a second show; the callback of the core.
+    """Progress bar of fusions that take more than a second; the callback of the core.
 
-    Of a single image it shows the stage and how near to its end the solution is, of a
-    series how many images are done.
+    For a single image it shows the stage and how near to its end the solution is, for a
+    series the number of finished images.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class Progress:
         Gap at which the solution ends. Without one the values are costs, and all
         iterations are expected to be run.
     name : str
-        Of a field of view.
+        Name of a field of view.
     """
 
     def __init__(
@@ -75,16 +75,10 @@ class Progress:
         self.bar.close()
 
     def __call__(self, stage: str, n_iter: int, value: float) -> None:
-        """Take what the core tells of its iterations.
+        """Show the state of the iterations.
 
-        Parameters
-        ----------
-        stage : str
-            What is being done; "solution" is what `n_iter` and `tolerance` speak of.
-        n_iter : int
-            Iterations of it so far.
-        value : float
-            Relative gap, not finite before it is known, or cost.
+        `n_iter` and `value` belong to the stage "solution": iterations so far, and the
+        relative gap (not finite before it is known) or the cost.
         """
         if self.bar.disable:
             return
@@ -107,7 +101,7 @@ class Progress:
         self._show(part if self.n_images == 1 else self.done)
 
     def next_image(self) -> None:
-        """Count a field of view that is done."""
+        """Count a finished field of view."""
         self.done += 1
         if self.n_images > 1:
             self._show(self.done)

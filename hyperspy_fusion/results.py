@@ -1,4 +1,4 @@
-"""Solutions -> signals with their record; and what can be asked of these."""
+"""Solutions -> signals with their record; and functions of fused signals."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _TERMS = ("total", "haadf", "chemical", "tv")
 
 @dataclass(frozen=True, kw_only=True)
 class Conclusion:
-    """What makes a record of the solutions of a fusion.
+    """Makes the record of a fusion from its solutions.
 
     Attributes
     ----------
@@ -85,7 +85,7 @@ class Conclusion:
     def of(
         cls, method: str, measurement: Measurement, options: Options, tasks: list[Task]
     ) -> Conclusion:
-        """Of the tasks that are planned for a measurement."""
+        """For the planned tasks of a measurement."""
         return cls(
             method=method,
             elements=measurement.elements,
@@ -97,13 +97,13 @@ class Conclusion:
 
     @property
     def arrays(self) -> tuple[str, ...]:
-        """Which arrays of the shape of the maps a solution holds."""
+        """Names of the arrays of a solution that have the shape of the maps."""
         uncertain = getattr(self.options, "uncertainty", False)
         return ("maps", "variance") if uncertain else ("maps",)
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What the record says before anything is solved."""
+        """Entries of the record that are known beforehand."""
         options = {k: v for k, v in asdict(self.options).items() if v is not None}
         return {
             "method": self.method,
@@ -118,8 +118,8 @@ class Conclusion:
     ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
         """Return the record of the fusion, its notes and its warnings.
 
-        The record holds builtins and float64 arrays only: these survive ``.hspy``,
-        ``.zspy`` and ``.nxs``.
+        The record holds builtins and float64 arrays only, which ``.hspy``, ``.zspy``
+        and ``.nxs`` can save.
         """
         images: dict[tuple[int, ...], list] = {}
         for solution, (position, pixels) in zip(solutions, self.places, strict=True):
@@ -156,7 +156,7 @@ class Conclusion:
 
 
 def _over_positions(shape: tuple[int, ...], values: list) -> Any:
-    """A value for each position, as ``shape + (...)``; that of a single image as it is.
+    """Values of all positions as one array; that of a single image as it is.
 
     Arrays of different length are padded with NaN.
     """
@@ -174,21 +174,7 @@ def _over_positions(shape: tuple[int, ...], values: list) -> Any:
 def pending_record(
     conclusion: Conclusion, later: Pending, measurement: Measurement
 ) -> dict[str, Any]:
-    """Record of lazy maps, whose numbers are lazy too.
-
-    Parameters
-    ----------
-    conclusion : Conclusion
-        What will make the record.
-    later : Pending
-        What it will be made of.
-    measurement : Measurement
-        The data.
-
-    Returns
-    -------
-    dict
-    """
+    """Record of lazy maps: its numbers are lazy, too."""
     record = {
         **conclusion.asked,
         "status": str(later),
@@ -224,22 +210,11 @@ def pending_record(
 def as_signals(
     measurement: Measurement, arrays: dict[str, Any], record: dict[str, Any]
 ) -> list[ElementalMap]:
-    """Turn fused arrays into signals.
+    """Turn fused arrays into signals, with axes and metadata of the measured images.
 
-    Parameters
-    ----------
-    measurement : Measurement
-        The data, whose images lend axes and metadata.
-    arrays : dict
-        ``"maps"`` and perhaps ``"variance"``, each of shape
-        ``navigation + (n_elements, y, x)``, in the units of the maps (squared).
-    record : dict
-        What to store in ``metadata.Multimodal_fusion``.
-
-    Returns
-    -------
-    list of ElementalMap
-        In the order of the maps.
+    Arrays have the shape ``navigation + (n_elements, y, x)``: "maps" in the units of
+    the signals, and perhaps "variance". `record` goes to
+    ``metadata.Multimodal_fusion``.
     """
     signals = []
     for i, (image, element) in enumerate(
@@ -270,7 +245,7 @@ def _add_variance(signal: ElementalMap, data: Any) -> None:
 
 
 def tell(notes: Sequence[str], messages: Sequence[str], stacklevel: int = 4) -> None:
-    """Log notes, and raise warnings where the caller of the fusion sees them."""
+    """Log notes, and raise warnings in the caller of the fusion."""
     for note in notes:
         _logger.info(note)
     for message in messages:
@@ -278,19 +253,10 @@ def tell(notes: Sequence[str], messages: Sequence[str], stacklevel: int = 4) -> 
 
 
 def restack(stack_of_maps: ElementalMap, fused: list[ElementalMap]) -> ElementalMap:
-    """Stack fused maps as the stack was that they come from.
+    """Stack fused maps in the same way as the stack that was fused.
 
-    Parameters
-    ----------
-    stack_of_maps : ElementalMap
-        The stack, whose last navigation axis runs over the elements.
-    fused : list of ElementalMap
-        The fused maps, in the order of that axis.
-
-    Returns
-    -------
-    ElementalMap
-        On the axes of the stack; ``.split()`` gives each map its own metadata.
+    The last navigation axis of `stack_of_maps` runs over the elements; ``.split()`` of
+    the result gives each map its own metadata.
     """
     data = stack([signal.data for signal in fused], axis=0)
     result = new_signal(stack_of_maps, data, signal_type="elemental_map")
@@ -316,17 +282,9 @@ def restack(stack_of_maps: ElementalMap, fused: list[ElementalMap]) -> Elemental
 
 
 def pending(signal: BaseSignal) -> list[Pending]:
-    """List what will be known of fusions once their maps are computed.
+    """List the records of lazy maps that are not computed yet, each once.
 
-    Parameters
-    ----------
-    signal : BaseSignal
-        A lazy map that a fusion returned, or what was made of it.
-
-    Returns
-    -------
-    list of Pending
-        Each once, of a stack also those of its maps; empty if nothing is pending.
+    Of a stack also those of its maps; empty if nothing is pending.
     """
     found = [
         metadata.get_item("Multimodal_fusion.pending")
@@ -338,16 +296,9 @@ def pending(signal: BaseSignal) -> list[Pending]:
 def complete(
     signal: BaseSignal, later: Sequence[Pending], found: Sequence[np.ndarray]
 ) -> None:
-    """Complete the records of a lazy map, in place, and log and warn.
+    """Complete the records of a lazy map in place, log notes and raise warnings.
 
-    Parameters
-    ----------
-    signal : BaseSignal
-        With something pending.
-    later : list of Pending
-        Which of it is known now.
-    found : list of numpy.ndarray
-        What each was.
+    `later` lists what was pending, `found` what was computed for it.
     """
     for one, known in zip(later, found, strict=True):
         record, notes, messages = known.item()
@@ -359,7 +310,7 @@ def complete(
 
 
 def _all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
-    """The metadata of a signal, and of each of which it is a stack."""
+    """The metadata of a signal, and of the members if it is a stack."""
     return [signal.metadata, *(member.metadata for member in members_of(signal))]
 
 
@@ -367,23 +318,7 @@ def _all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
 
 
 def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
-    """The record of a fusion.
-
-    Parameters
-    ----------
-    fused : ElementalMap
-        A map that a fusion returned.
-
-    Returns
-    -------
-    DictionaryTreeBrowser
-        ``metadata.Multimodal_fusion``.
-
-    Raises
-    ------
-    ValueError
-        If there is none.
-    """
+    """The record ``metadata.Multimodal_fusion``; a ValueError if there is none."""
     record = fused.metadata.get_item("Multimodal_fusion")
     if record is None:
         raise ValueError(
@@ -394,22 +329,7 @@ def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
 
 
 def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
-    """List the maps that one fusion returned.
-
-    Parameters
-    ----------
-    fused : list of ElementalMap, or ElementalMap
-        The list that a fusion returned, or a stack of its members.
-
-    Returns
-    -------
-    list of ElementalMap
-
-    Raises
-    ------
-    ValueError
-        If a stack does not come from a fusion.
-    """
+    """List the maps of a fusion, given as a list or as a stack of them."""
     maps = split(fused)
     if not isinstance(fused, BaseSignal):
         return maps
@@ -422,10 +342,7 @@ def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]
 
 
 def cost_history(fused: BaseSignal) -> Signal1D:
-    """The terms of the cost of a fused map against the iterations.
-
-    Behind :meth:`hyperspy_fusion.ElementalMap.get_cost_history`.
-    """
+    """See :meth:`hyperspy_fusion.ElementalMap.get_cost_history`."""
     record = record_of(fused)
     # After a lazy load the arrays in the metadata are dask arrays.
     terms = [np.asarray(record.cost[term]) for term in _TERMS]

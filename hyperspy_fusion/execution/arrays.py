@@ -1,4 +1,4 @@
-"""Lazy arrays: whether an array is one, and computing several together."""
+"""Lazy arrays: recognise them, and compute several together."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = [
 
 
 def is_lazy(*arrays: Any) -> bool:
-    """Whether any of some arrays is a dask array."""
+    """Whether any of the arrays is a dask array."""
     return any(map(dask.is_dask_collection, arrays))
 
 
 def computed(arrays: Any) -> Any:
-    """The same list or dict of arrays, with NumPy arrays, computed together."""
+    """The same list or dict, with lazy arrays computed together."""
     return dask.compute(arrays)[0]
 
 
@@ -41,7 +41,7 @@ def stack(arrays: Sequence[Any], axis: int) -> Any:
 
 
 def active_client() -> Any:
-    """The client of ``dask.distributed`` that is active, or None."""
+    """The active client of ``dask.distributed``, or None."""
     try:
         from distributed import default_client  # noqa: PLC0415 - optional
     except ImportError:
@@ -61,20 +61,7 @@ def gathered(
 ) -> Sequence[Any]:
     """Results of futures; an error or Ctrl-C cancels those that are not done.
 
-    Parameters
-    ----------
-    client : distributed.Client
-        Client of the futures.
-    futures : list of Future
-        What is waited for.
-    each : callable, optional
-        Is called when one is done.
-    show_progressbar : bool
-        Whether there is dask's bar.
-
-    Returns
-    -------
-    list
+    ``each()`` is called whenever one is done; `show_progressbar` shows dask's bar.
     """
     from distributed import as_completed, progress  # noqa: PLC0415 - optional
 
@@ -94,22 +81,7 @@ def gathered(
 def compute(
     arrays: Sequence[Any], *, show_progressbar: bool | None = None, **kwargs: Any
 ) -> list:
-    """Compute lazy arrays together, with a progress bar.
-
-    Parameters
-    ----------
-    arrays : list
-        Of dask collections.
-    show_progressbar : bool
-        Whether there is a bar.
-    **kwargs
-        For :func:`dask.compute`.
-
-    Returns
-    -------
-    list
-        Their values.
-    """
+    """Values of dask collections, computed together by :func:`dask.compute`."""
     client = active_client() if "scheduler" not in kwargs else None
     if client is None:
         with ProgressBar() if show_progressbar else nullcontext():
@@ -121,18 +93,9 @@ def compute(
 def map_images(function: Callable, *arrays: Any) -> Any:
     """Apply a function of images at each position of a series.
 
-    Parameters
-    ----------
-    function : callable
-        Takes an image of shape ``(y, x)`` from each of the arrays, returns an image of
-        that shape.
-    *arrays : numpy.ndarray or dask.array.Array
-        All of the shape ``navigation + (y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray or dask.array.Array
-        Of float, in the shape of the arrays; lazy if any of them is.
+    It takes an image of shape ``(y, x)`` from each of the arrays, of shape
+    ``navigation + (y, x)``, and returns an image of that shape. The result is of float,
+    lazy if an array is.
     """
     if is_lazy(*arrays):
         return da.map_blocks(

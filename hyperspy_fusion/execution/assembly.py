@@ -1,4 +1,4 @@
-"""Solutions of tiles and positions, put together."""
+"""Arrays of tiles and positions, put together."""
 
 from __future__ import annotations
 
@@ -23,22 +23,9 @@ def assemble(
     shape: tuple[int, ...],
     names: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """Put the arrays of solutions together.
+    """Arrays of all solutions, by their `names` ("maps", "variance"), each of `shape`.
 
-    Parameters
-    ----------
-    solutions : list of Solution
-        Of the tasks.
-    tasks : list of Task
-        Of each position all tiles, row by row.
-    shape : tuple of int
-        Of the maps of all elements, ``navigation + (n_elements, y, x)``.
-    names : sequence of str
-        Of ``"maps"`` and ``"variance"`` those that are wanted.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
+    Tasks come position by position, and tiles row by row.
     """
     factors = by_position(flux_factor, tasks, solutions)
     return {
@@ -57,7 +44,7 @@ def by_position(
 ) -> list:
     """``function(flux, solutions)`` of all tiles of an image, for each of its tasks.
 
-    None for those without a flux.
+    None for images without a locked flux.
     """
     images: dict[tuple[int, ...], list] = {}
     for task, solution in zip(tasks, solutions, strict=True):
@@ -71,13 +58,13 @@ def by_position(
 
 
 def flux_factor(flux: np.ndarray, solutions: Sequence[Solution]) -> np.ndarray:
-    """Factor that makes the maps of all tiles sum up to the flux of the image."""
+    """Factor with which the maps of all tiles sum up to the flux of the image."""
     total = np.sum([np.asarray(s.sums) for s in solutions], axis=0)
     return np.where(total > 0, flux / np.where(total > 0, total, 1), 1)
 
 
 def array_of(solution: Solution, name: str, factor: np.ndarray | None) -> Any:
-    """An array of a solution, the maps with the factor of their image."""
+    """An array of a solution, maps times the factor of their image."""
     array = getattr(solution, name)
     if factor is None or name != "maps":
         return array

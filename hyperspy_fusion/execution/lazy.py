@@ -1,4 +1,4 @@
-"""Plan -> lazy maps: tasks are solved when their maps are needed, and once."""
+"""Plan -> lazy maps: tasks are solved when their maps are computed, and only once."""
 
 from __future__ import annotations
 
@@ -33,39 +33,36 @@ __all__ = ["Pending", "Spool", "solve_later"]
 
 _logger = logging.getLogger(__name__)
 _ARRAYS = "maps", "variance"
-# One lock for each solution in a process, which all copies of a spool share.
+# Locks of all spools of a process by folder and key: copies of a spool share them.
 _locks: dict[Path, threading.Lock] = {}
 
 
 class Spool:
-    """A temporary folder of solutions, so that no map makes dask solve again.
+    """A temporary folder of solutions, so that each task is solved only once.
 
     Dask forgets what it computed: three maps that are saved one by one would each
     solve everything. The folder is in dask's ``temporary-directory``, and is removed
     with the last lazy array that needs it.
 
-    Files are written beside their place and renamed, so that none is seen half written
-    and none changes while another thread or process has it mapped.
+    Files are written beside their final name and renamed, so that none is read half
+    written, and none changes while another thread or process has it mapped.
     """
 
     def __init__(self) -> None:
         folder = dask.config.get("temporary-directory", None)
         self.path = Path(tempfile.mkdtemp(prefix="hyperspy_fusion-", dir=folder))
-        # not that of a copy, which a worker has
+        # but not with a copy at a worker
         weakref.finalize(self, _remove, self.path, os.getpid())
 
     def __deepcopy__(self, _: Any) -> Spool:
         return self
 
     def lock(self, key: str) -> threading.Lock:
-        """The lock of a key, the same for all copies of the spool in a process."""
+        """The lock of a key, shared by all copies of the spool in a process."""
         return _locks.setdefault(self.path / key, threading.Lock())
 
     def load(self, key: str) -> Solution | None:
-        """The solution of a key, with maps that are read when they are looked at.
-
-        None if there is none, or if a file of it is missing or damaged.
-        """
+        """The solution of a key, its maps memory-mapped; None if missing or damaged."""
         try:
             numbers = (self.path / f"{key}.pickle").read_bytes()
             solution, names = pickle.loads(numbers)  # noqa: S301 - our own
@@ -81,7 +78,7 @@ class Spool:
         return replace(solution, **arrays)
 
     def save(self, key: str, solution: Solution) -> None:
-        """Keep a solution; without a folder, or room in it, a warning says so."""
+        """Keep a solution; warn if the folder is missing or the disk is full."""
         if not self.path.is_dir():
             _warn(
                 f"a worker does not see the folder {self.path} that keeps what was "
@@ -95,7 +92,7 @@ class Spool:
         try:
             for name, array in arrays.items():
                 self._write(f"{key}-{name}.npy", lambda f, a=array: np.save(f, a))
-            # last, when the arrays are complete
+            # last: its presence says that the arrays are complete
             content = pickle.dumps((numbers, tuple(arrays)))
             self._write(f"{key}.pickle", lambda file: file.write(content))
         except OSError as error:
@@ -115,7 +112,7 @@ class Spool:
                 write(file)
             part.replace(self.path / name)
         except PermissionError:
-            # Windows does not replace a file that is mapped, which holds the same.
+            # Windows cannot replace a mapped file; that one holds the same.
             if not (self.path / name).exists():
                 raise
         finally:
@@ -123,7 +120,7 @@ class Spool:
 
 
 def _remove(path: Path, owner: int) -> None:
-    """Remove a folder with its locks, unless a forked child ends."""
+    """Remove a folder with its locks, unless this is a forked child."""
     if os.getpid() != owner:
         return
     shutil.rmtree(path, ignore_errors=True)
@@ -149,22 +146,22 @@ def _solve_once(spool: Spool, key: str, *arguments: Any) -> Solution:
         if solution is None:
             solution = solve_task(*arguments)
             spool.save(key, solution)
-            # from the folder, so that it is in memory no more
+            # memory-mapped, which frees the memory
             solution = spool.load(key) or solution
     return solution
 
 
 class Pending(bytes):
-    """What will be known of a fusion once its maps are computed.
+    """The record of a fusion that is not computed yet, as an item of metadata.
 
-    It stands in metadata. All files take bytes: also with a signal that is no longer
-    an elemental map, which does not know how to complete its record.
+    As bytes it can be saved in all formats, also from a signal that is no longer an
+    elemental map and cannot complete its record.
 
     Attributes
     ----------
     found : dask.array.Array
-        All that is to be known, one object. An array like the maps: dask shares no
-        work with what is none.
+        The record, one object; an array of the maps' graph, so that dask shares the
+        work.
     shape : tuple of int
         Of each of the maps.
     """
@@ -174,7 +171,7 @@ class Pending(bytes):
 
     @classmethod
     def of(cls, found: Any, shape: Sequence[int]) -> Pending:
-        """What an array will hold, of maps of a shape."""
+        """For maps of a shape."""
         self = cls(b"known once the maps are computed")
         self.found, self.shape = found, tuple(shape)
         return self
@@ -188,7 +185,7 @@ class Pending(bytes):
         return self
 
     def entry(self, name: str, shape: tuple[int, ...]) -> Any:
-        """A lazy array of a number that is to be known, filled up with NaN."""
+        """A lazy array of a number of the record, padded with NaN."""
         box = self.found.to_delayed().item()
         array = dask.delayed(_filled_up, pure=True)(box, name, shape)
         return da.from_delayed(array, shape, dtype=np.float64)
@@ -209,24 +206,23 @@ def solve_later(
     conclude: Callable,
     names: Sequence[str],
 ) -> tuple[dict[str, Any], Pending]:
-    """Lazy maps of tasks that are solved when they are needed, and only once.
+    """Lazy arrays of tasks, solved when they are computed, and only once.
 
     Parameters
     ----------
     tasks : list of Task
-        Of each position all tiles, row by row.
+        All tiles of each position, row by row.
     shape : tuple of int
         Of the maps of all elements, ``navigation + (n_elements, y, x)``.
     conclude : callable
-        ``conclude(solutions)`` returns what is to be known, from solutions without
-        maps.
+        ``conclude(solutions)`` makes the record, from solutions without maps.
     names : sequence of str
-        Of ``"maps"`` and ``"variance"`` those that are wanted.
+        The arrays: "maps", "variance".
 
     Returns
     -------
     arrays : dict of str to dask.array.Array
-        Of that shape.
+        By their names, of that shape.
     pending : Pending
         What `conclude` will return.
     """

@@ -1,4 +1,4 @@
-"""What the tiles of an image have in common, from samples of it."""
+"""What the tiles of an image share, from samples of the image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 _OVERVIEW = 2048  # pixels a side of the overview at most
-_LARGEST_FACTOR = 16  # so that the tiles of the sample are whole numbers of its pixels
+_LARGEST_FACTOR = 16  # the tiles of the sample are multiples of its pixels
 _SPREAD = 8  # tiles a side of the sample that holds as much vacuum as the image
 _SPREAD_TILE = 128  # pixels a side of each
 
@@ -38,13 +38,13 @@ def decide(
     check: Callable | None = None,
     **chemistry: Any,
 ) -> tuple[Decision, np.ndarray, np.ndarray | None]:
-    """Find what the tiles of an image have in common.
+    """Find what the tiles of an image share.
 
     Parameters
     ----------
     inputs : dict
-        Arrays of one image by the names that the core has for them, each of shape
-        ``(..., y, x)``, or None.
+        Arrays of one image, by their names in the core, each of shape ``(..., y, x)``,
+        or None.
     options : CalibratedOptions
         The options.
     check : callable, optional
@@ -56,7 +56,7 @@ def decide(
     Returns
     -------
     decision : Decision
-        From a sample of the image.
+        Calibration and weights, from a sample of the image.
     prior : numpy.ndarray
         Expected coefficients.
     flux : numpy.ndarray or None
@@ -84,7 +84,7 @@ def decide(
             )
     if check is not None:
         check([*found["maps"], found["haadf"]])
-    # as many pixels of the image in each of the large ones, but at its far edges
+    # pixels per large pixel, fewer at the far edges
     shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
     area = np.outer(*shares)
     filled = fill(found["maps"])
@@ -93,7 +93,7 @@ def decide(
         negative=bool(lowest < 0),
         pixels=int(area.sum()),
     )
-    # whole large pixels only: a tile must not reach beyond the image
+    # whole large pixels only: tiles must stay within the image
     rows, columns = (slice(n // factor) for n in size)
     corners = representative_tiles(found["maps"][:, rows, columns], factor)
     sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
@@ -117,7 +117,7 @@ def decide(
 
 
 def _spread(sizes: Sequence[int], halo: int) -> list[Tile]:
-    """Tiles that are spread evenly over an image; all of it if it is small."""
+    """Tiles spread evenly over an image; all of it if it is small."""
     spans = []
     for size in sizes:
         tile = min(_SPREAD_TILE, size)
@@ -138,7 +138,7 @@ def _integral(coarse: np.ndarray, factor: int, tile: Tile) -> np.ndarray:
 
 
 def _means(array: Any, factor: int) -> Any:
-    """Means over squares of pixels, without the missing ones; lazy."""
+    """Means over squares of pixels, without missing ones; lazy."""
     if array is None or array.shape[-2:] == (1, 1):
         return array
     missing = [(0, 0)] * (array.ndim - 2) + [(0, -n % factor) for n in array.shape[-2:]]
@@ -149,7 +149,7 @@ def _means(array: Any, factor: int) -> Any:
 
 def _known_mean(block: np.ndarray, axis: Any = None) -> np.ndarray:
     known = np.isfinite(block)
-    with np.errstate(invalid="ignore"):  # NaN where nothing is known
+    with np.errstate(invalid="ignore"):  # NaN where all are missing
         return np.where(known, block, 0).sum(axis=axis, dtype=np.float64) / known.sum(
             axis=axis
         )

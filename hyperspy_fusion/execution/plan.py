@@ -1,4 +1,4 @@
-"""Measurement -> plan: the list of tasks, one for each image or tile."""
+"""Measurement -> plan: a list of tasks, one for each image or tile."""
 
 from __future__ import annotations
 
@@ -29,21 +29,7 @@ _SHARING = 3  # images of a series from which common weights are chosen
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions(Options):
-    """Options of how the work is done; they leave the mathematics as it is.
-
-    Attributes
-    ----------
-    weights : {"per position", "shared"}
-        Weights of the images of a series: chosen for each, or the same for all.
-    tile_size : int or None
-        Pixels a side of the tiles.
-    lazy_output : bool or None
-        Whether the result is lazy; None if the input is.
-    show_progressbar : bool or None
-        Whether there is a progress bar; None as HyperSpy's preferences say.
-    num_workers : int or None
-        Number of threads; None for Numba's setting.
-    """
+    """Options of the execution; :func:`~hyperspy_fusion.fuse_multimodal` has them."""
 
     weights: str = choice("per position", Literal["per position", "shared"])
     tile_size: int | None = whole_number(
@@ -71,7 +57,7 @@ class Task:
         ``solve(**inputs, num_workers=..., callback=...)`` returns a
         :class:`~hyperspy_fusion.core.common.solution.Solution`.
     inputs : dict
-        Arrays that it takes, each lazy, plain or None.
+        Its arrays, lazy or not, or None.
     flux : numpy.ndarray or None
         Sums of the maps over all tiles of the image, in their units, shape
         ``(n_elements,)``; None if they are not locked.
@@ -120,19 +106,7 @@ def _inputs_at(
 def plan_published(
     measurement: Measurement, options: published.PublishedOptions
 ) -> list[Task]:
-    """Tasks of the published method: each image as a whole.
-
-    Parameters
-    ----------
-    measurement : Measurement
-        The data.
-    options : PublishedOptions
-        The options.
-
-    Returns
-    -------
-    list of Task
-    """
+    """Tasks of the published method: each image as a whole."""
     solve = partial(
         _solve_published,
         measurement.elements,
@@ -150,21 +124,8 @@ def plan_calibrated(
 ) -> list[Task]:
     """Tasks of the calibrated method: each image, or each of its tiles.
 
-    What all tiles of an image, or all images that share their weights, have in common
-    is found here.
-
-    Parameters
-    ----------
-    measurement : Measurement
-        The data.
-    options : CalibratedOptions
-        The options.
-    execution : ExecutionOptions
-        Tiles and shared weights.
-
-    Returns
-    -------
-    list of Task
+    What the tiles of an image, or images with shared weights, have in common is found
+    here.
     """
     chemistry: dict[str, Any] = {
         "atomic_numbers": measurement.atomic_numbers,
@@ -184,7 +145,7 @@ def plan_calibrated(
 def _solve_published(
     elements: Sequence[str], maps: np.ndarray, *arguments: Any, **others: Any
 ) -> Solution:
-    """Solve, and warn of negative pixels: their minimum becomes the zero of a map."""
+    """Solve, and warn of negative pixels: the minimum of a map becomes its zero."""
     solution = published.solve(maps, *arguments, **others)
     negative = [e for e, image in zip(elements, maps, strict=True) if (image < 0).any()]
     if not negative:
@@ -221,7 +182,7 @@ def _image_tasks(
 def _check_and_solve(
     check: Callable, solve: Callable, *, maps: Any, haadf: Any, **others: Any
 ) -> Solution:
-    """Check the values of lazy signals, now that they are known, and solve."""
+    """Check the values of lazy signals, which are known now, and solve."""
     check([*maps, haadf])
     return solve(maps=maps, haadf=haadf, **others)
 
@@ -239,7 +200,7 @@ def _tile_tasks(
         decision, prior, flux = decide(
             _inputs_at(arrays, position), options, check=measurement.check, **chemistry
         )
-        if shared:  # those of the first image
+        if shared:  # chosen from the first images
             options = replace(
                 options,
                 lambda_tv=decision.weights.lambda_tv,
@@ -262,7 +223,7 @@ def _with_shared_weights(
     options: calibrated.CalibratedOptions,
     chemistry: dict[str, Any],
 ) -> calibrated.CalibratedOptions:
-    """The options with weights chosen from images all along the series."""
+    """The options with weights chosen from images spread over the series."""
     arrays, places = _arrays(measurement), _positions(measurement)
     chosen = np.linspace(0, len(places) - 1, min(_SHARING, len(places)))
     images = computed(

@@ -22,7 +22,7 @@ __all__ = ["delayed_task", "solve_now", "solve_task", "threads_each"]
 
 
 def threads_each(n_tasks: int, num_workers: int | None = None) -> int:
-    """Threads of each of some tasks that run side by side."""
+    """Threads for each of some tasks that run side by side."""
     return max((num_workers or numba.config.NUMBA_NUM_THREADS) // n_tasks, 1)
 
 
@@ -48,21 +48,8 @@ def solve_now(
 ) -> Sequence[Solution]:
     """Solve all tasks: a single one with all threads, several side by side.
 
-    If a client of ``dask.distributed`` is active, its workers solve them.
-
-    Parameters
-    ----------
-    tasks : list of Task
-        The plan.
-    progress : Progress
-        Is called when a task is done.
-    num_workers : int, optional
-        Number of threads in all; by default Numba's setting. A
-        ``dask.distributed`` client has its own.
-
-    Returns
-    -------
-    list of Solution
+    The workers of an active client of ``dask.distributed`` solve them if there is one,
+    with its own number of threads. `progress` is called when a task is done.
     """
     if len(tasks) == 1 and not is_lazy(*tasks[0].inputs.values()):
         task = tasks[0]
@@ -90,7 +77,7 @@ def _solve_on_threads(
             progress.next_image()
 
     options: dict[str, Any] = {"num_workers": threads_each(len(tasks), num_workers)}
-    if dask.config.get("scheduler", None) is None:  # threads, which share the event
+    if dask.config.get("scheduler", None) is None:  # threads share the event
         options["callback"] = end_when_stopped
     delayed = [delayed_task(task, solve_task, **options) for task in tasks]
     with Callback(posttask=count_task):
@@ -98,5 +85,5 @@ def _solve_on_threads(
             n_threads = num_workers or numba.config.NUMBA_NUM_THREADS
             return dask.compute(*delayed, num_workers=n_threads)
         except BaseException:
-            stop.set()  # threads that are at work end with their iteration
+            stop.set()  # threads end after their iteration
             raise

@@ -1,4 +1,4 @@
-"""Tiles of an image, with the pixels around them that are solved in addition."""
+"""Tiles of an image, with a halo around them that is solved in addition."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["HALOS", "SMALLEST_TILE", "Tile", "cut", "tiles_of"]
 # the weight is large, and TV, whose plateaus are wide, of 5e-2.
 HALOS = {"tgv": 64, "tv": 128}
 _LARGEST = 4096  # pixels a side, above which an image is solved by tiles
-_TILE = 2048  # pixels a side of a tile then
-_SMALLEST_CHUNK = 256  # pixels a side, of chunks that are tiles
+_TILE = 2048  # pixels a side of these tiles
+_SMALLEST_CHUNK = 256  # pixels a side, of chunks that become tiles
 SMALLEST_TILE = 32  # pixels a side
 
 
@@ -31,7 +31,7 @@ def cut(
     rows: slice = slice(None),
     columns: slice = slice(None),
 ) -> Any:
-    """The part of an array that one task needs, lazy if the array is."""
+    """The part of an array that a task needs, lazy if the array is."""
     if array is None:
         return None
     if array.shape[-2:] == (1, 1):  # one value for all pixels
@@ -41,15 +41,7 @@ def cut(
 
 @dataclass(frozen=True, kw_only=True)
 class Tile:
-    """A tile of an image, and the pixels around it that are solved with it.
-
-    Attributes
-    ----------
-    rows, columns : slice
-        The tile, pixels of the image.
-    outer : tuple of slice
-        Rows and columns with the halo.
-    """
+    """A tile of an image: its rows and columns, and `outer`, those with its halo."""
 
     rows: slice
     columns: slice
@@ -57,7 +49,7 @@ class Tile:
 
     @classmethod
     def of(cls, rows: slice, columns: slice, sizes: Sequence[int], halo: int) -> Tile:
-        """With its halo, as far as an image of these sizes goes."""
+        """A tile with its halo, which ends at the edges of an image of these sizes."""
         outer_rows, outer_columns = (
             slice(max(span.start - halo, 0), min(span.stop + halo, size))
             for span, size in zip((rows, columns), sizes, strict=True)
@@ -75,23 +67,11 @@ class Tile:
 
 
 def tiles_of(array: Any, tile_size: int | None, halo: int) -> list[list[Tile]] | None:
-    """Cut an image into tiles.
+    """Cut the image on the last two axes of an array into tiles, row by row.
 
-    Parameters
-    ----------
-    array : numpy.ndarray or dask.array.Array
-        Whose last two axes are the image.
-    tile_size : int or None
-        Pixels a side, at least 32. By default the chunks of the image, small ones put
-        together; an image of one chunk is one tile, unless it is larger than 4096
-        pixels a side.
-    halo : int
-        Pixels around each tile.
-
-    Returns
-    -------
-    list of list of Tile, or None
-        Row by row; None if the image is solved as a whole.
+    `tile_size` is in pixels, at least 32; by default the tiles are the chunks of the
+    image, small ones put together, and an image of one chunk is cut only if it is
+    larger than 4096 pixels a side. Returns None if the image is solved as a whole.
     """
     sizes = array.shape[-2:]
     if tile_size is not None:
@@ -112,7 +92,7 @@ def tiles_of(array: Any, tile_size: int | None, halo: int) -> list[list[Tile]] |
 
 
 def _edges(chunks: Sequence[int]) -> list[int]:
-    """Edges of tiles along one axis: those of chunks, neither too small nor large."""
+    """Edges of tiles along one axis, from those of chunks."""
     size = sum(chunks)
     edges = [0]
     for edge in np.cumsum(chunks).tolist():

@@ -1,1 +1,1 @@
-"""Supported inputs -> `Measurement`."""
+"""Signals -> arrays that belong together: elements, images, stacks, measurement."""

@@ -1,4 +1,4 @@
-"""Elements: their atomic numbers, and which one a map shows."""
+"""Elements: atomic numbers, and the element that a map shows."""
 
 from __future__ import annotations
 
@@ -47,21 +47,11 @@ def atomic_number(element: str) -> int:
 
 
 def infer_element(signal: BaseSignal) -> str | None:
-    """Read from a signal which element it maps.
+    """Symbol of the element that a map shows by its metadata, or None.
 
     In this order: one entry in ``Sample.xray_lines``; one entry in
     ``Sample.elements``; a title that is an element's symbol; ``Fe-EELS`` or
     ``Fe-EDS``; an edge or line such as ``Fe_L3`` in the title; ``percent of Fe``.
-
-    Parameters
-    ----------
-    signal : BaseSignal
-        The map.
-
-    Returns
-    -------
-    str or None
-        The symbol, or None where nothing says it.
     """
     known = _atomic_numbers()
     for node in ("xray_lines", "elements"):
@@ -79,15 +69,7 @@ def infer_element(signal: BaseSignal) -> str | None:
 
 
 def name_element(signal: BaseSignal, element: str) -> None:
-    """Write into a map which element it shows, and remove X-ray lines of others.
-
-    Parameters
-    ----------
-    signal : BaseSignal
-        The map, which is modified.
-    element : str
-        Symbol.
-    """
+    """Store the element of a map in it, in place; remove X-ray lines of others."""
     signal.metadata.set_item("Sample.elements", [element])
     lines = signal.metadata.get_item("Sample.xray_lines", [])
     lines = [lines] if isinstance(lines, str) else lines

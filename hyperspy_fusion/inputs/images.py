@@ -50,29 +50,11 @@ def new_signal(
     original_metadata: Any = None,
     signal_type: str = "",
 ) -> BaseSignal:
-    """Make a signal from an array, and from axes and metadata of another signal.
+    """Make a signal from an array, with axes and metadata of another signal.
 
-    HyperSpy's own ways of doing this take the data out of the other signal for a
-    moment, so that other threads find it empty.
-
-    Parameters
-    ----------
-    source : BaseSignal
-        Signal to take axes and metadata from; it is not modified. Its noise properties
-        are left out.
-    data : numpy.ndarray or dask.array.Array
-        Data of the new signal.
-    axes : list of dict, optional
-        Axes in the order of the array; by default those of `source`.
-    metadata, original_metadata : DictionaryTreeBrowser, optional
-        By default those of `source`.
-    signal_type : str
-        As :meth:`set_signal_type` takes it.
-
-    Returns
-    -------
-    BaseSignal
-        A copy but for the data, lazy if the array is.
+    HyperSpy's own methods remove the data of the other signal for a moment, so that
+    other threads find it empty. `source` is not modified; its noise properties are left
+    out. `axes` are in the order of the array. The result is lazy if the array is.
     """
     if axes is None:
         axes = axes_of(source)
@@ -93,24 +75,12 @@ def new_signal(
 
 
 def axes_of(signal: BaseSignal) -> list[dict]:
-    """Describe the axes of a signal in the order of its array, as dictionaries."""
+    """Axes of a signal in the order of its array, as dictionaries."""
     return list(signal.axes_manager.as_dictionary().values())
 
 
 def describe(signal: BaseSignal) -> str:
-    """Describe a signal in a line: title, size in pixels, pixel size, series.
-
-    Parameters
-    ----------
-    signal : BaseSignal
-        Any signal.
-
-    Returns
-    -------
-    str
-        For example ``'Fe-EELS' (20 x 16, 158.7 nm/px)``, of a series
-        ``'Fe' (20 x 16, 158.7 nm/px, series of 12)``.
-    """
+    """Describe a signal in a line: ``'Fe' (20 x 16, 158.7 nm/px, series of 12)``."""
     image = signal.axes_manager.signal_axes
     axes = image if len(image) > 1 else signal.axes_manager.navigation_axes[:2] or image
     size = " x ".join(str(axis.size) for axis in axes)
@@ -124,34 +94,23 @@ def describe(signal: BaseSignal) -> str:
 
 
 def series_shape(signal: BaseSignal) -> tuple[int, ...]:
-    """Sizes of the navigation axes of a signal besides those of the image.
-
-    Parameters
-    ----------
-    signal : BaseSignal
-        Images, or images of spectra or of numbers on the first two navigation axes.
-
-    Returns
-    -------
-    tuple of int
-        In HyperSpy's order, ``()`` of a single image.
-    """
+    """Sizes of the navigation axes beyond those of the image, in HyperSpy's order."""
     manager = signal.axes_manager
     on_navigation = manager.signal_dimension < 2
     return manager.navigation_shape[2 if on_navigation else 0 :]
 
 
 def as_images(signal: BaseSignal, role: str) -> Signal2D:
-    """See a signal as an image or a series of images.
+    """View a signal as an image or a series of images.
 
     Parameters
     ----------
     signal : BaseSignal
-        Signal2D, or a signal whose image axes are navigation axes, as eXSpy's
-        ``get_lines_intensity`` makes it; the first two navigation axes are then the
-        image, further ones the series.
+        Signal2D, or a signal with the image on its navigation axes, as eXSpy's
+        ``get_lines_intensity`` makes it: the first two are then the image, others the
+        series.
     role : str
-        What the signal is, for the errors.
+        Role of the signal, for the errors.
 
     Returns
     -------
@@ -216,7 +175,7 @@ def _check_real(signal: BaseSignal, name: str) -> None:
 
 
 def check_signal(signal: Any, role: str) -> None:
-    """Raise a TypeError if something is no HyperSpy signal."""
+    """Raise a TypeError if an object is no HyperSpy signal."""
     if not isinstance(signal, BaseSignal):
         raise TypeError(
             f"{role} is of type {type(signal).__name__}: expected a HyperSpy signal, "
@@ -229,23 +188,9 @@ def choose_haadf(
 ) -> BaseSignal:
     """Pick the HAADF image among signals.
 
-    Parameters
-    ----------
-    signals : list of BaseSignal
-        For example all that :func:`hyperspy.api.load` found in a file.
-    shape : tuple of int, optional
-        Pixels ``(y, x)`` of the maps; only images of this shape fit.
-
-    Returns
-    -------
-    BaseSignal
-        The only one that fits by signal type or title (HAADF, ``DF-S``,
-        ``annular_detector``, or the name of its file) and by shape.
-
-    Raises
-    ------
-    ValueError
-        If none or several fit; the message lists the candidates.
+    The only one that fits by signal type or title (HAADF, ``DF-S``,
+    ``annular_detector``, or the name of its file) and, if `shape` is given, has these
+    pixels ``(y, x)``. A ValueError lists the candidates if none or several fit.
     """
     for i, signal in enumerate(signals):
         check_signal(signal, f"image number {i}")
@@ -271,16 +216,8 @@ def choose_haadf(
 def may_be_haadf(signal: BaseSignal) -> bool:
     """Whether signal type or title allow an image to be the HAADF image.
 
-    Parameters
-    ----------
-    signal : BaseSignal
-        Any signal.
-
-    Returns
-    -------
-    bool
-        True for the signal type HAADF, for the titles that :func:`choose_haadf`
-        names, and for the name of the image's file unless that names an element.
+    The titles are those of :func:`choose_haadf`, but not the name of a file that names
+    an element.
     """
     if signal._signal_type == "HAADF":  # noqa: SLF001 - the metadata may hold an alias
         return True
@@ -302,19 +239,9 @@ def _is_calibrated(axis: UniformDataAxis) -> bool:
 def check_same_pixels(
     one: Signal2D, one_name: str, other: Signal2D, other_name: str
 ) -> None:
-    """Raise or warn if a map and another image cannot show the same pixels.
+    """Raise a ValueError, or warn, if two images cannot show the same pixels.
 
-    Parameters
-    ----------
-    one, other : Signal2D
-        Images or series of images.
-    one_name, other_name : str
-        What they are, for the messages.
-
-    Raises
-    ------
-    ValueError
-        If they differ in shape, positions or size of a pixel.
+    They must agree in shape, positions and size of a pixel. The names are for messages.
     """
     one_shape, other_shape = one.data.shape, other.data.shape
     if one_shape[-2:] != other_shape[-2:]:
@@ -367,7 +294,7 @@ def _other_positions(
     other_name: str,
     other_shape: tuple[int, ...],
 ) -> str:
-    """Say what to do if the navigation shapes of a map and another image differ."""
+    """Message for a map and another image with different navigation shapes."""
     found = " and ".join(
         f"the {name} is {f'a series of shape {shape}' if shape else 'a single image'}"
         for name, shape in ((one_name, one_shape), (other_name, other_shape))
@@ -398,7 +325,7 @@ def _other_positions(
 def _in_common_units(
     a: UniformDataAxis, b: UniformDataAxis, a_name: str, b_name: str
 ) -> tuple[UniformDataAxis, UniformDataAxis]:
-    """Two calibrated axes in the units of the first, copies if that changes them."""
+    """Two calibrated axes in the units of the first, copied if that changes them."""
     if a.units == b.units:
         return a, b
     a, b = a.copy(), b.copy()

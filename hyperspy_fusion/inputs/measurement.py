@@ -1,8 +1,7 @@
 """Supported inputs -> `Measurement`: arrays, elements and axes that belong together.
 
-The table "Supported inputs" of the user guide is the specification: maps on navigation
-axes from eXSpy, Signal2D from Velox, parameter maps of EELS models, model maps of a
-decomposition. What is checked here is not looked at again further down.
+The table "Supported inputs" of the user guide is the specification. What is checked
+here is not checked again further down.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ __all__ = ["Measurement", "check_values", "measure"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """Maps and HAADF image of the same pixels, checked, ready for the mathematics.
+    """Maps and HAADF image of the same pixels, checked.
 
     Attributes
     ----------
@@ -58,11 +57,10 @@ class Measurement:
     elements : tuple of str
         Symbols, in the order of the maps.
     images : tuple of Signal2D
-        The signals of the maps, seen as images: the fused maps get their axes and
-        metadata.
+        The signals of the maps, viewed as images, for axes and metadata of the result.
     check : callable or None
-        ``check([*maps, haadf])`` checks the values of one position, which cannot be
-        done before lazy signals are computed; None where it has been done.
+        ``check([*maps, haadf])`` checks the values of one position of lazy signals,
+        which are not known before; None if they have been checked.
     """
 
     maps: Any
@@ -101,34 +99,16 @@ def measure(
     allow_missing: bool = True,
     lazily: bool = False,
 ) -> Measurement:
-    """Bring signals together and check that they belong together.
+    """Collect signals as a measurement, and check that they belong together.
 
     Parameters
     ----------
-    maps : list of BaseSignal, or BaseSignal
-        One signal per element, each an image or a series of images; or one signal
-        whose last navigation axis runs over the elements (a stack); or a single map.
-    haadf : BaseSignal, or list of BaseSignal
-        The HAADF image or series; of a list, the one that
-        :func:`~hyperspy_fusion.inputs.images.choose_haadf` picks.
-    background : float, list of float or BaseSignal, or BaseSignal, optional
-        Known background of the maps in their units: a number for all, a number or a
-        signal for each, or a stack of them.
-    elements : list of str, optional
-        Symbols in the order of the maps; by default
-        :func:`~hyperspy_fusion.inputs.elements.infer_element` reads them.
-    sensitivities : dict of str to float, optional
-        Relative sensitivity factors by element, above 0.
-    mask : numpy.ndarray or BaseSignal of bool, optional
-        True where pixels of the maps are missing, shape ``(y, x)`` or that of `haadf`.
+    maps, haadf, background, elements, sensitivities, mask
+        As for :func:`hyperspy_fusion.fuse_multimodal`.
     allow_missing : bool
-        Let NaN stand for missing pixels; else it is an error.
+        Whether pixels may be missing (NaN); else that is an error.
     lazily : bool
-        Leave lazy signals lazy; their values are not checked here then.
-
-    Returns
-    -------
-    Measurement
+        Leave lazy signals lazy; their values are then not checked here.
 
     Raises
     ------
@@ -249,7 +229,7 @@ def _mask_array(mask: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _without_unknown(maps: Any, mask: Any, variance: Any) -> Any:
-    """Maps with NaN where they are masked, or where their variance is not known."""
+    """Maps with NaN where they are masked, or where their variance is unknown."""
     if mask is not None:
         maps = np.where(mask[..., np.newaxis, :, :], np.nan, maps)
     if variance is not None:  # it is NaN where a model was not fitted
@@ -285,7 +265,7 @@ def _stack_variances(variances: Sequence[Any], images: Sequence[Signal2D]) -> An
 def _stack_backgrounds(
     background: Any, names: Sequence[str], images: Sequence[Signal2D]
 ) -> Any:
-    """A background, however it was given, of ``Measurement.background``'s shape."""
+    """A background in any form, as an array of ``Measurement.background``'s shape."""
     expected = (
         "expected a number for all maps, or a number or signal for each, in their order"
     )
@@ -336,21 +316,9 @@ def _check_background(background: np.ndarray) -> None:
 def check_values(
     elements: Sequence[str], arrays: Sequence[np.ndarray], *, allow_missing: bool
 ) -> None:
-    """Check that images hold finite numbers, not all the same.
+    """Check that maps and HAADF image hold finite numbers, not all the same.
 
-    Parameters
-    ----------
-    elements : sequence of str
-        Of the maps.
-    arrays : sequence of numpy.ndarray
-        The maps and the HAADF image, or series of them.
-    allow_missing : bool
-        As for :func:`measure`.
-
-    Raises
-    ------
-    ValueError
-        If they do not.
+    `arrays` are the maps of these elements and the image, or series of them.
     """
     labels = [*(f"map of {name}" for name in elements), "HAADF image"]
     ranges = [
@@ -363,7 +331,7 @@ def check_values(
 def _finite_range(
     label: str, array: np.ndarray, *, allow_missing: bool
 ) -> tuple[float, float]:
-    """Least and largest value of an array; an error if a value is not finite."""
+    """Smallest and largest value of an array; an error if a value is not finite."""
     limits = array.min(), array.max()  # NaN if any pixel is
     if np.all(np.isfinite(limits)):
         return limits

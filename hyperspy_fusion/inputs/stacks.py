@@ -1,4 +1,4 @@
-"""Stacks of maps: one signal whose last navigation axis runs over the elements."""
+"""Stacks of maps: signals whose last navigation axis runs over the elements."""
 
 from __future__ import annotations
 
@@ -21,22 +21,8 @@ VARIANCE = "Signal.Noise_properties.variance"
 def split(maps: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
     """List one signal per element of a list, a stack or a single map.
 
-    Parameters
-    ----------
-    maps : list of BaseSignal, or BaseSignal
-        One signal per element; or a stack of them, whose last navigation axis runs over
-        the elements; or a single map.
-
-    Returns
-    -------
-    list of BaseSignal
-        Of a stack that :func:`hyperspy.api.stack` did not make, without title and
-        ``Sample``: what these say is not true of each element.
-
-    Raises
-    ------
-    TypeError
-        If something is no HyperSpy signal.
+    Maps of a stack that :func:`hyperspy.api.stack` did not make have no title and no
+    ``Sample``, since those of the stack are not true of each element.
     """
     if isinstance(maps, list | tuple):
         for i, signal in enumerate(maps):
@@ -65,7 +51,7 @@ def split(maps: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
 
 
 def _part(stack: BaseSignal, i: int, member: Any = None) -> BaseSignal:
-    """Map number `i` of a stack, without its variance."""
+    """Map `i` of a stack, without its variance."""
     return new_signal(
         stack,
         stack.data[i],
@@ -77,35 +63,18 @@ def _part(stack: BaseSignal, i: int, member: Any = None) -> BaseSignal:
 
 
 def members_of(stack: BaseSignal) -> list:
-    """List what :func:`hyperspy.api.stack` keeps of the signals that it stacked.
+    """List the metadata that :func:`hyperspy.api.stack` kept of the signals it stacked.
 
-    Parameters
-    ----------
-    stack : BaseSignal
-        Any signal.
-
-    Returns
-    -------
-    list of DictionaryTreeBrowser
-        With the ``metadata`` and ``original_metadata`` of each signal, in their order,
-        as ``.split()`` gives them back; empty if the signal is no such stack.
+    Trees with ``metadata`` and ``original_metadata``; empty for other signals.
     """
     members = stack.original_metadata.get_item("stack_elements", {})
     return [members[f"element{i}"] for i in range(len(members))]
 
 
 def members_along(stack: BaseSignal) -> list:
-    """List the members of a stack in the order of its last navigation axis.
+    """The members of a stack, in the order of its last navigation axis.
 
-    Parameters
-    ----------
-    stack : BaseSignal
-        Any signal with a navigation axis.
-
-    Returns
-    -------
-    list of DictionaryTreeBrowser
-        As of :func:`members_of`, one for each place; empty if that is not known.
+    Empty if their order is not known.
     """
     members = members_of(stack)
     axis = stack.axes_manager.navigation_axes[-1]

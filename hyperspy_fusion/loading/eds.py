@@ -41,26 +41,10 @@ def plan_eds(
 ) -> Callable[[], tuple[list[ElementalMap], list[Signal2D] | None]]:
     """Check lines and windows for EDS spectra; return a function that makes the maps.
 
-    Parameters
-    ----------
-    spectra : EDSSpectrum
-        Shape ``navigation + (y, x, energy)``, counts; not modified.
-    chosen : dict of str to str or None
-        Elements and their lines, as of `lines_by_element`.
-    background, integration
-        The arguments `background_windows` and `integration_windows` of
-        :func:`hyperspy_fusion.load_multimodal`.
-
-    Returns
-    -------
-    callable
-        Without arguments; it returns the maps and their backgrounds, or None without
-        background windows.
-
-    Raises
-    ------
-    ValueError
-        If the spectra cannot give the lines, or a window is wrong.
+    The spectra, counts of shape ``navigation + (y, x, energy)``, are not modified.
+    `chosen` holds elements and lines as from `lines_by_element`; `background` and
+    `integration` are the windows as given to :func:`hyperspy_fusion.load_multimodal`.
+    The function returns maps and backgrounds (None without background windows).
     """
     # a private copy except for the data: eXSpy slices it, see `new_signal`
     spectra = new_signal(

@@ -104,28 +104,11 @@ def _choose_edge(
     background: list[float] | None,
     integration: list[float] | float | None,
 ) -> tuple[str, tuple[list[float], list[float]]]:
-    """Find the edge of an element that has room for its windows.
+    """Find the edge of an element that has room for its windows, and these in eV.
 
-    Parameters
-    ----------
-    element : str
-        Symbol.
-    line : str or None
-        The requested edge; None for the default.
-    other_onsets : list of float
-        Onset energies of the major edges of the other elements, eV.
-    axis : UniformDataAxis
-        Energy axis, eV.
-    background : list of float or None
-        Requested window, ``[start, stop]`` in eV; None for the default.
-    integration : list of float, float or None
-        Requested window, or width after the onset, eV; None for the default.
-
-    Returns
-    -------
-    edge : str
-    windows : tuple of list of float
-        Background and integration window, eV.
+    `line` is the requested edge, `other_onsets` those of the major edges of the other
+    elements in eV, `background` a window and `integration` a window or width as given
+    by the user; None stands for the default.
     """
     known = _binding_energies(element)
     if line is None:
@@ -241,17 +224,8 @@ def _edge_counts(
 ) -> tuple[Any, Any]:
     """Sum a window, and the power law of another; see the notes of load_multimodal.
 
-    Parameters
-    ----------
-    spectra : EELSSpectrum
-        Shape ``navigation + (y, x, energy)``, counts.
-    background, integration : list of float
-        Windows ``[start, stop]``, eV.
-
-    Returns
-    -------
-    raw, background : numpy.ndarray or dask.array.Array
-        Shape ``navigation + (y, x)``, counts.
+    Of counts of shape ``navigation + (y, x, energy)`` and windows ``[start, stop]`` in
+    eV; returns raw counts and background, shape ``navigation + (y, x)``.
     """
     axis = spectra.axes_manager.signal_axes[0]
     middle = np.sqrt(background[0] * background[1])
@@ -276,19 +250,10 @@ def _edge_counts(
 
 
 def _power_law(i1: np.ndarray, i2: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Background of an edge, by the two-area method; symbols of load_multimodal.
+    """Counts of background in the window of an edge, by the two-area method.
 
-    Parameters
-    ----------
-    i1, i2 : numpy.ndarray
-        I1 and I2, counts of the two parts of the background window, shape ``(y, x)``.
-    bounds : numpy.ndarray
-        E1 to E5, eV.
-
-    Returns
-    -------
-    numpy.ndarray
-        Counts of background in the integration window, shape ``(y, x)``.
+    `i1`, `i2` are the counts I1 and I2 and `bounds` the energies E1 to E5 of the notes
+    of load_multimodal.
     """
     e1, e2, e3, e4, e5 = bounds
     i1, i2 = np.maximum(i1, 0), np.maximum(i2, 0)

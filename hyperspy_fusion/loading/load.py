@@ -42,9 +42,7 @@ _PLANS = {"EDS": plan_eds, "EELS": plan_eels}
 
 
 class MultimodalData(NamedTuple):
-    """Elemental maps, and the HAADF image and the background that belong to them.
-
-    The order is that of the arguments of :func:`fuse_multimodal`.
+    """Maps, HAADF image and background, as :func:`fuse_multimodal` takes them.
 
     Attributes
     ----------

@@ -43,10 +43,10 @@ _LEAST_SIZE = 5  # pixels along each side, of an image whose noise can be estima
 
 
 def map_filled(function: Callable[..., np.ndarray], *arrays: Any) -> Any:
-    """Apply a function of images to each position, with missing pixels filled.
+    """Apply a function to images at each position, with missing pixels filled.
 
-    Arguments as for `map_images`; NaN and infinite pixels are missing. The background
-    is needed there, too.
+    As `map_images`; NaN and infinite pixels are missing. A background is needed there,
+    too.
     """
     return map_images(partial(_of_filled, function), *arrays)
 
@@ -57,35 +57,16 @@ def _of_filled(function: Callable[..., np.ndarray], *images: np.ndarray) -> np.n
 
 
 def smooth_counts(counts: np.ndarray) -> np.ndarray:
-    """Smooth an image of counts as far as its noise requires.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        Shape ``(y, x)``; counts, or counts times a factor.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape and units of the counts, not below 0.
-    """
+    """Smooth an image of counts (times a factor) as far as its noise requires."""
     counts = np.maximum(counts, 0)
     return smooth_ratio(counts, np.ones_like(counts), count_value(counts) * counts)
 
 
 def count_value(image: np.ndarray) -> float:
-    """Ratio of the variance of the noise to the mean of an image.
+    """Ratio of noise variance to mean of an image not below 0, in its units.
 
-    Parameters
-    ----------
-    image : numpy.ndarray
-        Shape ``(y, x)``, not below 0.
-
-    Returns
-    -------
-    float
-        In the units of the image; 1 of whole numbers, which are taken as Poisson
-        counts; 0 of an image that is too small for an estimate of its noise.
+    1 for whole numbers, which are Poisson counts; 0 for an image too small to estimate
+    its noise.
     """
     if not image.any() or np.allclose(image, np.rint(image), rtol=0, atol=1e-3):
         return 1.0
@@ -108,25 +89,10 @@ def smooth_ratio(
         \sum_p w_p \Bigl[(b - e\, q_s)^2 + 2 σ^2 \frac{\partial (e\, q_s)}{\partial b}
         \Bigr]_p, \quad \frac{\partial (e\, q_s)}{\partial b} = \frac{G(0)\, e}{G * e}
 
-    with the variance σ² of the noise, and weights w that are one over the smoothed
-    variance.
-
-    Parameters
-    ----------
-    counts : numpy.ndarray
-        b, shape ``(y, x)``.
-    exposure : numpy.ndarray
-        e, to which the expected counts are proportional, free of noise; shape
-        ``(y, x)``.
-    variance : numpy.ndarray
-        σ², variance of the noise of the counts, shape ``(y, x)``.
-
-    Returns
-    -------
-    numpy.ndarray
-        The ratio q_s, in units of counts over exposure, for the s of `_WIDTHS` with the
-        lowest expected error; shape ``(y, x)``. 0 where counts or exposure are 0
-        everywhere, b / e where there is no noise.
+    with the noise variance σ² of the counts, and weights w that are one over the
+    smoothed variance. `exposure`, to which the expected counts are proportional, is
+    free of noise. Returns q_s for the s of `_WIDTHS` with the lowest expected error; 0
+    where counts or exposure are 0 everywhere, b / e where there is no noise.
     """
     if not (counts.any() and exposure.any()):
         return np.zeros(counts.shape)
