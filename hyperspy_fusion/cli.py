@@ -1,7 +1,5 @@
 """The command line: ``hyperspy-fusion demo``, ``fuse`` and ``info``."""
 
-from __future__ import annotations
-
 import argparse
 import logging
 import os
@@ -10,27 +8,23 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
+from hyperspy.signals import BaseSignal
 
 import hyperspy_fusion
 
 from .inputs.images import describe
 from .inputs.measurement import measure
 from .loading import find_candidates
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hyperspy.signals import BaseSignal
-
-    from .loading.load import MultimodalData
-    from .signals import ElementalMap
+from .loading.load import MultimodalData
+from .signals import ElementalMap
 
 __all__ = ["main"]
 

@@ -6,11 +6,10 @@ heavy element beside a light one (`janus`). All are measured in the same way
 (`measure`), which can spoil the HAADF image on purpose.
 """
 
-from __future__ import annotations
-
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -19,9 +18,6 @@ from scipy import ndimage
 
 from .inputs.elements import atomic_number
 from .signals import ElementalMap, HAADFImage
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = [
     "Specimen",

@@ -1,33 +1,25 @@
 """Pictures of a fusion: maps before and after, the cost, the weights tried."""
 
-from __future__ import annotations
-
 import warnings
+from collections.abc import Sequence
 from math import ceil, log, sqrt
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
-from hyperspy.signals import Signal2D
+from hyperspy.signals import BaseSignal, Signal2D
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from .execution.arrays import computed
-from .inputs.measurement import measure
+from .inputs.measurement import Background, Image, Maps, measure
 from .results import cost_history, get_haadf_model, maps_of_fusion, record_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hyperspy.signals import BaseSignal
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from .inputs.measurement import Background, Image, Maps
 
 __all__ = ["plot_convergence", "plot_fusion", "plot_weights"]
 

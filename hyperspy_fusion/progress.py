@@ -1,18 +1,14 @@
 """The progress bar, in HyperSpy's style: the callback of the core."""
 
-from __future__ import annotations
-
 import time
+from collections.abc import Sequence
 from math import isfinite, log
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import hyperspy.api as hs
 from hyperspy.external.progressbar import progressbar
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .execution.plan import Task
+from .execution.plan import Task
 
 __all__ = ["Progress"]
 
@@ -60,13 +56,15 @@ class Progress:
         )
 
     @classmethod
-    def of(cls, tasks: Sequence[Task], options: Any, *, show: bool | None) -> Progress:
+    def of(
+        cls, tasks: Sequence[Task], options: Any, *, show: bool | None
+    ) -> "Progress":
         """The bar of a list of tasks, with the options of their method."""
         n_iter = getattr(options, "max_iter", None) or options.n_iter
         name = "Image" if tasks[0].tile is None else "Tile"
         return cls(show, len(tasks), n_iter, options.tolerance, name)
 
-    def __enter__(self) -> Progress:  # noqa: PYI034 - Self came with Python 3.11
+    def __enter__(self) -> "Progress":  # noqa: PYI034 - Self came with Python 3.11
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:

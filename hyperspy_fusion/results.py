@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import hyperspy.api as hs
 import numpy as np
-from hyperspy.signals import BaseSignal
+from hyperspy.misc.utils import DictionaryTreeBrowser
+from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
 from . import __version__
 from .core.calibrated.method import CHECK_EVERY, CalibratedOptions, local_misfit
 from .core.calibrated.parts import together
+from .core.common.options import Options
+from .core.common.solution import Solution
 from .execution.arrays import is_lazy, stack
 from .execution.lazy import Pending
+from .execution.plan import Task
 from .inputs.elements import infer_element, name_element
 from .inputs.images import new_signal
-from .inputs.measurement import measure
+from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
 from .inputs.stacks import members_along, members_of, split
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hyperspy.misc.utils import DictionaryTreeBrowser
-    from hyperspy.signals import Signal1D, Signal2D
-
-    from .core.common.options import Options
-    from .core.common.solution import Solution
-    from .execution.plan import Task
-    from .inputs.measurement import Background, Image, Maps, Mask, Measurement
     from .signals import ElementalMap, HAADFImage
 
 __all__ = [

@@ -3,22 +3,16 @@
 Signals translate, arrays compute: the methods here hand on.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import hyperspy.api as hs
-from hyperspy.signals import LazySignal2D, Signal2D
+from hyperspy.signals import BaseSignal, LazySignal2D, Signal1D, Signal2D
 
 from .execution.arrays import compute, is_lazy
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.stacks import VARIANCE, members_of
 from .results import complete, cost_history, pending, restack
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hyperspy.signals import BaseSignal, Signal1D
 
 __all__ = ["ElementalMap", "HAADFImage", "LazyElementalMap", "LazyHAADFImage"]
 
@@ -35,7 +29,7 @@ class ElementalMap(Signal2D):
 
     def fuse_multimodal(
         self, haadf: BaseSignal, background: Any = None, **options: Any
-    ) -> ElementalMap:
+    ) -> "ElementalMap":
         """Fuse a stack of elemental maps with a HAADF image.
 
         Parameters
@@ -71,7 +65,7 @@ class ElementalMap(Signal2D):
         self._check_is_stack("fuse_multimodal")
         return restack(self, fuse_multimodal(self, haadf, background, **options))
 
-    def fuse_published(self, haadf: BaseSignal, **options: Any) -> ElementalMap:
+    def fuse_published(self, haadf: BaseSignal, **options: Any) -> "ElementalMap":
         """Fuse a stack of elemental maps with a HAADF image by the published method.
 
         Parameters

@@ -1,18 +1,14 @@
 """Lazy arrays: recognise them, and compute several together."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 from dask.diagnostics import ProgressBar
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = [
     "active_client",

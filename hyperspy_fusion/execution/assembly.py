@@ -1,18 +1,13 @@
 """Arrays of tiles and positions, put together."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from ..core.common.solution import Solution
 from .arrays import stack
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..core.common.solution import Solution
-    from .plan import Task
+from .plan import Task
 
 __all__ = ["array_of", "assemble", "by_position", "flux_factor", "put_together"]
 

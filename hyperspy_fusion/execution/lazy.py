@@ -1,7 +1,5 @@
 """Plan -> lazy maps: tasks are solved when their maps are computed, and only once."""
 
-from __future__ import annotations
-
 import errno
 import logging
 import os
@@ -12,22 +10,19 @@ import threading
 import uuid
 import warnings
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 
+from ..core.common.solution import Solution
 from .assembly import array_of, by_position, flux_factor, put_together
+from .plan import Task
 from .run import delayed_task, solve_task, threads_each
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..core.common.solution import Solution
-    from .plan import Task
 
 __all__ = ["Pending", "Spool", "solve_later"]
 
@@ -54,7 +49,7 @@ class Spool:
         # but not with a copy at a worker
         weakref.finalize(self, _remove, self.path, os.getpid())
 
-    def __deepcopy__(self, _: Any) -> Spool:
+    def __deepcopy__(self, _: Any) -> "Spool":
         return self
 
     def lock(self, key: str) -> threading.Lock:
@@ -170,7 +165,7 @@ class Pending(bytes):
     shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, found: Any, shape: Sequence[int]) -> Pending:
+    def of(cls, found: Any, shape: Sequence[int]) -> "Pending":
         """For maps of a shape."""
         self = cls(b"known once the maps are computed")
         self.found, self.shape = found, tuple(shape)
@@ -181,7 +176,7 @@ class Pending(bytes):
 
     __repr__ = __str__
 
-    def __deepcopy__(self, _: Any) -> Pending:
+    def __deepcopy__(self, _: Any) -> "Pending":
         return self
 
     def entry(self, name: str, shape: tuple[int, ...]) -> Any:

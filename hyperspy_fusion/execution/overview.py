@@ -1,25 +1,20 @@
 """What the tiles of an image share, from samples of the image."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 
 from ..core.calibrated import parts
+from ..core.calibrated.method import CalibratedOptions, Decision
 from ..core.calibrated.prepare import Totals
 from ..core.calibrated.sample import representative_tiles, tile_at
 from ..core.common.missing import fill
 from .arrays import computed
 from .tiles import HALOS, Tile, cut
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..core.calibrated.method import CalibratedOptions, Decision
 
 __all__ = [
     "decide",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,15 +12,13 @@ import numpy as np
 from ..core.calibrated import method as calibrated
 from ..core.calibrated import parts
 from ..core.common.options import Options, choice, flag, whole_number
+from ..core.common.solution import Solution
 from ..core.published import method as published
 from .arrays import computed
 from .overview import decide
 from .tiles import HALOS, SMALLEST_TILE, Tile, cut, tiles_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..core.common.solution import Solution
     from ..inputs.measurement import Measurement
 
 __all__ = ["ExecutionOptions", "Task", "plan_calibrated", "plan_published"]

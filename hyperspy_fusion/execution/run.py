@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dask
 import numba
 from dask.callbacks import Callback
 
+from ..core.common.solution import Solution
 from .arrays import active_client, gathered, is_lazy
+from .plan import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..core.common.solution import Solution
     from ..progress import Progress
-    from .plan import Task
 
 __all__ = ["delayed_task", "solve_now", "solve_task", "threads_each"]
 

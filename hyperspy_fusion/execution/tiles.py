@@ -1,17 +1,13 @@
 """Tiles of an image, with a halo around them that is solved in addition."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from .arrays import is_lazy
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["HALOS", "SMALLEST_TILE", "Tile", "cut", "tiles_of"]
 
@@ -48,7 +44,7 @@ class Tile:
     outer: tuple[slice, slice]
 
     @classmethod
-    def of(cls, rows: slice, columns: slice, sizes: Sequence[int], halo: int) -> Tile:
+    def of(cls, rows: slice, columns: slice, sizes: Sequence[int], halo: int) -> "Tile":
         """A tile with its halo, which ends at the edges of an image of these sizes."""
         outer_rows, outer_columns = (
             slice(max(span.start - halo, 0), min(span.stop + halo, size))

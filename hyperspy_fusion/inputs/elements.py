@@ -1,13 +1,9 @@
 """Elements: atomic numbers, and the element that a map shows."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from hyperspy.signals import BaseSignal
+from hyperspy.signals import BaseSignal
 
 __all__ = [
     "atomic_number",

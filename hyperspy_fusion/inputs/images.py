@@ -1,24 +1,19 @@
 """Signals as images: their axes, and whether two of them show the same pixels."""
 
-from __future__ import annotations
-
 import copy
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pint
+from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal, Signal2D
 
 from ..execution.arrays import is_lazy
 from .elements import infer_element
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hyperspy.axes import UniformDataAxis
 
 __all__ = [
     "as_images",

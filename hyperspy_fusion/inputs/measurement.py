@@ -4,32 +4,25 @@ The table "Supported inputs" of the user guide is the specification. What is che
 here is not checked again further down.
 """
 
-from __future__ import annotations
-
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from hyperspy.signals import BaseSignal
+from hyperspy.signals import BaseSignal, Signal2D
 
 from ..execution.arrays import computed, is_lazy, stack
 from .elements import atomic_number, infer_element
 from .images import as_images, check_same_pixels, choose_haadf, describe, native
 from .stacks import split
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import TypeAlias
-
-    from hyperspy.signals import Signal2D
-
-    Maps: TypeAlias = Sequence[BaseSignal] | BaseSignal
-    Image: TypeAlias = BaseSignal | Sequence[BaseSignal]
-    Background: TypeAlias = float | Sequence[float | BaseSignal] | BaseSignal | None
-    Mask: TypeAlias = np.ndarray | BaseSignal | None
+Maps: TypeAlias = Sequence[BaseSignal] | BaseSignal
+Image: TypeAlias = BaseSignal | Sequence[BaseSignal]
+Background: TypeAlias = float | Sequence[float | BaseSignal] | BaseSignal | None
+Mask: TypeAlias = np.ndarray | BaseSignal | None
 
 __all__ = ["Measurement", "check_values", "measure"]
 

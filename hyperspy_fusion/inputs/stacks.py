@@ -1,16 +1,12 @@
 """Stacks of maps: signals whose last navigation axis runs over the elements."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from hyperspy.signals import BaseSignal
 
 from .images import as_images, axes_of, check_signal, new_signal
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["VARIANCE", "members_along", "members_of", "split"]
 

@@ -1,20 +1,15 @@
 """The signals of a file, sorted by their possible use in a fusion."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import hyperspy.api as hs
 from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import infer_element
 from ..inputs.images import describe, may_be_haadf
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "Candidates",

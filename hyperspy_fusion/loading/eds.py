@@ -1,14 +1,16 @@
 """Maps of X-ray lines, and their background, from EDS spectra."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from functools import partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from hyperspy.axes import UniformDataAxis
+from hyperspy.signals import BaseSignal, Signal2D
 
 from ..inputs.images import new_signal
+from ..signals import ElementalMap
 from .maps import background_signal, elemental_map
 from .smoothing import map_filled, smooth_counts
 from .spectra import (
@@ -19,14 +21,6 @@ from .spectra import (
     sum_channels,
     window_rows,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from hyperspy.axes import UniformDataAxis
-    from hyperspy.signals import BaseSignal, Signal2D
-
-    from ..signals import ElementalMap
 
 __all__ = ["plan_eds"]
 

@@ -1,26 +1,20 @@
 """Maps of the edges of energy-loss spectra, and their background."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from hyperspy.axes import UniformDataAxis
+from hyperspy.signals import BaseSignal, Signal2D
 
 from ..inputs.images import axes_of, new_signal
+from ..signals import ElementalMap
 from .maps import background_signal, elemental_map
 from .smoothing import count_value, map_filled, smooth_ratio
 from .spectra import elements_of, is_auto, sample_entries, sum_channels, window_rows
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from hyperspy.axes import UniformDataAxis
-    from hyperspy.signals import BaseSignal, Signal2D
-
-    from ..signals import ElementalMap
 
 __all__ = ["plan_eels"]
 

@@ -1,23 +1,17 @@
 """Frames of an acquisition: which ones are kept, and how they are combined."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from hyperspy.signals import BaseSignal
 
 from ..inputs.images import axes_of, describe, new_signal, series_shape
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from hyperspy.signals import BaseSignal
-
-    from .candidates import Candidates
+from .candidates import Candidates
 
 __all__ = [
     "FRAME_OPTIONS",

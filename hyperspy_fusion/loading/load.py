@@ -1,12 +1,15 @@
 """Maps, HAADF image and background of a fusion, from a file or from signals."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from hyperspy.signals import BaseSignal
 
 from ..execution.arrays import computed, is_lazy
 from ..inputs.images import as_images, choose_haadf
+from ..signals import ElementalMap, HAADFImage
 from .candidates import (
     Candidates,
     describe_spectra,
@@ -26,14 +29,6 @@ from .frames import (
 )
 from .maps import choose_maps, image_shapes
 from .spectra import as_names, lines_by_element
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    import numpy as np
-    from hyperspy.signals import BaseSignal
-
-    from ..signals import ElementalMap, HAADFImage
 
 __all__ = ["MultimodalData", "load_multimodal"]
 

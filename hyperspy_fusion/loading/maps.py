@@ -1,19 +1,14 @@
 """Elemental maps as signals: ready-made ones, their copies and their backgrounds."""
 
-from __future__ import annotations
+from collections.abc import Iterable, Sequence
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+from hyperspy.signals import BaseSignal, Signal2D
 
 from ..inputs.elements import infer_element
 from ..inputs.images import as_images, describe, new_signal
+from ..signals import ElementalMap
 from .candidates import title_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from hyperspy.signals import BaseSignal, Signal2D
-
-    from ..signals import ElementalMap
 
 __all__ = [
     "background_signal",

@@ -11,10 +11,9 @@ References
    Statist. 9, 1135 (1981).
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -22,9 +21,6 @@ from scipy.ndimage import gaussian_filter
 from ..core.calibrated.noise import map_noise
 from ..core.common.missing import fill
 from ..execution.arrays import map_images
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = [
     "count_value",

@@ -1,18 +1,13 @@
 """Elements, lines and windows for the maps of spectra: checks and shared helpers."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from hyperspy.axes import UniformDataAxis
+from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import atomic_number
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hyperspy.axes import UniformDataAxis
-    from hyperspy.signals import BaseSignal
 
 __all__ = [
     "as_names",

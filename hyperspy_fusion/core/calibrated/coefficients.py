@@ -1,9 +1,7 @@
 """Coefficients and offset of the HAADF image."""
 
-from __future__ import annotations
-
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -11,10 +9,8 @@ from scipy.optimize import lsq_linear, nnls
 
 from ..common.missing import fill
 from ..common.operators import products
-
-if TYPE_CHECKING:
-    from .convex.solver import WarmStart
-    from .prepare import PreparedData
+from .convex.solver import WarmStart
+from .prepare import PreparedData
 
 __all__ = [
     "PRIOR_WIDTH",

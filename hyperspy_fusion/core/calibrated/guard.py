@@ -5,10 +5,8 @@ linear model :math:`h = o + \sum_i c_i x_i` leaves out would be turned into chem
 The measured maps, which do not depend on the image, show where that happens.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import (
@@ -19,10 +17,7 @@ from scipy.ndimage import (
 )
 from scipy.special import ndtr, ndtri
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from .prepare import PreparedData
+from .prepare import PreparedData
 
 __all__ = [
     "WIDTHS",
@@ -166,7 +161,7 @@ class _BlockMeans:
     third: np.ndarray
 
     @classmethod
-    def of(cls, prepared: PreparedData, maps: np.ndarray, step: int) -> _BlockMeans:
+    def of(cls, prepared: PreparedData, maps: np.ndarray, step: int) -> "_BlockMeans":
         """Compute the means, some rows at a time to save memory."""
         known = np.empty(prepared.haadf.shape, bool)
         parts = []
@@ -184,7 +179,7 @@ class _BlockMeans:
         names = "share", "residual", "second", "third"
         return cls(step=step, known=known, **dict(zip(names, means, strict=True)))
 
-    def coarser(self, factor: int) -> _BlockMeans:
+    def coarser(self, factor: int) -> "_BlockMeans":
         """Means over blocks that are larger by a factor."""
         if factor == 1:
             return self

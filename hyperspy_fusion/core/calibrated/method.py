@@ -1,32 +1,23 @@
 """The calibrated method: calibrate, choose the weights, solve, report what to trust."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ..common.options import Options, choice, flag, number, whole_number
 from ..common.solution import CostHistory, Solution, Status
-from ..common.threads import workers
+from ..common.threads import Workers, workers
 from .coefficients import CALIBRATION_LAMBDA, calibrate
-from .convex.problem import coarsen
-from .convex.solver import CHECK_EVERY, WarmStart, minimise
+from .convex.problem import Problem, coarsen
+from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
 from .guard import GuardReport, guard, local_z, model_error
-from .prepare import PreparedData, Units, prepare
+from .prepare import Preparation, PreparedData, Totals, Units, prepare
 from .shift import Shift, aligned, find_shift
 from .uncertainty import uncertainty
 from .weights import _TRIAL_ITERATIONS, Weights, weigh
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..common.threads import Workers
-    from .convex.problem import Problem
-    from .convex.solver import Optimum
-    from .prepare import Preparation, Totals
 
 __all__ = [
     "CalibratedOptions",

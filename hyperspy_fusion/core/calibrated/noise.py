@@ -1,7 +1,5 @@
 """Noise of HAADF images and of elemental maps, from the images alone."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 

@@ -1,28 +1,27 @@
 """Images that are solved tile by tile."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..common.threads import workers
+from ..common.solution import Solution
+from ..common.threads import Workers, workers
+from .convex.problem import Problem
 from .convex.solver import WarmStart, common_flux_multiplier, minimise
-from .guard import guard
-from .method import conclude, decide, rough_maps, stage_callbacks, understand
-from .prepare import prepare
+from .guard import GuardReport, guard
+from .method import (
+    CalibratedOptions,
+    Decision,
+    conclude,
+    decide,
+    rough_maps,
+    stage_callbacks,
+    understand,
+)
+from .prepare import PreparedData, Totals, prepare
 from .shift import aligned
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..common.solution import Solution
-    from ..common.threads import Workers
-    from .convex.problem import Problem
-    from .guard import GuardReport
-    from .method import CalibratedOptions, Decision
-    from .prepare import PreparedData, Totals
 
 __all__ = [
     "common_multipliers",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,6 @@ from .noise import NoiseLine, count_gain, haadf_noise_line, map_noise_line
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .method import CalibratedOptions
 
 __all__ = [

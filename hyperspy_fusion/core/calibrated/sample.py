@@ -1,7 +1,5 @@
 """Representative tiles of a large image."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

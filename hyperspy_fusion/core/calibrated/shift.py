@@ -1,19 +1,13 @@
 """Displacement of the HAADF image against the maps."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..common.operators import products
+from .prepare import PreparedData
 from .weights import block_scores, significance
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .prepare import PreparedData
 
 __all__ = [
     "Shift",

@@ -1,22 +1,16 @@
 """Variance of fused maps by a parametric bootstrap."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ..common.threads import Workers
 from .coefficients import fit_coefficients
 from .convex.solver import minimise
 from .guard import prediction
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from ..common.threads import Workers
-    from .prepare import PreparedData
+from .prepare import PreparedData
 
 __all__ = [
     "uncertainty",

@@ -1,20 +1,15 @@
 """Choice of the weights by cross-validation."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..common.threads import Workers
 from .convex.solver import minimise
 from .prepare import PreparedData, whole_numbers
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ..common.threads import Workers
 
 __all__ = [
     "LAMBDA_HAADF",

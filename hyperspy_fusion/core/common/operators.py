@@ -5,8 +5,6 @@ The gradient takes forward differences, zero at the far edges; its value is
 .. math:: TV(u) = \sum_r \sqrt{(∂_y u)_r^2 + (∂_x u)_r^2}.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 __all__ = [

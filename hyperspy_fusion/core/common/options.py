@@ -1,7 +1,5 @@
 """Options that check themselves: type, finiteness and range, in one wording."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from math import inf, isfinite
 from numbers import Real

@@ -1,7 +1,5 @@
 """The result of every method: maps, costs and why it stopped."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any

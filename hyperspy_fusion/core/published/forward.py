@@ -1,14 +1,10 @@
 """Forward model: the HAADF image of given elemental maps."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = [
     "PowerModel",

@@ -8,11 +8,10 @@ each element by total variation, which together is a proximal-gradient step on
     lambda_haadf Ψ_1 + lambda_chem Ψ_2 + lambda_tv TV.
 """
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -23,9 +22,6 @@ from .forward import PowerModel, ZWeighting, element_weights
 from .kernels import ScaledProblem, iterate_published, published_tiles
 from .objective import PublishedObjective
 from .tv_prox import TVAlgorithm, tv_schedule
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 __all__ = [
     "PublishedOptions",

@@ -8,17 +8,13 @@ Here are the definitions, written for reading; the kernels compute the same in o
 pass, and the tests compare the two.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..common.operators import total_variation
-
-if TYPE_CHECKING:
-    from .forward import PowerModel
+from .forward import PowerModel
 
 __all__ = [
     "PublishedObjective",

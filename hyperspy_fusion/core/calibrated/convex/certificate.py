@@ -1,7 +1,5 @@
 """Certificate of the solution: bounds of the optimum by duality, in float64."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np
@@ -58,7 +56,7 @@ class _Measured(NamedTuple):
     coefficients: np.ndarray  # k_i, of scaled maps and of the image in its unit
 
     @classmethod
-    def of(cls, problem: Problem) -> _Measured:
+    def of(cls, problem: Problem) -> "_Measured":
         unit = float(problem.haadf_unit)
         variance = np.zeros((1, 1, 1)) if problem.variance is None else problem.variance
         return cls(

@@ -1,17 +1,12 @@
 """The primal-dual iteration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ...common.threads import Workers
+from .problem import Problem
 from .sweep import Arrays, Steps, empty_seams, iterate, join
-
-if TYPE_CHECKING:
-    from ...common.threads import Workers
-    from .problem import Problem
 
 __all__ = [
     "Iteration",

@@ -9,8 +9,6 @@ r"""The calibrated method: a convex problem in counts, solved to a certified gap
 with w = μ / σ_h² and L_i = λ / √s_i. The unknowns of the solver are u_i = L_i x_i.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 

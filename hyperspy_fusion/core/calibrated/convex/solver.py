@@ -1,24 +1,17 @@
 """Iterate until the certificate meets the tolerance."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ...common.solution import check_finite
-from ...common.threads import most_at_once
+from ...common.threads import Workers, most_at_once
 from .certificate import certificate, terms_within
 from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, State, restart
 from .multigrid import warm_start
-from .problem import with_flux
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from ...common.threads import Workers
-    from .problem import Problem
+from .problem import Problem, with_flux
 
 __all__ = [
     "CHECK_EVERY",
