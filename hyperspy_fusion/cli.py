@@ -23,7 +23,7 @@ import hyperspy_fusion
 from .inputs.images import describe
 from .inputs.measurement import measure
 from .loading import find_candidates
-from .loading.load import MultimodalData
+from .loading.load import MultimodalData, compute_together
 from .signals import ElementalMap
 
 __all__ = ["main"]
@@ -345,9 +345,7 @@ def _load(signals: list, arguments: argparse.Namespace) -> MultimodalData:
     loaded = hyperspy_fusion.load_multimodal(
         signals, arguments.elements, arguments.lines, haadf=arguments.haadf
     )
-    for signal in (*loaded.maps, loaded.haadf, *(loaded.background or ())):
-        if signal._lazy:  # noqa: SLF001
-            signal.compute(show_progressbar=False)
+    compute_together([*loaded.maps, loaded.haadf, *(loaded.background or ())])
     return loaded
 
 

@@ -30,7 +30,7 @@ from .frames import (
 from .maps import choose_maps, image_shapes
 from .spectra import as_names, lines_by_element
 
-__all__ = ["MultimodalData", "load_multimodal"]
+__all__ = ["MultimodalData", "compute_together", "load_multimodal"]
 
 # In the order of preference.
 _PLANS = {"EDS": plan_eds, "EELS": plan_eels}
@@ -255,7 +255,7 @@ def load_multimodal(
     image = as_images(image, "HAADF image").deepcopy()
     image.set_signal_type("HAADF")
     if compute:
-        _compute_together([*maps, image, *(background or ())])
+        compute_together([*maps, image, *(background or ())])
     return MultimodalData(maps, image, background)
 
 
@@ -342,7 +342,7 @@ def _map_spectra(
     return plans[0][1]()
 
 
-def _compute_together(signals: Iterable[BaseSignal]) -> None:
+def compute_together(signals: Iterable[BaseSignal]) -> None:
     """Compute those of some signals that are lazy, in place, in one pass."""
     lazy = [signal for signal in signals if is_lazy(signal.data)]
     arrays = computed([signal.data for signal in lazy])

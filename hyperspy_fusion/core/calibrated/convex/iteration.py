@@ -1,16 +1,13 @@
 """The primal-dual iteration."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ...common.threads import Workers
 from .problem import Problem
-from .sweep import Arrays, Steps, empty_seams, iterate, join
+from .sweep import State, Steps, empty_seams, iterate, join
 
 __all__ = [
     "Iteration",
-    "State",
     "cold_start",
     "restart",
 ]
@@ -32,38 +29,6 @@ FLUX_WEIGHT = 1.0
 # to 175 iterations instead of 100 to 350 with one ratio.
 _PRIMAL_FIRST = 0.8
 DUAL_THEN = 0.07
-
-
-@dataclass(kw_only=True)
-class State:
-    """Variables of the iteration; float32 but for the flux.
-
-    Attributes
-    ----------
-    u : numpy.ndarray
-        Scaled maps, shape ``(n_elements, y, x)``.
-    v : numpy.ndarray
-        Slopes, shape ``(2, n_elements, y, x)``.
-    p, q : numpy.ndarray
-        Duals of gradient and symmetrised gradient, shapes ``(2, n_elements, y, x)``
-        and ``(3, n_elements, y, x)``.
-    haadf_dual : numpy.ndarray
-        Dual of the HAADF term, of the image in its unit, shape ``(y, x)``.
-    flux_dual : numpy.ndarray
-        Multiplier of the flux lock, shape ``(n_elements,)``, float64.
-    """
-
-    u: np.ndarray
-    v: np.ndarray
-    p: np.ndarray
-    q: np.ndarray
-    haadf_dual: np.ndarray
-    flux_dual: np.ndarray
-
-    @property
-    def arrays(self) -> Arrays:
-        """The state as the kernels take it."""
-        return Arrays(self.u, self.v, self.p, self.q, self.haadf_dual, self.flux_dual)
 
 
 def cold_start(problem: Problem, maps: np.ndarray | None = None) -> State:
@@ -154,11 +119,11 @@ class Iteration:
         n_blocks = len(self.edges) - 1
         usual = np.float32(relaxation)
         last = np.float32(1) if settle else usual
-        arrays, steps = self.state.arrays, self.steps
+        steps = self.steps
         shared = self.edges, self.row_sums, self.seams
 
         def sweep(n: int, now: np.float32, blocks: list[tuple[int, int]]) -> None:
-            fixed = arrays, self.scaled, steps, usual, now
+            fixed = self.state, self.scaled, steps, usual, now
             self.run(iterate, blocks, *fixed, n, *shared)
 
         if n_blocks == 1:
@@ -168,7 +133,7 @@ class Iteration:
         for k in range(n_iter):
             now = last if k == n_iter - 1 else usual
             sweep(1, now, each)
-            join(arrays, steps, now, *shared)
+            join(self.state, steps, now, *shared)
 
 
 def restart(state: State, old: Problem, new: Problem) -> None:
@@ -180,9 +145,10 @@ def restart(state: State, old: Problem, new: Problem) -> None:
     """
     ratio = new.tv_scale / old.tv_scale
     factor = ratio.astype(np.float32)[:, None, None]
-    state.u *= factor
-    if new.alpha is not None:
-        state.v *= factor
     used = new.lambda_haadf > 0 and old.lambda_haadf > 0
-    state.haadf_dual *= np.float32(new.haadf_unit / old.haadf_unit if used else 0)
-    state.flux_dual /= ratio
+    unit = np.float32(new.haadf_unit / old.haadf_unit if used else 0)
+    np.multiply(state.u, factor, out=state.u)
+    if new.alpha is not None:
+        np.multiply(state.v, factor, out=state.v)
+    np.multiply(state.haadf_dual, unit, out=state.haadf_dual)
+    np.divide(state.flux_dual, ratio, out=state.flux_dual)

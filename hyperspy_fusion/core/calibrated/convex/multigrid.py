@@ -3,8 +3,9 @@
 import numpy as np
 
 from ...common.compilation import compilers
-from .iteration import Iteration, State, cold_start
+from .iteration import Iteration, cold_start
 from .problem import coarsen
+from .sweep import State
 
 __all__ = [
     "prolong",
@@ -17,22 +18,22 @@ _kernel, _part = compilers(fastmath=True)
 _COARSEST = 16  # pixels
 
 
-def prolong(state, problem, run):
-    """State of the fine problem from that of the coarse problem, which is consumed."""
+def prolong(coarse, problem, run):
+    """State of the fine problem from a dict of the coarse one, which is emptied."""
 
-    def refine(coarse, factor=1.0):
-        fine = np.empty((*coarse.shape[:-2], *problem.shape), np.float32)
+    def refine(array, factor=1.0):
+        fine = np.empty((*array.shape[:-2], *problem.shape), np.float32)
         run(
             refine_rows,
             run.blocks((1, *problem.shape)),
-            coarse.reshape(-1, *coarse.shape[-2:]),
+            array.reshape(-1, *array.shape[-2:]),
             np.float32(factor),
             fine.reshape(-1, *problem.shape),
         )
         return fine
 
-    def refine_field(coarse, factor=1.0):
-        fine = refine(coarse, factor)
+    def refine_field(array, factor=1.0):
+        fine = refine(array, factor)
         fine[0, ..., -1, :] = 0  # the gradient takes no difference there
         fine[1, ..., :, -1] = 0
         return fine
@@ -40,18 +41,12 @@ def prolong(state, problem, run):
     second_order = problem.alpha is not None
     fine = {}
     for name, factor in (("q", 2.0), ("v", 0.25), ("p", 1.0), ("u", 0.5)):
-        coarse = getattr(state, name)
-        if name in "qv" and not second_order:
-            fine[name] = coarse
-            continue
-        fine[name] = (refine_field if name in "vp" else refine)(coarse, factor)
-        setattr(state, name, None)  # frees its memory for the next one
-        del coarse
-    return State(
-        **fine,
-        haadf_dual=refine(state.haadf_dual, 0.5),
-        flux_dual=state.flux_dual / 2,
-    )
+        array = coarse.pop(name)
+        if name not in "qv" or second_order:
+            array = (refine_field if name in "vp" else refine)(array, factor)
+        fine[name] = array
+    fine["haadf_dual"] = refine(coarse.pop("haadf_dual"), 0.5)
+    return State(**fine, flux_dual=coarse.pop("flux_dual") / 2)
 
 
 def warm_start(problem, run, n_iter=30):
@@ -61,8 +56,9 @@ def warm_start(problem, run, n_iter=30):
     coarse = coarsen(problem)
     state = warm_start(coarse, run, n_iter)
     Iteration(coarse, state, run).advance(n_iter, settle=True)
-    del coarse  # frees its memory
-    return prolong(state, problem, run)
+    arrays = state._asdict()
+    del coarse, state  # frees memory, array by array
+    return prolong(arrays, problem, run)
 
 
 @_kernel

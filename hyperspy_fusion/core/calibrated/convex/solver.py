@@ -9,9 +9,10 @@ import numpy as np
 from ...common.solution import check_finite
 from ...common.threads import Workers, most_at_once
 from .certificate import certificate, terms_within
-from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, State, restart
+from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, restart
 from .multigrid import warm_start
 from .problem import Problem, with_flux
+from .sweep import State
 
 __all__ = [
     "CHECK_EVERY",
@@ -170,7 +171,7 @@ def common_flux_multiplier(
 
     def advance(task: tuple, _: Any) -> tuple[np.ndarray, int]:
         iteration, inside = task
-        iteration.state.flux_dual = dual.copy()
+        iteration.state.flux_dual[:] = dual
         iteration.advance()
         rows, columns = inside
         u = iteration.state.u[:, rows, columns]

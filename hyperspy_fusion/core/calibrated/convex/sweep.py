@@ -16,7 +16,7 @@ import numpy as np
 
 from ...common.compilation import compilers
 
-__all__ = ["Arrays", "Scaled", "Steps", "empty_seams", "iterate", "join"]
+__all__ = ["Scaled", "State", "Steps", "empty_seams", "iterate", "join"]
 
 # Columns at a time, so that their scratch stays in the cache and Newton's method ends
 # early where it can. With 256, long rows take 20 % longer.
@@ -34,8 +34,23 @@ _LEAST_SQUARE = np.float32(1e-30)
 _kernel, _part = compilers(fastmath=True)
 
 
-class Arrays(NamedTuple):
-    """Variables of the iteration as in :class:`State`, updated in place."""
+class State(NamedTuple):
+    """Variables of the iteration, updated in place; float32 but for the flux.
+
+    Attributes
+    ----------
+    u : numpy.ndarray
+        Scaled maps, shape ``(n_elements, y, x)``.
+    v : numpy.ndarray
+        Slopes, shape ``(2, n_elements, y, x)``.
+    p, q : numpy.ndarray
+        Duals of gradient and symmetrised gradient, shapes ``(2, n_elements, y, x)``
+        and ``(3, n_elements, y, x)``.
+    haadf_dual : numpy.ndarray
+        Dual s of the HAADF term, of the image in its unit, shape ``(y, x)``.
+    flux_dual : numpy.ndarray
+        Multiplier of the flux lock, shape ``(n_elements,)``, float64.
+    """
 
     u: np.ndarray
     v: np.ndarray
@@ -215,15 +230,15 @@ def _newton_step(scaled, y, a, n, scratch):
 
 
 @_part
-def _joint_prox(arrays, scaled, steps, pulled, y, a, n, scratch):
+def _joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
     """Exact joint prox of the data terms of all elements and of the HAADF term.
 
     Newton's method on the HAADF dual s, which solves s + w (h - Σ k_i u_i(s)) = 0: the
     left side is increasing and concave, so that it converges from anywhere.
     """
     zero = np.float32(0)
-    n_elements = arrays.u.shape[0]
-    dual, kept = scratch.dual, arrays.haadf_dual
+    n_elements = state.u.shape[0]
+    dual, kept = scratch.dual, state.haadf_dual
     if pulled:
         for x in range(n):
             dual[x] = kept[y, a + x]
@@ -374,9 +389,9 @@ def _copy_row(bars, seam):
 
 
 @_part
-def _sweep(arrays, scaled, steps, relaxation, row_sums, seam, start, stop, scratch):
+def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratch):
     """One iteration on a block of rows, in place, without its seams."""
-    u, v, p, q = arrays.u, arrays.v, arrays.p, arrays.q
+    u, v, p, q = state.u, state.v, state.p, state.q
     n_elements, n_y, n_x = u.shape
     columns = np.uintp(n_x)
     offset, own_offset = scaled.offset, scratch.offset
@@ -393,12 +408,12 @@ def _sweep(arrays, scaled, steps, relaxation, row_sums, seam, start, stop, scrat
         for a in range(np.uintp(0), columns, _CHUNK):
             n = min(_CHUNK, columns - a)
             for i in range(n_elements):
-                flux = np.float32(arrays.flux_dual[i])
+                flux = np.float32(state.flux_dual[i])
                 _targets(u, p, i, y, a, n, steps.u, flux, padded, target)
                 if mapped:
                     for x in range(n):
                         own_offset[i, x] = offset[i, y, a + x]
-            _joint_prox(arrays, scaled, steps, pulled, y, a, n, scratch)
+            _joint_prox(state, scaled, steps, pulled, y, a, n, scratch)
             for i in range(n_elements):
                 pull = steps.u * scaled.coefficients[i]
                 row_sums[i, y] += _finish_maps(
@@ -426,28 +441,28 @@ def _sweep(arrays, scaled, steps, relaxation, row_sums, seam, start, stop, scrat
 
 
 @_part
-def _join(arrays, steps, relaxation, edges, row_sums, seams, scratch):
+def _join(state, steps, relaxation, edges, row_sums, seams, scratch):
     """Dual rows with differences across the borders of blocks, and the flux lock."""
-    columns = np.uintp(arrays.u.shape[2])
+    columns = np.uintp(state.u.shape[2])
     for block in range(1, edges.size - 1):
         y = edges[block]
         above, here = seams[block - 1, 1], seams[block, 0]
         for a in range(np.uintp(0), columns, _CHUNK):
             n = min(_CHUNK, columns - a)
             _step_gradient_dual(
-                arrays.p, y - 1, a, n, above, here, steps, relaxation, scratch
+                state.p, y - 1, a, n, above, here, steps, relaxation, scratch
             )
             if steps.second_order:
                 _step_bend_dual(
-                    arrays.q, y, a, n, above, here, steps, relaxation, scratch
+                    state.q, y, a, n, above, here, steps, relaxation, scratch
                 )
     if steps.flux_dual > 0:
-        for i in range(arrays.flux_dual.size):
+        for i in range(state.flux_dual.size):
             total = 0.0
             for y in range(row_sums.shape[1]):
                 total += row_sums[i, y]
             excess = total - steps.flux[i]
-            arrays.flux_dual[i] += relaxation * steps.flux_dual * excess
+            state.flux_dual[i] += relaxation * steps.flux_dual * excess
 
 
 @_part
@@ -472,7 +487,7 @@ def _scratch(n_elements, n_x):
 
 @_kernel
 def iterate(
-    arrays,
+    state,
     scaled,
     steps,
     relaxation,
@@ -488,7 +503,7 @@ def iterate(
 
     Parameters
     ----------
-    arrays, scaled, steps : Arrays, Scaled and Steps
+    state, scaled, steps : State, Scaled and Steps
         Variables, updated in place, and the problem.
     relaxation, last_relaxation : numpy.float32
         Over-relaxation, and that of the last iteration.
@@ -504,7 +519,7 @@ def iterate(
         The blocks to sweep. If these are not all, `n_iter` must be 1, and :func:`join`
         has to follow when all blocks are done.
     """
-    n_elements, _, n_x = arrays.u.shape
+    n_elements, _, n_x = state.u.shape
     scratch = _scratch(n_elements, n_x)
     for i in range(n_elements):
         scratch.offset[i] = scaled.offset[i, 0, 0]
@@ -513,13 +528,13 @@ def iterate(
         for block in range(first, last):
             start, stop = edges[block], edges[block + 1]
             seam = seams[block]
-            _sweep(arrays, scaled, steps, now, row_sums, seam, start, stop, scratch)
+            _sweep(state, scaled, steps, now, row_sums, seam, start, stop, scratch)
         if last - first == edges.size - 1:
-            _join(arrays, steps, now, edges, row_sums, seams, scratch)
+            _join(state, steps, now, edges, row_sums, seams, scratch)
 
 
 @_kernel
-def join(arrays, steps, relaxation, edges, row_sums, seams):
+def join(state, steps, relaxation, edges, row_sums, seams):
     """End an iteration whose blocks were swept one by one; see :func:`iterate`."""
-    scratch = _scratch(arrays.u.shape[0], 1)
-    _join(arrays, steps, relaxation, edges, row_sums, seams, scratch)
+    scratch = _scratch(state.u.shape[0], 1)
+    _join(state, steps, relaxation, edges, row_sums, seams, scratch)

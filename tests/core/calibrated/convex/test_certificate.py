@@ -28,8 +28,8 @@ def random_state(problem, rng):
     for name in ("u", "v", "p", "q", "haadf_dual"):
         array = getattr(state, name)
         array += rng.normal(0, 0.5, array.shape).astype(np.float32)
-    state.v = inner(state.v)
-    state.flux_dual += rng.normal(0, 0.3, state.flux_dual.shape)
+    state.v[:] = inner(state.v)
+    state.flux_dual[:] += rng.normal(0, 0.3, state.flux_dual.shape)
     return state
 
 

@@ -8,13 +8,13 @@ from problems import each_problem, make_problem, objective
 from hyperspy_fusion.core.calibrated.convex.certificate import certificate
 from hyperspy_fusion.core.calibrated.convex.iteration import (
     Iteration,
-    State,
     cold_start,
     restart,
 )
 from hyperspy_fusion.core.calibrated.convex.multigrid import prolong, warm_start
 from hyperspy_fusion.core.calibrated.convex.problem import coarsen, with_flux
 from hyperspy_fusion.core.calibrated.convex.solver import CHECK_EVERY, minimise
+from hyperspy_fusion.core.calibrated.convex.sweep import State
 from hyperspy_fusion.core.common import threads
 from hyperspy_fusion.core.common.operators import (
     gradient,
@@ -487,7 +487,7 @@ def test_prolonged_optimum_of_flat_data_is_the_optimum():
     state = optimum(coarse, 1e-7).state
     _, coarse_upper, _ = certificate(coarse, state)
     with threads.workers(1) as run:
-        fine = prolong(state, problem, run)
+        fine = prolong(state._asdict(), problem, run)
     _, upper, bound = certificate(problem, fine)
     assert upper - bound <= 1e-5 * upper
     assert_allclose(upper, coarse_upper, rtol=1e-6)
@@ -500,7 +500,7 @@ def test_warm_start_of_any_shape(shape, alpha):
     with threads.workers(2) as run:
         state = warm_start(problem, run, n_iter=5)
     fresh = cold_start(problem)
-    for name in State.__dataclass_fields__:
+    for name in State._fields:
         array = getattr(state, name)
         assert array.shape == getattr(fresh, name).shape
         assert array.dtype == getattr(fresh, name).dtype

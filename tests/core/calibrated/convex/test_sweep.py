@@ -9,12 +9,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from problems import each_problem, least, make_problem, pixel_terms
 
 from hyperspy_fusion.core.calibrated.convex import iteration as iterations
-from hyperspy_fusion.core.calibrated.convex.iteration import (
-    Iteration,
+from hyperspy_fusion.core.calibrated.convex.iteration import Iteration, cold_start
+from hyperspy_fusion.core.calibrated.convex.sweep import (
     State,
-    cold_start,
+    Steps,
+    empty_seams,
+    iterate,
 )
-from hyperspy_fusion.core.calibrated.convex.sweep import Steps, empty_seams, iterate
 from hyperspy_fusion.core.common.operators import (
     gradient,
     gradient_adjoint,
@@ -56,9 +57,9 @@ def pure_prox(problem, start, tau):
         flux=np.zeros(n_elements),
         flux_dual=0.0,
     )
-    state.flux_dual = np.zeros(n_elements)
+    state.flux_dual[:] = 0
     iterate(
-        state.arrays,
+        state,
         problem.scaled(),
         steps,
         np.float32(1),
@@ -184,9 +185,9 @@ def test_one_iteration_by_the_operators(options, relaxation):
 def test_step_without_relaxation_meets_all_constraints():
     problem = make_problem(counts=0.5)
     state = advanced(problem, 5)
-    state.u -= 9
-    state.p *= 3
-    state.q += 1
+    state.u[:] -= 9
+    state.p[:] *= 3
+    state.q[:] += 1
     with workers(1) as run:
         Iteration(problem, state, run).advance(settle=True)
     assert state.u.min() >= 0
@@ -234,4 +235,4 @@ def test_no_subnormal_numbers(alpha):
         sizes = abs(getattr(state, name))
         assert sizes[sizes > 0].min() > 1e-20
         assert sizes.max() > 1e-3
-    assert set(ARRAYS) == set(State.__dataclass_fields__)
+    assert set(ARRAYS) == set(State._fields)
