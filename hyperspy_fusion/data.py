@@ -55,7 +55,7 @@ _FILES = {
 
 
 class Specimen(NamedTuple):
-    """A simulated measurement and what is behind it.
+    """A simulated measurement and its truth.
 
     Attributes
     ----------
@@ -449,7 +449,7 @@ def _simulate(
 
 
 def _published(name: str) -> Path:
-    """Path of a published file, of the user's folder or downloaded; hash checked."""
+    """Path of a published file, from the user or downloaded; its hash is checked."""
     source, sha256 = _FILES[name]
     folder = os.environ.get("HYPERSPY_FUSION_DATA")
     if not folder:
@@ -485,7 +485,7 @@ def _as_maps_and_haadf(
 def _as_maps(
     elements: Sequence[str], images: Sequence, quantity: str = "", **axes: Any
 ) -> list[ElementalMap]:
-    """Elemental maps of arrays, each with its symbol as the title."""
+    """Elemental maps of arrays, titled by their symbols."""
     return [
         _as_signal(
             ElementalMap,

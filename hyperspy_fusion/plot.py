@@ -1,4 +1,4 @@
-"""Pictures of a fusion: maps before and after, the cost, the weights tried."""
+"""Pictures of a fusion: maps before and after, the cost, the choice of the weights."""
 
 import warnings
 from collections.abc import Sequence
@@ -38,20 +38,20 @@ _POISSON = "Chemical (Poisson)", "lambda_chem"  # of the published method
 
 
 def plot_convergence(fused: Any) -> Figure:
-    """Show how the terms of the cost changed in the course of the iteration.
+    """Show the terms of the cost against the iterations.
 
     Parameters
     ----------
     fused : ElementalMap or list of ElementalMap
-        A map that :func:`hyperspy_fusion.fuse_multimodal` returned, or all of them:
-        they share one history. Of a series each position has a line.
+        A fused map, or all of them: they share one history. Of a series each position
+        has a line.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The total cost and its terms, each before it is multiplied by the weight that
-        its title names. The published method knows them after each iteration, the
-        calibrated one at each certificate: every ``cost_interval`` of the record.
+        The total cost and its terms without the weights in their titles: after each
+        iteration (published method), or at each certificate, every ``cost_interval`` of
+        the record (calibrated method).
 
     Raises
     ------
@@ -122,26 +122,23 @@ def _cost_title(term: str, record: Any) -> str:
 
 
 def plot_weights(fused: Any, *, inav: Any = None) -> Figure:
-    """Show how the weights were chosen: all that were tried, and how well they did.
+    """Show the cross-validation that chose the weights.
 
-    The calibrated method fuses a part of the data, of counts a random half, and asks
-    how well the result foretells the other part. Each line is one weight of the HAADF
-    term; where the line at 0 is the lowest, the image does not help.
+    Each line is one weight of the HAADF term; where the line at 0 is the lowest, the
+    image does not help.
 
     Parameters
     ----------
     fused : ElementalMap or list of ElementalMap
-        A map that :func:`hyperspy_fusion.fuse_multimodal` returned, or all of them:
-        they share their weights.
+        A fused map, or all of them: they share their weights.
     inav : int, float or tuple, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
 
     Returns
     -------
     matplotlib.figure.Figure
-        The squared error of the prediction against λ_TV. The weights that were chosen
-        are ringed: λ_TV may lie between the values that were tried, at the vertex of
-        a parabola.
+        The held-out error against λ_TV. The chosen weights are ringed: λ_TV may lie
+        between the tried values, at the vertex of a parabola.
 
     Raises
     ------
@@ -182,14 +179,9 @@ def plot_weights(fused: Any, *, inav: Any = None) -> Figure:
 
 
 def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Weights that a fusion tried and those it chose, of a series at one position.
+    """Rows (λ_TV, λ_HAADF, error) that were tried, in order, and the chosen pair.
 
-    Returns
-    -------
-    tried : numpy.ndarray
-        Rows λ_TV, λ_HAADF, error, in ascending order, shape ``(n_tried, 3)``.
-    chosen : numpy.ndarray
-        λ_TV, λ_HAADF, shape ``(2,)``.
+    Of a series those of one position.
     """
     one = _first_of(fused)
     record = record_of(one)
@@ -220,7 +212,7 @@ def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
 def _at_position(
     array: np.ndarray, signal: BaseSignal, series: tuple[int, ...], inav: Any
 ) -> np.ndarray:
-    """What an array of the record holds for one position of a series."""
+    """Value of an array of the record at one position of a series."""
     axes = signal.axes_manager.navigation_axes[::-1]
     if tuple(axis.size for axis in axes) != series:
         raise ValueError(
@@ -252,17 +244,16 @@ def plot_fusion(
 ) -> Figure:
     """Show the maps above the fused maps, and the HAADF image above its model.
 
-    A map is shown without its background. It shares its colours with its fused map;
-    they span the fused map and the smoothed measured one: single counts may lie beyond.
-    A colour bar is pointed where that happens.
+    Measured maps are shown without their background, in the colours of the fused ones,
+    which span the fused map and the smoothed measured one. Single counts may lie
+    beyond: the colour bar is then pointed.
 
     Parameters
     ----------
     maps : list of BaseSignal, or BaseSignal
-        What was fused, as :func:`hyperspy_fusion.fuse_multimodal` takes it.
+        The measured maps, as :func:`hyperspy_fusion.fuse_multimodal` takes them.
     fused : list of ElementalMap, or ElementalMap
-        All maps that :func:`hyperspy_fusion.fuse_multimodal` returned, or a stack of
-        them.
+        All fused maps, or a stack of them.
     haadf : BaseSignal, or list of BaseSignal
         The HAADF image.
     background : float, list of float or BaseSignal, or BaseSignal, optional
@@ -316,14 +307,8 @@ def plot_fusion(
 def _show(axes: Any, rows: Any, limits: Sequence[tuple[float, float]]) -> None:
     """Show images with their titles, and a scale bar for each magnification.
 
-    Parameters
-    ----------
-    axes : list of list of matplotlib.axes.Axes
-        For each row the axes of each image.
-    rows : list of tuple
-        Titles and images of each row, the HAADF image first; two rows a magnification.
-    limits : list of tuple of float
-        For each column the values at the ends of the colours.
+    Each of `rows` holds titles and images, the HAADF image first, two rows a
+    magnification; `limits` the ends of the colours of each column.
     """
     panels = [panel for row in axes for panel in row]
     images = [image for _, row in rows for image in row]
@@ -369,7 +354,7 @@ def _add_colorbar(panel: Axes, label: str) -> None:
 
 
 def _frame(panel: Axes, image: BaseSignal) -> None:
-    """Draw the outline of a part of the image into the panel."""
+    """Draw the outline of a region of the image into the panel."""
     left, right, bottom, top = _extent(image)
     panel.add_patch(
         Rectangle(
@@ -386,10 +371,10 @@ def _frame(panel: Axes, image: BaseSignal) -> None:
 def _images(
     maps: Maps, fused: Any, haadf: Image, inav: Any, background: Any
 ) -> tuple[list, list, list[str]]:
-    """Return the images before and after the fusion, the HAADF image first, and names.
+    """The images before and after the fusion, the HAADF image first, and their names.
 
-    Plain images of one field of view, computed together: lazy fused maps share the
-    work of the solver.
+    Plain images of one field of view, computed together, so that lazy fused maps are
+    solved once.
     """
     model = get_haadf_model(fused)
     record = record_of(fused[0])
@@ -423,7 +408,7 @@ def _images(
 
 
 def _as_region(zoom: Any, image: BaseSignal) -> Any:
-    """Region of interest that a user asks for, known to be inside the image."""
+    """The region that a user asks for, checked to be inside the image."""
     names = ("left", "top", "right", "bottom")
     if isinstance(zoom, hs.roi.RectangularROI):
         edges = [getattr(zoom, name) for name in names]
@@ -446,7 +431,7 @@ def _as_region(zoom: Any, image: BaseSignal) -> Any:
 
 
 def _map_limits(measured: BaseSignal, modelled: Any) -> tuple[float, float]:
-    """Range of values that a map and its fused map show, without noise and outliers."""
+    """Range of values of a map and its fused map, without noise and outliers."""
     known = np.isfinite(measured.data)
     share = gaussian_filter(known.astype(float), 2)
     smooth = gaussian_filter(np.where(known, measured.data, 0.0), 2)
@@ -457,27 +442,14 @@ def _map_limits(measured: BaseSignal, modelled: Any) -> tuple[float, float]:
 
 
 def _haadf_limits(haadf: BaseSignal) -> tuple[float, float]:
-    """Range of values that a HAADF image and its model show."""
+    """Range of values of a HAADF image and its model."""
     return tuple(np.nanpercentile(haadf.data, _SHOWN))
 
 
 def _grid(images: Sequence, n_columns: int) -> tuple[Figure, list[list[Axes]]]:
-    """Axes for rows of images that all are as large as the first of the row.
+    """Figure and axes for rows of images, all as large as the first of their row.
 
     Columns that do not fit on a screen are continued below.
-
-    Parameters
-    ----------
-    images : list of Signal2D
-        An image of each row.
-    n_columns : int
-        Number of columns.
-
-    Returns
-    -------
-    figure : matplotlib.figure.Figure
-    axes : list of list of matplotlib.axes.Axes
-        For each row the axes of each column.
     """
     ratios = [_height_over_width(image) for image in images]
     width = max(_PANEL / sqrt(ratios[0]), _NARROWEST)

@@ -10,8 +10,6 @@ from hyperspy.external.progressbar import progressbar
 
 from .execution.plan import Task
 
-__all__ = ["Progress"]
-
 _DELAY = 1  # seconds
 
 

@@ -29,21 +29,6 @@ from .inputs.stacks import members_along, members_of, split
 if TYPE_CHECKING:
     from .signals import ElementalMap, HAADFImage
 
-__all__ = [
-    "Conclusion",
-    "as_signals",
-    "complete",
-    "cost_history",
-    "get_haadf_model",
-    "get_misfit",
-    "maps_of_fusion",
-    "pending",
-    "pending_record",
-    "record_of",
-    "restack",
-    "tell",
-]
-
 _logger = logging.getLogger(__name__)
 _TERMS = ("total", "haadf", "chemical", "tv")
 

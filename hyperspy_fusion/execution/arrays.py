@@ -10,16 +10,6 @@ import dask.array as da
 import numpy as np
 from dask.diagnostics import ProgressBar
 
-__all__ = [
-    "active_client",
-    "compute",
-    "computed",
-    "gathered",
-    "is_lazy",
-    "map_images",
-    "stack",
-]
-
 
 def is_lazy(*arrays: Any) -> bool:
     """Whether any of the arrays is a dask array."""

@@ -9,8 +9,6 @@ from ..core.common.solution import Solution
 from .arrays import stack
 from .plan import Task
 
-__all__ = ["array_of", "assemble", "by_position", "flux_factor", "put_together"]
-
 
 def assemble(
     solutions: Sequence[Solution],

@@ -24,8 +24,6 @@ from .assembly import array_of, by_position, flux_factor, put_together
 from .plan import Task
 from .run import delayed_task, solve_task, threads_each
 
-__all__ = ["Pending", "Spool", "solve_later"]
-
 _logger = logging.getLogger(__name__)
 _ARRAYS = "maps", "variance"
 # Locks of all spools of a process by folder and key: copies of a spool share them.

@@ -16,10 +16,6 @@ from ..core.common.missing import fill
 from .arrays import computed
 from .tiles import HALOS, Tile, cut
 
-__all__ = [
-    "decide",
-]
-
 _OVERVIEW = 2048  # pixels a side of the overview at most
 _LARGEST_FACTOR = 16  # the tiles of the sample are multiples of its pixels
 _SPREAD = 8  # tiles a side of the sample that holds as much vacuum as the image

@@ -21,8 +21,6 @@ from .tiles import HALOS, SMALLEST_TILE, Tile, cut, tiles_of
 if TYPE_CHECKING:
     from ..inputs.measurement import Measurement
 
-__all__ = ["ExecutionOptions", "Task", "plan_calibrated", "plan_published"]
-
 _SHARING = 3  # images of a series from which common weights are chosen
 
 

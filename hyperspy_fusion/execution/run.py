@@ -17,8 +17,6 @@ from .plan import Task
 if TYPE_CHECKING:
     from ..progress import Progress
 
-__all__ = ["delayed_task", "solve_now", "solve_task", "threads_each"]
-
 
 def threads_each(n_tasks: int, num_workers: int | None = None) -> int:
     """Threads for each of some tasks that run side by side."""

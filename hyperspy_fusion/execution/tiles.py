@@ -9,8 +9,6 @@ import numpy as np
 
 from .arrays import is_lazy
 
-__all__ = ["HALOS", "SMALLEST_TILE", "Tile", "cut", "tiles_of"]
-
 # Pixels around a tile, by regulariser. The influence of pixels further away is about
 # 1e-3 of the 99th percentile of a map. With 32 pixels TGV leaves seams of 3e-3 where
 # the weight is large, and TV, whose plateaus are wide, of 5e-2.

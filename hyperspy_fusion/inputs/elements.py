@@ -5,12 +5,6 @@ from functools import cache
 
 from hyperspy.signals import BaseSignal
 
-__all__ = [
-    "atomic_number",
-    "infer_element",
-    "name_element",
-]
-
 _ELEMENT_IN_TITLE = re.compile(
     r"^(?P<whole>[A-Z][a-z]?)$"
     r"|^(?P<technique>[A-Z][a-z]?)-(?:EELS|EDS|EDX)$"

@@ -15,19 +15,6 @@ from hyperspy.signals import BaseSignal, Signal2D
 from ..execution.arrays import is_lazy
 from .elements import infer_element
 
-__all__ = [
-    "as_images",
-    "axes_of",
-    "check_same_pixels",
-    "check_signal",
-    "choose_haadf",
-    "describe",
-    "may_be_haadf",
-    "native",
-    "new_signal",
-    "series_shape",
-]
-
 # Largest relative difference of two pixel sizes that belong to one scan.
 _SCALE_TOLERANCE = 0.01
 _HAADF_TITLE = re.compile(r"haadf|^DF-S$|annular_detector", re.IGNORECASE)

@@ -24,8 +24,6 @@ Image: TypeAlias = BaseSignal | Sequence[BaseSignal]
 Background: TypeAlias = float | Sequence[float | BaseSignal] | BaseSignal | None
 Mask: TypeAlias = np.ndarray | BaseSignal | None
 
-__all__ = ["Measurement", "check_values", "measure"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:

@@ -8,8 +8,6 @@ from hyperspy.signals import BaseSignal
 
 from .images import as_images, axes_of, check_signal, new_signal
 
-__all__ = ["VARIANCE", "members_along", "members_of", "split"]
-
 # Where HyperSpy keeps the variance of the noise.
 VARIANCE = "Signal.Noise_properties.variance"
 

@@ -11,15 +11,6 @@ from hyperspy.signals import BaseSignal
 from ..inputs.elements import infer_element
 from ..inputs.images import describe, may_be_haadf
 
-__all__ = [
-    "Candidates",
-    "describe_spectra",
-    "find_candidates",
-    "is_image",
-    "spectrum_kind",
-    "title_of",
-]
-
 # The spectra of which maps can be made, by the first part of their signal type.
 _SPECTRUM_KINDS = "EDS", "EELS"
 

@@ -22,8 +22,6 @@ from .spectra import (
     window_rows,
 )
 
-__all__ = ["plan_eds"]
-
 _PER_KEV = {"eV": 1000.0, "keV": 1.0}
 
 

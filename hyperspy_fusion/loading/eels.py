@@ -16,8 +16,6 @@ from .maps import background_signal, elemental_map
 from .smoothing import count_value, map_filled, smooth_ratio
 from .spectra import elements_of, is_auto, sample_entries, sum_channels, window_rows
 
-__all__ = ["plan_eels"]
-
 _logger = logging.getLogger(__name__)
 
 # Default windows of an edge; the notes of load_multimodal explain them.

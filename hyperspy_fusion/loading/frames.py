@@ -13,14 +13,6 @@ from hyperspy.signals import BaseSignal
 from ..inputs.images import axes_of, describe, new_signal, series_shape
 from .candidates import Candidates
 
-__all__ = [
-    "FRAME_OPTIONS",
-    "as_index",
-    "average_frames",
-    "kept_frames",
-    "sum_frames",
-]
-
 # Options that make RosettaSciIO read single frames, by the suffix of the file. For
 # other formats it has no such options, or reads no images of the frames.
 FRAME_OPTIONS = {".emd": {"load_SI_image_stack": True, "sum_frames": False}}

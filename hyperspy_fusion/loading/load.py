@@ -30,8 +30,6 @@ from .frames import (
 from .maps import choose_maps, image_shapes
 from .spectra import as_names, lines_by_element
 
-__all__ = ["MultimodalData", "compute_together", "load_multimodal"]
-
 # In the order of preference.
 _PLANS = {"EDS": plan_eds, "EELS": plan_eels}
 

@@ -10,13 +10,6 @@ from ..inputs.images import as_images, describe, new_signal
 from ..signals import ElementalMap
 from .candidates import title_of
 
-__all__ = [
-    "background_signal",
-    "choose_maps",
-    "elemental_map",
-    "image_shapes",
-]
-
 
 def elemental_map(signal: BaseSignal, element: str) -> ElementalMap:
     """Copy an image, or a series of images, into the map of an element."""

@@ -22,13 +22,6 @@ from ..core.calibrated.noise import map_noise
 from ..core.common.missing import fill
 from ..execution.arrays import map_images
 
-__all__ = [
-    "count_value",
-    "map_filled",
-    "smooth_counts",
-    "smooth_ratio",
-]
-
 # Standard deviations of the Gaussians that are tried, pixels; infinity stands for the
 # mean over the image.
 _WIDTHS = 0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, np.inf

@@ -9,17 +9,6 @@ from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import atomic_number
 
-__all__ = [
-    "as_names",
-    "elements_of",
-    "is_auto",
-    "lines_by_element",
-    "one_line_message",
-    "sample_entries",
-    "sum_channels",
-    "window_rows",
-]
-
 
 def as_names(argument: str, entries: str | Sequence[str] | None) -> list[str] | None:
     """Return a name or a list of names as a list; None stays None.

@@ -47,8 +47,7 @@ hf.fuse_published(maps[:1], haadf)
 tv_prox.total_variation_prox(haadf.data.T, 1, 3)
 tv_prox.total_variation_prox(np.broadcast_to(1, (4, 4)), 1, 3)
 for module in (certificate, multigrid, sweep, kernels, tv_prox):
-    for name in module.__all__:
-        kernel = getattr(module, name)
+    for name, kernel in vars(module).items():
         part = getattr(kernel, "targetoptions", {}).get("forceinline")
         if hasattr(kernel, "signatures") and not part:
             print(name, len(kernel.signatures))

@@ -12,13 +12,6 @@ from ..common.operators import products
 from .convex.solver import WarmStart
 from .prepare import PreparedData
 
-__all__ = [
-    "PRIOR_WIDTH",
-    "calibrate",
-    "fit_coefficients",
-    "initial_coefficients",
-]
-
 _LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
 _BAND = 16384  # pixels summed at a time, which stay in the cache
 PRIOR_WIDTH = 1.0  # relative standard deviation of the prior of the c_i

@@ -19,16 +19,6 @@ from scipy.special import ndtr, ndtri
 
 from .prepare import PreparedData
 
-__all__ = [
-    "WIDTHS",
-    "GuardReport",
-    "guard",
-    "local_z",
-    "misfit",
-    "model_error",
-    "threshold",
-]
-
 WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians over which misfits are averaged
 
 # Standard deviations above which a local misfit is flagged in images of up to _USUAL

@@ -19,20 +19,6 @@ from .shift import Shift, aligned, find_shift
 from .uncertainty import uncertainty
 from .weights import _TRIAL_ITERATIONS, Weights, weigh
 
-__all__ = [
-    "CalibratedOptions",
-    "Decision",
-    "Regularizer",
-    "cost_history",
-    "counts_alone",
-    "decide",
-    "examine",
-    "local_misfit",
-    "rough_maps",
-    "shared_weights",
-    "solve",
-]
-
 Regularizer = Literal["tgv", "tv"]
 
 

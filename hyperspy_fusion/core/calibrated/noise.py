@@ -7,16 +7,6 @@ import numpy as np
 from scipy.ndimage import convolve, gaussian_filter, minimum_filter
 from scipy.optimize import nnls
 
-__all__ = [
-    "NoiseLine",
-    "count_gain",
-    "haadf_noise",
-    "haadf_noise_line",
-    "map_noise",
-    "map_noise_line",
-    "noise_line",
-]
-
 # J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
 # curvature along each axis; of unit variance gain. This is its factor along one axis.
 _NOISE_MASK = np.array([1, -2, 1]) / np.sqrt(6)

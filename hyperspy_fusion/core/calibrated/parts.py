@@ -23,14 +23,6 @@ from .method import (
 from .prepare import PreparedData, Totals, prepare
 from .shift import aligned
 
-__all__ = [
-    "common_multipliers",
-    "decide_on_sample",
-    "overview",
-    "solve_part",
-    "together",
-]
-
 # Tolerance of the maps over that of the overview, on which all tiles depend.
 _OVERVIEW_PRECISION = 10
 _MULTIPLIER_ITERATIONS = 200

@@ -18,19 +18,6 @@ from .sample import TILE, TILES, mosaic, representative_tiles
 if TYPE_CHECKING:
     from .method import CalibratedOptions
 
-__all__ = [
-    "Preparation",
-    "PreparedData",
-    "Totals",
-    "Units",
-    "prepare",
-    "recognise",
-    "scales",
-    "shifted_image",
-    "signal_scale",
-    "whole_numbers",
-]
-
 _PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
 _LARGEST = 1e14  # the cube must fit float32

@@ -5,13 +5,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "LARGE",
-    "mosaic",
-    "representative_tiles",
-    "tile_at",
-]
-
 # Images of at least so many pixels are calibrated on 4 x 4 tiles of 96 x 96 pixels.
 LARGE = 2**18
 TILES = 4

@@ -9,12 +9,6 @@ from ..common.operators import products
 from .prepare import PreparedData
 from .weights import block_scores, significance
 
-__all__ = [
-    "Shift",
-    "aligned",
-    "find_shift",
-]
-
 _LARGEST_SHIFT = 4  # pixels
 _SHIFT_Z = 2.0  # standard deviations, as for the gain of the HAADF image
 

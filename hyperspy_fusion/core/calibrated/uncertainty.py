@@ -12,10 +12,6 @@ from .convex.solver import minimise
 from .guard import prediction
 from .prepare import PreparedData
 
-__all__ = [
-    "uncertainty",
-]
-
 _REFITS = 10
 _REFIT_ITERATIONS = 30
 _REFIT_SMOOTHING = 1.5  # pixels

@@ -11,19 +11,6 @@ from ..common.threads import Workers
 from .convex.solver import minimise
 from .prepare import PreparedData, whole_numbers
 
-__all__ = [
-    "LAMBDA_HAADF",
-    "LAMBDA_TV",
-    "Fold",
-    "Weights",
-    "block_scores",
-    "choose_weights",
-    "folds",
-    "held_out",
-    "significance",
-    "weigh",
-]
-
 # λ in steps of √2, μ from 0 (no HAADF image) to 1. Below 0.03 the scores of simulated
 # images are too flat to decide (`janus` at 1 count: 8 % worse with 0.01), so that the
 # lowest μ, which real images may need, have to be significantly better.

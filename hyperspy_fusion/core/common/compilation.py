@@ -14,8 +14,6 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache
 
-__all__ = ["compilers"]
-
 _logger = logging.getLogger(__name__)
 
 

@@ -3,8 +3,6 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["fill"]
-
 _WIDTH = 1.5  # pixels, of the Gaussian
 _LEAST_SHARE = 1e-2  # of the Gaussian, on known pixels
 

@@ -7,18 +7,6 @@ The gradient takes forward differences, zero at the far edges; its value is
 
 import numpy as np
 
-__all__ = [
-    "gradient",
-    "gradient_adjoint",
-    "inner",
-    "joint_norm",
-    "products",
-    "symmetrised_gradient",
-    "symmetrised_gradient_adjoint",
-    "total_generalised_variation",
-    "total_variation",
-]
-
 
 def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Sum over all pixels of each image of `a` times each image of `b`.

@@ -7,8 +7,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-__all__ = ["Options", "choice", "flag", "number", "whole_number"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:

@@ -6,13 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "CostHistory",
-    "Solution",
-    "Status",
-    "check_finite",
-]
-
 
 class Status(str, Enum):
     """Why a solver stopped: a message with cause and remedy."""

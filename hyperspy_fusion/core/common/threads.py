@@ -8,8 +8,6 @@ from typing import Any
 
 import numba
 
-__all__ = ["Workers", "most_at_once", "workers"]
-
 # Pixels times elements times iterations that one call of a kernel does, some 20 ms;
 # between two calls callbacks run, and Ctrl-C is noticed.
 _AT_ONCE = 1 << 23

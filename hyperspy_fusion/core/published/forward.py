@@ -6,12 +6,6 @@ from typing import Literal, get_args
 
 import numpy as np
 
-__all__ = [
-    "PowerModel",
-    "ZWeighting",
-    "element_weights",
-]
-
 ZWeighting = Literal["none", "Z", "Z/sum", "Z**gamma", "Z**gamma/sum"]
 
 

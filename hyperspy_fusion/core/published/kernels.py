@@ -13,8 +13,6 @@ import numpy as np
 from ..common.compilation import compilers
 from .tv_prox import aligned, descend, forget, new_rows
 
-__all__ = ["ScaledProblem", "iterate_published", "published_tiles"]
-
 # Bytes of the rows between the steps of the TV prox, which should fit the L2 cache.
 _TILE_BYTES = 3 << 18
 # Pixels times elements from which on another thread pays.

@@ -23,15 +23,6 @@ from .kernels import ScaledProblem, iterate_published, published_tiles
 from .objective import PublishedObjective
 from .tv_prox import TVAlgorithm, tv_schedule
 
-__all__ = [
-    "PublishedOptions",
-    "describe_rises",
-    "iterate",
-    "published_objective",
-    "scale_to_unit",
-    "solve",
-]
-
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedOptions(Options):

@@ -16,14 +16,6 @@ import numpy as np
 from ..common.operators import total_variation
 from .forward import PowerModel
 
-__all__ = [
-    "PublishedObjective",
-    "chemical_cost",
-    "chemical_gradient",
-    "haadf_cost",
-    "haadf_gradient",
-]
-
 
 def haadf_cost(maps: np.ndarray, haadf: np.ndarray, model: PowerModel) -> float:
     r"""HAADF consistency :math:`Ψ_1 = \tfrac12 ‖b_H - A(x)‖^2`."""

@@ -11,19 +11,6 @@ import numpy as np
 
 from ..common.compilation import compilers
 
-__all__ = [
-    "MARGIN",
-    "Rows",
-    "TVAlgorithm",
-    "aligned",
-    "descend",
-    "forget",
-    "new_rows",
-    "total_variation_prox",
-    "tv_prox_rows",
-    "tv_schedule",
-]
-
 TVAlgorithm = Literal["FGP", "GP"]
 
 # Floats in a cache line: rows of scratch start on one, with one before them as margin.

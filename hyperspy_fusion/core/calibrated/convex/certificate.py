@@ -8,14 +8,6 @@ from ...common.compilation import compilers
 from ...common.threads import Workers
 from .problem import Problem, flux_correction, for_kernels
 
-__all__ = [
-    "certificate",
-    "dual_rows",
-    "primal_rows",
-    "sum_rows",
-    "terms_within",
-]
-
 # NaN and infinity have to be respected.
 _kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
 _, _part_of_finite = compilers(fastmath=True)

@@ -6,12 +6,6 @@ from ...common.threads import Workers
 from .problem import Problem
 from .sweep import State, Steps, empty_seams, iterate, join
 
-__all__ = [
-    "Iteration",
-    "cold_start",
-    "restart",
-]
-
 # Over-relaxation of the primal-dual iteration (L. Condat, J. Optim. Theory Appl. 158,
 # 460 (2013)); below 2. This number and those that follow gave the fewest iterations to
 # a gap of 1e-3 on the simulated specimens, with 0.1 to 200 counts and λ of 1.4 to 11.

@@ -7,12 +7,6 @@ from .iteration import Iteration, cold_start
 from .problem import coarsen
 from .sweep import State
 
-__all__ = [
-    "prolong",
-    "refine_rows",
-    "warm_start",
-]
-
 _kernel, _part = compilers(fastmath=True)
 
 _COARSEST = 16  # pixels

@@ -16,8 +16,6 @@ import numpy as np
 
 from .sweep import Scaled
 
-__all__ = ["Problem", "coarsen", "flux_correction", "for_kernels", "with_flux"]
-
 
 def for_kernels(array: np.ndarray) -> np.ndarray:
     """The array as kernels take it, copied if need be: float32, in C order, writeable.

@@ -14,14 +14,6 @@ from .multigrid import warm_start
 from .problem import Problem, with_flux
 from .sweep import State
 
-__all__ = [
-    "CHECK_EVERY",
-    "Optimum",
-    "WarmStart",
-    "common_flux_multiplier",
-    "minimise",
-]
-
 _FIRST = 50  # iterations
 _REMEDY = "maps, HAADF image, background or noise variance hold values out of range"
 CHECK_EVERY = 25  # iterations between two certificates

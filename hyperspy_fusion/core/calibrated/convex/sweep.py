@@ -16,8 +16,6 @@ import numpy as np
 
 from ...common.compilation import compilers
 
-__all__ = ["Scaled", "State", "Steps", "empty_seams", "iterate", "join"]
-
 # Columns at a time, so that their scratch stays in the cache and Newton's method ends
 # early where it can. With 256, long rows take 20 % longer.
 _CHUNK = np.uintp(1024)
