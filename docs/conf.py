@@ -53,6 +53,10 @@ numpydoc_validation_checks = {
     "SS04",  # a summary with leading spaces
     "SS06",  # a summary of several lines
 }
+numpydoc_validation_exclude = {
+    r"^hyperspy_fusion\.core\.",  # internal: prose where it says it best
+    r"\.MultimodalData\.",  # fields of a named tuple
+}
 
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"

@@ -359,13 +359,15 @@ def get_misfit(
         All maps that the fusion returned, in their order.
     haadf : BaseSignal
         The HAADF image that was fused.
-    background, mask : optional
-        As they were given to :func:`fuse_multimodal`; only for `standardised`.
+    background : optional
+        As it was given to :func:`fuse_multimodal`; only for `standardised`.
     standardised : bool, default False
         False: the image minus :func:`get_haadf_model`, in its units. True: the local
         misfit z of image and measured maps, in standard deviations, by which the guard
         of the calibrated method judges; see
         :func:`hyperspy_fusion.core.calibrated.guard.local_z`.
+    mask : optional
+        As it was given to :func:`fuse_multimodal`; only for `standardised`.
 
     Returns
     -------

@@ -3,7 +3,7 @@ Fuse on a cluster
 =================
 
 Under a client of ``dask.distributed`` the same call is run by the workers of its
-cluster. Here the cluster is this computer; another one only takes another first line.
+cluster. Here the cluster is this computer; for another one only its first line changes.
 """
 
 import hyperspy.api as hs
@@ -13,9 +13,9 @@ from dask.distributed import Client, LocalCluster
 import hyperspy_fusion
 
 # %%
-# Four images of one specimen, of which each becomes a task. The workers of this example
-# are threads; in a script leave ``processes`` out, and put all that follows the
-# definitions behind ``if __name__ == "__main__":``.
+# Four images of one specimen; each becomes a task. The workers of this example
+# are threads; in a script leave ``processes`` out, and put everything after the
+# definitions under ``if __name__ == "__main__":``.
 specimens = [hyperspy_fusion.data.janus(size=96, seed=seed) for seed in range(4)]
 maps = [
     hs.stack([s.maps[i] for s in specimens], show_progressbar=False) for i in range(3)

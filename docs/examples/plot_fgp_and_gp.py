@@ -12,15 +12,15 @@ is approached by plain gradient projection (GP) and by its fast variant with mom
 
 import matplotlib.pyplot as plt
 import numpy as np
-from hyperspy_fusion.core.total_variation import (
+
+import hyperspy_fusion
+from hyperspy_fusion.core.common.operators import (
     gradient,
     gradient_adjoint,
     total_variation,
-    total_variation_prox,
 )
-
-import hyperspy_fusion
-from hyperspy_fusion.core.published import scale_to_unit
+from hyperspy_fusion.core.published.method import scale_to_unit
+from hyperspy_fusion.core.published.tv_prox import total_variation_prox
 
 maps, _ = hyperspy_fusion.data.dysco3()
 scandium = scale_to_unit(maps[0].data)[0].astype(float)

@@ -13,19 +13,19 @@ import hyperspy_fusion
 
 # %%
 # The maps have up to about four X-ray counts per pixel, the HAADF image 2000 electrons.
-# A background of 0.02 counts in each pixel is known; nothing else has to be said.
+# The background, 0.02 counts in each pixel, is known; there is nothing else to set.
 maps, haadf, truth = hyperspy_fusion.data.core_shell(counts=4)
 fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0.02)
 hyperspy_fusion.plot_fusion(maps, fused, haadf)
 
 # %%
-# The weights were chosen from the data: a half of the counts was fused, and the result
-# held to the other half. The line far above the others is that of the counts alone: the
-# HAADF image helps.
+# The weights were chosen by cross-validation: half of the counts was fused, and the
+# result compared with the other half. The line far above the others is that of the
+# counts alone: the HAADF image helps.
 hyperspy_fusion.plot_weights(fused)
 
 # %%
-# The record of each map says how it was made, and that the iteration came to its end.
+# The record of each map says how it was made, and that the iteration converged.
 hyperspy_fusion.plot_convergence(fused)
 record = fused[0].metadata.Multimodal_fusion
 print(record.status, f"at most {record.gap:.2%} above the minimum")
@@ -46,8 +46,8 @@ hs.plot.plot_images(
 
 # %%
 # The noise is gone, the cores are full and the shells are hollow as they should be. In
-# numbers: the root mean square distance from the truth as a part of the truth, and the
-# sum of each map, which is that of the measured one without its background.
+# numbers: the root mean square error relative to the truth, and the sum of each map,
+# which is that of the measured one without its background.
 for measured, clean, true in zip(maps, fused, truth, strict=True):
     before, after = (
         np.linalg.norm(image.data - true.data) / np.linalg.norm(true.data)

@@ -2,8 +2,8 @@
 From file to file
 =================
 
-Lazy maps are read, fused and saved tile by tile: from ``.zspy`` to ``.zspy``, without
-the whole image ever being in memory.
+Lazy maps are read, fused and saved tile by tile, from ``.zspy`` to ``.zspy``: the whole
+image is never in memory.
 """
 
 import tempfile
@@ -16,8 +16,8 @@ import hyperspy_fusion
 hs.preferences.General.show_progressbar = False
 
 # %%
-# Two files as a large measurement would leave them, with chunks of 256 x 256 pixels in
-# the plane of the images.
+# Two files, as of a large measurement, with chunks of 256 x 256 pixels in the plane of
+# the images.
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name)
 specimen = hyperspy_fusion.data.core_shell(size=512)
@@ -25,7 +25,7 @@ hs.stack(specimen.maps).save(path / "maps.zspy", chunks=(1, 256, 256))
 specimen.haadf.save(path / "haadf.zspy", chunks=(256, 256))
 
 # %%
-# The call takes chunks for tiles. It reads a sample and an overview of the image, and
+# The chunks become tiles. The call reads a sample and an overview of the image, and
 # returns lazy maps.
 maps = hs.load(path / "maps.zspy", lazy=True)
 haadf = hs.load(path / "haadf.zspy", lazy=True)

@@ -13,9 +13,9 @@ import numpy as np
 import hyperspy_fusion
 
 # %%
-# Six images of 96 x 96 pixels, one every 30 s, of which each has less counts than the
-# one before: 3 at the brightest pixels of the first, 1 of the last. ``hs.stack`` puts
-# them on a navigation axis.
+# Six images of 96 x 96 pixels, one every 30 s, with decreasing counts: 3 in the
+# brightest pixels of the first image, 1 in those of the last. ``hs.stack`` puts them on
+# a navigation axis.
 specimens = [
     hyperspy_fusion.data.core_shell(size=96, counts=counts, seed=seed)
     for seed, counts in enumerate(np.linspace(3, 1, 6))
@@ -36,8 +36,8 @@ haadf = series([s.haadf for s in specimens])
 print(maps[0])
 
 # %%
-# With ``weights="shared"`` three images of the series choose the weights for all, which
-# takes less time, and the images of the series stay comparable.
+# With ``weights="shared"`` the weights are chosen from three images for all, which
+# takes less time and keeps the images of the series comparable.
 fused = hyperspy_fusion.fuse_multimodal(
     maps, haadf, weights="shared", background=0.02, show_progressbar=False
 )
@@ -60,7 +60,7 @@ hs.plot.plot_images(
 
 
 # %%
-# The distance from the truth as a part of the truth, image by image.
+# The error relative to the truth, image by image.
 def errors(signals):
     """Relative error of each image of a series."""
     difference = np.stack([s.data for s in signals]) - np.stack([t.data for t in truth])

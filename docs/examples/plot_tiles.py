@@ -3,7 +3,7 @@ Fuse by tiles
 =============
 
 Large images are solved by tiles. Here a small one is, to compare it with the solution
-as a whole: the edges of the tiles are not to be seen.
+as a whole: the edges of the tiles are invisible.
 """
 
 import matplotlib.pyplot as plt
@@ -13,8 +13,8 @@ import hyperspy_fusion
 
 # %%
 # An image of 512 x 512 pixels as a whole, then by four tiles of 256 x 256. Each is
-# solved with 64 more pixels on all sides, which are thrown away. Weights are given;
-# noise, coefficients and the price of the flux are those of the whole image.
+# solved with 64 more pixels on all sides, which are discarded. Weights are given;
+# noise, coefficients and flux multipliers are those of the whole image.
 maps, haadf, truth = hyperspy_fusion.data.core_shell(size=512)
 whole, tiled = (
     hyperspy_fusion.fuse_multimodal(
