@@ -120,11 +120,14 @@ def _ranged(
         found = _scalar(value)
         if isinstance(found, bool) or not isinstance(found, Real):
             raise TypeError(_found(name, value, expected))
-        size = float(found)
+        try:
+            size = float(found)
+        except OverflowError:  # of an int
+            size = inf
         fits = isfinite(size) and least <= size <= most and size > above
-        if not fits or (whole and size != int(size)):
+        if not fits or (whole and found != int(found)):
             raise ValueError(_found(name, value, expected))
-        return int(size) if whole else size
+        return int(found) if whole else size
 
     return field(default=default, metadata={"check": check})
 

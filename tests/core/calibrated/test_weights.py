@@ -1,9 +1,15 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from hyperspy_fusion.core.calibrated import weights
+from hyperspy_fusion.core.calibrated.method import CalibratedOptions
+from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.weights import (
     LAMBDA_HAADF,
     LAMBDA_TV,
@@ -11,7 +17,9 @@ from hyperspy_fusion.core.calibrated.weights import (
     block_scores,
     choose_weights,
     folds,
+    weigh,
 )
+from hyperspy_fusion.core.common.threads import Workers
 
 
 def counts_with_gaps(seed=0, shape=(2, 40, 50)):
@@ -252,3 +260,22 @@ def test_blocks_of_known_sums():
     expected = np.zeros((4, 5))
     expected[0, 0], expected[1, 1], expected[3, 4] = 256, 512, 7
     assert_array_equal(found, expected)
+
+
+def test_images_with_different_numbers_of_folds_count_alike(monkeypatch):
+    rng = np.random.default_rng(1)
+    counts = rng.poisson(3.0, (1, 200, 200)).astype(float)
+    haadf = rng.normal(100, 1, (200, 200))
+    images = []
+    for maps in (counts, counts + rng.normal(0, 1, counts.shape)):
+        prepared = prepare(maps, haadf, CalibratedOptions()).prepared
+        images.append(replace(prepared, coefficients=np.ones(1), offset=0.0))
+    assert [len(weights.held_out(image, 0)) for image in images] == [2, 4]
+    flat = SimpleNamespace(maps=np.full(counts.shape, 3.0))
+    monkeypatch.setattr(weights, "minimise", lambda *_, **__: flat)
+    monkeypatch.setattr(weights, "choose_weights", lambda score, *_: score)
+    one, other, both = (
+        weigh(some, Workers(), seed=0)(4.0, 0.1)
+        for some in (images[:1], images[1:], images)
+    )
+    assert_allclose(both, np.concatenate([2 * one, other]))
