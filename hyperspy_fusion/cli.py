@@ -287,7 +287,7 @@ def _fuse(arguments: argparse.Namespace) -> None:
     if background is not None and arguments.method == "published":
         maps = [one - other for one, other in zip(maps, background, strict=True)]
         background = None
-        print("The background was subtracted: the published method knows of none")
+        print("The background was subtracted: the published method has none")
     fused = _timed_fusion(maps, haadf, background, method=arguments.method, **options)
     _print_table(
         ["element", "mean measured", "mean fused", "max measured", "max fused"],

@@ -187,9 +187,8 @@ def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
     record = record_of(one)
     if not record.has_item("weights_tried"):
         raise ValueError(
-            "this fusion did not choose its weights: expected a map that "
-            'fuse_multimodal returned with method="calibrated" and without one of '
-            "lambda_tv and lambda_haadf at least"
+            "this fusion did not choose its weights: expected a map from "
+            "fuse_multimodal with lambda_tv or lambda_haadf left to 'auto'"
         )
     # After a lazy load the arrays in the metadata are dask arrays.
     rows = np.asarray(record.weights_tried)
@@ -387,7 +386,7 @@ def _images(
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "
             f"HAADF image is {measurement.haadf.shape}: expected the maps of one "
-            "fusion; of a series hand over all positions and choose one with inav="
+            "fusion; of a series pass all positions and choose one with inav="
         )
     arrays = computed(
         [

@@ -542,7 +542,7 @@ class TestPublished:
 
     def test_negative_pixels_are_a_warning(self, specimen, scaled):
         shifted = [signal - 1.0 for signal in specimen.maps]
-        expected = r"maps of Co, Mn, O, .*takes the minimum of each"
+        expected = r"maps of Co, Mn, O, .*uses the minimum of each"
         for maps in (shifted, [signal.as_lazy() for signal in shifted]):
             with pytest.warns(UserWarning, match=expected):
                 found = hf.fuse_published(maps, specimen.haadf, lazy_output=False)

@@ -66,7 +66,7 @@ class Spool:
         except FileNotFoundError:
             return None
         except Exception:  # noqa: BLE001 - unpickling damaged files raises anything
-            _logger.info("what was solved in %s is damaged: it is solved again", key)
+            _logger.info("the solution %s is damaged: it is solved again", key)
             return None
         return replace(solution, **arrays)
 
@@ -74,9 +74,8 @@ class Spool:
         """Keep a solution; warn if the folder is missing or the disk is full."""
         if not self.path.is_dir():
             _warn(
-                f"a worker does not see the folder {self.path} that keeps what was "
-                "solved: maps that are computed or saved one by one are solved anew "
-                "each time. Set dask's temporary-directory to a folder that all "
+                f"a worker has no access to the folder {self.path} for solutions: maps "
+                "that are computed or saved one by one are solved again each time. Set dask's temporary-directory to a folder that all "
                 "workers share, or save hs.stack(maps) at once"
             )
             return
@@ -92,9 +91,9 @@ class Spool:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             _warn(
-                f"the folder {self.path} that keeps what was solved is full: maps that "
-                "are computed or saved one by one are solved anew each time. Free some "
-                "room, set dask's temporary-directory to another folder before the "
+                f"the folder {self.path} for solutions is full: maps that are "
+                "computed or saved one by one are solved again each time. Free some "
+                "space, set dask's temporary-directory to another folder before the "
                 "fusion, or save hs.stack(maps) at once"
             )
 

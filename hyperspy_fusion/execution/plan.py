@@ -149,8 +149,8 @@ def _solve_published(
         return solution
     message = (
         f"negative values in the maps of {', '.join(negative)}, as a background "
-        "subtraction leaves them: the published method takes the minimum of each map "
-        "for its zero. Better hand over maps without subtraction, or clip them at zero"
+        "subtraction leaves them: the published method uses the minimum of each map "
+        "as its zero. Better pass the maps without subtraction, or clip them at zero"
     )
     return replace(solution, warnings=(*solution.warnings, message))
 

@@ -91,7 +91,7 @@ def test_nothing_is_left(tmp_path):
 
 def test_a_folder_that_is_not_seen_is_told(spool):
     shutil.rmtree(spool.path)
-    with pytest.warns(UserWarning, match="does not see the folder .*solved anew"):
+    with pytest.warns(UserWarning, match="has no access to the folder .*solved again"):
         spool.save("0", solution_of(np.ones((1, 2, 2))))
     assert spool.load("0") is None
 
@@ -130,7 +130,7 @@ def test_a_full_disk_is_named_and_nothing_is_left_half_written(spool, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(lazy.np, "save", full)
-    with pytest.warns(UserWarning, match=f"{spool.path} .* is full: .*solved anew"):
+    with pytest.warns(UserWarning, match=f"{spool.path} .* is full: .*solved again"):
         spool.save("0", solution_of(MAPS))
     assert list(spool.path.iterdir()) == []
     assert spool.load("0") is None

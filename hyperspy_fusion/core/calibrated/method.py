@@ -17,9 +17,10 @@ from .guard import GuardReport, guard, local_z, model_error
 from .prepare import Preparation, PreparedData, Totals, Units, prepare
 from .shift import Shift, aligned, find_shift
 from .uncertainty import uncertainty
-from .weights import _TRIAL_ITERATIONS, Weights, weigh
+from .weights import TRIAL_ITERATIONS, Weights, weigh
 
 Regularizer = Literal["tgv", "tv"]
+_ROUGH_ITERATIONS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,9 +167,6 @@ def examine(
     return prepared, shift, report
 
 
-_ROUGH_ITERATIONS = 20
-
-
 def rough_maps(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
     """Fused maps on pixels twice as large, good enough to estimate the noise."""
     problem = prepared.problem(CALIBRATION_LAMBDA, 1.0)
@@ -182,7 +180,7 @@ def rough_maps(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
 
 def counts_alone(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
     """Maps fused without the HAADF image."""
-    return warm.solve(prepared.problem(CALIBRATION_LAMBDA, 0.0), _TRIAL_ITERATIONS)
+    return warm.solve(prepared.problem(CALIBRATION_LAMBDA, 0.0), TRIAL_ITERATIONS)
 
 
 def stage_callbacks(callback: Callable | None) -> Callable[[str], Callable | None]:
@@ -354,7 +352,7 @@ def shared_weights(
     `images` holds, for each, the arguments `maps`, `haadf`, `background` and `variance`
     of :func:`solve`.
     """
-    settings = []
+    examined = []
     with workers() as run:
         for image in images:
             preparation, prior = understand(
@@ -364,9 +362,9 @@ def shared_weights(
                 sensitivities=sensitivities,
             )
             prepared, *_ = examine(preparation, prior, run)
-            settings.append(prepared.take(preparation.tiles))
+            examined.append(prepared.take(preparation.tiles))
         return weigh(
-            settings,
+            examined,
             run,
             seed=options.seed,
             lambda_tv=options.lambda_tv,

@@ -450,7 +450,7 @@ def recognise(
         warnings.append(
             "the maps sum to the same in every pixel, so they are fractions: the HAADF "
             "image is not linear in them, and their noise has to be estimated; better "
-            "hand over counts"
+            "pass counts"
         )
         counts = False
     elif counts and negative:

@@ -211,7 +211,7 @@ def block_scores(errors: np.ndarray) -> np.ndarray:
     return padded.reshape(n_y, side, n_x, side).sum(axis=(1, 3)).ravel()
 
 
-_TRIAL_ITERATIONS = 20
+TRIAL_ITERATIONS = 20
 
 
 def weigh(
@@ -238,7 +238,7 @@ def weigh(
         trial, target, norm = fold
         # Not from the maps of the last trial, whose weights may be far off.
         maps = minimise(
-            trial.problem(*weights), run, tolerance=None, max_iter=_TRIAL_ITERATIONS
+            trial.problem(*weights), run, tolerance=None, max_iter=TRIAL_ITERATIONS
         ).maps
         return np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
 

@@ -40,9 +40,9 @@ def compilers(*, fastmath: bool | set[str]) -> tuple[Callable, Callable]:
             compiled._cache = _KernelCache(compiled.py_func)  # noqa: SLF001
         except RuntimeError:
             _note(
-                "no folder can be written to keep compiled kernels in: each process "
-                "compiles them anew, which takes some 20 s. Set the environment "
-                "variable NUMBA_CACHE_DIR to a folder that can be written"
+                "there is no writable folder for compiled kernels: each process "
+                "compiles them again, which takes about 20 s. Set the environment "
+                "variable NUMBA_CACHE_DIR to a writable folder"
             )
         return compiled
 
@@ -60,7 +60,7 @@ class _KernelCache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # noqa: BLE001 - unpickling damaged files raises anything
-            _logger.info("%s cannot be read: it is compiled anew", self.cache_path)
+            _logger.info("%s cannot be read: it is compiled again", self.cache_path)
             self._guarded(self.flush)
             return None
 
@@ -74,7 +74,7 @@ class _KernelCache(FunctionCache):
     def _guarded(function: Callable, *arguments: Any) -> None:
         try:
             function(*arguments)
-        except OSError as error:  # the disk is full, or not ours any more
+        except OSError as error:  # the disk is full, or has become read-only
             _logger.info("a compiled kernel cannot be kept: %s", error)
 
 

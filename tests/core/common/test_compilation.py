@@ -93,7 +93,7 @@ def test_damaged_cache_files_are_replaced(small_package, suffix, damage):
     result, hits, _, said = small_package()
     assert (result, hits) == (11, 0)
     assert "INFO" in said
-    assert "cannot be read: it is compiled anew" in said
+    assert "cannot be read: it is compiled again" in said
     assert small_package()[:3] == (11, 1, 0)
 
 
