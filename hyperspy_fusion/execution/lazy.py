@@ -75,8 +75,9 @@ class Spool:
         if not self.path.is_dir():
             _warn(
                 f"a worker has no access to the folder {self.path} for solutions: maps "
-                "that are computed or saved one by one are solved again each time. Set dask's temporary-directory to a folder that all "
-                "workers share, or save hs.stack(maps) at once"
+                "that are computed or saved one by one are solved again each time. Set "
+                "dask's temporary-directory to a folder that all workers share, or "
+                "save hs.stack(maps) at once"
             )
             return
         arrays = {n: a for n in _ARRAYS if (a := getattr(solution, n)) is not None}

@@ -125,9 +125,11 @@ def _ranged(
         except OverflowError:  # of an int
             size = inf
         fits = isfinite(size) and least <= size <= most and size > above
-        if not fits or (whole and found != int(found)):
+        if not fits or (whole and not size.is_integer()):
             raise ValueError(_found(name, value, expected))
-        return int(found) if whole else size
+        if not whole:
+            return size
+        return found if isinstance(found, int) else int(size)
 
     return field(default=default, metadata={"check": check})
 
