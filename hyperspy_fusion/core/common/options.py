@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, fields
 from math import inf, isfinite
 from numbers import Real
+from sys import float_info
 from typing import Any, get_args
 
 import numpy as np
@@ -120,10 +121,8 @@ def _ranged(
         found = _scalar(value)
         if isinstance(found, bool) or not isinstance(found, Real):
             raise TypeError(_found(name, value, expected))
-        try:
-            size = float(found)
-        except OverflowError:  # of an int
-            size = inf
+        # NaN, and whole numbers that no float holds, count as infinite
+        size = float(found) if abs(found) <= float_info.max else inf
         fits = isfinite(size) and least <= size <= most and size > above
         if not fits or (whole and not size.is_integer()):
             raise ValueError(_found(name, value, expected))
