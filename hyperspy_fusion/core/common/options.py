@@ -121,8 +121,7 @@ def _ranged(
         found = _scalar(value)
         if isinstance(found, bool) or not isinstance(found, Real):
             raise TypeError(_found(name, value, expected))
-        # NaN, and whole numbers that no float holds, count as infinite
-        size = float(found) if abs(found) <= float_info.max else inf
+        size = _size(found)
         fits = isfinite(size) and least <= size <= most and size > above
         if not fits or (whole and not size.is_integer()):
             raise ValueError(_found(name, value, expected))
@@ -131,6 +130,11 @@ def _ranged(
         return found if isinstance(found, int) else int(size)
 
     return field(default=default, metadata={"check": check})
+
+
+def _size(number: Any) -> float:
+    """A real number as a float, infinite for NaN and beyond the largest float."""
+    return float(number) if abs(number) <= float_info.max else inf
 
 
 def _scalar(value: Any) -> Any:
