@@ -1,7 +1,8 @@
 """Lazy arrays: recognise them, and compute several together."""
 
+import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any
 
@@ -60,8 +61,22 @@ def gathered(
                 each()
         return client.gather(futures)
     except BaseException:
-        client.cancel(futures)
+        with suppress(OSError):  # of a scheduler that is gone
+            _cancel(client, futures)
         raise
+
+
+def _cancel(client: Any, futures: Sequence[Any]) -> None:
+    """Cancel futures, once their tasks have arrived at the scheduler."""
+    keys = [future.key for future in futures]
+    end = time.monotonic() + 10
+    while not client.run_on_scheduler(_knows, keys) and time.monotonic() < end:
+        time.sleep(0.05)
+    client.cancel(futures)
+
+
+def _knows(keys: Sequence[Any], dask_scheduler: Any) -> bool:
+    return all(key in dask_scheduler.tasks for key in keys)
 
 
 def compute(
