@@ -93,7 +93,7 @@ class PreparedData:
     @cached_property
     def flux(self) -> np.ndarray:
         """Sums of the net maps, at least 0, shape ``(n,)``; missing pixels filled."""
-        return np.maximum(fill(self.net()).sum(axis=(1, 2)), 0)
+        return np.maximum(fill(self.net()).sum(axis=(1, 2), dtype=np.float64), 0)
 
     def noise_variance(self, maps: np.ndarray) -> np.ndarray:
         """Noise variance of the measured maps if `maps` are the true ones."""
@@ -167,7 +167,7 @@ class PreparedData:
 
     def problem(self, lambda_tv: float, lambda_haadf: float) -> Problem:
         """The convex problem with these weights."""
-        tv_scale = lambda_tv / np.sqrt(self.scale)
+        tv_scale = lambda_tv / np.sqrt(self.scale, dtype=np.float64)
         return Problem(
             data=self.data,
             background=self.background,

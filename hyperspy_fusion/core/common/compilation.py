@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from numba.core.caching import FunctionCache
 
+# Unsigned indices avoid Numba's wraparound check, which blocks vectorisation. Without
+# Numba they are whole numbers: NumPy 1 makes floats of some of their sums.
+index = int if numba.config.DISABLE_JIT else np.uintp
 _logger = logging.getLogger(__name__)
 
 

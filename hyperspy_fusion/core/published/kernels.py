@@ -10,15 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..common.compilation import compilers
+from ..common.compilation import compilers, index
 from .tv_prox import aligned, descend, forget, new_rows
 
 # Bytes of the rows between the steps of the TV prox, which should fit the L2 cache.
 _TILE_BYTES = 3 << 18
 # Pixels times elements from which on another thread pays.
 _LEAST_TILE = 12288
-# Unsigned indices avoid Numba's wraparound check, which blocks vectorisation.
-_ONE = np.uintp(1)
+_ONE = index(1)
 # Values <= _TINY are treated as 0.
 _TINY = np.float32(1e-30)
 
@@ -138,7 +137,7 @@ def _power_row(maps, i, y, begin, exponent, weight, powers, misfit):
     """Write x^(γ-1) and subtract w_i x^γ from the misfit."""
     zero = np.float32(0)
     at_zero = np.float32(1) if exponent == zero else zero
-    begin, n = np.uintp(begin), np.uintp(misfit.size)
+    begin, n = index(begin), index(misfit.size)
     # In two loops, whose chains of operations are short enough to overlap.
     for x in range(n):
         powers[i, x] = exponent * _log2(maps[i, y, begin + x])
@@ -157,8 +156,8 @@ def _descended_row(maps, problem, i, y, begin, powers, misfit, out, row, place):
     lambda_chem = problem.lambda_chem
     slope = problem.lambda_haadf * problem.gamma * problem.weights[i]
     zero, one = np.float32(0), np.float32(1)
-    begin, place = np.uintp(begin), np.uintp(place)
-    for x in range(np.uintp(misfit.size)):
+    begin, place = index(begin), index(place)
+    for x in range(index(misfit.size)):
         here = maps[i, y, begin + x]
         value = (
             here
@@ -173,9 +172,9 @@ def _add_terms(maps, measured, i, y, left, epsilon, chemical, tv):
     """Add x - b log(x + ε) and the lengths of the gradients to rows of terms."""
     log_of_2 = np.float32(0.6931472)
     below = min(y + 1, maps.shape[1] - 1)
-    size = np.uintp(chemical.size)
-    n = np.uintp(min(chemical.size, maps.shape[2] - 1 - left))
-    left = np.uintp(left)
+    size = index(chemical.size)
+    n = index(min(chemical.size, maps.shape[2] - 1 - left))
+    left = index(left)
     for x in range(n):
         here = maps[i, y, left + x]
         log = log_of_2 * _log2(here + epsilon)
@@ -200,7 +199,7 @@ def _published_row(maps, problem, tile, y, scratch, values, row, row_terms):
     misfit = scratch.misfit[: end - begin]
     inner = right - left
     for x in range(misfit.size):  # faster than a copy of slices
-        misfit[x] = haadf[y, np.uintp(begin) + np.uintp(x)]
+        misfit[x] = haadf[y, index(begin) + index(x)]
     exponent = problem.gamma - np.float32(1)
     for i in range(n_elements):
         _power_row(maps, i, y, begin, exponent, problem.weights[i], powers, misfit)
@@ -215,8 +214,8 @@ def _published_row(maps, problem, tile, y, scratch, values, row, row_terms):
         for i in range(n_elements):
             _add_terms(maps, measured, i, y, left, epsilon, chemical, tv)
         sums = 0.0, 0.0, 0.0  # in float64
-        skipped = np.uintp(left - begin)
-        for x in range(np.uintp(inner)):
+        skipped = index(left - begin)
+        for x in range(index(inner)):
             square = misfit[skipped + x] * misfit[skipped + x]
             sums = sums[0] + square, sums[1] + chemical[x], sums[2] + tv[x]
         row_terms[0, y] = 0.5 * sums[0]

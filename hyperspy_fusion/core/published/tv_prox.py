@@ -9,14 +9,13 @@ from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
-from ..common.compilation import compilers
+from ..common.compilation import compilers, index
 
 TVAlgorithm = Literal["FGP", "GP"]
 
 # Floats in a cache line: rows of scratch start on one, with one before them as margin.
 MARGIN = 16
-# Unsigned indices avoid Numba's wraparound check, which blocks vectorisation.
-_ONE = np.uintp(1)
+_ONE = index(1)
 
 _kernel, _part = compilers(fastmath=True)
 
@@ -194,9 +193,9 @@ def _write_row(rows, scaled, side, over, row, place, n, out, i, y, left):
     """Row of P_C(v - λ grad* q), from a place in it on, written to a map."""
     values, q = rows.values, rows.dual
     zero = np.float32(0)
-    here = np.uintp(place + MARGIN)
-    place, left = np.uintp(place), np.uintp(left)
-    for x in range(np.uintp(n)):
+    here = index(place + MARGIN)
+    place, left = index(place), index(left)
+    for x in range(index(n)):
         adjoint = (
             q[over, side, 0, here + x]
             - q[row, side, 0, here + x]

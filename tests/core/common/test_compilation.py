@@ -108,10 +108,11 @@ def test_without_a_folder_for_the_cache_there_is_one_note(monkeypatch, caplog):
     compilation._note.cache_clear()
 
 
-def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch, caplog):
+def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch, caplog, tmp_path):
     def full(*_):
         raise OSError("no space left")
 
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
     kernel, _ = compilation.compilers(fastmath=True)
     with caplog.at_level(logging.INFO):

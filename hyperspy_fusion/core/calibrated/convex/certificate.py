@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...common.compilation import compilers
+from ...common.compilation import compilers, index
 from ...common.threads import Workers
 from .problem import Problem, flux_correction, for_kernels
 
@@ -312,8 +312,7 @@ def primal_rows(
     haadf_factor, weight_factor = measured.haadf_factor, measured.weight_factor
     coefficients = measured.coefficients
     n_elements, n_y, n_x = u.shape
-    # unsigned indices avoid Numba's wraparound check, which blocks vectorisation
-    first, last = np.uintp(first), np.uintp(last)
+    first, last = index(first), index(last)
     each_background = background.size > n_elements
     each_variance = variance.size > n_elements
     model, norm_p, norm_q = np.empty(n_x), np.empty(n_x), np.empty(n_x)

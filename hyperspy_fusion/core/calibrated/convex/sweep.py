@@ -14,13 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...common.compilation import compilers
+from ...common.compilation import compilers, index
 
 # Columns at a time, so that their scratch stays in the cache and Newton's method ends
 # early where it can. With 256, long rows take 20 % longer.
-_CHUNK = np.uintp(1024)
-# Unsigned indices avoid Numba's wraparound check, which blocks vectorisation.
-_ONE = np.uintp(1)
+_CHUNK = index(1024)
+_ONE = index(1)
 # Newton's method ends when the HAADF dual changes by less than this fraction: the prox
 # is linear in it within such a step.
 _NEWTON = np.float32(1e-2)
@@ -278,7 +277,7 @@ def _finish_maps(u, i, y, a, n, pull, relaxation, scratch, bars):
 @_part
 def _step_slopes(v, p, q, i, y, a, n, tau, relaxation, padded, bars):
     """Primal step v - τ (E* q - p), zero where the gradient takes no difference."""
-    n_x = np.uintp(p.shape[3])
+    n_x = index(p.shape[3])
     zero, one, two = np.float32(0), np.float32(1), np.float32(2)
     b = a + n
     first, last = y == 0, y + 1 == p.shape[2]
@@ -391,7 +390,7 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
     """One iteration on a block of rows, in place, without its seams."""
     u, v, p, q = state.u, state.v, state.p, state.q
     n_elements, n_y, n_x = u.shape
-    columns = np.uintp(n_x)
+    columns = index(n_x)
     offset, own_offset = scaled.offset, scratch.offset
     padded, target = scratch.padded, scratch.target
     mapped = offset.size > n_elements
@@ -403,7 +402,7 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
         here, above = scratch.bars[y % 2], scratch.bars[1 - y % 2]
         for i in range(n_elements):
             row_sums[i, y] = 0
-        for a in range(np.uintp(0), columns, _CHUNK):
+        for a in range(index(0), columns, _CHUNK):
             n = min(_CHUNK, columns - a)
             for i in range(n_elements):
                 flux = np.float32(state.flux_dual[i])
@@ -429,7 +428,7 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
             if steps.second_order and (not first or y == 0):
                 _step_bend_dual(q, y, a, n, above, here, steps, relaxation, scratch)
         if y == n_y - 1:
-            for a in range(np.uintp(0), columns, _CHUNK):
+            for a in range(index(0), columns, _CHUNK):
                 n = min(_CHUNK, columns - a)
                 _step_gradient_dual(p, y, a, n, here, here, steps, relaxation, scratch)
         if first:
@@ -441,11 +440,11 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
 @_part
 def _join(state, steps, relaxation, edges, row_sums, seams, scratch):
     """Dual rows with differences across the borders of blocks, and the flux lock."""
-    columns = np.uintp(state.u.shape[2])
+    columns = index(state.u.shape[2])
     for block in range(1, edges.size - 1):
         y = edges[block]
         above, here = seams[block - 1, 1], seams[block, 0]
-        for a in range(np.uintp(0), columns, _CHUNK):
+        for a in range(index(0), columns, _CHUNK):
             n = min(_CHUNK, columns - a)
             _step_gradient_dual(
                 state.p, y - 1, a, n, above, here, steps, relaxation, scratch
