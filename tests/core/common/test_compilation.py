@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from numba.core import caching
@@ -123,6 +124,7 @@ def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch, caplog, tmp_pa
 DISABLED = """
 import sys, warnings
 warnings.simplefilter("error")
+import numba
 import numpy as np
 from hyperspy_fusion.core.calibrated import method as calibrated
 from hyperspy_fusion.core.published import method as published
