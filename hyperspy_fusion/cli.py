@@ -71,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         stderr says what), 130 when interrupted.
     """
     arguments = _parser().parse_args(argv)
-    plt.switch_backend("Agg")  # pictures go to files
+    if plt.get_backend().lower() != "agg":
+        plt.switch_backend("Agg")  # pictures go to files
     try:
         with _plain_warnings():
             arguments.run(arguments)
@@ -368,6 +369,8 @@ def _timed_fusion(
     seconds = time.perf_counter() - start
     record = fused[0].metadata.Multimodal_fusion
     print(f"Fused by the {record.method} method in {seconds:.2f} s: {record.status}")
+    if np.all(np.equal(record.lambda_haadf, 0)):
+        print("The HAADF image was not used")
     if record.get_item("notes"):
         print(record.notes)
     return fused
