@@ -285,7 +285,11 @@ def plot_fusion(
     limits = [_haadf_limits(measured[0])]
     limits += map(_map_limits, measured[1:], modelled[1:])
     names = ["HAADF", *elements]
-    models = ["HAADF model", *(f"{element} fused" for element in elements)]
+    record = record_of(fused[0])
+    used = np.any(np.not_equal(np.asarray(record.lambda_haadf), 0))
+    used = used and np.any(np.less(np.asarray(record.get_item("flagged", 0)), 1))
+    how = "fused" if used else "without HAADF"
+    models = ["HAADF model", *(f"{element} {how}" for element in elements)]
     rows = [(names, measured), (models, modelled)]
     if zoom is not None:
         region = _as_region(zoom, measured[0])

@@ -114,6 +114,7 @@ class Conclusion:
             )
         notes = tuple(dict.fromkeys(n for s in found.flat for n in s.notes))
         messages = tuple(dict.fromkeys(w for s in found.flat for w in s.warnings))
+        messages += self._not_converged(found)
         costs, records = [s.costs for s in found.flat], [s.record for s in found.flat]
         cost = {
             t: _over_positions(shape, [getattr(c, t) for c in costs]) for t in _TERMS
@@ -130,10 +131,27 @@ class Conclusion:
             "converged": all(solution.converged for solution in found.flat),
             "status": "\n".join(dict.fromkeys(s.status for s in found.flat)),
             "notes": "\n".join(notes),
+            "warnings": "\n".join(messages),
             "cost": cost,
             "cost_interval": found.flat[0].costs.interval,
         }
         return record, notes, messages
+
+    def _not_converged(self, found: np.ndarray) -> tuple[str, ...]:
+        """The warning that a tolerance was not met, if there is one."""
+        late = [s for s in found.flat if not s.converged]
+        if getattr(self.options, "tolerance", None) is None or not late:
+            return ()
+        options: Any = self.options
+        limit = "max_iter" if hasattr(options, "max_iter") else "n_iter"
+        where = f" in {len(late)} of {found.size} images" if self.shape else ""
+        gaps = [s.record["gap"] for s in late if "gap" in s.record]
+        gap = f", with a gap of {max(gaps):.1e}" if gaps else ""
+        message = (
+            f"{limit}={getattr(options, limit)} was reached before the tolerance of "
+            f"{options.tolerance:g}{where}{gap}: raise {limit}, or loosen tolerance"
+        )
+        return (message,)
 
 
 def _over_positions(shape: tuple[int, ...], values: list) -> Any:

@@ -278,6 +278,7 @@ def test_one_map_is_no_stack(specimen):
         specimen.maps[0].fuse_multimodal(specimen.haadf)
 
 
+@pytest.mark.filterwarnings("ignore:the HAADF image was not used")
 def test_a_single_map(specimen, fuse):
     fused = fuse(specimen.maps[1], specimen.haadf)
     assert [s.metadata.Sample.elements for s in fused] == [["Mn"]]
@@ -404,6 +405,7 @@ def test_series_of_several_axes_is_fused_position_by_position(series_of, fuse, m
 # --- chains with the rest of HyperSpy ------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:lambda_tv=0.7 was chosen")
 def test_exspy_quantifies_fused_line_intensities():
     one = exspy.data.EDS_TEM_FePt_nanoparticles()
     rng = np.random.default_rng(0)
@@ -476,13 +478,11 @@ def test_save_and_reload_keeps_everything(fused, tmp_path, extension, lazy):
 
 class TestPublished:
     def test_record(self, specimen):
-        fused = hf.fuse_published(
-            specimen.maps,
-            specimen.haadf,
-            gamma=1.7,
-            n_iter=5,
-            tolerance=1e-9,
-        )
+        message = "n_iter=5 was reached before the tolerance of 1e-09: raise n_iter"
+        with pytest.warns(UserWarning, match=message):
+            fused = hf.fuse_published(
+                specimen.maps, specimen.haadf, gamma=1.7, n_iter=5, tolerance=1e-9
+            )
         record = fused[1].metadata.Multimodal_fusion
         assert record.method == "published"
         assert record.version == hf.__version__
@@ -611,6 +611,7 @@ class TestCalibrated:
         residual = specimen.haadf.data - model
         assert residual.std() < 0.3 * specimen.haadf.data.std()
 
+    @pytest.mark.filterwarnings("ignore:the HAADF image was not used")
     @pytest.mark.parametrize("counts", [1, 4])
     def test_counts_and_composition_are_kept(self, counts):
         maps, haadf, truth = hf.data.janus(size=32, counts=counts)
@@ -781,13 +782,36 @@ class TestCalibrated:
         assert_allclose(model.inav[1].data, hf.get_haadf_model(second).data)
 
     def test_iterations_that_do_not_suffice(self, specimen):
-        fused = hf.fuse_multimodal(
-            specimen.maps, specimen.haadf, max_iter=50, tolerance=1e-6, **GIVEN
+        message = (
+            "max_iter=50 was reached before the tolerance of 1e-06, with a gap of "
+            ".*e-.*: raise max_iter, or loosen tolerance"
         )
+        with pytest.warns(UserWarning, match=message):
+            fused = hf.fuse_multimodal(
+                specimen.maps, specimen.haadf, max_iter=50, tolerance=1e-6, **GIVEN
+            )
         record = fused[0].metadata.Multimodal_fusion
         assert record.converged is False
         assert "raise max_iter" in record.status
+        assert re.fullmatch(message, record.warnings)
         assert record.gap > 1e-6
+
+    def test_an_image_that_shows_nothing_is_not_used(self, specimen, tmp_path):
+        noise = specimen.haadf.deepcopy()
+        noise.data = np.random.default_rng(3).normal(100, 10, noise.data.shape)
+        message = "the HAADF image was not used: it does not improve the prediction"
+        with pytest.warns(UserWarning, match=message):
+            fused = hf.fuse_multimodal(specimen.maps, noise)
+        fused[0].save(tmp_path / "Co.hspy")
+        record = hs.load(tmp_path / "Co.hspy").metadata.Multimodal_fusion
+        assert record.lambda_haadf == 0
+        assert record.warnings.startswith(message)
+        used = hf.fuse_multimodal(specimen.maps, specimen.haadf)
+        assert used[0].metadata.Multimodal_fusion.warnings == ""
+
+    def test_an_image_that_is_left_out_on_purpose(self, specimen):
+        fused = hf.fuse_multimodal(specimen.maps, specimen.haadf, lambda_haadf=0)
+        assert fused[0].metadata.Multimodal_fusion.warnings == ""
 
 
 # --- where the image contradicts the maps ------------------------------------------

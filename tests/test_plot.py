@@ -91,6 +91,13 @@ class TestFusion:
             assert low == 0
             assert high >= np.percentile(fused.data, 99)
 
+    def test_an_image_that_was_not_used_is_named(self, fusion):
+        maps, _, haadf = fusion
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0)
+        titles = [axes.get_title() for axes in plot_fusion(maps, fused, haadf).axes]
+        assert "Co without HAADF" in titles
+        assert not [title for title in titles if title.endswith("fused")]
+
     def test_colour_bars_name_the_quantity_and_what_is_beyond(self, fusion):
         figure = plot_fusion(*fusion)
         found = panels(figure)

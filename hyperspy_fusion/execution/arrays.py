@@ -17,6 +17,14 @@ def is_lazy(*arrays: Any) -> bool:
     return any(map(dask.is_dask_collection, arrays))
 
 
+def unmasked(array: Any) -> Any:
+    """A masked array as floats, NaN where it is masked; other arrays as they are."""
+    if isinstance(getattr(array, "_meta", array), np.ma.MaskedArray):
+        filled = da.ma.filled if is_lazy(array) else np.ma.filled
+        return filled(array.astype(float), np.nan)
+    return array
+
+
 def computed(arrays: Any) -> Any:
     """The same list or dict, with lazy arrays computed together."""
     return dask.compute(arrays)[0]

@@ -12,7 +12,7 @@ import pint
 from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal, Signal2D
 
-from ..execution.arrays import is_lazy
+from ..execution.arrays import is_lazy, unmasked
 from .elements import infer_element
 
 # Largest relative difference of two pixel sizes that belong to one scan.
@@ -325,6 +325,7 @@ def _in_common_units(
 
 
 def native(array: Any) -> Any:
-    """An array in the byte order of the machine; booleans become integers."""
+    """An array in the byte order of the machine; masked pixels become NaN."""
+    array = unmasked(array)
     kind = "u1" if array.dtype == bool else array.dtype.newbyteorder("=")
     return array.astype(kind, copy=False)

@@ -134,14 +134,16 @@ def measure(
     lazy = lazily and is_lazy(*inputs["images"])
     if not lazy:
         inputs = computed(inputs)
-        check(inputs["images"])
     if not is_lazy(inputs["background"]):
         _check_background(inputs["background"])
     *stacked, image = inputs["images"]
+    stacked = stack(stacked, axis=-3)
+    if allow_missing:
+        stacked = _without_unknown(stacked, inputs["mask"], inputs["variance"])
+    if not lazy:
+        check([*np.moveaxis(stacked, -3, 0), image])
     return Measurement(
-        maps=_without_unknown(
-            stack(stacked, axis=-3), inputs["mask"], inputs["variance"]
-        ),
+        maps=stacked,
         haadf=image,
         background=inputs["background"],
         variance=inputs["variance"],

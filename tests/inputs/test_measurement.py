@@ -328,6 +328,26 @@ def test_boolean_data_count_as_0_and_1():
     assert measurement.maps.dtype.kind != "b"
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_masked_pixels_are_missing(lazy):
+    mask = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 4 == 0
+    masked = np.ma.masked_array(np.arange(np.prod(SHAPE)).reshape(SHAPE), mask)
+    maps, haadf = [image("Fe", masked)], image(data=masked)
+    if lazy:
+        array = da.ma.masked_array(da.from_array(masked.data), da.from_array(mask))
+        maps = [image("Fe", array)]
+    measurement = measure(maps, haadf)
+    assert_array_equal(np.isnan(measurement.maps[0]), mask)
+    assert_array_equal(measurement.maps[0][~mask], masked.data[~mask])
+    assert_array_equal(np.isnan(measurement.haadf), mask)
+
+
+def test_all_pixels_masked():
+    message = "map of Fe has nothing but missing pixels"
+    with pytest.raises(ValueError, match=message):
+        measure([image("Fe")], image(), mask=np.ones(SHAPE, dtype=bool))
+
+
 def test_arrays_are_not_signals():
     with pytest.raises(TypeError, match="map number 1 is of type ndarray: expected"):
         measure([image("Fe"), np.ones(SHAPE)], image())

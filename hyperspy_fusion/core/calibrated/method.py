@@ -77,6 +77,13 @@ class Decision:
         problem = prepared.problem(self.weights.lambda_tv, self.weights.lambda_haadf)
         return replace(problem, flux_multiplier=self.flux_multiplier)
 
+    def warnings(self) -> tuple[str, ...]:
+        """What a user has to know."""
+        found = *self.units.warnings, self.shift.message, self.report.message
+        # Of an image that the guard dropped nothing else is to be said.
+        chosen = self.weights.warnings if self.report.flagged < 1 else ()
+        return tuple(filter(None, (*found, *chosen)))
+
     def record(self) -> dict[str, Any]:
         """Entries of the record of the fusion."""
         tried = self.weights.tried
@@ -316,11 +323,7 @@ def conclude(
             "flagged": report.flagged,
         },
         notes=decision.notes,
-        warnings=tuple(
-            filter(
-                None, (*decision.units.warnings, decision.shift.message, report.message)
-            )
-        ),
+        warnings=decision.warnings(),
     )
 
 

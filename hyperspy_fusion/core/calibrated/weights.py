@@ -96,6 +96,31 @@ class Weights:
     gain: float
     tried: np.ndarray
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the choice says about the data; nothing of weights that were given."""
+        lambda_tv, lambda_haadf = (len({*column}) > 1 for column in self.tried.T[:2])
+        found = []
+        if lambda_haadf and self.lambda_haadf == 0:
+            found.append(
+                "the HAADF image was not used: it does not improve the prediction of "
+                f"the maps ({self.gain:.1f} standard deviations, at least "
+                f"{_LEAST_GAIN:g} are required). The maps are denoised without it"
+            )
+        ends = {
+            LAMBDA_TV[0]: "lower end of its range: perhaps the specimen has detail in "
+            "every pixel, a map has bad pixels, or less noise than its values suggest, "
+            "as after a filter",
+            LAMBDA_TV[-1]: "upper end of its range: perhaps a map shows no structure "
+            "above its noise",
+        }
+        if lambda_tv and self.lambda_tv in ends:
+            found.append(
+                f"lambda_tv={self.lambda_tv:g} was chosen, the {ends[self.lambda_tv]}; "
+                "the cause is not known"
+            )
+        return tuple(found)
+
 
 def choose_weights(
     score: Any,

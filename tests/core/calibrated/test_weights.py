@@ -279,3 +279,17 @@ def test_images_with_different_numbers_of_folds_count_alike(monkeypatch):
         for some in (images[:1], images[1:], images)
     )
     assert_allclose(both, np.concatenate([2 * one, other]))
+
+
+def test_what_the_choice_says_about_the_data():
+    def messages(place, mu, **given):
+        return choose_weights(Bowl(place, mu), **given).warnings
+
+    assert messages(4.0, 0.1) == ()
+    (unused,) = messages(4.0, 0.0)
+    assert unused.startswith("the HAADF image was not used")
+    (low,), (high,) = messages(0.1, 0.1), messages(500.0, 0.1)
+    assert low.startswith("lambda_tv=0.7 was chosen, the lower end")
+    assert high.startswith("lambda_tv=22.4 was chosen, the upper end")
+    assert messages(4.0, 0.0, lambda_haadf=0.0) == ()
+    assert messages(500.0, 0.1, lambda_tv=22.4) == ()
