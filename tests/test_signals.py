@@ -97,6 +97,7 @@ def test_cost_history(fuse, interval):
         maps[0].get_cost_history()
 
 
+@pytest.mark.filterwarnings("ignore:max_iter=30 was reached")
 def test_cost_history_that_ends_between_two_certificates():
     maps, haadf, _ = hf.data.core_shell(size=32)
     fused = hf.fuse_multimodal(maps, haadf, max_iter=30, tolerance=1e-12)

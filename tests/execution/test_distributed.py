@@ -23,7 +23,8 @@ GIVEN = {"background": 0.02, "lambda_tv": 4.0, "lambda_haadf": 0.1}
 LONG = {**GIVEN, "tolerance": 1e-9, "max_iter": 1500}
 
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:The NestedDirectoryStore:FutureWarning"  # zarr 2
+    "ignore:The NestedDirectoryStore:FutureWarning",  # zarr 2
+    "ignore:max_iter=1500 was reached:UserWarning",
 )
 
 

@@ -20,7 +20,7 @@ from hyperspy_fusion.execution import lazy
 from hyperspy_fusion.execution.lazy import Spool
 
 # Where the choice of the weights does not matter.
-GIVEN = {"background": 0.02, "lambda_tv": 4.0, "lambda_haadf": 0.1, "max_iter": 25}
+GIVEN = {"background": 0.02, "lambda_tv": 4.0, "lambda_haadf": 0.1, "tolerance": 0.5}
 MAPS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
 
