@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -227,6 +228,8 @@ def _with_shared_weights(
         [_inputs_at(arrays, places[k]) for k in np.unique(chosen.round().astype(int))]
     )
     weights = calibrated.shared_weights(images, options, **chemistry)
+    for message in weights.warnings:  # the images know of given weights only
+        warnings.warn(message, UserWarning, stacklevel=4)
     return replace(
         options, lambda_tv=weights.lambda_tv, lambda_haadf=weights.lambda_haadf
     )

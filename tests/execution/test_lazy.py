@@ -566,6 +566,15 @@ def test_shared_weights(series_of, lazy):
     assert_allclose(fused[0].data[0, 0], own[0].data, rtol=0, atol=1e-6 * scale)
 
 
+def test_shared_weights_without_the_image(series_of):
+    specimens = [hf.data.core_shell(size=32, seed=seed) for seed in (1, 2)]
+    maps, haadf = series_of(*specimens)
+    haadf = haadf.deepcopy()
+    haadf.data = np.random.default_rng(3).normal(100, 10, haadf.data.shape)
+    with pytest.warns(UserWarning, match="the HAADF image was not used"):
+        hf.fuse_multimodal(maps, haadf, weights="shared")
+
+
 def test_shared_weights_of_tiles(series_of):
     pair = [hf.data.core_shell(size=96, seed=s) for s in (1, 2)]
     fused = hf.fuse_multimodal(
