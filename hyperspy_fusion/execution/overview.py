@@ -42,7 +42,7 @@ def decide(
         ``check([*maps, haadf])`` of their means over large pixels raises an error if
         these are no images.
     **chemistry
-        `atomic_numbers` and `sensitivities`, as for the core.
+        `elements`, `atomic_numbers` and `sensitivities`, as for the core.
 
     Returns
     -------
@@ -51,8 +51,8 @@ def decide(
     prior : numpy.ndarray
         Expected coefficients.
     flux : numpy.ndarray or None
-        Sums of the maps over all tiles, in their units, shape ``(n_elements,)``; None
-        if they are not locked.
+        Smallest and largest sums of the maps over the measured pixels, in their units,
+        shape ``(2, n_elements)``; None if none is locked.
     """
     arrays: dict[str, Any] = {
         name: None if array is None else da.asarray(array)
@@ -64,8 +64,14 @@ def decide(
     while max(size) > factor * _OVERVIEW and factor < _LARGEST_FACTOR:
         factor *= 2
     means = {name: _means(array, factor) for name, array in arrays.items()}
-    found, lowest, infinite = dask.compute(
-        means, da.nanmin(maps), [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")]
+    net = maps - arrays["background"]
+    share = _means(da.isfinite(maps), factor)
+    found, share, lowest, flux, infinite = dask.compute(
+        means,
+        share,
+        da.nanmin(maps),
+        da.nansum(net, axis=(-2, -1), dtype=np.float64),
+        [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")],
     )
     for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
         if n:
@@ -93,9 +99,15 @@ def decide(
     )
     if not options.lock_flux:
         return decision, prior, None
-    coarse = parts.overview(**found, factor=factor, decision=decision, options=options)
-    net = (filled - found["background"]) * area
-    flux = np.maximum(net.sum(axis=(1, 2)), 0)
+    coarse, slack, decision = parts.overview(
+        **found,
+        factor=factor,
+        decision=decision,
+        options=options,
+        elements=chemistry["elements"],
+    )
+    bounds = np.maximum([flux - slack, flux + slack], 0)
+    coarse *= share
     sample = _spread(size.tolist(), HALOS[options.regularizer])
     sums = np.sum([_integral(coarse, factor, tile) for tile in sample], axis=0)
     surroundings = [
@@ -104,7 +116,7 @@ def decide(
     flux_multiplier = parts.common_multipliers(
         computed(surroundings), [tile.inner for tile in sample], sums, decision, options
     )
-    return replace(decision, flux_multiplier=flux_multiplier), prior, flux
+    return replace(decision, flux_multiplier=flux_multiplier), prior, bounds
 
 
 def _spread(sizes: Sequence[int], halo: int) -> list[Tile]:

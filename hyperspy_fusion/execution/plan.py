@@ -57,8 +57,8 @@ class Task:
     inputs : dict
         Its arrays, lazy or not, or None.
     flux : numpy.ndarray or None
-        Sums of the maps over all tiles of the image, in their units, shape
-        ``(n_elements,)``; None if they are not locked.
+        Smallest and largest sums of the maps over all measured pixels of the image, in
+        their units, shape ``(2, n_elements)``; None if they are not locked.
     """
 
     position: tuple[int, ...]
@@ -126,6 +126,7 @@ def plan_calibrated(
     here.
     """
     chemistry: dict[str, Any] = {
+        "elements": measurement.elements,
         "atomic_numbers": measurement.atomic_numbers,
         "sensitivities": measurement.sensitivities,
     }

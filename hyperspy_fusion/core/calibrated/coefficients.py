@@ -10,6 +10,7 @@ from scipy.optimize import lsq_linear, nnls
 from ..common.missing import fill
 from ..common.operators import products
 from .convex.solver import WarmStart
+from .flux import FluxLock
 from .prepare import PreparedData
 
 _LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
@@ -32,7 +33,7 @@ def calibrate(
     coefficients, offset = initial_coefficients(net, variance, prepared.haadf)
     # The flux is free, but the multipliers of the locked problem stay: without them,
     # half a count a pixel leaves the fused maps 1 % worse.
-    free = replace(prepared, lock_flux=False)
+    free = replace(prepared, lock=FluxLock.free(len(prior)))
     for n_iter in _CALIBRATION_ITERATIONS:
         free = replace(free, coefficients=coefficients, offset=offset)
         maps = warm.solve(free.problem(CALIBRATION_LAMBDA, 1.0), n_iter)

@@ -79,7 +79,8 @@ class Decision:
 
     def warnings(self) -> tuple[str, ...]:
         """What a user has to know."""
-        found = *self.units.warnings, self.shift.message, self.report.message
+        found = *self.units.warnings, *self.numbers.lock.warnings
+        found = *found, self.shift.message, self.report.message
         # Of an image that the guard dropped nothing else is to be said.
         chosen = self.weights.warnings if self.report.flagged < 1 else ()
         return tuple(filter(None, (*found, *chosen)))
@@ -204,10 +205,17 @@ def understand(
     variance: np.ndarray | None,
     sensitivities: Sequence[float] | None = None,
     totals: Totals | None = None,
+    elements: Sequence[str] = (),
 ) -> tuple[Preparation, np.ndarray]:
     """Prepare the data, and compute the expected c_i: Z^γ over the sensitivity."""
     preparation = prepare(
-        maps, haadf, options, background=background, variance=variance, totals=totals
+        maps,
+        haadf,
+        options,
+        background=background,
+        variance=variance,
+        totals=totals,
+        elements=elements,
     )
     prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
     prior *= preparation.units.gain
@@ -223,6 +231,7 @@ def solve(
     background: Any = 0.0,
     variance: np.ndarray | None = None,
     sensitivities: Sequence[float] | None = None,
+    elements: Sequence[str] = (),
     num_workers: int | None = None,
     callback: Callable | None = None,
 ) -> Solution:
@@ -242,6 +251,8 @@ def solve(
         Noise variance of the maps, that broadcasts against them.
     sensitivities : numpy.ndarray, optional
         Relative sensitivity factors.
+    elements : sequence of str
+        Symbols, for the messages.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
@@ -255,7 +266,14 @@ def solve(
         Maps in the units of `maps`.
     """
     preparation, prior = understand(
-        maps, haadf, atomic_numbers, options, background, variance, sensitivities
+        maps,
+        haadf,
+        atomic_numbers,
+        options,
+        background,
+        variance,
+        sensitivities,
+        elements=elements,
     )
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
@@ -301,16 +319,19 @@ def conclude(
             callback_for("uncertainty"),
         )
         variance = variance * gain[:, None, None] ** 2
-    maps = optimum.maps
+    maps, sums = optimum.maps, None
     if inner is not None:
         rows, columns = inner
+        known = problem.measured(rows, columns)
         maps = np.ascontiguousarray(maps[:, rows, columns])
         variance = None if variance is None else variance[:, rows, columns]
     maps *= gain.astype(np.float32)[:, None, None]
+    if inner is not None:
+        sums = maps.sum(axis=(1, 2), dtype=np.float64, where=known)
     converged = optimum.gap <= options.tolerance
     return Solution(
         maps=maps,
-        sums=None if inner is None else maps.sum(axis=(1, 2), dtype=np.float64),
+        sums=sums,
         variance=variance,
         costs=cost_history(optimum, weights),
         n_iter=optimum.n_iter,
@@ -322,7 +343,7 @@ def conclude(
             "guard": report.largest,
             "flagged": report.flagged,
         },
-        notes=decision.notes,
+        notes=(*decision.notes, *decision.numbers.lock.notes),
         warnings=decision.warnings(),
     )
 
@@ -349,6 +370,7 @@ def shared_weights(
     options: CalibratedOptions,
     atomic_numbers: Sequence[int],
     sensitivities: Sequence[float] | None = None,
+    elements: Sequence[str] = (),
 ) -> Weights:
     """Choose the weights that are best for several images together.
 
@@ -363,6 +385,7 @@ def shared_weights(
                 atomic_numbers=atomic_numbers,
                 options=options,
                 sensitivities=sensitivities,
+                elements=elements,
             )
             prepared, *_ = examine(preparation, prior, run)
             examined.append(prepared.take(preparation.tiles))

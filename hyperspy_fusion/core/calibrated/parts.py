@@ -10,6 +10,7 @@ from ..common.solution import Solution
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
 from .convex.solver import WarmStart, common_flux_multiplier, minimise
+from .flux import FluxLock, judge
 from .guard import GuardReport, guard
 from .method import (
     CalibratedOptions,
@@ -37,6 +38,7 @@ def decide_on_sample(
     background: Any = 0.0,
     variance: np.ndarray | None = None,
     sensitivities: Sequence[float] | None = None,
+    elements: Sequence[str] = (),
     totals: Totals,
 ) -> tuple[Decision, np.ndarray]:
     """Calibrate and choose the weights on a sample of an image.
@@ -54,6 +56,7 @@ def decide_on_sample(
         variance,
         sensitivities,
         totals,
+        elements,
     )
     with workers() as run:
         decision, _ = decide(preparation, prior, options, run)
@@ -69,24 +72,32 @@ def overview(
     *,
     background: Any = 0.0,
     variance: np.ndarray | None = None,
-) -> np.ndarray:
+    elements: Sequence[str] = (),
+) -> tuple[np.ndarray, np.ndarray, Decision]:
     """Fused maps of a whole image on large pixels, to see how its flux is distributed.
 
     The arrays are means over `factor` x `factor` pixels. Returns means over the large
-    pixels in the units of the maps; their sums are locked.
+    pixels; by how much the sums of the maps may differ, shape ``(n_elements,)``, both
+    in the units of the maps; and the decision with the flux lock of the image.
     """
     with workers() as run:
         prepared, *_ = _part(
             maps, haadf, decision, options, run, background, variance, factor
         )
         weights = decision.weights
+        prepared = replace(prepared, lock=judge(prepared, elements))
         optimum = minimise(
             prepared.problem(weights.lambda_tv, weights.lambda_haadf),
             run,
             tolerance=options.tolerance / _OVERVIEW_PRECISION,
             max_iter=options.max_iter,
         )
-    return optimum.maps * np.float32(decision.units.gain / factor**2)[:, None, None]
+    gain = decision.units.gain
+    maps = optimum.maps * np.float32(gain / factor**2)[:, None, None]
+    _, slack = prepared.flux
+    slack = np.full(len(maps), np.inf) if slack is None else slack * gain
+    numbers = replace(decision.numbers, lock=prepared.lock)
+    return maps, slack, replace(decision, numbers=numbers)
 
 
 def common_multipliers(
@@ -97,6 +108,8 @@ def common_multipliers(
     options: CalibratedOptions,
 ) -> np.ndarray:
     """Multipliers ν_i of the flux lock of an image, in 1 / counts, from a sample of it.
+
+    0 where the flux is free.
 
     With them in the objective instead of a lock, tiles that are solved one by one keep
     the flux of the image together, but for a few per mille. The sums of the sample come
@@ -111,7 +124,8 @@ def common_multipliers(
     insides : list of tuple of slice
         The tiles without their halo.
     sums : numpy.ndarray
-        Expected sums of their maps, in the units of the maps, shape ``(n_elements,)``.
+        Expected sums of their maps over measured pixels, in the units of the maps,
+        shape ``(n_elements,)``.
     decision, options
         As for :func:`solve_part`.
     """
@@ -126,6 +140,7 @@ def common_multipliers(
             run.each(problem, parts),
             insides,
             sums / decision.units.gain,
+            np.isfinite(decision.numbers.lock.deviations),
             run,
             _MULTIPLIER_ITERATIONS,
         )
@@ -156,7 +171,8 @@ def solve_part(
         )
         decision = replace(decision, report=report, notes=notes)
         # The lock is one of all tiles together; refits keep the sums of the tile.
-        problem = decision.problem(replace(prepared, lock_flux=False))
+        free = FluxLock.free(len(prior))
+        problem = decision.problem(replace(prepared, lock=free))
         kept = prepared if options.uncertainty else None
         del prepared  # frees its pixels
         callback_for = stage_callbacks(callback)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill
 from .convex.problem import Problem
+from .flux import FluxLock, judge
 from .noise import NoiseLine, count_gain, haadf_noise_line, map_noise_line
 from .sample import TILE, TILES, mosaic, representative_tiles
 
@@ -63,8 +64,8 @@ class PreparedData:
         o.
     alpha : float or None
         Of TGV; None for TV.
-    lock_flux : bool
-        Whether the sum of each map is kept.
+    lock : FluxLock
+        How well the sum of each map is kept.
     pixels : int
         Number of pixels of the whole image, also if this is a tile of it.
     """
@@ -83,7 +84,7 @@ class PreparedData:
     coefficients: np.ndarray
     offset: float
     alpha: float | None
-    lock_flux: bool
+    lock: FluxLock
     pixels: int
 
     def net(self) -> np.ndarray:
@@ -91,9 +92,22 @@ class PreparedData:
         return self.data - self.background
 
     @cached_property
-    def flux(self) -> np.ndarray:
-        """Sums of the net maps, at least 0, shape ``(n,)``; missing pixels filled."""
-        return np.maximum(fill(self.net()).sum(axis=(1, 2), dtype=np.float64), 0)
+    def flux(self) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Sums of the net maps over measured pixels, at least 0, and their slack.
+
+        Shapes ``(n_elements,)``; None where no sum is kept.
+        """
+        deviations = self.lock.deviations
+        if np.isinf(deviations).all():
+            return None, None
+        known = np.isfinite(self.data)
+        flux = self.net().sum(axis=(1, 2), dtype=np.float64, where=known)
+        variance = self.background if self.variance is None else self.variance
+        variance = np.broadcast_to(variance, self.data.shape)
+        noise = np.sqrt(variance.sum(axis=(1, 2), dtype=np.float64, where=known))
+        loose = (deviations > 0) & np.isfinite(deviations)
+        slack = np.where(loose, np.where(loose, deviations, 0) * noise, deviations)
+        return np.maximum(flux, 0), slack
 
     def noise_variance(self, maps: np.ndarray) -> np.ndarray:
         """Noise variance of the measured maps if `maps` are the true ones."""
@@ -168,6 +182,7 @@ class PreparedData:
     def problem(self, lambda_tv: float, lambda_haadf: float) -> Problem:
         """The convex problem with these weights."""
         tv_scale = lambda_tv / np.sqrt(self.scale, dtype=np.float64)
+        flux, flux_slack = self.flux
         return Problem(
             data=self.data,
             background=self.background,
@@ -179,7 +194,8 @@ class PreparedData:
             coefficients=self.coefficients,
             tv_scale=tv_scale,
             typical=float(np.mean(tv_scale * self.level)),
-            flux=self.flux if self.lock_flux else None,
+            flux=flux,
+            flux_slack=flux_slack,
             alpha=self.alpha,
         )
 
@@ -271,6 +287,7 @@ def prepare(
     variance: np.ndarray | None = None,
     totals: Totals | None = None,
     units: Units | None = None,
+    elements: Sequence[str] = (),
 ) -> Preparation:
     """Recognise the kind of the data and convert them to the units of the mathematics.
 
@@ -289,6 +306,8 @@ def prepare(
         Of the whole image, if this is a sample of it.
     units : Units, optional
         Of the whole image, if this is a part of it; by default they are found.
+    elements : sequence of str
+        Symbols, for the messages.
 
     Returns
     -------
@@ -297,8 +316,8 @@ def prepare(
     Raises
     ------
     ValueError
-        If the variance of a map is nowhere a number above 0, or the numbers are too
-        large or too small for float32.
+        If the variance of a map is nowhere a number above 0, the numbers are too
+        large or too small for float32, or a map has both signs.
     """
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
@@ -307,12 +326,8 @@ def prepare(
     background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
-    notes = []
     missing = np.isnan(maps)
-    if missing.any():
-        notes.append(
-            f"{missing.sum()} missing pixels of the maps are filled by the model"
-        )
+    notes = _missing_note(missing)
     filled = fill(maps)
     totals = totals or Totals.of(filled)
     if units is None:
@@ -356,18 +371,25 @@ def prepare(
         coefficients=np.zeros(n_elements),
         offset=0.0,
         alpha=_ALPHA if options.regularizer == "tgv" else None,
-        lock_flux=options.lock_flux,
+        lock=FluxLock.free(n_elements),
         pixels=totals.pixels,
     )
     if not is_part:
         scale, level = scales(prepared.take(tiles))
-        prepared = replace(prepared, scale=scale, level=level)
+        lock = judge(prepared, elements) if options.lock_flux else prepared.lock
+        prepared = replace(prepared, scale=scale, level=level, lock=lock)
     return Preparation(
         prepared=prepared,
         units=units,
         tiles=tiles,
         notes=tuple(notes),
     )
+
+
+def _missing_note(missing: np.ndarray) -> list[str]:
+    if not missing.any():
+        return []
+    return [f"{missing.sum()} missing pixels of the maps are filled by the model"]
 
 
 def _above_zero(variance: np.ndarray) -> np.ndarray:

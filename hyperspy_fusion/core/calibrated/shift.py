@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..common.operators import products
+from ..common.operators import block_sums, products
 from .prepare import PreparedData
-from .weights import block_scores, significance
+from .weights import significance
 
 _LARGEST_SHIFT = 4  # pixels
 _SHIFT_Z = 2.0  # standard deviations, as for the gain of the HAADF image
@@ -94,7 +94,7 @@ def find_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
     y, x = best
     z = 0.0
     if best != (0, 0):
-        z = significance(block_scores(residual(0, 0) - residual(y, x)))
+        z = significance(block_sums(residual(0, 0) - residual(y, x)))
     return Shift(
         y=y + _vertex([total(y + k, x) for k in (-1, 0, 1)]),
         x=x + _vertex([total(y, x + k) for k in (-1, 0, 1)]),

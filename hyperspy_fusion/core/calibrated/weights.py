@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.operators import block_sums
 from ..common.threads import Workers
 from .convex.solver import minimise
 from .prepare import PreparedData, whole_numbers
@@ -18,8 +19,6 @@ LAMBDA_TV = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4)
 LAMBDA_HAADF = (0.0, 0.03, 0.1, 0.3, 1.0)
 _LOWEST = (0.01, 0.003)
 _FIRST = 4.0, 0.1
-_BLOCK = 16  # pixels a side at most, of the blocks of the scores
-_LEAST_ROW = 4  # blocks a side of a square image, at least
 
 # Pixels above which half the folds suffice: of counts, and of hidden pixels.
 _MANY_COUNTS, _MANY_VALUES = 2**15, 2**18
@@ -223,19 +222,6 @@ def significance(gains: np.ndarray) -> float:
     return float(gains.sum() / spread) if spread > 0 else 0.0
 
 
-def block_scores(errors: np.ndarray) -> np.ndarray:
-    """Sums over square blocks of squared errors, shape ``(n_blocks,)``.
-
-    Blocks have 16 x 16 pixels; fewer in a small image, so that there are enough to
-    compare.
-    """
-    side = int(np.clip(np.sqrt(errors.size) / _LEAST_ROW, 1, _BLOCK))
-    n_y, n_x = (-(-size // side) for size in errors.shape)
-    padded = np.zeros((n_y * side, n_x * side))
-    padded[: errors.shape[0], : errors.shape[1]] = errors
-    return padded.reshape(n_y, side, n_x, side).sum(axis=(1, 3)).ravel()
-
-
 TRIAL_ITERATIONS = 20
 
 
@@ -274,7 +260,7 @@ def weigh(
         found = iter(run.each(lambda fold, run: errors(fold, weights, run), every))
         return np.concatenate(
             [
-                block_scores(sum(islice(found, len(folds))) * (most / len(folds)))
+                block_sums(sum(islice(found, len(folds))) * (most / len(folds)))
                 for folds in folds_of
             ]
         )

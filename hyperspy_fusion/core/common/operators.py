@@ -7,6 +7,9 @@ The gradient takes forward differences, zero at the far edges; its value is
 
 import numpy as np
 
+BLOCK = 16  # pixels a side at most, of the blocks of an image
+_LEAST_ROW = 4  # blocks a side of a square image, at least
+
 
 def products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Sum over all pixels of each image of `a` times each image of `b`.
@@ -118,3 +121,16 @@ def total_generalised_variation(
     first = gradient(np.asarray(maps, dtype=np.float64)) - slopes
     second = symmetrised_gradient(np.asarray(slopes, dtype=np.float64))
     return float(joint_norm(first).sum() + alpha * joint_norm(second).sum())
+
+
+def block_sums(image: np.ndarray) -> np.ndarray:
+    """Sums over square blocks of an image, shape ``(n_blocks,)``.
+
+    Blocks have 16 x 16 pixels; fewer in a small image, so that there are enough to
+    compare.
+    """
+    side = int(np.clip(np.sqrt(image.size) / _LEAST_ROW, 1, BLOCK))
+    n_y, n_x = (-(-size // side) for size in image.shape)
+    padded = np.zeros((n_y * side, n_x * side))
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded.reshape(n_y, side, n_x, side).sum(axis=(1, 3)).ravel()

@@ -3,6 +3,7 @@
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from hyperspy_fusion.core.calibrated.flux import FluxLock
 from hyperspy_fusion.core.calibrated.prepare import PreparedData, signal_scale
 
 COEFFICIENTS = np.array([300.0, 100.0])
@@ -42,6 +43,6 @@ def measured(truth, *, seed=0, extra=0.0):
         coefficients=COEFFICIENTS,
         offset=OFFSET,
         alpha=0.25,
-        lock_flux=True,
+        lock=FluxLock.exact(2),
         pixels=data[0].size,
     )

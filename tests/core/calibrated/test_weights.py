@@ -14,7 +14,6 @@ from hyperspy_fusion.core.calibrated.weights import (
     LAMBDA_HAADF,
     LAMBDA_TV,
     _polish,
-    block_scores,
     choose_weights,
     folds,
     weigh,
@@ -229,37 +228,6 @@ def test_polish_stays_between_its_neighbours():
 
 
 # Blocks
-
-
-@pytest.mark.parametrize(
-    ("shape", "n_blocks"),
-    [
-        ((128, 128), 64),
-        ((64, 64), 16),
-        ((100, 300), 7 * 19),
-        ((65, 64), 5 * 4),
-        ((32, 32), 16),
-        ((16, 16), 16),
-        ((1, 100), 50),
-        ((1, 1), 1),
-    ],
-)
-def test_blocks_share_the_sum(shape, n_blocks):
-    errors = np.random.default_rng(0).uniform(size=shape)
-    found = block_scores(errors)
-    assert found.shape == (n_blocks,)
-    assert_allclose(found.sum(), errors.sum())
-
-
-def test_blocks_of_known_sums():
-    errors = np.zeros((64, 80))
-    errors[:16, :16] = 1
-    errors[16:32, 16:32] = 2
-    errors[63, 79] = 7
-    found = block_scores(errors).reshape(4, 5)
-    expected = np.zeros((4, 5))
-    expected[0, 0], expected[1, 1], expected[3, 4] = 256, 512, 7
-    assert_array_equal(found, expected)
 
 
 def test_images_with_different_numbers_of_folds_count_alike(monkeypatch):

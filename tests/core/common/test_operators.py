@@ -1,10 +1,12 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 from hyperspy_fusion.core.common.operators import (
+    block_sums,
     gradient,
     gradient_adjoint,
     inner,
@@ -132,3 +134,34 @@ def test_edges_at_the_same_place_cost_less():
     assert_allclose(
         total_generalised_variation(step, still[:, :1], 1.0), total_variation(step[0])
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "n_blocks"),
+    [
+        ((128, 128), 64),
+        ((64, 64), 16),
+        ((100, 300), 7 * 19),
+        ((65, 64), 5 * 4),
+        ((32, 32), 16),
+        ((16, 16), 16),
+        ((1, 100), 50),
+        ((1, 1), 1),
+    ],
+)
+def test_blocks_share_the_sum(shape, n_blocks):
+    image = np.random.default_rng(0).uniform(size=shape)
+    found = block_sums(image)
+    assert found.shape == (n_blocks,)
+    assert_allclose(found.sum(), image.sum())
+
+
+def test_blocks_of_known_sums():
+    image = np.zeros((64, 80))
+    image[:16, :16] = 1
+    image[16:32, 16:32] = 2
+    image[63, 79] = 7
+    found = block_sums(image).reshape(4, 5)
+    expected = np.zeros((4, 5))
+    expected[0, 0], expected[1, 1], expected[3, 4] = 256, 512, 7
+    assert_array_equal(found, expected)

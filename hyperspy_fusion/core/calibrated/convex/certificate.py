@@ -12,8 +12,9 @@ from .problem import Problem, flux_correction, for_kernels
 _kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
 _, _part_of_finite = compilers(fastmath=True)
 
-# With a free flux, the bound holds for maps of up to so many times the flux found.
-_MOST_FLUX = 2.0
+# The bound holds for maps of up to so many times the flux found, where it is free, and
+# the values found at missing pixels.
+_MOST = 2.0
 _ROUNDING = 1e-12
 _NEWTON = 1e-5  # largest last change of the HAADF dual
 _NEWTON_STEPS = 20
@@ -81,7 +82,7 @@ def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None)
     second_order = problem.alpha is not None
     row_terms = np.zeros((3, n_y))
     row_excess = np.zeros(n_y)
-    row_least = np.empty((2, n_elements, n_y))
+    row_least = np.empty((n_elements, n_y))
     rows = rows or slice(0, n_y)
     columns = columns or slice(0, n_x)
     blocks = [
@@ -100,6 +101,7 @@ def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None)
         _Measured.of(problem),
         float(problem.alpha or 1),
         second_order,
+        *problem.norm_groups,
         columns.start,
         columns.stop,
         row_terms,
@@ -128,7 +130,7 @@ def certificate(problem, state, run=_SERIAL):
     n_elements, n_y, _ = state.u.shape
     blocks = run.blocks(state.u.shape)
     row_sums = np.empty((n_elements, n_y))
-    run(sum_rows, blocks, state.u, row_sums)
+    run(sum_rows, blocks, state.u, for_kernels(problem.data), row_sums)
     sums = row_sums.sum(axis=1)
     factor, summand = flux_correction(problem, sums)
 
@@ -139,19 +141,16 @@ def certificate(problem, state, run=_SERIAL):
     upper += float(flux_multiplier @ sums)
 
     shrink = 1 / max(1.0, np.sqrt(row_excess.max()))
-    if problem.flux is None:
-        most = _MOST_FLUX * sums
-        multipliers = flux_multiplier
-    else:
-        most = problem.flux * problem.tv_scale
-        multipliers = shrink * state.flux_dual
-    # Where no other term bounds a pixel, as where it is missing, its slope must not be
-    # negative: all slopes are raised by that, which costs that times the sum of u.
+    locked, (least, largest) = problem.flux_locked, problem.flux_bounds
+    most = np.where(locked, largest, _MOST * sums)
+    multipliers = np.where(locked, shrink * state.flux_dual, flux_multiplier)
+    # Where no other term bounds a pixel, its slope must not be negative: the slopes of
+    # all measured pixels are raised by that, which costs that times the sum of u.
     scale = 1 / problem.tv_scale
-    slope = shrink * row_least.min(axis=2) + multipliers
-    slope[0] += scale if problem.poisson else 0
+    slope = shrink * row_least.min(axis=1) + multipliers
+    slope += scale if problem.poisson else 0
     # not below the rate if there is no such pixel
-    slope = slope.min(axis=0).clip(max=scale)
+    slope = slope.clip(max=scale)
     lift = (_ROUNDING * (scale + abs(slope)) - slope).clip(0)
     row_values = np.empty(n_y)
     second_order = problem.alpha is not None
@@ -163,23 +162,26 @@ def certificate(problem, state, run=_SERIAL):
         shrink,
         multipliers,
         lift,
+        state.u,
         _Measured.of(problem),
         second_order,
         row_values,
     )
-    lower = float(row_values.sum() - (multipliers - flux_multiplier + lift) @ most)
+    paid = multipliers * np.where(multipliers > 0, largest, least)
+    lower = float(row_values.sum() - np.sum(lift * most) - paid[locked].sum())
     return terms, upper, lower
 
 
 @_kernel
-def sum_rows(u, row_sums, start, stop):
-    """Row sums of max(u, 0), shape ``(n_elements, y)``."""
+def sum_rows(u, data, row_sums, start, stop):
+    """Row sums of max(u, 0) over the measured pixels, shape ``(n_elements, y)``."""
     n_elements, _, n_x = u.shape
+    zero = np.float32(0)
     for y in range(start, stop):
         for i in range(n_elements):
             total = 0.0
             for x in range(n_x):
-                total += max(u[i, y, x], np.float32(0))
+                total += zero if np.isnan(data[i, y, x]) else max(u[i, y, x], zero)
             row_sums[i, y] = total
 
 
@@ -270,6 +272,8 @@ def primal_rows(
     measured,
     alpha,
     second_order,
+    order,
+    ends,
     first,
     last,
     row_terms,
@@ -294,6 +298,8 @@ def primal_rows(
         Largest norm of q.
     second_order : bool
         TGV or TV.
+    order, ends : numpy.ndarray
+        From :attr:`Problem.norm_groups`.
     first, last : int
         The columns whose terms count.
     row_terms : numpy.ndarray
@@ -301,8 +307,8 @@ def primal_rows(
     row_excess : numpy.ndarray
         Square of the largest norm of the dual point over its bound, shape ``(y,)``.
     row_least : numpy.ndarray
-        Smallest slope from the dual point at measured and at missing pixels that no
-        other term bounds; shape ``(2, n_elements, y)``, 1e300 where there is none.
+        Smallest slope from the dual point at measured pixels that no other term bounds;
+        shape ``(n_elements, y)``, 1e300 where there is none.
     start, stop : int
         The rows.
     """
@@ -318,7 +324,7 @@ def primal_rows(
     model, norm_p, norm_q = np.empty(n_x), np.empty(n_x), np.empty(n_x)
     slope, bend = np.empty(n_x), np.empty(n_x)
     above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
-    known_fall, missing_fall = np.empty(n_x), np.empty(n_x)
+    fall = np.empty(n_x)
     pull, here, below = np.empty(n_x), np.empty(n_x + 1), np.empty(n_x)
     for y in range(start, stop):
         model[:] = 0
@@ -326,10 +332,11 @@ def primal_rows(
         norm_q[:] = 0
         slope[:] = 0
         bend[:] = 0
-        chemical = 0.0
+        chemical = tv = excess = 0.0
         next_y = min(y + 1, n_y - 1)
         from_above = 1.0 if y > 0 else 0.0
-        for i in range(n_elements):
+        for group in range(n_elements):
+            i = order[group]
             _pull(dual, second_order, i, y, above, along_y, along_x, pull)
             scale = 1 / tv_scale[i]
             for x in range(n_x):
@@ -341,13 +348,10 @@ def primal_rows(
                 weighed = weight_factor * np.float64(haadf_precision[y, x]) > 0
                 held = weighed and coefficients[i] > 0
                 missing = np.isnan(data[i, y, x])
-                free = missing and not held
                 bounded = held or missing or not poisson
-                known_fall[x] = -_HELD if bounded else -pull[x]
-                missing_fall[x] = -pull[x] if free else -_HELD
+                fall[x] = -_HELD if bounded else -pull[x]
             here[n_x] = here[n_x - 1]
-            row_least[0, i, y] = -_largest(known_fall)
-            row_least[1, i, y] = -_largest(missing_fall)
+            row_least[i, y] = -_largest(fall)
             for x in range(first, last):
                 b = np.float64(data[i, y, x])
                 maps = here[x] * scale
@@ -384,15 +388,22 @@ def primal_rows(
             else:
                 for x in range(n_x):
                     slope[x] += (below[x] - here[x]) ** 2 + (here[x + 1] - here[x]) ** 2
-        misfit = tv = 0.0
+            if ends[group]:
+                for x in range(first, last):
+                    tv += np.sqrt(slope[x]) + alpha * np.sqrt(bend[x])
+                excess = max(excess, _largest(norm_p), _largest(norm_q) / alpha**2)
+                norm_p[:] = 0
+                norm_q[:] = 0
+                slope[:] = 0
+                bend[:] = 0
+        misfit = 0.0
         for x in range(first, last):
             away = haadf_factor * np.float64(haadf[y, x]) - model[x]
             misfit += np.float64(haadf_precision[y, x]) * away**2 / 2
-            tv += np.sqrt(slope[x]) + alpha * np.sqrt(bend[x])
         row_terms[0, y] = misfit
         row_terms[1, y] = chemical
         row_terms[2, y] = tv
-        row_excess[y] = max(_largest(norm_p), _largest(norm_q) / alpha**2)
+        row_excess[y] = excess
 
 
 @_part
@@ -409,6 +420,7 @@ def dual_rows(
     shrink,
     multipliers,
     lift,
+    found,
     measured,
     second_order,
     row_values,
@@ -433,9 +445,13 @@ def dual_rows(
         A first s, shape ``(y, x)``.
     shrink : float
         Factor of the dual point.
-    multipliers, lift : numpy.ndarray
-        Added to g: of the flux, and for pixels that no other term bounds, shape
+    multipliers : numpy.ndarray
+        Of the flux, added to g at measured pixels, shape ``(n_elements,)``.
+    lift : numpy.ndarray
+        Added to g at measured pixels, for those that no other term bounds, shape
         ``(n_elements,)``.
+    found : numpy.ndarray
+        Maps u of the iteration: twice that bounds missing pixels that no term does.
     measured : _Measured
         The problem.
     second_order : bool
@@ -462,6 +478,7 @@ def dual_rows(
     first, second = np.empty((n_elements, n_x)), np.empty((n_elements, n_x))
     for y in range(start, stop):
         floor[:] = -np.inf
+        total = 0.0
         for x in range(n_x):
             image[x] = haadf_factor * np.float64(haadf[y, x])
             weight[x] = weight_factor * np.float64(haadf_precision[y, x])
@@ -471,7 +488,7 @@ def dual_rows(
             for x in range(n_x):
                 b = np.float64(data[i, y, x])
                 missing = np.isnan(b)
-                slope = shrink * pull[x] + multipliers[i]
+                slope = shrink * pull[x] + (0.0 if missing else multipliers[i])
                 if poisson:
                     slope += 0.0 if missing else scale
                     offset = pedestal[i] + (
@@ -488,7 +505,12 @@ def dual_rows(
                 # This is where g + k s is 0 but for rounding. With element i alone s
                 # would come out as alone - slope / k; the others only raise it.
                 least = _ROUNDING * (scale + abs(slope))
-                slope += lift[i]
+                slope += 0.0 if missing else lift[i]
+                raised = slope
+                if missing and not (weight[x] > 0 and k > 0):
+                    raised = max(slope, least)
+                total -= (raised - slope) * _MOST * max(found[i, y, x], np.float32(0))
+                slope = raised
                 slopes[i, x] = slope
                 if k > 0 and (poisson or missing):
                     shift = second[i, x] if poisson else 0.0
@@ -523,7 +545,6 @@ def dual_rows(
                 s[x] = new
             if _largest(response) <= 0:
                 break
-        total = 0.0
         for i in range(n_elements):
             k, scale = coefficients[i], 1 / tv_scale[i]
             for x in range(n_x):

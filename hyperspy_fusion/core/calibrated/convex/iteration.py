@@ -88,9 +88,7 @@ class Iteration:
         self.tau = ratio / self.norm
         self.sigma = 1 / (ratio * self.norm)
         problem = self.problem
-        flux = np.zeros(len(self.state.u))
-        if problem.flux is not None:
-            flux[:] = problem.flux * problem.tv_scale
+        order, ends = problem.norm_groups
         self.steps = Steps(
             u=np.float32(self.tau),
             v=np.float32(self.tau * _SLOPE_STEP),
@@ -98,7 +96,9 @@ class Iteration:
             q=np.float32(self.sigma * _SLOPE_DUAL_STEP),
             alpha=np.float32(problem.alpha or 1),
             second_order=problem.alpha is not None,
-            flux=flux,
+            order=order,
+            ends=ends,
+            flux=problem.flux_bounds,
             flux_dual=float(self.sigma * self.flux_factor),
         )
 

@@ -4,17 +4,23 @@ r"""The calibrated method: a convex problem in counts, solved to a certified gap
 
     \min_{x ≥ 0} \sum_i \sum_r [x_i - (b_i + δ_i) \log(x_i + β_i + δ_i)]
     + \tfrac12 \sum_r w (h - o - \sum_i c_i x_i)^2
-    + TGV_α^2(L_i x_i) \quad \text{subject to } \sum_r x_i = F_i
+    + TGV_α^2(L_i x_i) \quad \text{subject to } |\sum_r x_i - F_i| ≤ f_i
 
-with w = μ / σ_h² and L_i = λ / √s_i. The unknowns of the solver are u_i = L_i x_i.
+with w = μ / σ_h² and L_i = λ / √s_i. Poisson term and constraint are over measured
+pixels, f_i is 0 where the flux is known and infinite where it is free. The unknowns of
+the solver are u_i = L_i x_i.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from .sweep import Scaled
+
+_FREE = 1e30  # kernels take no infinity
+_ALL = slice(None)
 
 
 def for_kernels(array: np.ndarray) -> np.ndarray:
@@ -55,12 +61,19 @@ class Problem:
     typical : float
         A typical value of u, for the step sizes; dimensionless.
     flux : numpy.ndarray or None
-        F_i, counts, shape ``(n_elements,)``; None leaves the flux free.
+        F_i, sums over the measured pixels, counts, shape ``(n_elements,)``; None leaves
+        the flux free.
+    flux_slack : numpy.ndarray or None
+        f_i, by which the sums may differ, counts, shape ``(n_elements,)``; infinite
+        where the flux is free. None is 0.
     flux_multiplier : numpy.ndarray or None
         ν_i of the flux lock of a larger image, shape ``(n_elements,)``, whose term
         Σ ν_i x_i is added if the flux is free. None is 0.
     alpha : float or None
         Weight of the second order of TGV, pixels; None for TV.
+    apart : tuple of bool
+        The elements whose TGV has a norm of its own; the others share one, so that
+        their edges coincide. Empty if all share one.
     """
 
     data: np.ndarray
@@ -74,8 +87,10 @@ class Problem:
     tv_scale: np.ndarray
     typical: float
     flux: np.ndarray | None
+    flux_slack: np.ndarray | None = None
     flux_multiplier: np.ndarray | None = None
     alpha: float | None = 0.5
+    apart: tuple[bool, ...] = ()
 
     @property
     def poisson(self) -> bool:
@@ -108,6 +123,37 @@ class Problem:
         if self.flux_multiplier is None:
             return np.zeros(len(self.data))
         return self.flux_multiplier / self.tv_scale
+
+    @property
+    def norm_groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Order of the elements, that with a shared norm first; where a norm ends."""
+        apart = np.array(self.apart or [False] * len(self.data))
+        ends = np.sort(apart)
+        ends[(~apart).sum() - 1] = True
+        return np.argsort(apart, kind="stable").astype(np.uintp), ends
+
+    @property
+    def flux_locked(self) -> np.ndarray:
+        """Whether the flux of each element is bounded, shape ``(n_elements,)``."""
+        if self.flux is None:
+            return np.zeros(len(self.data), bool)
+        if self.flux_slack is None:
+            return np.ones(len(self.data), bool)
+        return np.isfinite(self.flux_slack)
+
+    @property
+    def flux_bounds(self) -> np.ndarray:
+        """Smallest and largest sums of u, ``(2, n_elements)``; ±1e30 where free."""
+        locked = self.flux_locked
+        flux = 0.0 if self.flux is None else self.flux * self.tv_scale
+        slack: Any = 0.0 if self.flux_slack is None else self.flux_slack
+        slack = np.where(locked, slack, 0) * self.tv_scale
+        bounds = np.maximum([flux - slack, flux + slack], 0)
+        return np.where(locked, bounds, [[-_FREE], [_FREE]])
+
+    def measured(self, rows: slice = _ALL, columns: slice = _ALL) -> np.ndarray:
+        """Where the maps were measured, shape ``(n_elements, y, x)``."""
+        return np.isfinite(self.data[:, rows, columns])
 
     def probe(self) -> list[float]:
         """Numbers that are finite if the problem is; missing data (NaN) may be."""
@@ -199,21 +245,25 @@ def flux_correction(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Factor and summand, ``(n_elements,)``, that make u meet the flux lock exactly.
 
-    `sums` are those of u. 1 and 0 where the flux is free; an empty map is filled
-    evenly.
+    `sums` are those of u over the measured pixels. 1 and 0 where the flux is free; an
+    empty map is filled evenly.
     """
     if problem.flux is None:
         return np.ones(len(sums)), np.zeros(len(sums))
-    wanted = problem.flux * problem.tv_scale
+    wanted = np.clip(sums, *problem.flux_bounds)
     empty = sums <= 0
-    factor = np.where(empty, 0, wanted / np.where(empty, 1, sums))
-    return factor, np.where(empty, wanted / np.prod(problem.shape), 0)
+    factor = np.where(empty, wanted <= 0, wanted / np.where(empty, 1, sums))
+    if not empty.any():
+        return factor, np.zeros(len(sums))
+    n_measured = np.maximum(problem.measured().sum(axis=(1, 2)), 1)
+    return factor, np.where(empty, wanted / n_measured, 0)
 
 
 def with_flux(problem: Problem, u: np.ndarray) -> np.ndarray:
     """Maps in counts that meet the flux lock, from u."""
     maps = np.maximum(u, 0)
-    factor, summand = flux_correction(problem, maps.sum(axis=(1, 2), dtype=np.float64))
+    sums = maps.sum(axis=(1, 2), dtype=np.float64, where=problem.measured())
+    factor, summand = flux_correction(problem, sums)
     maps *= (factor / problem.tv_scale).astype(np.float32)[:, None, None]
     maps += (summand / problem.tv_scale).astype(np.float32)[:, None, None]
     return maps

@@ -140,6 +140,7 @@ def common_flux_multiplier(
     problems: Sequence[Problem],
     insides: Sequence[tuple[slice, slice]],
     flux: np.ndarray,
+    locked: np.ndarray,
     run: Workers,
     n_iter: int,
 ) -> np.ndarray:
@@ -147,8 +148,9 @@ def common_flux_multiplier(
 
     The problems, which have the same `tv_scale`, are iterated side by side as
     :func:`minimise` iterates one, with the sums of all over `insides`: the rows and
-    columns of each that are away from artificial edges. `flux` is the sum of their maps
-    there, in counts.
+    columns of each that are away from artificial edges. `flux` are the sums over
+    their measured pixels there, in counts; only those that are `locked` are kept, the
+    multipliers of the others are 0.
     """
     tv_scale = problems[0].tv_scale
     dual = np.zeros(len(tv_scale))
@@ -157,7 +159,7 @@ def common_flux_multiplier(
 
     def begin(problem: Problem, run: Workers) -> Iteration:
         # the flux of all, so that the steps are small enough
-        problem = replace(problem, flux=np.zeros(len(tv_scale)))
+        problem = replace(problem, flux=np.zeros(len(tv_scale)), flux_slack=None)
         state = warm_start(replace(problem, flux=None), run)
         return Iteration(problem, state, run)
 
@@ -167,7 +169,8 @@ def common_flux_multiplier(
         iteration.advance()
         rows, columns = inside
         u = iteration.state.u[:, rows, columns]
-        return u.sum(axis=(1, 2), dtype=np.float64), u[0].size
+        known = iteration.problem.measured(rows, columns)
+        return u.sum(axis=(1, 2), dtype=np.float64, where=known), u[0].size
 
     iterations = run.each(begin, problems)
     tasks = list(zip(iterations, insides, strict=True))
@@ -180,5 +183,5 @@ def common_flux_multiplier(
         bar = sums if before is None else 2 * sums - before
         before = sums
         step = iterations[0].sigma * FLUX_WEIGHT**2 / n_pixels
-        dual = dual + RELAXATION * step * (bar - flux * tv_scale)
+        dual = dual + RELAXATION * step * locked * (bar - flux * tv_scale)
     return dual * tv_scale

@@ -101,8 +101,11 @@ class Steps(NamedTuple):
         Largest norm of q.
     second_order : bool
         TGV; with TV `v` and `q` are not touched.
+    order, ends : numpy.ndarray
+        Elements in the order of their norms, and whether a norm ends with each, shape
+        ``(n_elements,)``.
     flux : numpy.ndarray
-        Sums of u to keep, shape ``(n_elements,)``, float64.
+        Smallest and largest sums of u, shape ``(2, n_elements)``, float64.
     flux_dual : float
         Dual step of the flux lock, 0 without one; float64.
     """
@@ -113,6 +116,8 @@ class Steps(NamedTuple):
     q: np.float32
     alpha: np.float32
     second_order: bool
+    order: np.ndarray
+    ends: np.ndarray
     flux: np.ndarray
     flux_dual: float
 
@@ -149,28 +154,29 @@ def _flushed(number):
 
 
 @_part
-def _targets(u, p, i, y, a, n, tau, flux_dual, padded, target):
-    """Row of u - τ (grad* p + flux multiplier); p_y[-1], above the first row, is 0."""
+def _targets(u, p, i, y, a, n, tau, padded, target):
+    """Row of u - τ grad* p; p_y[-1], above the first row, is 0."""
     padded[0] = p[1, i, y, a - _ONE] if a > 0 else np.float32(0)
     for x in range(n):
         padded[x + _ONE] = p[1, i, y, a + x]
     for x in range(n):
         adjoint = p[0, i, y - 1, a + x] - p[0, i, y, a + x]
         adjoint += padded[x] - padded[x + _ONE]
-        target[i, x] = u[i, y, a + x] - tau * (flux_dual + adjoint)
+        target[i, x] = u[i, y, a + x] - tau * adjoint
 
 
 @_part
-def _poisson_prox(scaled, i, y, a, n, tau, pull, scratch):
-    """Prox of τ (rate u - b log(u + e)) over u >= 0 along a row, and its derivative.
+def _poisson_prox(scaled, i, y, a, n, tau, pull, flux_dual, scratch):
+    """Prox of τ ((rate + ν) u - b log(u + e)) over u >= 0, and its derivative.
 
-    Data below zero mark a missing pixel, which has no such term.
+    Along a row; ν is the flux multiplier. Data below zero mark a missing pixel, which
+    has no such term.
     """
     zero, half = np.float32(0), np.float32(0.5)
     data, offset, target = scaled.data, scratch.offset, scratch.target
     dual, value, slope = scratch.dual, scratch.value, scratch.slope
     four_tau = np.float32(4) * tau
-    push = tau * scaled.rate[i]
+    push = tau * (scaled.rate[i] + flux_dual)
     for x in range(n):
         b = data[i, y, a + x]
         t = target[i, x] - (push if b >= zero else zero) - pull * dual[x]
@@ -182,15 +188,20 @@ def _poisson_prox(scaled, i, y, a, n, tau, pull, scratch):
 
 
 @_part
-def _gaussian_prox(scaled, i, y, a, n, tau, pull, scratch):
-    """Prox of τ precision (u - b)^2 / 2 over u >= 0 along a row, and its derivative."""
+def _gaussian_prox(scaled, i, y, a, n, tau, pull, flux_dual, scratch):
+    """Prox of τ (precision (u - b)² / 2 + ν u) over u >= 0, and its derivative.
+
+    Along a row; ν is the flux multiplier. The precision of a missing pixel is 0.
+    """
     zero, one = np.float32(0), np.float32(1)
     data, precision, target = scaled.data, scaled.precision, scratch.target
     dual, value, slope = scratch.dual, scratch.value, scratch.slope
+    push = tau * flux_dual
     for x in range(n):
         weight = tau * precision[i, y, a + x]
         shrink = one / (one + weight)
-        u = (target[i, x] - pull * dual[x] + weight * data[i, y, a + x]) * shrink
+        u = target[i, x] - pull * dual[x] - (push if weight > zero else zero)
+        u = (u + weight * data[i, y, a + x]) * shrink
         value[i, x] = max(u, zero)
         slope[i, x] = shrink if u > zero else zero
 
@@ -245,10 +256,11 @@ def _joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
             pull = steps.u * coefficient
             if trial > 0 and pull == zero:
                 continue
+            flux = np.float32(state.flux_dual[i])
             if scaled.poisson:
-                _poisson_prox(scaled, i, y, a, n, steps.u, pull, scratch)
+                _poisson_prox(scaled, i, y, a, n, steps.u, pull, flux, scratch)
             else:
-                _gaussian_prox(scaled, i, y, a, n, steps.u, pull, scratch)
+                _gaussian_prox(scaled, i, y, a, n, steps.u, pull, flux, scratch)
             _add_response(i, n, coefficient, pull, scratch)
         if not pulled or _newton_step(scaled, y, a, n, scratch):
             break
@@ -258,8 +270,12 @@ def _joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
 
 
 @_part
-def _finish_maps(u, i, y, a, n, pull, relaxation, scratch, bars):
-    """Correct the prox, extrapolate, relax; returns the sum of the extrapolated row."""
+def _finish_maps(u, scaled, i, y, a, n, pull, relaxation, scratch, bars):
+    """Correct the prox, extrapolate, relax.
+
+    Returns the sum of the extrapolated row over its measured pixels.
+    """
+    data, precision = scaled.data, scaled.precision
     zero, two = np.float32(0), np.float32(2)
     value, slope, step = scratch.value, scratch.slope, scratch.change
     for x in range(n):
@@ -269,8 +285,13 @@ def _finish_maps(u, i, y, a, n, pull, relaxation, scratch, bars):
         bars[0, i, a + x + _ONE] = bar
         u[i, y, a + x] = _flushed(old + relaxation * (new - old))
     total = 0.0  # float64
-    for x in range(n):
-        total += bars[0, i, a + x + _ONE]
+    if scaled.poisson:
+        for x in range(n):
+            total += bars[0, i, a + x + _ONE] if data[i, y, a + x] >= zero else zero
+    else:
+        for x in range(n):
+            measured = precision[i, y, a + x] > zero
+            total += bars[0, i, a + x + _ONE] if measured else zero
     return total
 
 
@@ -340,12 +361,12 @@ def _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm):
 
 
 @_part
-def _project(dual, y, a, n, largest, relaxation, new, norm):
-    """Scale vectors down to the largest norm allowed, and relax."""
+def _project(dual, elements, y, a, n, largest, relaxation, new, norm):
+    """Scale vectors of some elements down to the largest norm allowed, and relax."""
     for x in range(n):
         norm[x] = largest / np.sqrt(max(largest * largest, norm[x]))
     for k in range(dual.shape[0]):
-        for i in range(dual.shape[1]):
+        for i in elements:
             for x in range(n):
                 old = dual[k, i, y, a + x]
                 change = new[k, i, x] * norm[x] - old
@@ -357,20 +378,28 @@ def _project(dual, y, a, n, largest, relaxation, new, norm):
 @_part
 def _step_gradient_dual(p, y, a, n, here, below, steps, relaxation, scratch):
     """Dual step of p in row y, from the extrapolated rows."""
-    new, norm = scratch.new, scratch.norm
-    for i in range(p.shape[1]):
-        _gradient_norm(p, i, y, a, n, here, below, steps.p, new, norm)
-    _project(p, y, a, n, np.float32(1), relaxation, new, norm)
+    new, norm, order = scratch.new, scratch.norm, steps.order
+    begin = index(0)
+    for k in range(order.size):
+        _gradient_norm(p, order[k], y, a, n, here, below, steps.p, new, norm)
+        if steps.ends[k]:
+            group = order[begin : k + 1]
+            _project(p, group, y, a, n, np.float32(1), relaxation, new, norm)
+            begin = index(k + 1)
 
 
 @_part
 def _step_bend_dual(q, y, a, n, above, here, steps, relaxation, scratch):
     """Dual step of q in row y, from the extrapolated rows."""
-    new, norm = scratch.new, scratch.norm
+    new, norm, order = scratch.new, scratch.norm, steps.order
     from_above = np.float32(1 if y > 0 else 0)
-    for i in range(q.shape[1]):
-        _bend_norm(q, i, y, a, n, from_above, above, here, steps.q, new, norm)
-    _project(q, y, a, n, steps.alpha, relaxation, new, norm)
+    begin = index(0)
+    for k in range(order.size):
+        _bend_norm(q, order[k], y, a, n, from_above, above, here, steps.q, new, norm)
+        if steps.ends[k]:
+            group = order[begin : k + 1]
+            _project(q, group, y, a, n, steps.alpha, relaxation, new, norm)
+            begin = index(k + 1)
 
 
 @_part
@@ -405,8 +434,7 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
         for a in range(index(0), columns, _CHUNK):
             n = min(_CHUNK, columns - a)
             for i in range(n_elements):
-                flux = np.float32(state.flux_dual[i])
-                _targets(u, p, i, y, a, n, steps.u, flux, padded, target)
+                _targets(u, p, i, y, a, n, steps.u, padded, target)
                 if mapped:
                     for x in range(n):
                         own_offset[i, x] = offset[i, y, a + x]
@@ -414,7 +442,7 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
             for i in range(n_elements):
                 pull = steps.u * scaled.coefficients[i]
                 row_sums[i, y] += _finish_maps(
-                    u, i, y, a, n, pull, relaxation, scratch, here
+                    u, scaled, i, y, a, n, pull, relaxation, scratch, here
                 )
                 # zeros beyond both ends of a row
                 here[0, i, n_x + 1] = here[0, i, n_x]
@@ -458,8 +486,12 @@ def _join(state, steps, relaxation, edges, row_sums, seams, scratch):
             total = 0.0
             for y in range(row_sums.shape[1]):
                 total += row_sums[i, y]
-            excess = total - steps.flux[i]
-            state.flux_dual[i] += relaxation * steps.flux_dual * excess
+            old, step = state.flux_dual[i], steps.flux_dual
+            # prox of the largest product with a sum within the bounds
+            moved = old + step * total
+            new = max(moved - step * steps.flux[1, i], 0.0)
+            new += min(moved - step * steps.flux[0, i], 0.0)
+            state.flux_dual[i] += relaxation * (new - old)
 
 
 @_part
@@ -509,7 +541,8 @@ def iterate(
     edges : numpy.ndarray
         First row of each block, and the number of rows.
     row_sums : numpy.ndarray
-        Row sums of the extrapolated u, shape ``(n_elements, y)``, float64, written.
+        Row sums of the extrapolated u over measured pixels, shape ``(n_elements, y)``,
+        float64, written.
     seams : numpy.ndarray
         From :func:`empty_seams`, written.
     first, last : int

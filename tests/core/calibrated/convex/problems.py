@@ -43,8 +43,8 @@ def make_problem(
         variance = counts * rng.uniform(0.5, 2, truth.shape)
         data = truth + np.sqrt(variance) * rng.normal(size=truth.shape)
         scale = variance.mean(axis=(1, 2))
-    sums = np.maximum(data.sum(axis=(1, 2)), 0)
     data[rng.random(data.shape) < missing] = np.nan
+    sums = np.maximum(np.nansum(data, axis=(1, 2)), 0)
     tv_scale = lambda_tv / np.sqrt(scale)
     problem = Problem(
         data=data,
@@ -76,15 +76,25 @@ def objective(problem, maps, slopes):
         chemical = (maps - data) ** 2 / (2 * problem.variance)
     misfit = problem.haadf - np.tensordot(problem.coefficients, maps, 1)
     u = maps * problem.tv_scale[:, None, None]
-    if problem.alpha is None:
-        variation = joint_norm(gradient(u)).sum()
-    else:
-        variation = total_generalised_variation(u, slopes, problem.alpha)
+    variation = 0.0
+    for group in norm_groups(problem):
+        if problem.alpha is None:
+            variation += joint_norm(gradient(u[group])).sum()
+        else:
+            own = slopes[:, group]
+            variation += total_generalised_variation(u[group], own, problem.alpha)
     return (
         chemical[known].sum()
         + problem.lambda_haadf * np.sum(problem.haadf_precision * misfit**2) / 2
         + variation
     )
+
+
+def norm_groups(problem):
+    """List the elements that share a norm, of each norm."""
+    apart = np.array(problem.apart or [False] * len(problem.data))
+    groups = [np.flatnonzero(~apart), *([i] for i in np.flatnonzero(apart))]
+    return [list(group) for group in groups if len(group)]
 
 
 def pixel_terms(problem, y, x):
@@ -135,6 +145,11 @@ PROBLEMS = {
     "gaussian": {"poisson": False},
     "tv": {"alpha": None},
     "free flux": {"flux": False},
+    "flux of one element free": {"flux_slack": np.array([np.inf, 0.0])},
+    "flux known to its noise": {"flux_slack": np.array([30.0, 60.0])},
+    "one norm each": {"apart": (True, True)},
+    "one element apart": {"n_elements": 3, "apart": (False, True, False)},
+    "one element apart, tv": {"apart": (True, False), "alpha": None},
     "no haadf": {"lambda_haadf": 0.0},
     "missing": {"missing": 0.2},
     "missing, no haadf": {"missing": 0.2, "lambda_haadf": 0.0},

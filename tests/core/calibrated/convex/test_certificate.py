@@ -3,7 +3,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from problems import each_problem, least, make_problem, objective, pixel_terms
+from problems import (
+    each_problem,
+    least,
+    make_problem,
+    norm_groups,
+    objective,
+    pixel_terms,
+)
 from scipy.special import kl_div
 
 from hyperspy_fusion.core.calibrated.convex.certificate import (
@@ -45,13 +52,25 @@ def feasible(problem, state):
     """Scaled-down dual point: its slope of u, and the scale."""
     if problem.alpha is None:
         p = inner(state.p.astype(float))
-        excess = joint_norm(p).max()
+        excess = max(joint_norm(p[:, g]).max() for g in norm_groups(problem))
     else:
         q = state.q.astype(float)
         p = inner(symmetrised_gradient_adjoint(q))
-        excess = max(joint_norm(p).max(), joint_norm(q).max() / problem.alpha)
+        excess = max(
+            max(joint_norm(p[:, g]).max(), joint_norm(q[:, g]).max() / problem.alpha)
+            for g in norm_groups(problem)
+        )
     shrink = 1 / max(excess, 1)
     return gradient_adjoint(shrink * p), shrink
+
+
+def lifted(slope, unheld, missing, tv_scale, most, most_missing):
+    """Slopes that are raised until none is negative, and what that costs."""
+    short = np.where(unheld, 1e-12 * (1 / tv_scale + abs(slope)) - slope, 0)
+    lift = np.where(missing, 0, short).max(axis=(1, 2)).clip(0)
+    own = np.where(missing, short, 0).clip(0)  # of each missing pixel
+    paid = lift @ most + np.sum(own * most_missing)
+    return slope + np.where(missing, own, lift[:, None, None]), paid
 
 
 def reference(problem, state):
@@ -61,12 +80,18 @@ def reference(problem, state):
     data = np.where(missing, 0, problem.data)
     bound = 0.0
     slope, shrink = feasible(problem, state)
-    if problem.flux is None:
-        most = 2 * np.maximum(state.u, 0).sum(axis=(1, 2), dtype=float)
-    else:
-        most = problem.flux * problem.tv_scale
-        slope += shrink * state.flux_dual[:, None, None]
-        bound -= shrink * state.flux_dual @ most
+    u = np.maximum(state.u, 0).astype(float)
+    most = 2 * u.sum(axis=(1, 2), where=~missing)
+    for i, locked in enumerate(problem.flux_locked):
+        if not locked:
+            continue
+        flux = problem.flux[i] * problem.tv_scale[i]
+        slack = 0 if problem.flux_slack is None else problem.flux_slack[i]
+        slack *= problem.tv_scale[i]
+        most[i] = flux + slack
+        multiplier = shrink * state.flux_dual[i]
+        slope[i] += np.where(missing[i], 0, multiplier)
+        bound -= multiplier * flux + abs(multiplier) * min(slack, flux)
     if problem.poisson:
         slope += np.where(missing, 0, 1 / tv_scale)
         pedestal = problem.pedestal[:, None, None]
@@ -79,10 +104,7 @@ def reference(problem, state):
     weight = problem.lambda_haadf * problem.haadf_precision
     used = weight > 0
     unheld = ~(used & (k > 0)) & (missing | problem.poisson)
-    threshold = 1e-12 * (1 / tv_scale + abs(slope))
-    lift = np.where(unheld, threshold - slope, 0).max(axis=(1, 2)).clip(0)
-    bound -= lift @ most
-    slope = slope + lift[:, None, None]
+    slope, lift = lifted(slope, unheld, missing, tv_scale, most, 2 * u)
 
     def minimiser(slope):
         if problem.poisson:
@@ -108,8 +130,8 @@ def reference(problem, state):
     else:
         spread = np.where(missing, 1, variance)
         values = np.where(missing, 0, (u - b) ** 2 / (2 * spread)) + a * u
-    own = s**2 / (2 * np.where(used, weight, 1)) + s * problem.haadf
-    return bound + values.sum() - own[used].sum()
+    haadf = s**2 / (2 * np.where(used, weight, 1)) + s * problem.haadf
+    return bound - lift + values.sum() - haadf[used].sum()
 
 
 @each_problem

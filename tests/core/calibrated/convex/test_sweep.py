@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from problems import each_problem, least, make_problem, pixel_terms
+from problems import each_problem, least, make_problem, norm_groups, pixel_terms
 
 from hyperspy_fusion.core.calibrated.convex import iteration as iterations
 from hyperspy_fusion.core.calibrated.convex.iteration import Iteration, cold_start
@@ -41,8 +41,8 @@ class InBlocks(Workers):
 # The proximal map
 
 
-def pure_prox(problem, start, tau):
-    """The primal step without duals and relaxation, from `start` (scaled)."""
+def pure_prox(problem, start, tau, flux_dual=0.0):
+    """The primal step without p, q and relaxation, from `start` (scaled)."""
     state = cold_start(replace(problem, alpha=None))
     state.u[:] = start
     n_elements, n_y, n_x = start.shape
@@ -54,10 +54,12 @@ def pure_prox(problem, start, tau):
         q=zero,
         alpha=np.float32(1),
         second_order=False,
-        flux=np.zeros(n_elements),
+        order=np.arange(n_elements, dtype=np.uintp),
+        ends=np.arange(1, n_elements + 1) == n_elements,
+        flux=np.zeros((2, n_elements)),
         flux_dual=0.0,
     )
-    state.flux_dual[:] = 0
+    state.flux_dual[:] = flux_dual
     iterate(
         state,
         problem.scaled(),
@@ -141,10 +143,10 @@ def advanced(problem, n_iter, run=Workers()):  # noqa: B008
 def written_out(problem, iteration, state, relaxation):
     """One iteration by the operators, in float64; the data prox is the kernel's."""
     u, v, p, q = (getattr(state, name).astype(float) for name in "uvpq")
-    flux_dual = state.flux_dual[:, None, None]
+    flux_dual = state.flux_dual
     tau, sigma = iteration.tau, iteration.sigma
-    moved = u - tau * (gradient_adjoint(p) + flux_dual)
-    new_u = pure_prox(problem, moved.astype(np.float32), tau)
+    moved = u - tau * gradient_adjoint(p)
+    new_u = pure_prox(problem, moved.astype(np.float32), tau, flux_dual)
     bar_u = 2 * new_u - u
     new_p = p + sigma * gradient(bar_u)
     out = {"u": u + relaxation * (new_u - u)}
@@ -155,14 +157,19 @@ def written_out(problem, iteration, state, relaxation):
         new_p -= sigma * bar_v
         sigma_q = sigma * iterations._SLOPE_DUAL_STEP
         new_q = q + sigma_q * symmetrised_gradient(bar_v)
-        new_q *= problem.alpha / np.maximum(problem.alpha, joint_norm(new_q))
+        for g in norm_groups(problem):
+            norm = np.maximum(problem.alpha, joint_norm(new_q[:, g]))
+            new_q[:, g] *= problem.alpha / norm
         out |= {"v": v + relaxation * change, "q": q + relaxation * (new_q - q)}
-    new_p /= np.maximum(1, joint_norm(new_p))
+    for g in norm_groups(problem):
+        new_p[:, g] /= np.maximum(1, joint_norm(new_p[:, g]))
     out["p"] = p + relaxation * (new_p - p)
     if problem.flux is not None:
-        excess = bar_u.sum(axis=(1, 2)) - problem.flux * problem.tv_scale
-        excess *= relaxation * sigma * iteration.flux_factor
-        out["flux_dual"] = state.flux_dual + excess
+        sums = bar_u.sum(axis=(1, 2), where=np.isfinite(problem.data))
+        step = sigma * iteration.flux_factor
+        wanted = np.clip(flux_dual / step + sums, *problem.flux_bounds)
+        new = flux_dual + step * (sums - wanted)
+        out["flux_dual"] = flux_dual + relaxation * (new - flux_dual)
     return out
 
 
