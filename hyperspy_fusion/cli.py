@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
 from hyperspy.signals import BaseSignal
 
 import hyperspy_fusion
 
+from .inputs.foreign import load_file
 from .inputs.images import describe
 from .inputs.measurement import measure
 from .loading import find_candidates
@@ -247,8 +247,6 @@ def _plain_warnings() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.filterwarnings("default", category=UserWarning)
-        # raised by `import exspy` under HyperSpy 2.5
-        warnings.filterwarnings("ignore", message="Importing `Lazy")
         warnings.showwarning = show
         yield
 
@@ -330,15 +328,11 @@ def _read(arguments: argparse.Namespace) -> list:
     logger = logging.getLogger("hyperspy.io")
     logger.disabled = True  # what it says of unreadable files is for developers
     try:
-        # a Path, for brackets in a str are a pattern
-        signals = hs.load(
-            Path(path), lazy=arguments.lazy, file_format=arguments.file_format
-        )
+        return load_file(path, lazy=arguments.lazy, file_format=arguments.file_format)
     except Exception as error:
         raise ValueError(f"cannot read {path}: {error}") from error
     finally:
         logger.disabled = False
-    return signals if isinstance(signals, list) else [signals]
 
 
 def _load(signals: list, arguments: argparse.Namespace) -> MultimodalData:

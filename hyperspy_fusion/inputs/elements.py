@@ -5,6 +5,8 @@ from functools import cache
 
 from hyperspy.signals import BaseSignal
 
+from .foreign import elements_of_exspy
+
 _ELEMENT_IN_TITLE = re.compile(
     r"^(?P<whole>[A-Z][a-z]?)$"
     r"|^(?P<technique>[A-Z][a-z]?)-(?:EELS|EDS|EDX)$"
@@ -17,8 +19,7 @@ _ELEMENT_IN_TITLE = re.compile(
 
 @cache
 def _atomic_numbers() -> dict[str, int]:
-    from exspy.material import elements  # noqa: PLC0415 - slow to import
-
+    elements = elements_of_exspy()
     return {
         symbol: int(elements[symbol].General_properties.Z)
         for symbol in list(elements.keys())

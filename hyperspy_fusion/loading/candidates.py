@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import hyperspy.api as hs
 from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import infer_element
+from ..inputs.foreign import load_file
 from ..inputs.images import describe, may_be_haadf
 
 # The spectra of which maps can be made, by the first part of their signal type.
@@ -117,10 +117,7 @@ def _read(
 ) -> list[BaseSignal]:
     """List the signals of a source."""
     if isinstance(source, str | Path):
-        # HyperSpy takes a str with brackets for a pattern, a Path never.
-        if Path(source).exists():
-            source = Path(source)
-        source = hs.load(source, lazy=lazy, **kwargs)
+        source = load_file(source, lazy=lazy, **kwargs)
     elif lazy or kwargs:
         given = ["lazy"] * lazy + list(kwargs)
         raise TypeError(
