@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 from hyperspy.axes import UniformDataAxis
-from hyperspy.signals import BaseSignal, Signal2D
+from hyperspy.signals import BaseSignal
 
+from ..inputs.foreign import elements_of_exspy
 from ..inputs.images import new_signal
-from ..signals import ElementalMap
-from .maps import background_signal, elemental_map
+from .maps import Mapped, background_signal, elemental_map
+from .overlaps import overlaps, resolution_of
 from .smoothing import map_filled, smooth_counts
 from .spectra import (
     elements_of,
@@ -30,13 +31,14 @@ def plan_eds(
     chosen: dict[str, str | None],
     background: Any,
     integration: Any,
-) -> Callable[[], tuple[list[ElementalMap], list[Signal2D] | None]]:
+) -> Callable[[], Mapped]:
     """Check lines and windows for EDS spectra; return a function that makes the maps.
 
     The spectra, counts of shape ``navigation + (y, x, energy)``, are not modified.
     `chosen` holds elements and lines as from `lines_by_element`; `background` and
     `integration` are the windows as given to :func:`hyperspy_fusion.load_multimodal`.
-    The function returns maps and backgrounds (None without background windows).
+    The function warns of lines that overlap; it returns no backgrounds without
+    background windows.
     """
     # a private copy except for the data: eXSpy slices it, see `new_signal`
     spectra = new_signal(
@@ -55,7 +57,15 @@ def plan_eds(
     if background is not None:
         background = window_rows("background_windows", background, lines, 4, axis)
         _check_channels("background_windows", background, lines, axis)
-    return partial(_map_lines, spectra, lines, integration, background)
+    unit = _PER_KEV[axis.units]
+    windows = {
+        line: [energy / unit for energy in row]
+        for line, row in zip(lines, integration, strict=True)
+    }
+    present = {line.split("_")[0] for line in lines}
+    present |= set(sample_entries(spectra, "elements"))
+    messages = overlaps(windows, present, resolution_of(spectra))
+    return partial(_map_lines, spectra, lines, integration, background, messages)
 
 
 def _choose_lines(
@@ -93,8 +103,6 @@ def _check_range(
 
     eXSpy would only warn of the latter. To catch a warning is not safe in threads.
     """
-    from exspy.material import elements  # noqa: PLC0415 - slow to import
-
     if axis.units not in _PER_KEV:
         raise ValueError(
             f"the energy axis is in {axis.units}: expected keV or eV, set "
@@ -107,7 +115,7 @@ def _check_range(
     high = min(axis.high_value, *(_PER_KEV[axis.units] * energy for energy in beams))
     for line in lines:
         element, _, shell = line.partition("_")
-        known = elements[element].Atomic_properties.Xray_lines
+        known = elements_of_exspy()[element].Atomic_properties.Xray_lines
         if shell not in known:
             listed = ", ".join(f"{element}_{name}" for name in sorted(known.keys()))
             raise ValueError(
@@ -142,7 +150,8 @@ def _map_lines(
     lines: list[str],
     integration: list[list[float]],
     background: list[list[float]] | None,
-) -> tuple[list[ElementalMap], list[Signal2D] | None]:
+    messages: list[str],
+) -> Mapped:
     """Sum the windows of the lines; estimate the background from those beside them."""
     intensities = spectra.get_lines_intensity(lines, integration_windows=integration)
     maps = [
@@ -150,7 +159,7 @@ def _map_lines(
         for intensity, line in zip(intensities, lines, strict=True)
     ]
     if background is None:
-        return maps, None
+        return Mapped(maps, None, messages)
     axis = spectra.axes_manager.signal_axes[0]
     backgrounds = []
     for signal, inside, beside in zip(maps, integration, background, strict=True):
@@ -162,4 +171,4 @@ def _map_lines(
         ratio = (stop - start) / (left_stop - left + right_stop - right)
         smooth = ratio * map_filled(smooth_counts, counts)
         backgrounds.append(background_signal(signal, smooth))
-    return maps, backgrounds
+    return Mapped(maps, backgrounds, messages)

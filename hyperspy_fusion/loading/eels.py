@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from hyperspy.axes import UniformDataAxis
-from hyperspy.signals import BaseSignal, Signal2D
+from hyperspy.signals import BaseSignal
 
+from ..inputs.foreign import elements_of_exspy
 from ..inputs.images import axes_of, new_signal
-from ..signals import ElementalMap
-from .maps import background_signal, elemental_map
+from .maps import Mapped, background_signal, elemental_map
 from .smoothing import count_value, map_filled, smooth_ratio
 from .spectra import elements_of, is_auto, sample_entries, sum_channels, window_rows
 
@@ -35,7 +35,7 @@ def plan_eels(
     chosen: dict[str, str | None],
     background: Any,
     integration: Any,
-) -> Callable[[], tuple[list[ElementalMap], list[Signal2D]]]:
+) -> Callable[[], Mapped]:
     """Check edges and windows for EELS spectra; else as `plan_eds`."""
     axis = spectra.axes_manager.signal_axes[0]
     if axis.units != "eV" or not axis.is_uniform:
@@ -68,9 +68,7 @@ def plan_eels(
 @cache
 def _binding_energies(element: str) -> dict[str, tuple[float, str]]:
     """Onset energy in eV and relevance of each edge of an element."""
-    from exspy.material import elements  # noqa: PLC0415 - slow to import
-
-    shells = elements[element].Atomic_properties.get_item("Binding_energies")
+    shells = elements_of_exspy()[element].Atomic_properties.get_item("Binding_energies")
     return {
         f"{element}_{shell}": (values["onset_energy (eV)"], values["relevance"])
         for shell, values in (shells.as_dictionary() if shells else {}).items()
@@ -199,7 +197,7 @@ def _edge_windows(
 
 def _map_edges(
     spectra: BaseSignal, edges: dict[str, tuple[list[float], list[float]]]
-) -> tuple[list[ElementalMap], list[Signal2D]]:
+) -> Mapped:
     """Sum the windows of edges; extrapolate the background before them."""
     maps, backgrounds = [], []
     for edge, windows in edges.items():
@@ -208,7 +206,7 @@ def _map_edges(
         image.metadata.General.title = edge
         maps.append(elemental_map(image, edge.split("_")[0]))
         backgrounds.append(background_signal(maps[-1], background))
-    return maps, backgrounds
+    return Mapped(maps, backgrounds, [])
 
 
 def _edge_counts(

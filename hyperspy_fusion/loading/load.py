@@ -1,5 +1,6 @@
 """Maps, HAADF image and background of a fusion, from a file or from signals."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -9,6 +10,7 @@ from hyperspy.signals import BaseSignal
 
 from ..execution.arrays import computed, is_lazy
 from ..inputs.images import as_images, choose_haadf
+from ..inputs.velox import filter_of, line_of, same_scan
 from ..signals import ElementalMap, HAADFImage
 from .candidates import (
     Candidates,
@@ -27,8 +29,9 @@ from .frames import (
     kept_frames,
     sum_frames,
 )
-from .maps import choose_maps, image_shapes
-from .spectra import as_names, lines_by_element
+from .maps import Mapped, choose_maps, image_shapes
+from .overlaps import overlaps_of_maps
+from .spectra import as_names, lines_by_element, sample_entries
 
 # In the order of preference.
 _PLANS = {"EDS": plan_eds, "EELS": plan_eels}
@@ -69,8 +72,9 @@ def load_multimodal(
 ) -> MultimodalData:
     r"""Load elemental maps, their HAADF image and, where it is known, their background.
 
-    Ready-made maps, as Velox writes them, are taken as they are. If there are none, or
-    if `lines`, `background_windows` or `integration_windows` is given, the maps are
+    Ready-made maps, as Velox writes them, are taken as they are, but maps that Velox
+    filtered are made anew from their spectra, if these are there. If there are no maps,
+    or if `lines`, `background_windows` or `integration_windows` is given, the maps are
     made from an EDS spectrum image, else from an EELS spectrum image. Of several
     spectrum images the one is taken that has measured all the lines and, if there are
     several of these, the one of the size of the HAADF image. Nothing is guessed: if
@@ -144,6 +148,12 @@ def load_multimodal(
         If `source` or `haadf` is no signal and no path, a name is no string, or
         `frames` is no slice and no list of integers or booleans.
 
+    Warns
+    -----
+    UserWarning
+        If a map shows counts of another element because the detector does not separate
+        their X-ray lines, and if ready-made maps were filtered.
+
     See Also
     --------
     find_candidates : the signals of a file, sorted by their possible use.
@@ -185,6 +195,18 @@ def load_multimodal(
     less than 10 eV remain for the background or after the onset, there is no room: give
     the windows or, for edges that overlap, fit a model with eXSpy and load its maps.
     The windows used are logged (level INFO).
+
+    X-ray lines overlap if a line of another element lies in the window of a map, or
+    within one FWHM of its line at the energy resolution in the metadata. The elements
+    are those mapped and those in ``metadata.Sample.elements``; besides the mapped lines
+    those count that have at least a tenth of the intensity of the strongest line of
+    their shell in the table of eXSpy. Of ready-made maps the lines are compared with
+    each other, if they are titles of the maps or known from a Velox file, and unless
+    Velox fitted the spectra.
+
+    A filter in Velox averages neighbouring pixels, whose noise is then no longer
+    independent, as a fusion assumes. The maps that replace filtered ones are raw counts
+    of the same lines.
 
     Without `frames` RosettaSciIO sums the frames of the spectra of a Velox file, and
     the HAADF image is the first of the stack. Single frames are read as a sparse array,
@@ -236,15 +258,13 @@ def load_multimodal(
             n_frames, kept = kept_frames(candidates, frames)
             candidates = sum_frames(candidates, kept)
         images = _haadf_images(haadf, candidates, lazy=lazy)
-        background = None
         if candidates.maps and ready_made:
-            maps = choose_maps(candidates.maps, elements)
+            mapped = _take_maps(candidates, elements)
         else:
             shapes = image_shapes(candidates.haadf if haadf is None else images)
             chosen = lines_by_element(elements, lines)
-            maps, background = _map_spectra(
-                candidates.spectrum_images, chosen, windows, shapes
-            )
+            mapped = _map_spectra(candidates.spectrum_images, chosen, windows, shapes)
+        maps, background, messages = mapped
         image = _pick_haadf(images, maps[0].data.shape[-2:], named=haadf is not None)
         if frames is not None:
             image = average_frames(image, n_frames, kept, named=haadf is not None)
@@ -254,6 +274,8 @@ def load_multimodal(
     image.set_signal_type("HAADF")
     if compute:
         compute_together([*maps, image, *(background or ())])
+    for message in messages:
+        warnings.warn(message, UserWarning, stacklevel=2)
     return MultimodalData(maps, image, background)
 
 
@@ -297,12 +319,63 @@ def _pick_haadf(
     return choose_haadf(images, shape)
 
 
+def _take_maps(candidates: Candidates, elements: list[str] | None) -> Mapped:
+    """Take ready-made maps, or those of their raw spectra if they were filtered."""
+    maps = choose_maps(candidates.maps, elements)
+    filtered = [signal for signal in maps if filter_of(signal)]
+    if not filtered:
+        return Mapped(maps, None, overlaps_of_maps(maps))
+    message = (
+        f"the maps {', '.join(map(title_of, filtered))} were filtered by Velox "
+        f"({filter_of(filtered[0])}), so that neighbouring pixels share their noise"
+    )
+    raw, refusal = _unfiltered(filtered, candidates.spectrum_images)
+    if raw is None:
+        message += (
+            ", which a fusion takes for independent. They are kept, because "
+            f"{refusal}. Export the maps without a filter, or keep the spectrum image "
+            "in the file"
+        )
+        return Mapped(maps, None, [message, *overlaps_of_maps(maps)])
+    made = {signal.metadata.Sample.elements[0]: signal for signal in raw.maps}
+    lines = ", ".join(signal.metadata.Sample.xray_lines[0] for signal in raw.maps)
+    message += f": maps of {lines} are made from the spectra of the file instead"
+    maps = [made.get(s.metadata.Sample.elements[0], s) for s in maps]
+    return Mapped(maps, None, [message, *raw.warnings])
+
+
+def _unfiltered(
+    filtered: Sequence[ElementalMap], spectrum_images: Sequence[BaseSignal]
+) -> tuple[Mapped | None, str]:
+    """Map the raw spectra of filtered maps; or None, and why that is not possible.
+
+    The lines are those that the metadata of the spectra name, else those of Velox.
+    """
+    spectra = [
+        s
+        for s in spectrum_images
+        if all(same_scan(s, one) for one in filtered)
+        and s.data.shape[:-1] == filtered[0].data.shape
+    ]
+    if not spectra:
+        return None, "there are no spectra of these maps"
+    named = {entry.split("_")[0] for entry in sample_entries(spectra[0], "xray_lines")}
+    chosen = {}
+    for signal in filtered:
+        element = signal.metadata.Sample.elements[0]
+        chosen[element] = None if element in named else line_of(signal)
+    try:
+        return _map_spectra(spectra, chosen, (None, None), set()), ""
+    except ValueError as error:
+        return None, str(error)
+
+
 def _map_spectra(
     spectrum_images: Sequence[BaseSignal],
     chosen: dict[str, str | None],
     windows: tuple[Any, Any],
     shapes: set[tuple[int, ...]],
-) -> tuple[list[ElementalMap], list[BaseSignal] | None]:
+) -> Mapped:
     """Make maps and their background from the only spectrum image that allows it.
 
     `chosen` holds elements and their lines, `windows` the background windows and

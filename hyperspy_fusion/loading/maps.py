@@ -1,7 +1,7 @@
 """Elemental maps as signals: ready-made ones, their copies and their backgrounds."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from hyperspy.signals import BaseSignal, Signal2D
 
@@ -9,6 +9,24 @@ from ..inputs.elements import infer_element
 from ..inputs.images import as_images, describe, new_signal
 from ..signals import ElementalMap
 from .candidates import title_of
+
+
+class Mapped(NamedTuple):
+    """What was made from spectra.
+
+    Attributes
+    ----------
+    maps : list of ElementalMap
+        One per element.
+    background : list of Signal2D or None
+        Background of each map; None if it is not known.
+    warnings : list of str
+        What the user has to know about them.
+    """
+
+    maps: list[ElementalMap]
+    background: list[BaseSignal] | None
+    warnings: list[str]
 
 
 def elemental_map(signal: BaseSignal, element: str) -> ElementalMap:

@@ -241,6 +241,7 @@ def noisy_spectra(kind, specimen):
 
 # Estimated backgrounds are not exact: the guard may say so.
 @pytest.mark.filterwarnings("ignore:the HAADF image contradicts the maps")
+@pytest.mark.filterwarnings("ignore:X-ray lines overlap. O_Ka .* and Mn_Ll")
 @pytest.mark.parametrize("kind", ["EELS", "EDS"])
 def test_raw_counts_with_their_background_are_fused_better_than_net_ones(kind):
     specimen = hyperspy_fusion.data.core_shell(size=64)
@@ -404,11 +405,92 @@ def test_lazy_data_are_read_once_if_computed_together(eds, kind):
 
 # --- real files ----------------------------------------------------------------
 
+of_carbon = pytest.mark.filterwarnings("ignore:X-ray lines overlap. C_Ka .* and Ca_Ll")
 
-def test_velox_maps(real_data):
+
+LINES_16X16 = ["C_Ka", "Ca_Ka", "O_Ka", "Cu_Ka"]
+
+
+@of_carbon
+@pytest.mark.parametrize("lazy", [False, True])
+def test_filtered_velox_maps_are_made_from_raw_spectra(real_data, lazy):
     path = real_data("velox_EDS_SI_16x16.emd")
-    maps, haadf, _ = load_multimodal(str(path))
+    with pytest.warns(UserWarning, match="maps C, .* were filtered by Velox") as caught:
+        data = load_multimodal(path, lazy=lazy)
+    assert "(Mean, 3 x 3 pixels)" in str(caught[0].message)
+    assert "maps of C_Ka, Ca_Ka, O_Ka, Cu_Ka are made" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    raw = load_multimodal(path, lines=LINES_16X16, lazy=lazy)
+    assert data.background is None
+    for signal, expected in zip(data.maps, raw.maps, strict=True):
+        assert signal._lazy == lazy
+        assert_array_equal(np.asarray(signal.data), np.asarray(expected.data))
+        assert_array_equal(signal.data, np.rint(signal.data))  # counts
+    with pytest.warns(UserWarning, match="maps O, Ca were filtered"):
+        maps, *_ = load_multimodal(path, ["O", "Ca"], lazy=lazy)
+    assert elements_of(maps) == [["O"], ["Ca"]]
+    assert all(signal.metadata.Sample.xray_lines for signal in maps)
+
+
+def test_lines_of_filtered_velox_maps(real_data):
+    """Those of Velox, unless the user has set others in the metadata of the spectra."""
+    signals = hs.load(real_data("velox_EDS_SI_16x16.emd"))
+
+    def lines():
+        with pytest.warns(UserWarning, match="maps Ca, Cu were filtered"):
+            maps, *_ = load_multimodal(signals, ["Ca", "Cu"])
+        return [signal.metadata.Sample.xray_lines[0] for signal in maps]
+
+    assert lines() == ["Ca_Ka", "Cu_Ka"]
+    copper = next(s for s in signals if s.metadata.General.title == "Cu")
+    settings = (
+        copper.original_metadata.SharedProperties.EDSSpectrumQuantificationSettings
+    )
+    (properties,) = settings.as_dictionary().values()
+    of_copper = next(p for p in properties["elementProperties"] if p["element"] == 29)
+    of_copper["atomicShellFamily"] = "L"
+    of_copper["xrayTransitions"] = [{"from": "M5", "to": "L3"}]
+    assert lines() == ["Ca_Ka", "Cu_La"]
+    signals[-1].set_lines(["Ca_Kb", "Cu_Ka"])
+    assert lines() == ["Ca_Kb", "Cu_Ka"]
+
+
+def test_filtered_velox_maps_without_their_spectra(real_data):
+    signals = hs.load(real_data("velox_EDS_SI_16x16.emd"))
+    images = [s for s in signals if s.axes_manager.signal_dimension == 2]
+    spectra = signals[-1]
+    other_scan = spectra.deepcopy()
+    del other_scan.original_metadata.Features
+
+    def refused(others, reason):
+        with pytest.warns(UserWarning, match=reason) as caught:
+            maps, *_ = load_multimodal([*images, *others])
+        assert len(caught) == 1
+        message = str(caught[0].message)
+        assert "C, Ca, O, Cu were filtered by Velox (Mean, 3 x 3 pixels)" in message
+        assert "neighbouring pixels share their noise" in message
+        assert "Export the maps without a filter" in message
+        for signal, ready in zip(maps, images, strict=False):
+            assert_array_equal(signal.data, ready.data)
+
+    refused([], "there are no spectra of these maps")
+    refused([other_scan], "there are no spectra of these maps")
+    refused([spectra.inav[:8]], "there are no spectra of these maps")
+    refused([spectra.isig[:5.0]], "no spectrum image can be mapped.*\n.*Cu_Ka is at 8")
+
+
+def test_velox_maps_without_a_filter_are_taken(real_data):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    signals = hs.load(path)
+    images = [s for s in signals if s.axes_manager.signal_dimension == 2]
+    for signal in images:
+        filters = signal.original_metadata.SharedProperties.UnaryImageFilterSettings
+        (settings,) = filters.as_dictionary()
+        filters.set_item(settings, {"enabled": False})
+    maps, haadf, _ = load_multimodal(signals)
     assert elements_of(maps) == [["C"], ["Ca"], ["O"], ["Cu"]]
+    for signal, ready in zip(maps, images, strict=False):
+        assert_array_equal(signal.data, ready.data)
     assert haadf.metadata.General.title == "HAADF"
     for signal in (*maps, haadf):
         assert signal.data.shape == (16, 16)
@@ -417,6 +499,7 @@ def test_velox_maps(real_data):
             assert_allclose(axis.scale, 3.599, rtol=1e-3)
 
 
+@of_carbon
 def test_velox_spectra(real_data):
     path = real_data("velox_EDS_SI_16x16.emd")
     maps, *_ = load_multimodal(path, lines=["C_Ka", "Cu_Ka"])
@@ -431,6 +514,7 @@ def test_velox_spectra(real_data):
     assert_array_equal(lazy[0].data.compute(), maps[0].data)
 
 
+@of_carbon
 def test_velox_frames(real_data):
     path = real_data("velox_EDS_SI_16x16.emd")
     frames = {"load_SI_image_stack": True, "sum_frames": False}
