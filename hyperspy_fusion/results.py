@@ -185,7 +185,8 @@ def pending_record(
     each: dict[str, tuple[int, ...]] = {"haadf_coefficients": (n_elements,)}
     if conclusion.method == "calibrated":
         n_values = -(-options.max_iter // CHECK_EVERY)
-        each |= {"count_value": (n_elements,), "shift": (2,)}
+        by_element = "count_value", "change", "vacuum_background", "own_norm"
+        each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
         numbers: tuple[str, ...] = ("haadf_gain", "haadf_model_error", "gap")
         numbers += ("guard", "flagged")
         record["cost_interval"] = CHECK_EVERY
@@ -415,16 +416,17 @@ def get_misfit(
             "that fuse_multimodal returned"
         )
     results = np.stack([signal.data for signal in fused], axis=-3)
-    names = "shift", "haadf_coefficients", "haadf_offset", "haadf_model_error"
+    names: tuple[str, ...] = "shift", "haadf_coefficients", "haadf_offset"
+    names += "haadf_model_error", "vacuum_background"
     for position in np.ndindex(measurement.navigation_shape):
-        variance = measurement.variance
+        variance, given = measurement.variance, measurement.background
         image.data[position] = local_misfit(
             measurement.maps[position],
             measurement.haadf[position],
             results[position],
             {name: np.asarray(record[name])[position] for name in names},
             CalibratedOptions(),
-            background=measurement.background[position],
+            background=None if given is None else given[position],
             variance=None if variance is None else variance[position],
         )
     image.metadata.General.title = "Local misfit in standard deviations"

@@ -51,9 +51,10 @@ def by_position(
 
 
 def flux_factor(flux: np.ndarray, solutions: Sequence[Solution]) -> np.ndarray:
-    """Factor that brings the sums of the maps of all tiles within the bounds `flux`."""
+    """Factor with which the maps of all tiles sum up to the flux of the image."""
     total = np.sum([np.asarray(s.sums) for s in solutions], axis=0)
-    return np.where(total > 0, np.clip(total, *flux) / np.where(total > 0, total, 1), 1)
+    known = (total > 0) & np.isfinite(flux)
+    return np.where(known, flux, 1) / np.where(known, total, 1)
 
 
 def array_of(solution: Solution, name: str, factor: np.ndarray | None) -> Any:

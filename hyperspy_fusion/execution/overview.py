@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 
 from ..core.calibrated import parts
+from ..core.calibrated.flux import vacuum_note
 from ..core.calibrated.method import CalibratedOptions, Decision
 from ..core.calibrated.prepare import Totals
 from ..core.calibrated.sample import representative_tiles, tile_at
@@ -28,7 +29,7 @@ def decide(
     *,
     check: Callable | None = None,
     **chemistry: Any,
-) -> tuple[Decision, np.ndarray, np.ndarray | None]:
+) -> tuple[Decision, np.ndarray, np.ndarray | None, Any]:
     """Find what the tiles of an image share.
 
     Parameters
@@ -51,8 +52,10 @@ def decide(
     prior : numpy.ndarray
         Expected coefficients.
     flux : numpy.ndarray or None
-        Smallest and largest sums of the maps over the measured pixels, in their units,
-        shape ``(2, n_elements)``; None if none is locked.
+        Sums of the maps over the measured pixels, in their units, infinite where they
+        are not kept, shape ``(n_elements,)``; None if none is.
+    background : array or None
+        That of the maps, or of the vacuum if it was not known.
     """
     arrays: dict[str, Any] = {
         name: None if array is None else da.asarray(array)
@@ -64,13 +67,11 @@ def decide(
     while max(size) > factor * _OVERVIEW and factor < _LARGEST_FACTOR:
         factor *= 2
     means = {name: _means(array, factor) for name, array in arrays.items()}
-    net = maps - arrays["background"]
     share = _means(da.isfinite(maps), factor)
-    found, share, lowest, flux, infinite = dask.compute(
+    found, share, lowest, infinite = dask.compute(
         means,
         share,
         da.nanmin(maps),
-        da.nansum(net, axis=(-2, -1), dtype=np.float64),
         [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")],
     )
     for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
@@ -97,16 +98,35 @@ def decide(
     decision, prior = parts.decide_on_sample(
         **sample, totals=totals, options=options, **chemistry
     )
+    if arrays["background"] is None:
+        background = parts.background_of_vacuum(
+            **found, factor=factor, decision=decision, options=options
+        )
+        if background is not None:
+            for each in (arrays, found, sample):
+                each["background"] = background
+            decision, prior = parts.decide_on_sample(
+                **sample, totals=totals, options=options, **chemistry
+            )
+            note = vacuum_note(background[:, 0, 0], chemistry["elements"])
+            decision = replace(
+                decision,
+                background=background[:, 0, 0] / decision.units.gain,
+                background_note=note,
+            )
+    background = arrays["background"]
     if not options.lock_flux:
-        return decision, prior, None
-    coarse, slack, decision = parts.overview(
+        return decision, prior, None, background
+    net = maps if background is None else maps - background
+    flux = da.nansum(net, axis=(-2, -1), dtype=np.float64).compute()
+    coarse, decision = parts.overview(
         **found,
         factor=factor,
         decision=decision,
         options=options,
         elements=chemistry["elements"],
     )
-    bounds = np.maximum([flux - slack, flux + slack], 0)
+    flux = np.where(decision.numbers.lock.kept, np.maximum(flux, 0), np.inf)
     coarse *= share
     sample = _spread(size.tolist(), HALOS[options.regularizer])
     sums = np.sum([_integral(coarse, factor, tile) for tile in sample], axis=0)
@@ -116,7 +136,8 @@ def decide(
     flux_multiplier = parts.common_multipliers(
         computed(surroundings), [tile.inner for tile in sample], sums, decision, options
     )
-    return replace(decision, flux_multiplier=flux_multiplier), prior, bounds
+    decision = replace(decision, flux_multiplier=flux_multiplier)
+    return decision, prior, flux, background
 
 
 def _spread(sizes: Sequence[int], halo: int) -> list[Tile]:

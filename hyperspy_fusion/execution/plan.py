@@ -57,8 +57,8 @@ class Task:
     inputs : dict
         Its arrays, lazy or not, or None.
     flux : numpy.ndarray or None
-        Smallest and largest sums of the maps over all measured pixels of the image, in
-        their units, shape ``(2, n_elements)``; None if they are not locked.
+        Sums of the maps over all measured pixels of the image, in their units, infinite
+        where they are not kept, shape ``(n_elements,)``; None if none is.
     """
 
     position: tuple[int, ...]
@@ -72,12 +72,17 @@ class Task:
         cls,
         solve: Callable,
         arrays: dict[str, Any],
-        position: tuple[int, ...],
+        place: tuple[int, ...],
         tile: Tile | None = None,
         flux: np.ndarray | None = None,
+        position: tuple[int, ...] | None = None,
     ) -> Task:
-        """Cut the inputs out of arrays of shape ``navigation + (..., y, x)``."""
-        inputs = _inputs_at(arrays, position, tile)
+        """Cut the inputs at a place of arrays of shape ``navigation + (..., y, x)``.
+
+        That is the position in the series, unless the arrays are those of one position.
+        """
+        inputs = _inputs_at(arrays, place, tile)
+        position = place if position is None else position
         return cls(position=position, tile=tile, solve=solve, inputs=inputs, flux=flux)
 
     @property
@@ -196,8 +201,9 @@ def _tile_tasks(
 ) -> list[Task]:
     arrays, tasks = _arrays(measurement), []
     for position in _positions(measurement):
-        decision, prior, flux = decide(
-            _inputs_at(arrays, position), options, check=measurement.check, **chemistry
+        own = _inputs_at(arrays, position)
+        decision, prior, flux, own["background"] = decide(
+            own, options, check=measurement.check, **chemistry
         )
         if shared:  # chosen from the first images
             options = replace(
@@ -213,7 +219,7 @@ def _tile_tasks(
                 prior=prior,
                 inner=tile.inner,
             )
-            tasks.append(Task.of(solve, arrays, position, tile, flux))
+            tasks.append(Task.of(solve, own, (), tile, flux, position))
     return tasks
 
 

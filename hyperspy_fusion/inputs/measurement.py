@@ -37,7 +37,7 @@ class Measurement:
         known.
     haadf : numpy.ndarray or dask.array.Array
         Shape ``navigation + (y, x)``; NaN where missing.
-    background : numpy.ndarray or dask.array.Array
+    background : numpy.ndarray, dask.array.Array or None
         Known background of the maps, in their units, shape
         ``navigation + (n_elements, y, x)``, or with 1 in place of y and x.
     variance : numpy.ndarray, dask.array.Array or None
@@ -134,7 +134,7 @@ def measure(
     lazy = lazily and is_lazy(*inputs["images"])
     if not lazy:
         inputs = computed(inputs)
-    if not is_lazy(inputs["background"]):
+    if background is not None and not is_lazy(inputs["background"]):
         _check_background(inputs["background"])
     *stacked, image = inputs["images"]
     stacked = stack(stacked, axis=-3)
@@ -263,7 +263,7 @@ def _stack_backgrounds(
         "expected a number for all maps, or a number or signal for each, in their order"
     )
     if background is None:
-        background = 0.0
+        return None
     if isinstance(background, BaseSignal):
         background = split(background)
     elif isinstance(background, np.ndarray) and background.ndim == 1:

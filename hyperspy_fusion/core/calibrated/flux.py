@@ -1,4 +1,4 @@
-"""Which sums of the maps the data know, and how well the fusion has to keep them."""
+"""Which sums of the maps the data know, and the background that vacuum shows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.ndimage import binary_erosion, gaussian_filter
 
 from ..common.operators import BLOCK, block_sums
 
@@ -16,47 +17,51 @@ if TYPE_CHECKING:
 _BELOW = 5.0  # standard deviations below 0, from which on a block is negative
 _LOADING = 1.0  # depth of the lowest block over the height of the highest one
 _KNOWN = 0.1  # noise of the background's sum over the sum of a map that is locked
-_DETECTED = 3.0  # standard deviations of the sum of a map that shows its element
-_WITHIN = 2.0  # standard deviations of the background, of a sum that shows nothing
+
+# Vacuum: fraction of the range of the HAADF image above its offset, margin in pixels,
+# and fraction and number of pixels that it needs.
+_DARK = 0.03
+_MARGIN = 2
+_LEAST_VACUUM = 0.02
+_LEAST_PIXELS = 1000
+_VACUUM_BLOCK = 8  # pixels a side
+_ABOVE = 4.0  # standard deviations, of the counts of a block that is no vacuum
 
 
 @dataclass(frozen=True, kw_only=True)
 class FluxLock:
-    """How well the sum of each map is kept.
+    """Which sums of the maps are kept.
 
     Attributes
     ----------
-    deviations : numpy.ndarray
-        By how many standard deviations of its background's sum the sum of a map may
-        differ from that of the counts, shape ``(n_elements,)``: 0 for a lock, infinite
-        where it is free.
+    kept : numpy.ndarray
+        True where the fused map keeps the sum of the counts, shape ``(n_elements,)``.
     notes, warnings : tuple of str
         What was found, for the user.
     """
 
-    deviations: np.ndarray
+    kept: np.ndarray
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @classmethod
     def free(cls, n_elements: int) -> FluxLock:
-        """No lock."""
-        return cls(deviations=np.full(n_elements, np.inf))
+        """No sum is kept."""
+        return cls(kept=np.zeros(n_elements, bool))
 
     @classmethod
     def exact(cls, n_elements: int) -> FluxLock:
         """All sums are kept."""
-        return cls(deviations=np.zeros(n_elements))
+        return cls(kept=np.ones(n_elements, bool))
 
 
 def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
     """Find which sums are known.
 
     The sum of a map is that of its counts minus that of its background, which has an
-    error. It is kept exactly where that error is small, up to two standard deviations
-    where the map shows nothing, and not at all in between: x ≥ 0 makes positive values
-    of the noise in the empty pixels, and the particles would pay for them. Nor is it
-    kept where a map is below 0 by more than its noise, since its zero is wrong then.
+    error. It is kept only where that error is small: x ≥ 0 makes positive values of the
+    noise in the empty pixels, and the particles would pay for them. Nor is it kept
+    where a map is below 0 by more than its noise, since its zero is wrong then.
 
     Parameters
     ----------
@@ -74,7 +79,7 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
     variance: Any = prepared.variance
     if not counts:
         variance = np.broadcast_to(variance, prepared.data.shape)
-    deviations, notes, warnings = [], [], []
+    kept, notes, warnings = [], [], []
     for i, data in enumerate(prepared.data):
         name = f"map of {elements[i]}" if elements else f"map number {i}"
         known = np.isfinite(data)
@@ -87,7 +92,9 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
             noise = np.where(known, variance[i], 0)
             uncertain = np.sqrt(noise.sum(dtype=np.float64))
         z, low, high = _extremes(net, noise)
-        flux, spread = net.sum(), np.sqrt(noise.sum(dtype=np.float64))
+        flux = net.sum()
+        known_well = uncertain <= _KNOWN * flux or uncertain == 0
+        kept.append(known_well and z >= -_BELOW)
         if z < -_BELOW:
             if not counts and -low > _LOADING * high:
                 raise ValueError(
@@ -106,25 +113,15 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
                 f"the zero of the {name} is too low: {cause} in places (up to "
                 f"{-z:.0f} standard deviations below 0). Its sum is not kept"
             )
-            deviations.append(np.inf)
-        elif uncertain <= _KNOWN * flux or uncertain == 0:
-            deviations.append(0.0)
-        elif flux > _DETECTED * spread:
-            notes.append(
-                f"the sum of the {name} is known to "
-                f"{100 * uncertain / flux:.0f} % only, by the noise of its background: "
-                "it is not kept"
+        elif not known_well:
+            share = (
+                f"to {100 * uncertain / flux:.0f} % only" if flux > 0 else "not at all"
             )
-            deviations.append(np.inf)
-        else:
             notes.append(
-                f"the sum of the {name} is within its noise: it is kept up to "
-                f"{_WITHIN:g} standard deviations of its background"
+                f"the sum of the {name} is known {share}, by the noise of its "
+                "background: it is not kept"
             )
-            deviations.append(_WITHIN)
-    return FluxLock(
-        deviations=np.array(deviations), notes=tuple(notes), warnings=tuple(warnings)
-    )
+    return FluxLock(kept=np.array(kept), notes=tuple(notes), warnings=tuple(warnings))
 
 
 def _extremes(net: np.ndarray, noise: np.ndarray) -> tuple[float, float, float]:
@@ -137,3 +134,51 @@ def _extremes(net: np.ndarray, noise: np.ndarray) -> tuple[float, float, float]:
     if not z.size:
         return 0.0, 0.0, 0.0
     return float(z.min()), float(mean.min()), float(mean.max())
+
+
+def vacuum_background(prepared: PreparedData) -> np.ndarray | None:
+    """Mean counts of each map in the vacuum, shape ``(n_elements,)``.
+
+    Vacuum is where the HAADF image is at its offset, which the calibration has found.
+    None if there is too little of it.
+    """
+    dark = gaussian_filter(np.asarray(prepared.haadf, np.float64), 1)
+    dark -= prepared.offset
+    dark = (dark < _DARK * np.quantile(dark, 0.99)) & (prepared.trusted > 0)
+    vacuum = binary_erosion(dark, iterations=_MARGIN)
+    if vacuum.mean() < _LEAST_VACUUM or vacuum.sum() < _LEAST_PIXELS:
+        return None
+    return np.array([_level(image, vacuum) for image in prepared.data])
+
+
+def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:
+    """Mean counts in the vacuum, without blocks that hold more than its noise.
+
+    A light element hardly shows in the image: where one is, there is no vacuum. 0 if
+    little of it is left.
+    """
+    known = vacuum & np.isfinite(counts)
+    area = block_sums(known.astype(np.float64), _VACUUM_BLOCK)
+    total = block_sums(np.where(known, counts, 0).astype(np.float64), _VACUUM_BLOCK)
+    empty = area > 0
+    while empty.any():
+        expected = total[empty].sum() / area[empty].sum() * area
+        filled = empty & (total - expected > _ABOVE * np.sqrt(expected + 1))
+        if not filled.any():
+            break
+        empty &= ~filled
+    enough = area[empty].sum() >= max(_LEAST_PIXELS, area.sum() / 2)
+    return float(total[empty].sum() / area[empty].sum()) if enough else 0.0
+
+
+def vacuum_note(background: np.ndarray, elements: Sequence[str]) -> str:
+    """Note on a background that was measured in the vacuum; empty if there is none."""
+    if not background.any():
+        return ""
+    values = ", ".join(
+        f"{background[i]:.3g} of {element}" for i, element in enumerate(elements)
+    )
+    return (
+        f"the background was not given: the mean of the maps in the vacuum, {values}, "
+        "was subtracted; background=0 keeps it"
+    )

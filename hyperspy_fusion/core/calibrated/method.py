@@ -10,9 +10,10 @@ import numpy as np
 from ..common.options import Options, choice, flag, number, whole_number
 from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
-from .coefficients import CALIBRATION_LAMBDA, calibrate
+from .coefficients import CALIBRATION_LAMBDA, CrossFit
 from .convex.problem import Problem, coarsen
 from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
+from .flux import vacuum_background, vacuum_note
 from .guard import GuardReport, guard, local_z, model_error
 from .prepare import Preparation, PreparedData, Totals, Units, prepare
 from .shift import Shift, aligned, find_shift
@@ -59,6 +60,10 @@ class Decision:
         Where the HAADF image contradicts the maps.
     notes : tuple of str
         What was assumed, for the user.
+    background : numpy.ndarray or None
+        Counts a pixel that were found in the vacuum, shape ``(n_elements,)``.
+    background_note : str
+        What was assumed about the background, for the user; or empty.
     flux_multiplier : numpy.ndarray or None
         Of the flux lock of all tiles together, from
         :func:`~hyperspy_fusion.core.calibrated.parts.common_multipliers`.
@@ -70,6 +75,8 @@ class Decision:
     weights: Weights
     report: GuardReport
     notes: tuple
+    background: np.ndarray | None = None
+    background_note: str = ""
     flux_multiplier: np.ndarray | None = None
 
     def problem(self, prepared: PreparedData) -> Problem:
@@ -85,10 +92,16 @@ class Decision:
         chosen = self.weights.warnings if self.report.flagged < 1 else ()
         return tuple(filter(None, (*found, *chosen)))
 
+    def all_notes(self) -> tuple[str, ...]:
+        """What was assumed."""
+        notes = *self.notes, self.background_note, *self.numbers.lock.notes
+        return tuple(filter(None, notes))
+
     def record(self) -> dict[str, Any]:
         """Entries of the record of the fusion."""
         tried = self.weights.tried
         numbers, gain = self.numbers, self.units.gain
+        found, apart = self.background, self.weights.apart
         return {
             "lambda_haadf": self.weights.lambda_haadf,
             "lambda_chem": 1.0,
@@ -99,6 +112,8 @@ class Decision:
             "haadf_model_error": numbers.error,
             "shift": np.array([self.shift.y, self.shift.x]) * self.shift.significant,
             "count_value": gain,
+            "vacuum_background": np.zeros(len(gain)) if found is None else found * gain,
+            "own_norm": np.array(apart or np.zeros(len(gain)), dtype=np.float64),
             **({"weights_tried": tried} if len(tried) else {}),
         }
 
@@ -115,7 +130,8 @@ def decide(
     ``callback_for(stage)`` returns the callback of a stage, or None. Returns the
     decision, and the data on which it was made.
     """
-    prepared, shift, report = examine(preparation, prior, run, callback_for)
+    examined = examine(preparation, prior, run, callback_for)
+    prepared = examined.prepared
     weights = weigh(
         [prepared.take(preparation.tiles)],
         run,
@@ -124,15 +140,44 @@ def decide(
         lambda_haadf=options.lambda_haadf,
         callback=callback_for("weights"),
     )
+    prepared = replace(prepared, apart=weights.apart)
     decision = Decision(
         units=preparation.units,
         numbers=prepared.numbers(),
-        shift=shift,
+        shift=examined.shift,
         weights=weights,
-        report=report,
+        report=examined.report,
         notes=preparation.notes,
+        background=examined.background,
+        background_note=examined.note,
     )
     return decision, prepared
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """Data that were calibrated, and what was found about them.
+
+    Attributes
+    ----------
+    prepared : PreparedData
+        With coefficients, the image moved back by the shift, and `trusted` 0 where it
+        contradicts the maps.
+    shift : Shift
+        Displacement of the HAADF image against the maps.
+    report : GuardReport
+        Of the guard.
+    background : numpy.ndarray or None
+        Counts a pixel that were found in the vacuum, shape ``(n_elements,)``.
+    note : str
+        What was assumed about the background, for the user; or empty.
+    """
+
+    prepared: PreparedData
+    shift: Shift
+    report: GuardReport
+    background: np.ndarray | None
+    note: str
 
 
 def examine(
@@ -140,20 +185,17 @@ def examine(
     prior: np.ndarray,
     run: Workers,
     callback_for: Callable[[str], Callable | None] = lambda _: None,
-) -> tuple[PreparedData, Shift, GuardReport]:
-    """Calibrate, and find where the HAADF image can be trusted.
-
-    Returns the data with coefficients, the image moved back by the shift and `trusted`
-    0 where the image contradicts the maps; the shift; and the report of the guard.
-    """
+) -> Examined:
+    """Calibrate, and find where the HAADF image can be trusted."""
     prepared, tiles = preparation.prepared, preparation.tiles
     warm = WarmStart(run, callback_for("calibration"))
+    cross_fit = CrossFit(callback_for("calibration"))
     coarse = WarmStart(run)  # on the tiles of a large image
 
     def recalibrate(
         prepared: PreparedData,
     ) -> tuple[PreparedData, PreparedData, np.ndarray]:
-        part, fused = calibrate(prepared.take(tiles), warm, prior)
+        part, fused = cross_fit.calibrate(prepared.take(tiles), prior, run)
         prepared = replace(prepared, coefficients=part.coefficients, offset=part.offset)
         return prepared, part, fused
 
@@ -165,6 +207,16 @@ def examine(
     part = prepared.take(tiles)
     shift = find_shift(part, counts_alone(part, warm))
     prepared, part, fused = recalibrate(aligned(prepared, shift))
+    background, note = None, ""
+    if not preparation.background_known:
+        background = vacuum_background(prepared)
+    if background is not None:
+        values = background * preparation.units.gain
+        note = vacuum_note(values, preparation.elements)
+        known = background.astype(np.float32)[:, None, None]
+        prepared = replace(prepared, background=known)
+        prepared = replace(preparation, prepared=prepared).locked().prepared
+        prepared, part, fused = recalibrate(prepared)
     error = model_error(part, fused)
     if error > 0:
         prepared, part, fused = recalibrate(prepared.with_error(error))
@@ -172,7 +224,13 @@ def examine(
     prepared, report = guard(
         prepared, fused if tiles is None else rough_maps(prepared, coarse), with_maps
     )
-    return prepared, shift, report
+    return Examined(
+        prepared=prepared,
+        shift=shift,
+        report=report,
+        background=background,
+        note=note,
+    )
 
 
 def rough_maps(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
@@ -228,7 +286,7 @@ def solve(
     atomic_numbers: Sequence[int],
     options: CalibratedOptions,
     *,
-    background: Any = 0.0,
+    background: Any = None,
     variance: np.ndarray | None = None,
     sensitivities: Sequence[float] | None = None,
     elements: Sequence[str] = (),
@@ -245,8 +303,8 @@ def solve(
         Z_i.
     options : CalibratedOptions
         The options.
-    background : numpy.ndarray
-        Known background of the maps.
+    background : numpy.ndarray or None
+        Known background of the maps; by default that of the vacuum, if there is any.
     variance : numpy.ndarray, optional
         Noise variance of the maps, that broadcasts against them.
     sensitivities : numpy.ndarray, optional
@@ -328,7 +386,7 @@ def conclude(
     maps *= gain.astype(np.float32)[:, None, None]
     if inner is not None:
         sums = maps.sum(axis=(1, 2), dtype=np.float64, where=known)
-    converged = optimum.gap <= options.tolerance
+    converged = optimum.within(options.tolerance)
     return Solution(
         maps=maps,
         sums=sums,
@@ -340,10 +398,11 @@ def conclude(
         record={
             **decision.record(),
             "gap": float(optimum.gap),
+            "change": optimum.change,
             "guard": report.largest,
             "flagged": report.flagged,
         },
-        notes=(*decision.notes, *decision.numbers.lock.notes),
+        notes=decision.all_notes(),
         warnings=decision.warnings(),
     )
 
@@ -387,7 +446,7 @@ def shared_weights(
                 sensitivities=sensitivities,
                 elements=elements,
             )
-            prepared, *_ = examine(preparation, prior, run)
+            prepared = examine(preparation, prior, run).prepared
             examined.append(prepared.take(preparation.tiles))
         return weigh(
             examined,
@@ -405,13 +464,15 @@ def local_misfit(
     record: Any,
     options: CalibratedOptions,
     *,
-    background: Any = 0.0,
+    background: Any = None,
     variance: np.ndarray | None = None,
 ) -> np.ndarray:
     """Local misfit of a finished fusion, z of the guard in all pixels.
 
     `fused` is in the units of `maps`, `record` what :func:`solve` recorded.
     """
+    if background is None:
+        background = np.asarray(record["vacuum_background"])[:, None, None]
     preparation = prepare(
         maps, haadf, options, background=background, variance=variance
     )

@@ -10,7 +10,7 @@ from ..common.solution import Solution
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
 from .convex.solver import WarmStart, common_flux_multiplier, minimise
-from .flux import FluxLock, judge
+from .flux import FluxLock, judge, vacuum_background
 from .guard import GuardReport, guard
 from .method import (
     CalibratedOptions,
@@ -35,7 +35,7 @@ def decide_on_sample(
     atomic_numbers: Sequence[int],
     options: CalibratedOptions,
     *,
-    background: Any = 0.0,
+    background: Any = None,
     variance: np.ndarray | None = None,
     sensitivities: Sequence[float] | None = None,
     elements: Sequence[str] = (),
@@ -58,9 +58,38 @@ def decide_on_sample(
         totals,
         elements,
     )
+    # the sample holds hardly any vacuum
+    preparation = replace(preparation, background_known=True)
     with workers() as run:
         decision, _ = decide(preparation, prior, options, run)
     return decision, prior
+
+
+def background_of_vacuum(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    factor: int,
+    decision: Decision,
+    options: CalibratedOptions,
+    *,
+    background: Any = None,
+    variance: np.ndarray | None = None,
+) -> np.ndarray | None:
+    """Background of a whole image on large pixels, in the units of the maps.
+
+    The arrays are means over `factor` x `factor` pixels. Shape ``(n_elements, 1, 1)``;
+    None if the maps are no counts, or there is too little vacuum.
+    """
+    if not decision.units.counts:
+        return None
+    with workers() as run:
+        prepared, _, _ = _part(
+            maps, haadf, decision, options, run, background, variance, factor
+        )
+    found = vacuum_background(prepared)
+    if found is None:
+        return None
+    return (found * decision.units.gain / factor**2)[:, None, None]
 
 
 def overview(
@@ -73,12 +102,11 @@ def overview(
     background: Any = 0.0,
     variance: np.ndarray | None = None,
     elements: Sequence[str] = (),
-) -> tuple[np.ndarray, np.ndarray, Decision]:
+) -> tuple[np.ndarray, Decision]:
     """Fused maps of a whole image on large pixels, to see how its flux is distributed.
 
     The arrays are means over `factor` x `factor` pixels. Returns means over the large
-    pixels; by how much the sums of the maps may differ, shape ``(n_elements,)``, both
-    in the units of the maps; and the decision with the flux lock of the image.
+    pixels in the units of the maps, and the decision with the flux lock of the image.
     """
     with workers() as run:
         prepared, *_ = _part(
@@ -94,10 +122,8 @@ def overview(
         )
     gain = decision.units.gain
     maps = optimum.maps * np.float32(gain / factor**2)[:, None, None]
-    _, slack = prepared.flux
-    slack = np.full(len(maps), np.inf) if slack is None else slack * gain
     numbers = replace(decision.numbers, lock=prepared.lock)
-    return maps, slack, replace(decision, numbers=numbers)
+    return maps, replace(decision, numbers=numbers)
 
 
 def common_multipliers(
@@ -140,7 +166,7 @@ def common_multipliers(
             run.each(problem, parts),
             insides,
             sums / decision.units.gain,
-            np.isfinite(decision.numbers.lock.deviations),
+            decision.numbers.lock.kept,
             run,
             _MULTIPLIER_ITERATIONS,
         )

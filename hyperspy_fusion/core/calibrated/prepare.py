@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
+_SCALE_WIDTH = 1.5  # pixels, of the Gaussian that shows where an element is
+_LEVEL_WIDTH, _LOWEST = 8.0, 0.05  # pixels and quantile, of where it is not
 _LARGEST = 1e14  # the cube must fit float32
 _ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
@@ -65,9 +67,11 @@ class PreparedData:
     alpha : float or None
         Of TGV; None for TV.
     lock : FluxLock
-        How well the sum of each map is kept.
+        Which sums of the maps are kept.
     pixels : int
         Number of pixels of the whole image, also if this is a tile of it.
+    apart : tuple of bool
+        Elements whose TGV has a norm of its own; empty if none has.
     """
 
     data: np.ndarray
@@ -86,28 +90,23 @@ class PreparedData:
     alpha: float | None
     lock: FluxLock
     pixels: int
+    apart: tuple[bool, ...] = ()
 
     def net(self) -> np.ndarray:
         """Maps without background, NaN where missing."""
         return self.data - self.background
 
     @cached_property
-    def flux(self) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Sums of the net maps over measured pixels, at least 0, and their slack.
+    def flux(self) -> np.ndarray | None:
+        """Sums of the net maps over measured pixels, at least 0, shape ``(n,)``.
 
-        Shapes ``(n_elements,)``; None where no sum is kept.
+        Infinite where they are not kept; None if none is.
         """
-        deviations = self.lock.deviations
-        if np.isinf(deviations).all():
-            return None, None
+        if not self.lock.kept.any():
+            return None
         known = np.isfinite(self.data)
         flux = self.net().sum(axis=(1, 2), dtype=np.float64, where=known)
-        variance = self.background if self.variance is None else self.variance
-        variance = np.broadcast_to(variance, self.data.shape)
-        noise = np.sqrt(variance.sum(axis=(1, 2), dtype=np.float64, where=known))
-        loose = (deviations > 0) & np.isfinite(deviations)
-        slack = np.where(loose, np.where(loose, deviations, 0) * noise, deviations)
-        return np.maximum(flux, 0), slack
+        return np.where(self.lock.kept, np.maximum(flux, 0), np.inf)
 
     def noise_variance(self, maps: np.ndarray) -> np.ndarray:
         """Noise variance of the measured maps if `maps` are the true ones."""
@@ -182,7 +181,6 @@ class PreparedData:
     def problem(self, lambda_tv: float, lambda_haadf: float) -> Problem:
         """The convex problem with these weights."""
         tv_scale = lambda_tv / np.sqrt(self.scale, dtype=np.float64)
-        flux, flux_slack = self.flux
         return Problem(
             data=self.data,
             background=self.background,
@@ -194,9 +192,9 @@ class PreparedData:
             coefficients=self.coefficients,
             tv_scale=tv_scale,
             typical=float(np.mean(tv_scale * self.level)),
-            flux=flux,
-            flux_slack=flux_slack,
+            flux=self.flux,
             alpha=self.alpha,
+            apart=self.apart,
         )
 
 
@@ -244,12 +242,28 @@ class Preparation:
         From :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`.
     notes : tuple of str
         What was assumed, for the user.
+    elements : tuple of str
+        Symbols, for the messages.
+    background_known : bool
+        Whether the background was given, or need not be known.
+    lock_flux : bool
+        Whether sums that are known are kept.
     """
 
     prepared: PreparedData
     units: Units
     tiles: list | None
     notes: tuple
+    elements: tuple[str, ...]
+    background_known: bool
+    lock_flux: bool
+
+    def locked(self) -> Preparation:
+        """The same with the sums locked that are known."""
+        if not self.lock_flux:
+            return self
+        lock = judge(self.prepared, self.elements)
+        return replace(self, prepared=replace(self.prepared, lock=lock))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,7 +297,7 @@ def prepare(
     haadf: np.ndarray,
     options: CalibratedOptions,
     *,
-    background: Any = 0.0,
+    background: Any = None,
     variance: np.ndarray | None = None,
     totals: Totals | None = None,
     units: Units | None = None,
@@ -296,8 +310,10 @@ def prepare(
 
     Parameters
     ----------
-    maps, haadf, background : numpy.ndarray
+    maps, haadf : numpy.ndarray
         The measurement; NaN where missing.
+    background : numpy.ndarray or None
+        Known background of the maps; None where nothing is known.
     options : CalibratedOptions
         The options.
     variance : numpy.ndarray, optional
@@ -323,7 +339,9 @@ def prepare(
     n_elements = len(maps)
     is_part = units is not None
     variance = _without_gaps(variance, maps.shape, is_part=is_part)
-    background = np.broadcast_to(np.asarray(background, np.float32), maps.shape)
+    background_known = background is not None
+    background = np.asarray(background if background_known else 0, np.float32)
+    background = np.broadcast_to(background, maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
     missing = np.isnan(maps)
@@ -376,14 +394,17 @@ def prepare(
     )
     if not is_part:
         scale, level = scales(prepared.take(tiles))
-        lock = judge(prepared, elements) if options.lock_flux else prepared.lock
-        prepared = replace(prepared, scale=scale, level=level, lock=lock)
-    return Preparation(
+        prepared = replace(prepared, scale=scale, level=level)
+    preparation = Preparation(
         prepared=prepared,
         units=units,
         tiles=tiles,
         notes=tuple(notes),
+        elements=tuple(elements),
+        background_known=background_known or not units.counts or is_part,
+        lock_flux=options.lock_flux,
     )
+    return preparation if is_part else preparation.locked()
 
 
 def _missing_note(missing: np.ndarray) -> list[str]:
@@ -524,6 +545,15 @@ def whole_numbers(maps: np.ndarray, missing: np.ndarray | None = None) -> bool:
     )
 
 
+def thinned(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Half of the counts, drawn one by one with p = 1/2; NaN where missing.
+
+    Scaled counts, which are no whole numbers, are divided in the same proportion.
+    """
+    whole = np.ceil(np.nan_to_num(counts)).astype(np.int64)
+    return rng.binomial(whole, 0.5) * (counts / np.maximum(whole, 1))
+
+
 def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:
     """Noise variance and mean of each map where the element is, shape ``(n,)``."""
     filled = fill(prepared.data)
@@ -539,12 +569,30 @@ def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:
 
 
 def signal_scale(counts: np.ndarray, background: Any) -> np.ndarray:
-    """Signal-weighted mean count s_i of each element, shape ``(n_elements,)``.
+    r"""Mean count s_i of each element where it is, shape ``(n_elements,)``.
 
-    max(Σ (b - β) (G_3 * b) / Σ b, 1e-3) with a Gaussian G_3 of 3 pixels: the mean count
-    where the element is.
+    .. math:: s = \sum w (G * b - G_0 b) / \sum w, \quad w = (g - f)^2 - n
+
+    with a Gaussian G of 1.5 pixels, g = G * (b - β), its lowest level f, and the noise
+    variance n of g. The count of a pixel itself is left out, so that s is not biased.
+    The mean of a map where no contrast is seen, and at least that: most counts of a
+    rare element are background.
     """
-    smooth = gaussian_filter(counts, (0, 3, 3))
-    total = counts.sum(axis=(1, 2))
-    weighted = ((counts - background) * smooth).sum(axis=(1, 2))
-    return np.maximum(weighted / np.maximum(total, 1e-9), 1e-3)
+    centre = 1 / (2 * np.pi * _SCALE_WIDTH**2)  # G_0
+    found = []
+    for image, known in zip(
+        counts, np.broadcast_to(background, counts.shape), strict=True
+    ):
+        net = gaussian_filter(image - known, _SCALE_WIDTH, output=np.float64)
+        lowest = np.quantile(gaussian_filter(image - known, _LEVEL_WIDTH), _LOWEST)
+        narrow = _SCALE_WIDTH / np.sqrt(2)  # the square of a Gaussian
+        noise = gaussian_filter(image, narrow, output=np.float64) * centre / 2
+        weight = (net - lowest) ** 2 - noise
+        beside = gaussian_filter(image, _SCALE_WIDTH, output=np.float64)
+        beside -= centre * image
+        spread = np.sqrt(2 * np.sum(noise**2) * 2 / centre)
+        mean = image.mean(dtype=np.float64)
+        shown = weight.sum() > 2 * spread
+        scale = np.sum(weight * beside) / weight.sum() if shown else mean
+        found.append(max(scale, mean, 1e-3))
+    return np.array(found)

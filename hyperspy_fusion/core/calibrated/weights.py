@@ -1,7 +1,7 @@
 """Choice of the weights by cross-validation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from ..common.operators import block_sums
 from ..common.threads import Workers
 from .convex.solver import minimise
-from .prepare import PreparedData, whole_numbers
+from .prepare import PreparedData, thinned, whole_numbers
 
 # λ in steps of √2, μ from 0 (no HAADF image) to 1. Below 0.03 the scores of simulated
 # images are too flat to decide (`janus` at 1 count: 8 % worse with 0.01), so that the
@@ -26,6 +26,7 @@ _PARTS = 5  # folds of hidden pixels, for data that are no counts
 
 # Standard deviations from which on a held-out gain is significant.
 _LEAST_GAIN = 2.0
+_LEAST_GAIN_APART = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,9 @@ def folds(data: np.ndarray, seed: int, *, counts: bool) -> list[Fold]:
     # One draw of a small image may favour wrong weights.
     n_pairs = 2 if data[0].size < (_MANY_COUNTS if counts else _MANY_VALUES) else 1
     if counts:
-        known = np.nan_to_num(data)
         parts = []
         for _ in range(n_pairs):
-            half = rng.binomial(known.astype(np.int64), 0.5) + 0 * data
+            half = thinned(data, rng)
             other = data - half
             parts.append(Fold(data=half, share=0.5, target=other))
             parts.append(Fold(data=other, share=0.5, target=half))
@@ -88,12 +88,16 @@ class Weights:
     tried : numpy.ndarray
         Rows (λ, μ, score), shape ``(n_tried, 3)``, none if both were given. The score
         is the mean squared error of the prediction in units of the mean count.
+    apart : tuple of bool
+        Elements whose TGV has a norm of its own, shape ``(n_elements,)``; empty if all
+        share one.
     """
 
     lambda_tv: float
     lambda_haadf: float
     gain: float
     tried: np.ndarray
+    apart: tuple[bool, ...] = ()
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -245,27 +249,91 @@ def weigh(
     most = max(map(len, folds_of))
     tried = count()
 
-    def errors(fold: tuple, weights: Any, run: Workers) -> np.ndarray:
+    def errors(
+        fold: tuple, weights: Any, apart: tuple[bool, ...], run: Workers
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Squared errors, and halves of the deviance, of one fold."""
         trial, target, norm = fold
+        trial = replace(trial, apart=apart)
         # Not from the maps of the last trial, whose weights may be far off.
         maps = minimise(
             trial.problem(*weights), run, tolerance=None, max_iter=TRIAL_ITERATIONS
         ).maps
-        return np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
+        squares = np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
+        return squares, np.nansum(deviance(trial, maps, target), axis=0)
 
-    def score(*weights: float) -> np.ndarray:
+    def scores(*weights: float, apart: tuple[bool, ...] = ()) -> np.ndarray:
         if callback is not None:  # not from the helping threads
             callback(next(tried), np.inf)
         every = [fold for folds in folds_of for fold in folds]
-        found = iter(run.each(lambda fold, run: errors(fold, weights, run), every))
-        return np.concatenate(
-            [
-                block_sums(sum(islice(found, len(folds))) * (most / len(folds)))
-                for folds in folds_of
-            ]
+        found = iter(
+            run.each(lambda fold, run: errors(fold, weights, apart, run), every)
         )
+        blocks = []
+        for folds in folds_of:
+            totals = np.sum(list(islice(found, len(folds))), axis=0)
+            totals *= most / len(folds)
+            blocks.append([block_sums(total) for total in totals])
+        return np.concatenate(blocks, axis=1)
 
-    return choose_weights(score, lambda_tv, lambda_haadf)
+    found = choose_weights(lambda *w: scores(*w)[0], lambda_tv, lambda_haadf)
+    chosen = found.lambda_tv, found.lambda_haadf
+    n_elements = len(images[0].data)
+    apart = choose_apart(lambda apart: scores(*chosen, apart=apart), n_elements)
+    return replace(found, apart=apart)
+
+
+def choose_apart(score: Callable, n_elements: int) -> tuple[bool, ...]:
+    """Choose the elements whose TGV has a norm of its own.
+
+    An edge in the shared norm costs little where another element has one, so that a
+    rare element follows all edges of its support. Of the elements that are predicted
+    better on their own, by the deviance and not worse by the squares, the best is
+    taken, and then the others while they help.
+
+    Parameters
+    ----------
+    score : callable
+        ``score(apart)`` returns squared errors and deviance of all blocks, shape
+        ``(2, n_blocks)``.
+    n_elements : int
+        Number of elements.
+    """
+    if n_elements < 2:
+        return ()
+
+    def better(new: np.ndarray, old: np.ndarray) -> bool:
+        by_squares, by_deviance = (
+            significance(before - now) for before, now in zip(old, new, strict=True)
+        )
+        return by_deviance >= _LEAST_GAIN_APART and by_squares >= 0
+
+    def with_element(apart: tuple[bool, ...], i: int) -> tuple[bool, ...]:
+        return tuple(one or k == i for k, one in enumerate(apart))
+
+    together = (False,) * n_elements
+    best = score(together)
+    alone = {i: score(with_element(together, i)) for i in range(n_elements)}
+    helpful = [i for i, found in alone.items() if better(found, best)]
+    apart = together
+    for i in sorted(helpful, key=lambda i: alone[i][1].sum()):
+        trial = with_element(apart, i)
+        found = alone[i] if apart == together else score(trial)
+        if better(found, best):
+            apart, best = trial, found
+    return apart if any(apart) else ()
+
+
+def deviance(
+    prepared: PreparedData, maps: np.ndarray, target: np.ndarray
+) -> np.ndarray:
+    """Half the deviance of data from maps that predict them, NaN where missing."""
+    if prepared.variance is not None:
+        return (target - maps) ** 2 / (2 * prepared.variance)
+    pedestal = prepared.pedestal[:, None, None]
+    expected = np.maximum(maps + prepared.background + pedestal, 1e-12)
+    found = target + pedestal
+    return expected - found + found * np.log(np.maximum(found, 1e-12) / expected)
 
 
 def held_out(prepared: PreparedData, seed: int) -> list[tuple]:

@@ -123,13 +123,13 @@ def total_generalised_variation(
     return float(joint_norm(first).sum() + alpha * joint_norm(second).sum())
 
 
-def block_sums(image: np.ndarray) -> np.ndarray:
+def block_sums(image: np.ndarray, largest: int = BLOCK) -> np.ndarray:
     """Sums over square blocks of an image, shape ``(n_blocks,)``.
 
-    Blocks have 16 x 16 pixels; fewer in a small image, so that there are enough to
-    compare.
+    Blocks have `largest` pixels a side; fewer in a small image, so that there are
+    enough to compare.
     """
-    side = int(np.clip(np.sqrt(image.size) / _LEAST_ROW, 1, BLOCK))
+    side = int(np.clip(np.sqrt(image.size) / _LEAST_ROW, 1, largest))
     n_y, n_x = (-(-size // side) for size in image.shape)
     padded = np.zeros((n_y * side, n_x * side))
     padded[: image.shape[0], : image.shape[1]] = image

@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from known_discs import COEFFICIENTS, NOISE, OFFSET, PRIOR, discs, measured
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from hyperspy_fusion.core.calibrated import coefficients as calibration
 from hyperspy_fusion.core.calibrated.coefficients import (
+    CrossFit,
     fit_coefficients,
+    halves,
     initial_coefficients,
 )
 
@@ -223,3 +228,43 @@ def test_initial_coefficients_of_flat_maps():
 
 def test_prior_width_is_stated():
     assert calibration.PRIOR_WIDTH == 1.0
+
+
+# Cross-fitting
+
+
+def rare_discs(n=160):
+    """A rare element on a support, counts."""
+    y, x = np.mgrid[:n, :n]
+    support = 4.0 * (np.hypot(y - n / 2, x - n / 2) < 0.4 * n)
+    rare = sum(
+        2.5 * (np.hypot(y - i * n, x - j * n) < 3)
+        for i, j in ((0.4, 0.4), (0.6, 0.5), (0.5, 0.65))
+    )
+    return gaussian_filter(np.stack([rare, support]), (0, 1, 1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_coefficient_of_a_rare_element(run, seed):
+    # 150 counts on a background of 500: its own noise would halve the coefficient
+    found, _ = CrossFit().calibrate(measured(rare_discs(), seed=seed), PRIOR, run)
+    assert_allclose(found.coefficients, COEFFICIENTS, rtol=0.25)
+
+
+def test_halves_are_independent_measurements():
+    prepared = measured(discs())
+    share, (one, other) = halves(prepared)
+    assert share == 0.5
+    assert_array_equal(one.data + other.data, prepared.data)
+    assert_allclose((one.haadf + other.haadf) / 2, prepared.haadf, rtol=1e-6)
+    assert_allclose(one.sigma, np.sqrt(2) * prepared.sigma)
+    noise = prepared.haadf - OFFSET - np.tensordot(COEFFICIENTS, discs(), axes=1)
+    split = (one.haadf - other.haadf) / 2
+    assert_allclose((noise + split).std(), np.sqrt(2) * NOISE, rtol=0.05)
+    variance = np.maximum(prepared.data, 1)
+    values = replace(prepared, variance=variance, background=np.zeros((2, 1, 1)))
+    share, (one, other) = halves(values)
+    assert share == 1
+    assert_allclose((one.data + other.data) / 2, prepared.data, atol=1e-6)
+    assert_allclose(one.variance, 2 * variance)
+    assert_allclose(np.mean((one.data - other.data) ** 2 / variance), 4, rtol=0.05)

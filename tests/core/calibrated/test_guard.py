@@ -6,8 +6,7 @@ from known_discs import COEFFICIENTS, NOISE, PRIOR, discs, measured
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import norm
 
-from hyperspy_fusion.core.calibrated.coefficients import calibrate
-from hyperspy_fusion.core.calibrated.convex.solver import WarmStart
+from hyperspy_fusion.core.calibrated.coefficients import CrossFit
 from hyperspy_fusion.core.calibrated.guard import (
     GuardReport,
     guard,
@@ -152,7 +151,7 @@ def test_model_error_does_not_hide_slow_misfits_nor_those_of_a_place(blob):
 
 
 def calibrator(run):
-    return lambda prepared: calibrate(prepared, WarmStart(run), PRIOR)
+    return lambda prepared: CrossFit().calibrate(prepared, PRIOR, run)
 
 
 @pytest.mark.parametrize("seed", range(3))

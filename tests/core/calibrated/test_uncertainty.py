@@ -4,15 +4,15 @@ import numpy as np
 from known_discs import PRIOR, discs, measured
 from numpy.testing import assert_array_equal
 
-from hyperspy_fusion.core.calibrated.coefficients import calibrate
-from hyperspy_fusion.core.calibrated.convex.solver import WarmStart, minimise
+from hyperspy_fusion.core.calibrated.coefficients import CrossFit
+from hyperspy_fusion.core.calibrated.convex.solver import minimise
 from hyperspy_fusion.core.calibrated.noise import haadf_noise
 from hyperspy_fusion.core.calibrated.uncertainty import uncertainty
 
 
 def test_uncertainty_covers_the_error(run):
     truth = discs()
-    prepared, _ = calibrate(measured(truth), WarmStart(run), PRIOR)
+    prepared, _ = CrossFit().calibrate(measured(truth), PRIOR, run)
     weights = 3.0, 0.1
     maps = minimise(prepared.problem(*weights), run, tolerance=1e-3, max_iter=400).maps
     variance = uncertainty(prepared, PRIOR, weights, maps, run, seed=0)

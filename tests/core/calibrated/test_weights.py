@@ -14,7 +14,9 @@ from hyperspy_fusion.core.calibrated.weights import (
     LAMBDA_HAADF,
     LAMBDA_TV,
     _polish,
+    choose_apart,
     choose_weights,
+    deviance,
     folds,
     weigh,
 )
@@ -241,11 +243,16 @@ def test_images_with_different_numbers_of_folds_count_alike(monkeypatch):
     assert [len(weights.held_out(image, 0)) for image in images] == [2, 4]
     flat = SimpleNamespace(maps=np.full(counts.shape, 3.0))
     monkeypatch.setattr(weights, "minimise", lambda *_, **__: flat)
-    monkeypatch.setattr(weights, "choose_weights", lambda score, *_: score)
-    one, other, both = (
-        weigh(some, Workers(), seed=0)(4.0, 0.1)
-        for some in (images[:1], images[1:], images)
-    )
+    found = []
+
+    def choose(score, *_):
+        found.append(score(4.0, 0.1))
+        return choose_weights(None, 4.0, 0.1)
+
+    monkeypatch.setattr(weights, "choose_weights", choose)
+    for some in (images[:1], images[1:], images):
+        weigh(some, Workers(), seed=0)
+    one, other, both = found
     assert_allclose(both, np.concatenate([2 * one, other]))
 
 
@@ -261,3 +268,51 @@ def test_what_the_choice_says_about_the_data():
     assert high.startswith("lambda_tv=22.4 was chosen, the upper end")
     assert messages(4.0, 0.0, lambda_haadf=0.0) == ()
     assert messages(500.0, 0.1, lambda_tv=22.4) == ()
+
+
+# Norms
+
+
+def scores_of(gains):
+    """Scores of 25 blocks that fall by the gains of the elements apart."""
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, (2, 25))
+    asked = []
+
+    def score(apart):
+        asked.append(apart)
+        by = [
+            sum(g[k] for g, one in zip(gains, apart, strict=True) if one)
+            for k in (0, 1)
+        ]
+        return 10 - np.reshape(by, (2, 1)) * (1 + noise)
+
+    return score, asked
+
+
+@pytest.mark.parametrize(
+    ("gains", "expected"),
+    [
+        ([(1, 1), (-1, -1), (-1, -1)], (True, False, False)),
+        ([(1, 1), (2, 2), (-1, -1)], (True, True, False)),
+        ([(-0.1, 1), (-1, 1), (0, -1)], ()),  # squares or deviance get worse
+        ([(0, 0), (0, 0), (0, 0)], ()),
+    ],
+)
+def test_elements_with_a_norm_of_their_own(gains, expected):
+    score, asked = scores_of(gains)
+    assert choose_apart(score, 3) == expected
+    assert len(asked) == len(set(asked))
+    assert choose_apart(score, 1) == ()
+
+
+def test_deviance():
+    prepared = SimpleNamespace(
+        variance=None, pedestal=np.array([0.5]), background=np.full((1, 1, 1), 0.1)
+    )
+    maps, target = np.array([[[1.0, 2.0]]]), np.array([[[0.0, 3.0]]])
+    expected, found = maps + 0.6, target + 0.5
+    wanted = expected - found + found * np.log(found / expected)
+    assert_allclose(deviance(prepared, maps, target), wanted)
+    values = SimpleNamespace(variance=np.array([[[2.0, 4.0]]]))
+    assert_allclose(deviance(values, maps, target), [[[0.25, 0.125]]])

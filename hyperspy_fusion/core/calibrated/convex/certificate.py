@@ -141,8 +141,10 @@ def certificate(problem, state, run=_SERIAL):
     upper += float(flux_multiplier @ sums)
 
     shrink = 1 / max(1.0, np.sqrt(row_excess.max()))
-    locked, (least, largest) = problem.flux_locked, problem.flux_bounds
-    most = np.where(locked, largest, _MOST * sums)
+    locked = problem.flux_locked
+    most = np.where(locked, 0, _MOST * sums)
+    if locked.any():
+        most[locked] = (problem.flux * problem.tv_scale)[locked]
     multipliers = np.where(locked, shrink * state.flux_dual, flux_multiplier)
     # Where no other term bounds a pixel, its slope must not be negative: the slopes of
     # all measured pixels are raised by that, which costs that times the sum of u.
@@ -167,8 +169,8 @@ def certificate(problem, state, run=_SERIAL):
         second_order,
         row_values,
     )
-    paid = multipliers * np.where(multipliers > 0, largest, least)
-    lower = float(row_values.sum() - np.sum(lift * most) - paid[locked].sum())
+    # the multipliers of a free flux belong to the objective
+    lower = float(row_values.sum() - (multipliers * locked + lift) @ most)
     return terms, upper, lower
 
 

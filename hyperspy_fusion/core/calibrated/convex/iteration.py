@@ -89,6 +89,10 @@ class Iteration:
         self.sigma = 1 / (ratio * self.norm)
         problem = self.problem
         order, ends = problem.norm_groups
+        locked = problem.flux_locked
+        flux = np.zeros(len(locked))
+        if locked.any():
+            flux[locked] = (problem.flux * problem.tv_scale)[locked]
         self.steps = Steps(
             u=np.float32(self.tau),
             v=np.float32(self.tau * _SLOPE_STEP),
@@ -98,8 +102,8 @@ class Iteration:
             second_order=problem.alpha is not None,
             order=order,
             ends=ends,
-            flux=problem.flux_bounds,
-            flux_dual=float(self.sigma * self.flux_factor),
+            flux=flux,
+            flux_dual=self.sigma * self.flux_factor * locked,
         )
 
     def advance(

@@ -4,22 +4,20 @@ r"""The calibrated method: a convex problem in counts, solved to a certified gap
 
     \min_{x ≥ 0} \sum_i \sum_r [x_i - (b_i + δ_i) \log(x_i + β_i + δ_i)]
     + \tfrac12 \sum_r w (h - o - \sum_i c_i x_i)^2
-    + TGV_α^2(L_i x_i) \quad \text{subject to } |\sum_r x_i - F_i| ≤ f_i
+    + TGV_α^2(L_i x_i) \quad \text{subject to } \sum_r x_i = F_i
 
 with w = μ / σ_h² and L_i = λ / √s_i. Poisson term and constraint are over measured
-pixels, f_i is 0 where the flux is known and infinite where it is free. The unknowns of
-the solver are u_i = L_i x_i.
+pixels; where F_i is infinite the flux is free. The unknowns of the solver are
+u_i = L_i x_i.
 """
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from .sweep import Scaled
 
-_FREE = 1e30  # kernels take no infinity
 _ALL = slice(None)
 
 
@@ -61,11 +59,8 @@ class Problem:
     typical : float
         A typical value of u, for the step sizes; dimensionless.
     flux : numpy.ndarray or None
-        F_i, sums over the measured pixels, counts, shape ``(n_elements,)``; None leaves
-        the flux free.
-    flux_slack : numpy.ndarray or None
-        f_i, by which the sums may differ, counts, shape ``(n_elements,)``; infinite
-        where the flux is free. None is 0.
+        F_i, sums over the measured pixels, counts, shape ``(n_elements,)``; infinite
+        where the flux is free. None leaves it free everywhere.
     flux_multiplier : numpy.ndarray or None
         ν_i of the flux lock of a larger image, shape ``(n_elements,)``, whose term
         Σ ν_i x_i is added if the flux is free. None is 0.
@@ -87,7 +82,6 @@ class Problem:
     tv_scale: np.ndarray
     typical: float
     flux: np.ndarray | None
-    flux_slack: np.ndarray | None = None
     flux_multiplier: np.ndarray | None = None
     alpha: float | None = 0.5
     apart: tuple[bool, ...] = ()
@@ -134,22 +128,10 @@ class Problem:
 
     @property
     def flux_locked(self) -> np.ndarray:
-        """Whether the flux of each element is bounded, shape ``(n_elements,)``."""
+        """Whether the flux of each element is kept, shape ``(n_elements,)``."""
         if self.flux is None:
             return np.zeros(len(self.data), bool)
-        if self.flux_slack is None:
-            return np.ones(len(self.data), bool)
-        return np.isfinite(self.flux_slack)
-
-    @property
-    def flux_bounds(self) -> np.ndarray:
-        """Smallest and largest sums of u, ``(2, n_elements)``; ±1e30 where free."""
-        locked = self.flux_locked
-        flux = 0.0 if self.flux is None else self.flux * self.tv_scale
-        slack: Any = 0.0 if self.flux_slack is None else self.flux_slack
-        slack = np.where(locked, slack, 0) * self.tv_scale
-        bounds = np.maximum([flux - slack, flux + slack], 0)
-        return np.where(locked, bounds, [[-_FREE], [_FREE]])
+        return np.isfinite(self.flux)
 
     def measured(self, rows: slice = _ALL, columns: slice = _ALL) -> np.ndarray:
         """Where the maps were measured, shape ``(n_elements, y, x)``."""
@@ -157,7 +139,8 @@ class Problem:
 
     def probe(self) -> list[float]:
         """Numbers that are finite if the problem is; missing data (NaN) may be."""
-        optional = [self.variance, self.flux, self.flux_multiplier]
+        flux = None if self.flux is None else self.flux[~np.isinf(self.flux)]
+        optional = [self.variance, flux, self.flux_multiplier]
         arrays = [
             self.background,
             self.pedestal,
@@ -250,7 +233,7 @@ def flux_correction(
     """
     if problem.flux is None:
         return np.ones(len(sums)), np.zeros(len(sums))
-    wanted = np.clip(sums, *problem.flux_bounds)
+    wanted = np.where(problem.flux_locked, problem.flux * problem.tv_scale, sums)
     empty = sums <= 0
     factor = np.where(empty, wanted <= 0, wanted / np.where(empty, 1, sums))
     if not empty.any():

@@ -15,6 +15,9 @@ from .problem import Problem, with_flux
 from .sweep import State
 
 _FIRST = 50  # iterations
+_STILL = 3.0  # times the tolerance: largest change of a map between certificates
+_SAMPLED = 4  # rows, of which one is compared
+_FLAT = 0.01
 _REMEDY = "maps, HAADF image, background or noise variance hold values out of range"
 CHECK_EVERY = 25  # iterations between two certificates
 
@@ -35,6 +38,9 @@ class Optimum:
         Upper bound of the distance of the objective to its optimum.
     n_iter : int
         Iterations on the pixels of the problem.
+    change : numpy.ndarray
+        Last change of each map over its contrast, shape ``(n_elements,)``; infinite
+        if it was not found.
     """
 
     maps: np.ndarray
@@ -42,6 +48,11 @@ class Optimum:
     history: list
     gap: float
     n_iter: int
+    change: np.ndarray
+
+    def within(self, tolerance: float) -> bool:
+        """Whether gap and changes meet the tolerance."""
+        return self.gap <= tolerance and bool((self.change <= _STILL * tolerance).all())
 
 
 def minimise(
@@ -54,7 +65,9 @@ def minimise(
     callback: Callable | None = None,
     window: tuple[slice, slice] | None = None,
 ) -> Optimum:
-    """Solve a problem until its certificate meets the tolerance.
+    """Solve a problem until certificate and changes of the maps meet the tolerance.
+
+    The gap is one of all elements together and says little of a rare one.
 
     Parameters
     ----------
@@ -76,6 +89,8 @@ def minimise(
     """
     check_finite(problem.probe(), "a number of the problem is", _REMEDY)
     history, gap = [], np.inf
+    change = np.full(len(problem.data), np.inf)
+    before = None
     if callback is not None:
         callback(0, gap)
     state = warm_start(problem, run) if start is None else start
@@ -102,13 +117,31 @@ def minimise(
             if window is not None:
                 terms = terms_within(problem, state, *window, run)
             history.append((n_iter, terms))
+            change, before = _change(state.u, before)
         if callback is not None:
             callback(n_iter, gap)
-        if tolerance is not None and gap <= tolerance:
+        if tolerance is None:
+            continue
+        if gap <= tolerance and (change <= _STILL * tolerance).all():
             break
     del iteration  # frees its copy of the data
     maps = with_flux(problem, state.u)
-    return Optimum(maps=maps, state=state, history=history, gap=gap, n_iter=n_iter)
+    return Optimum(
+        maps=maps, state=state, history=history, gap=gap, n_iter=n_iter, change=change
+    )
+
+
+def _change(u: np.ndarray, before: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Change of each map since the last certificate over its contrast; sampled maps."""
+    now = u[:, ::_SAMPLED].copy()
+    if before is None:
+        return np.full(len(u), np.inf), now
+    contrast = now - now.mean(axis=(1, 2), keepdims=True)
+    # of a flat map a fraction of its mean
+    size = np.linalg.norm(contrast, axis=(1, 2))
+    size += _FLAT * np.linalg.norm(now, axis=(1, 2))
+    moved = np.linalg.norm(now - before, axis=(1, 2))
+    return np.where(moved > 0, moved / np.where(size > 0, size, 1), 0.0), now
 
 
 class WarmStart:
@@ -159,7 +192,7 @@ def common_flux_multiplier(
 
     def begin(problem: Problem, run: Workers) -> Iteration:
         # the flux of all, so that the steps are small enough
-        problem = replace(problem, flux=np.zeros(len(tv_scale)), flux_slack=None)
+        problem = replace(problem, flux=np.zeros(len(tv_scale)))
         state = warm_start(replace(problem, flux=None), run)
         return Iteration(problem, state, run)
 

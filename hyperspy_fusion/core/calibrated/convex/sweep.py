@@ -105,9 +105,10 @@ class Steps(NamedTuple):
         Elements in the order of their norms, and whether a norm ends with each, shape
         ``(n_elements,)``.
     flux : numpy.ndarray
-        Smallest and largest sums of u, shape ``(2, n_elements)``, float64.
-    flux_dual : float
-        Dual step of the flux lock, 0 without one; float64.
+        Sums of u to keep, shape ``(n_elements,)``, float64.
+    flux_dual : numpy.ndarray
+        Dual steps of the flux lock, 0 where the flux is free, shape ``(n_elements,)``,
+        float64.
     """
 
     u: np.float32
@@ -119,7 +120,7 @@ class Steps(NamedTuple):
     order: np.ndarray
     ends: np.ndarray
     flux: np.ndarray
-    flux_dual: float
+    flux_dual: np.ndarray
 
 
 class _Scratch(NamedTuple):
@@ -481,17 +482,12 @@ def _join(state, steps, relaxation, edges, row_sums, seams, scratch):
                 _step_bend_dual(
                     state.q, y, a, n, above, here, steps, relaxation, scratch
                 )
-    if steps.flux_dual > 0:
-        for i in range(state.flux_dual.size):
-            total = 0.0
-            for y in range(row_sums.shape[1]):
-                total += row_sums[i, y]
-            old, step = state.flux_dual[i], steps.flux_dual
-            # prox of the largest product with a sum within the bounds
-            moved = old + step * total
-            new = max(moved - step * steps.flux[1, i], 0.0)
-            new += min(moved - step * steps.flux[0, i], 0.0)
-            state.flux_dual[i] += relaxation * (new - old)
+    for i in range(state.flux_dual.size):
+        total = 0.0
+        for y in range(row_sums.shape[1]):
+            total += row_sums[i, y]
+        excess = total - steps.flux[i]
+        state.flux_dual[i] += relaxation * steps.flux_dual[i] * excess
 
 
 @_part

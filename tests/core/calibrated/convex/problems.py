@@ -57,7 +57,7 @@ def make_problem(
         coefficients=coefficients,
         tv_scale=tv_scale,
         typical=float(np.mean(tv_scale * truth.mean(axis=(1, 2)))),
-        flux=sums if flux else None,
+        flux=np.where(flux, sums, np.inf) if np.any(flux) else None,
     )
     return replace(problem, **changes)
 
@@ -145,8 +145,7 @@ PROBLEMS = {
     "gaussian": {"poisson": False},
     "tv": {"alpha": None},
     "free flux": {"flux": False},
-    "flux of one element free": {"flux_slack": np.array([np.inf, 0.0])},
-    "flux known to its noise": {"flux_slack": np.array([30.0, 60.0])},
+    "flux of one element free": {"flux": (False, True)},
     "one norm each": {"apart": (True, True)},
     "one element apart": {"n_elements": 3, "apart": (False, True, False)},
     "one element apart, tv": {"apart": (True, False), "alpha": None},

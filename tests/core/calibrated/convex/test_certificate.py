@@ -86,12 +86,10 @@ def reference(problem, state):
         if not locked:
             continue
         flux = problem.flux[i] * problem.tv_scale[i]
-        slack = 0 if problem.flux_slack is None else problem.flux_slack[i]
-        slack *= problem.tv_scale[i]
-        most[i] = flux + slack
+        most[i] = flux
         multiplier = shrink * state.flux_dual[i]
         slope[i] += np.where(missing[i], 0, multiplier)
-        bound -= multiplier * flux + abs(multiplier) * min(slack, flux)
+        bound -= multiplier * flux
     if problem.poisson:
         slope += np.where(missing, 0, 1 / tv_scale)
         pedestal = problem.pedestal[:, None, None]

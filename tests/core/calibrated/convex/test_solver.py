@@ -58,7 +58,7 @@ def test_solution_meets_its_certificate(options):
     assert found.gap <= tolerance
     assert found.n_iter == found.history[-1][0]
     assert found.n_iter % CHECK_EVERY == 0
-    assert found.gap <= min(gap for _, gap in seen)
+    assert found.gap <= 1.1 * min(gap for _, gap in seen)
     # the certificate tells the objective of the maps that are returned
     (terms, upper, bound) = certificate(problem, found.state)
     assert_allclose(terms, found.history[-1][1])
@@ -66,9 +66,9 @@ def test_solution_meets_its_certificate(options):
     assert_allclose((upper - bound) / upper, found.gap)
     assert found.maps.min() >= 0
     sums = found.maps.sum(axis=(1, 2), where=problem.measured(), dtype=float)
-    least, most = problem.flux_bounds / problem.tv_scale
-    assert (sums > least * (1 - 1e-6)).all()
-    assert (sums < most * (1 + 1e-6)).all()
+    locked = problem.flux_locked
+    if locked.any():
+        assert_allclose(sums[locked], problem.flux[locked], rtol=1e-6)
 
 
 @each_problem
@@ -523,3 +523,27 @@ def test_warm_start_is_nearer_than_a_cold_one():
             _, upper, bound = certificate(problem, state)
             gaps.append((upper - bound) / upper)
     assert gaps[0] < gaps[1] / 2
+
+
+# Stopping
+
+
+def test_a_rare_element_comes_to_rest_too():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :48]
+    truth = np.stack([np.full((48, 48), 200.0), 2.0 * (np.hypot(y - 20, x - 30) < 4)])
+    problem = replace(
+        make_problem((48, 48)),
+        data=rng.poisson(truth).astype(float),
+        haadf=truth.sum(axis=0),
+        coefficients=np.ones(2),
+        flux=None,
+    )
+    found = optimum(problem, 1e-3)
+    assert found.within(1e-3)
+    best = optimum(problem, 1e-6)
+    contrast = np.linalg.norm(best.maps[1] - best.maps[1].mean())
+    assert np.linalg.norm(found.maps[1] - best.maps[1]) < 0.05 * contrast
+    cut = optimum(problem, 1e-3, max_iter=25)
+    assert not cut.within(1e-3)
+    assert np.isinf(cut.change).all()

@@ -56,8 +56,8 @@ def pure_prox(problem, start, tau, flux_dual=0.0):
         second_order=False,
         order=np.arange(n_elements, dtype=np.uintp),
         ends=np.arange(1, n_elements + 1) == n_elements,
-        flux=np.zeros((2, n_elements)),
-        flux_dual=0.0,
+        flux=np.zeros(n_elements),
+        flux_dual=np.zeros(n_elements),
     )
     state.flux_dual[:] = flux_dual
     iterate(
@@ -167,7 +167,8 @@ def written_out(problem, iteration, state, relaxation):
     if problem.flux is not None:
         sums = bar_u.sum(axis=(1, 2), where=np.isfinite(problem.data))
         step = sigma * iteration.flux_factor
-        wanted = np.clip(flux_dual / step + sums, *problem.flux_bounds)
+        locked = problem.flux_locked
+        wanted = np.where(locked, problem.flux * problem.tv_scale, sums)
         new = flux_dual + step * (sums - wanted)
         out["flux_dual"] = flux_dual + relaxation * (new - flux_dual)
     return out
