@@ -24,7 +24,13 @@ from .execution.plan import Task
 from .inputs.elements import infer_element, name_element
 from .inputs.images import new_signal
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
-from .inputs.stacks import members_along, members_of, split
+from .inputs.stacks import (
+    UNCERTAINTY,
+    gather,
+    members_of,
+    split,
+    variance_signal,
+)
 
 if TYPE_CHECKING:
     from .signals import ElementalMap, HAADFImage
@@ -223,25 +229,19 @@ def as_signals(
         data = {name: _contiguous(a[..., i, :, :]) for name, a in arrays.items()}
         signal = new_signal(image, data["maps"], signal_type="elemental_map")
         name_element(signal, element)
+        forget(signal)  # an earlier fusion, and the signals of a series
+        if members_of(signal):
+            del signal.original_metadata.stack_elements
         signal.metadata.add_dictionary({"Multimodal_fusion": dict(record)})
         if "variance" in data:
-            _add_variance(signal, data["variance"])
+            variance = variance_signal(signal, data["variance"])
+            signal.metadata.set_item(UNCERTAINTY, variance)
         signals.append(signal)
     return signals
 
 
 def _contiguous(array: Any) -> Any:
     return array if is_lazy(array) else np.ascontiguousarray(array)
-
-
-def _add_variance(signal: ElementalMap, data: Any) -> None:
-    """Store a variance where HyperSpy's own tools look for it."""
-    variance = new_signal(signal, data, signal_type="elemental_map")
-    del variance.metadata.Multimodal_fusion
-    if members_of(variance):
-        del variance.original_metadata.stack_elements
-    variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
-    signal.set_noise_variance(variance)
 
 
 def tell(notes: Sequence[str], messages: Sequence[str], stacklevel: int = 4) -> None:
@@ -255,26 +255,16 @@ def tell(notes: Sequence[str], messages: Sequence[str], stacklevel: int = 4) -> 
 def restack(stack_of_maps: ElementalMap, fused: list[ElementalMap]) -> ElementalMap:
     """Stack fused maps in the same way as the stack that was fused.
 
-    The last navigation axis of `stack_of_maps` runs over the elements; ``.split()`` of
-    the result gives each map its own metadata.
+    The last navigation axis of `stack_of_maps` runs over the elements; each part of
+    the result has the metadata of its map.
     """
     data = stack([signal.data for signal in fused], axis=0)
     result = new_signal(stack_of_maps, data, signal_type="elemental_map")
-    # What .split() gives back to each map, along the last navigation axis unless the
-    # history of another stack says otherwise.
-    members = members_along(result)
-    if members:
-        for member, signal in zip(members, fused, strict=True):
-            member.metadata = signal.metadata.deepcopy()
-    elif members_of(result):
-        del result.original_metadata.stack_elements
     if result.metadata.has_item("_HyperSpy.Stacking_history"):
         del result.metadata._HyperSpy.Stacking_history  # noqa: SLF001
     record = fused[0].metadata.Multimodal_fusion.as_dictionary()
     result.metadata.add_dictionary({"Multimodal_fusion": record})
-    variances = [signal.get_noise_variance() for signal in fused]
-    if variances[0] is not None:
-        _add_variance(result, stack([v.data for v in variances], axis=0))
+    gather(result, fused)
     return result
 
 
@@ -304,14 +294,27 @@ def complete(
         record, notes, messages = known.item()
         for metadata in _all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
+                variance = metadata.get_item(UNCERTAINTY)
                 del metadata.Multimodal_fusion
                 metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+                if variance is not None:
+                    metadata.set_item(UNCERTAINTY, variance)
         tell(notes, messages)
 
 
 def _all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
     """The metadata of a signal, and of the members if it is a stack."""
     return [signal.metadata, *(member.metadata for member in members_of(signal))]
+
+
+# --- records that no longer apply ------------------------------------------------
+
+
+def forget(signal: BaseSignal) -> None:
+    """Remove the record of a fusion from a signal, and from the members of a stack."""
+    for metadata in _all_metadata(signal):
+        if metadata.has_item("Multimodal_fusion"):
+            del metadata.Multimodal_fusion
 
 
 # --- what can be asked of fused maps ---------------------------------------------

@@ -7,12 +7,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import hyperspy.api as hs
+import numpy as np
 from hyperspy.signals import BaseSignal, LazySignal2D, Signal1D, Signal2D
 
 from .execution.arrays import compute, is_lazy
 from .fusion import fuse_multimodal, fuse_published
-from .inputs.stacks import VARIANCE, members_of
-from .results import complete, cost_history, pending, restack
+from .inputs.stacks import (
+    UNCERTAINTY,
+    VARIANCE,
+    members_along,
+    members_of,
+    settle,
+    take_part,
+)
+from .results import complete, cost_history, forget, pending, restack
 
 __all__ = ["ElementalMap", "HAADFImage", "LazyElementalMap", "LazyHAADFImage"]
 
@@ -21,11 +29,128 @@ class ElementalMap(Signal2D):
     """A map of one element, a series of such maps, or a stack over elements.
 
     The element stands in ``metadata.Sample.elements``; a map that came out of a
-    fusion carries the record of it in ``metadata.Multimodal_fusion``.
+    fusion carries the record of it in ``metadata.Multimodal_fusion``. Of a stack these
+    are the elements of all its maps; each of them, as ``inav``, ``split`` and iteration
+    return it, has its own metadata.
+
+    The record is that of the values of the fusion: parts, copies and transposed maps
+    keep it, and what is computed from them is without it. So it is with the variance of
+    each pixel, but transposed maps are without it, too. Fused maps whose ``data`` are
+    replaced by other values become images.
     """
 
     _signal_type = "elemental_map"
     _signal_type_aliases = ("ElementalMap", "elemental map")
+
+    _additional_slicing_targets = (f"metadata.{VARIANCE}", f"metadata.{UNCERTAINTY}")
+
+    @property
+    def data(self) -> Any:
+        """The array; what the record says of it goes when it is replaced by another."""
+        return BaseSignal.data.fget(self)
+
+    @data.setter
+    def data(self, array: Any) -> None:
+        old = getattr(self, "_data", None)
+        BaseSignal.data.fset(self, array)
+        if not self.metadata.has_item("Multimodal_fusion") or not _differ(
+            old, self.data
+        ):
+            return
+        forget(self)
+        for metadata in (self.metadata, *(m.metadata for m in members_of(self))):
+            metadata.Signal.signal_type = ""
+        self._assign_subclass()
+
+    def get_noise_variance(self) -> Any:
+        """Return the variance of each pixel, if it is known.
+
+        That which was set, or of fused maps that of ``uncertainty=True``.
+        """
+        estimated = self.metadata.get_item(UNCERTAINTY)
+        return self.metadata.get_item(VARIANCE, estimated)
+
+    def _deepcopy_with_new_data(
+        self,
+        data: Any = None,
+        copy_variance: bool = False,  # noqa: FBT001, FBT002 - as HyperSpy's
+        *args: Any,
+        **kwargs: Any,
+    ) -> "ElementalMap":
+        """As HyperSpy's, by which all its functions make their results.
+
+        They copy the variance for parts and for the same values in another order; those
+        that rebin give the data later.
+        """
+        settle(self)
+        copy = super()._deepcopy_with_new_data(data, copy_variance, *args, **kwargs)
+        if data is self.data:
+            return copy
+        if data is None or not copy_variance:
+            forget(copy)
+        elif data.size == self.data.size and copy.metadata.has_item(UNCERTAINTY):
+            del copy.metadata.Multimodal_fusion.variance  # its order is not known
+        return copy
+
+    def map(self, *args: Any, **kwargs: Any) -> Any:
+        """Apply a function at each position.
+
+        As ``map`` of any signal, with the same arguments.
+        """
+        result = super().map(*args, **kwargs)
+        if result is None:  # in place
+            forget(self)
+        return result
+
+    def _slicer(self, slices: Any, *args: Any, **kwargs: Any) -> Any:
+        """As HyperSpy's, for `inav` and `isig`: a part of a stack knows its maps."""
+        part = super()._slicer(slices, *args, **kwargs)
+        if part is None:  # there is an output signal
+            return None
+        if members_along(self):
+            axis = self.axes_manager.navigation_axes[-1]
+            places = self._get_array_slices(slices, *args)
+            take_part(part, self, places[axis.index_in_array])
+        variance = part.metadata.get_item(UNCERTAINTY)
+        if variance is not None and not isinstance(part, ElementalMap):
+            part.set_noise_variance(variance)  # where other signals have it
+        return part
+
+    def _remove_axis(self, axes: Any) -> None:
+        """As HyperSpy's: without its axis of the maps a signal is no stack of them."""
+        axis = self.axes_manager.navigation_axes[-1] if members_along(self) else None
+        super()._remove_axis(axes)
+        if axis is not None and axis not in self.axes_manager.navigation_axes:
+            del self.original_metadata.stack_elements
+
+    def get_current_signal(self, *args: Any, **kwargs: Any) -> "ElementalMap":
+        """Return the map at the current indices, also when iterating over the signal.
+
+        As ``get_current_signal`` of any signal, with the same arguments; the map has
+        the metadata and the variance of its own.
+        """
+        current = super().get_current_signal(*args, **kwargs)
+        indices = self.axes_manager.indices
+        if indices:
+            general = current.metadata.General
+            added = general.title.removeprefix(self.metadata.General.title)
+            current._metadata = self.inav[indices].metadata  # noqa: SLF001
+            current.metadata.General.title += added
+        return current
+
+    def split(self, *args: Any, **kwargs: Any) -> list["ElementalMap"]:
+        """Split a stack into its maps.
+
+        As ``split`` of any signal, with the same arguments. By default each map has the
+        metadata and the variance of its own.
+        """
+        n = len(members_along(self))
+        if n and not args and not kwargs:
+            return [self.inav[..., i] for i in range(n)]
+        parts = super().split(*args, **kwargs)
+        for part in parts:
+            settle(part)
+        return parts
 
     def fuse_multimodal(
         self, haadf: BaseSignal, background: Any = None, **options: Any
@@ -60,7 +185,7 @@ class ElementalMap(Signal2D):
         >>> specimen = hyperspy_fusion.data.core_shell(size=32)
         >>> stack = hs.stack(specimen.maps)
         >>> stack.fuse_multimodal(specimen.haadf)
-        <ElementalMap, title: Stack of Co, dimensions: (3|32, 32)>
+        <ElementalMap, title: Stack of Co, Mn, O, dimensions: (3|32, 32)>
         """
         self._check_is_stack("fuse_multimodal")
         return restack(self, fuse_multimodal(self, haadf, background, **options))
@@ -92,7 +217,7 @@ class ElementalMap(Signal2D):
         >>> import hyperspy_fusion
         >>> specimen = hyperspy_fusion.data.core_shell(size=32)
         >>> hs.stack(specimen.maps).fuse_published(specimen.haadf)
-        <ElementalMap, title: Stack of Co, dimensions: (3|32, 32)>
+        <ElementalMap, title: Stack of Co, Mn, O, dimensions: (3|32, 32)>
         """
         self._check_is_stack("fuse_published")
         return restack(self, fuse_published(self, haadf, **options))
@@ -129,6 +254,7 @@ class ElementalMap(Signal2D):
         is solved first, tile by tile or position by position: of a part of a series all
         of it, since the record is that of the whole.
         """
+        settle(self)
         later = pending(self)
         if later:
             shown = hs.preferences.General.show_progressbar
@@ -146,7 +272,6 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
     """
 
     _lazy = True
-    data: Any
 
     def compute(
         self,
@@ -159,6 +284,7 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
         As ``compute`` of any lazy signal, with the same arguments. The record of a
         part of a series stays lazy, since it is that of the whole.
         """
+        settle(self)
         shape: tuple[int, ...] = self.data.shape
         later = [one for one in pending(self) if shape[-len(one.shape) :] == one.shape]
         if later:
@@ -169,15 +295,26 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
             complete(self, later, found)
             self.data = data
             show_progressbar = False
-        members = [member.metadata for member in members_of(self)]
-        for metadata in (self.metadata, *members):  # before the file is closed
-            variance = metadata.get_item(VARIANCE)
+        for node in (VARIANCE, UNCERTAINTY):  # before the file is closed
+            variance = self.metadata.get_item(node)
             # HyperSpy loads them as signals that do not say that they are lazy.
             if is_lazy(getattr(variance, "data", None)):
                 (variance.data,) = compute([variance.data], **kwargs)
                 variance._lazy = False  # noqa: SLF001
                 variance._assign_subclass()  # noqa: SLF001
         super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """Whether an array was replaced by one of other values.
+
+    HyperSpy sets the data for a moment to None, and to the same data in another order.
+    """
+    arrays = isinstance(old, np.ndarray) and isinstance(new, np.ndarray)
+    if not arrays or old.shape != new.shape or old.dtype == object:
+        return False
+    known = ~np.isnan(new)  # a region of interest is NaN outside
+    return not np.array_equal(old[known], new[known])
 
 
 class HAADFImage(Signal2D):

@@ -325,6 +325,15 @@ class TestInfo:
             "\nWould fuse Fe, Cu with 'HAADF' (16 x 16, 0.5 nm/px)\n"
         )
 
+    def test_a_stack_is_taken_apart(self, tmp_path, capsys):
+        maps, haadf, _ = hyperspy_fusion.data.core_shell(16)
+        hs.stack(maps, show_progressbar=False).save(tmp_path / "stack.hspy")
+        haadf.save(tmp_path / "image.hspy")
+        assert cli.main(["info", "stack.hspy", "--haadf", "image.hspy"]) == 0
+        printed = capsys.readouterr().out
+        assert "maps:\n  Co: 'Co' (16 x 16, 4 nm/px)\n  Mn: 'Mn'" in printed
+        assert "\nWould fuse Co, Mn, O with 'HAADF' (16 x 16" in printed
+
     def test_why_it_would_be_refused(self, capsys):
         assert cli.main(["info", "haadf.hspy"]) == 0
         printed = capsys.readouterr().out

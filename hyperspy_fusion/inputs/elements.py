@@ -46,9 +46,7 @@ def infer_element(signal: BaseSignal) -> str | None:
     """
     known = _atomic_numbers()
     for node in ("xray_lines", "elements"):
-        entries = signal.metadata.get_item(f"Sample.{node}", [])
-        if isinstance(entries, str):  # what .nxs makes of a list of one
-            entries = [entries]
+        entries = sample_entries(signal, node)
         symbol = entries[0].split("_")[0] if len(entries) == 1 else None
         if symbol in known:
             return symbol
@@ -59,10 +57,16 @@ def infer_element(signal: BaseSignal) -> str | None:
     return None
 
 
+def sample_entries(signal: BaseSignal, node: str) -> list:
+    """List the elements, or the X-ray lines, in ``metadata.Sample``."""
+    entries = signal.metadata.get_item(f"Sample.{node}", [])
+    # a string is what .nxs makes of a list of one
+    return [entries] if isinstance(entries, str) else list(entries)
+
+
 def name_element(signal: BaseSignal, element: str) -> None:
     """Store the element of a map in it, in place; remove X-ray lines of others."""
     signal.metadata.set_item("Sample.elements", [element])
-    lines = signal.metadata.get_item("Sample.xray_lines", [])
-    lines = [lines] if isinstance(lines, str) else lines
+    lines = sample_entries(signal, "xray_lines")
     if any(line.split("_")[0] != element for line in lines):
         del signal.metadata.Sample.xray_lines

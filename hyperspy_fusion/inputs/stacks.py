@@ -1,15 +1,23 @@
 """Stacks of maps: signals whose last navigation axis runs over the elements."""
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from hyperspy.signals import BaseSignal
 
+from ..execution.arrays import stack as stack_arrays
+from .elements import infer_element, name_element, sample_entries
 from .images import as_images, axes_of, check_signal, new_signal
+
+_logger = logging.getLogger(__name__)
 
 # Where HyperSpy keeps the variance of the noise.
 VARIANCE = "Signal.Noise_properties.variance"
+
+# Where a fusion does: a line profile would take it from the other place as its own.
+UNCERTAINTY = "Multimodal_fusion.variance"
 
 
 def split(maps: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
@@ -27,17 +35,21 @@ def split(maps: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
         return [stack]
     members = members_along(stack)
     variance = stack.get_noise_variance()
+    if isinstance(variance, BaseSignal) and (found := _side_by_side(stack, variance)):
+        variance = variance_signal(stack, stack_arrays(found, axis=0))
+    fits = isinstance(variance, BaseSignal) and variance.data.shape == stack.data.shape
     parts = []
     for i in range(len(stack.data)):
         member = members[i] if members else None
         part = _part(stack, i, member)
+        own = _part(variance, i) if fits else variance
         if member is None:
             part.metadata.General.title = ""
             part.metadata.set_item("Sample.elements", [])
             part.metadata.set_item("Sample.xray_lines", [])
-            own = _part(variance, i) if isinstance(variance, BaseSignal) else variance
-        else:  # a stack that lost its variance, as by arithmetic, has none of its maps
-            own = None if variance is None else member.metadata.get_item(VARIANCE)
+        elif isinstance(variance, BaseSignal) and not fits:
+            given = member.metadata.get_item(UNCERTAINTY)
+            own = member.metadata.get_item(VARIANCE, given)
         if own is not None:
             part.metadata.set_item(VARIANCE, own)  # its pixels are checked later
         parts.append(part)
@@ -71,9 +83,148 @@ def members_along(stack: BaseSignal) -> list:
     Empty if their order is not known.
     """
     members = members_of(stack)
+    sizes = stack.metadata.get_item("_HyperSpy.Stacking_history.step_sizes", 1)
+    if not stack.axes_manager.navigation_dimension or np.size(sizes) > 1:
+        return []  # no navigation axis is that of the members
     axis = stack.axes_manager.navigation_axes[-1]
-    # The axis that HyperSpy makes counts the members, also when it is sliced.
-    places = np.rint(axis.axis).astype(int)
-    if np.array_equal(places, axis.axis) and set(places) <= set(range(len(members))):
+    places = _places(axis, len(members))
+    if places:
         return [members[i] for i in places]
     return members if len(members) == axis.size else []
+
+
+def _places(axis: Any, n: int) -> list[int]:
+    """Which of n members an axis counts; empty if it does not count them.
+
+    The axis that HyperSpy makes counts the members, also when it is sliced.
+    """
+    places = np.rint(axis.axis).astype(int)
+    counts = np.array_equal(places, axis.axis) and set(places) <= set(range(n))
+    return places.tolist() if counts else []
+
+
+def of_several_elements(stack: BaseSignal) -> bool:
+    """Whether it is known that each map of a stack shows another element."""
+    found = [infer_element(member) for member in members_along(stack)]
+    return len(found) > 1 and None not in found and len(set(found)) == len(found)
+
+
+def settle(stack: BaseSignal) -> None:
+    """Make elements and variance of a stack, in place, those of all its maps.
+
+    HyperSpy gives a stack the elements of the first map, and puts the variances of the
+    maps side by side. Of any signal, a variance of other pixels is removed.
+    """
+    members = members_of(stack)
+    elements = {infer_element(member) for member in members}
+    named = sample_entries(stack, "elements")
+    if len(elements) > 1 and named == sample_entries(members[0], "elements"):
+        _name_after(stack, members)
+    estimated = [member.metadata.get_item(UNCERTAINTY) for member in members]
+    if members_along(stack) and all(one is not None for one in estimated):
+        _replace_variance(stack, UNCERTAINTY, [one.data for one in estimated])
+        for member in members:
+            del member.metadata.Multimodal_fusion.variance
+    for node in (VARIANCE, UNCERTAINTY):
+        variance = stack.metadata.get_item(node)
+        if not isinstance(variance, BaseSignal):
+            continue
+        dimension = stack.axes_manager.navigation_dimension
+        if variance.data.shape != stack.data.shape:
+            _replace_variance(stack, node, _side_by_side(stack, variance))
+        elif variance.axes_manager.navigation_dimension != dimension:  # a .nxs
+            _replace_variance(stack, node, list(variance.data))
+
+
+def _name_after(stack: BaseSignal, members: Sequence[Any]) -> None:
+    """Give a stack, in place, the elements, X-ray lines and title of its members."""
+    elements = list(dict.fromkeys(infer_element(member) for member in members))
+    lines = [sample_entries(member, "xray_lines") for member in members]
+    if None in elements or not all(lines):
+        lines = []
+    sample = {
+        "elements": [] if None in elements else elements,
+        "xray_lines": list(dict.fromkeys(line for own in lines for line in own)),
+    }
+    for name, entries in sample.items():
+        if entries or stack.metadata.has_item(f"Sample.{name}"):
+            stack.metadata.set_item(f"Sample.{name}", entries)
+    general = stack.metadata.General
+    if sample["elements"] and general.title.startswith("Stack of "):
+        general.title = f"Stack of {', '.join(sample['elements'])}"
+
+
+def _side_by_side(stack: BaseSignal, variance: BaseSignal) -> list:
+    """Arrays of the variances that HyperSpy put side by side; empty if it did not."""
+    n, *one_map = stack.data.shape
+    data = variance.data
+    if data.shape != (*one_map[:-1], n * one_map[-1]):
+        return []
+    return [data[..., i * one_map[-1] : (i + 1) * one_map[-1]] for i in range(n)]
+
+
+def _replace_variance(stack: BaseSignal, node: str, parts: list) -> None:
+    """Put a stack of arrays in the place of a variance, or remove it."""
+    if parts and all(part.shape == stack.data.shape[1:] for part in parts):
+        variance = variance_signal(stack, stack_arrays(parts, axis=0))
+        stack.metadata.set_item(node, variance)
+    elif stack.metadata.has_item(node):
+        _logger.info("the variance of %r is removed: it is that of other pixels", stack)
+        _remove(stack.metadata, node)
+
+
+def _remove(tree: Any, node: str) -> None:
+    """Remove a node from metadata, if it is there."""
+    if tree.has_item(node):
+        parent, _, name = node.rpartition(".")
+        delattr(tree.get_item(parent) if parent else tree, name)
+
+
+def variance_signal(signal: BaseSignal, data: Any) -> BaseSignal:
+    """An array of the shape of a signal, as the signal of its variance."""
+    variance = new_signal(signal, data, signal_type="elemental_map")
+    _remove(variance.metadata, "Multimodal_fusion")
+    _remove(variance.original_metadata, "stack_elements")
+    variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
+    return variance
+
+
+def gather(stack: BaseSignal, members: Sequence[Any]) -> None:
+    """Make signals, or members of another stack, those of a stack, in place."""
+    axis = stack.axes_manager.navigation_axes[-1]
+    if _places(axis, max(len(members), len(members_of(stack)))):
+        axis.offset, axis.scale = 0, 1  # it counts them
+    stack.original_metadata.stack_elements = {
+        f"element{i}": {
+            "metadata": member.metadata.deepcopy(),
+            "original_metadata": member.original_metadata.deepcopy(),
+        }
+        for i, member in enumerate(members)
+    }
+    if any(map(infer_element, members)):
+        _name_after(stack, members)
+    settle(stack)
+
+
+def take_part(part: BaseSignal, stack: BaseSignal, place: int | slice) -> None:
+    """Give a part of a stack, in place, the metadata of its maps.
+
+    `place` is where the part was along the last navigation axis of the stack.
+    """
+    members = members_along(stack)
+    if isinstance(place, slice):
+        gather(part, members[place])
+    else:
+        variances = {n: part.metadata.get_item(n) for n in (VARIANCE, UNCERTAINTY)}
+        signal_type = part.metadata.Signal.signal_type
+        part._metadata = members[place].metadata.deepcopy()  # noqa: SLF001
+        part._original_metadata = members[place].original_metadata.deepcopy()  # noqa: SLF001
+        part.set_signal_type(signal_type)
+        _remove(part.metadata, VARIANCE)
+        for node, variance in variances.items():
+            if variance is not None:
+                part.metadata.set_item(node, variance)
+        settle(part)
+    element = infer_element(stack)
+    if element is not None:  # the same for all, perhaps by the user's word
+        name_element(part, element)

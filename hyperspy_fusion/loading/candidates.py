@@ -9,7 +9,8 @@ from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import infer_element
 from ..inputs.foreign import load_file
-from ..inputs.images import describe, may_be_haadf
+from ..inputs.images import as_images, describe, may_be_haadf
+from ..inputs.stacks import of_several_elements, split
 
 # The spectra of which maps can be made, by the first part of their signal type.
 _SPECTRUM_KINDS = "EDS", "EELS"
@@ -60,6 +61,9 @@ def find_candidates(
 ) -> Candidates:
     """Sort the signals of a file by their possible use in a fusion.
 
+    A stack of maps of several elements, as :func:`hyperspy.api.stack` makes it, counts
+    as its maps.
+
     Parameters
     ----------
     source : str, pathlib.Path, BaseSignal or list of BaseSignal
@@ -72,7 +76,7 @@ def find_candidates(
     Returns
     -------
     Candidates
-        The signals themselves, not copies.
+        The signals themselves, not copies; of a stack the maps in it.
 
     Raises
     ------
@@ -132,7 +136,15 @@ def _read(
                 f"the source holds an object of type {type(signal).__name__}: expected "
                 "the path of a file, a HyperSpy signal or a list of HyperSpy signals"
             )
-    return signals
+    return [
+        part
+        for signal in signals
+        for part in (split(signal) if _is_stack(signal) else [signal])
+    ]
+
+
+def _is_stack(signal: BaseSignal) -> bool:
+    return is_image(signal) and of_several_elements(as_images(signal, "stack of maps"))
 
 
 def _part(signal: BaseSignal) -> str:

@@ -22,7 +22,12 @@ from scans import (
 )
 
 import hyperspy_fusion
-from hyperspy_fusion import HAADFImage, LazyElementalMap, LazyHAADFImage
+from hyperspy_fusion import (
+    ElementalMap,
+    HAADFImage,
+    LazyElementalMap,
+    LazyHAADFImage,
+)
 from hyperspy_fusion.loading import MultimodalData, find_candidates, load_multimodal
 
 # --- the HAADF image -----------------------------------------------------------
@@ -61,6 +66,30 @@ def test_brackets_in_the_name_of_a_file_are_no_pattern(tmp_path):
     )
     assert_array_equal(found.data, 1)
     assert_array_equal(haadf.data, HAADF.data)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("on_navigation_axes", [False, True])
+def test_a_saved_stack_is_taken_apart(tmp_path, lazy, on_navigation_axes):
+    maps = [image("Fe"), image("Co", data=np.eye(*SHAPE))]
+    stack = hs.stack([signal.T if on_navigation_axes else signal for signal in maps])
+    stack.save(tmp_path / "maps.hspy")
+    HAADF.save(tmp_path / "haadf.hspy")
+    options = {"haadf": tmp_path / "haadf.hspy", "lazy": lazy}
+    found = load_multimodal(tmp_path / "maps.hspy", **options).maps
+    for one, signal in zip(found, maps, strict=True):
+        assert one.metadata.Sample.elements == [signal.metadata.General.title]
+        assert_array_equal(np.asarray(one.data), signal.data)
+    (cobalt,), *_ = load_multimodal(tmp_path / "maps.hspy", "Co", **options)
+    assert_array_equal(np.asarray(cobalt.data), maps[1].data)
+
+
+def test_a_series_of_one_element_stays_a_series():
+    times = hs.stack([image("Fe", elements=["Fe"])] * 2)
+    (iron,), *_ = load_multimodal([times, hs.stack([HAADF, HAADF])])
+    assert iron.data.shape == (2, *SHAPE)
+    assert iron.inav[1].metadata.Sample.elements == ["Fe"]
+    assert type(iron.inav[1]) is ElementalMap
 
 
 def test_haadf_that_is_missing_or_ambiguous_is_refused(tmp_path):
