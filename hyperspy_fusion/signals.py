@@ -19,6 +19,7 @@ from .inputs.stacks import (
     members_of,
     settle,
     take_part,
+    variance_signal,
 )
 from .results import complete, cost_history, forget, pending, restack
 
@@ -46,21 +47,18 @@ class ElementalMap(Signal2D):
 
     @property
     def data(self) -> Any:
-        """The array; what the record says of it goes when it is replaced by another."""
+        """The array; a fused map whose array is replaced by another is an image."""
         return BaseSignal.data.fget(self)
 
     @data.setter
     def data(self, array: Any) -> None:
         old = getattr(self, "_data", None)
         BaseSignal.data.fset(self, array)
-        if not self.metadata.has_item("Multimodal_fusion") or not _differ(
-            old, self.data
-        ):
-            return
-        forget(self)
-        for metadata in (self.metadata, *(m.metadata for m in members_of(self))):
-            metadata.Signal.signal_type = ""
-        self._assign_subclass()
+        if self.metadata.has_item("Multimodal_fusion") and _differ(old, self.data):
+            forget(self)
+            for one in (self, *members_of(self)):
+                one.metadata.Signal.signal_type = ""
+            self._assign_subclass()
 
     def get_noise_variance(self) -> Any:
         """Return the variance of each pixel, if it is known.
@@ -91,6 +89,13 @@ class ElementalMap(Signal2D):
         elif data.size == self.data.size and copy.metadata.has_item(UNCERTAINTY):
             del copy.metadata.Multimodal_fusion.variance  # its order is not known
         return copy
+
+    def _binary_operator_ruler(self, other: Any, op_name: str) -> Any:
+        """As HyperSpy's: maps that arithmetic changes in place have no record."""
+        result = super()._binary_operator_ruler(other, op_name)
+        if result is self:
+            forget(self)
+        return result
 
     def map(self, *args: Any, **kwargs: Any) -> Any:
         """Apply a function at each position.
@@ -129,12 +134,18 @@ class ElementalMap(Signal2D):
         As ``get_current_signal`` of any signal, with the same arguments; the map has
         the metadata and the variance of its own.
         """
+        settle(self)
         current = super().get_current_signal(*args, **kwargs)
         indices = self.axes_manager.indices
-        if indices:
-            general = current.metadata.General
-            added = general.title.removeprefix(self.metadata.General.title)
-            current._metadata = self.inav[indices].metadata  # noqa: SLF001
+        for node in (VARIANCE, UNCERTAINTY):
+            variance = self.metadata.get_item(node)
+            if indices and isinstance(variance, BaseSignal):
+                here = variance.data[indices[::-1]]
+                current.metadata.set_item(node, variance_signal(current, here))
+        if members_along(self):
+            title = current.metadata.General.title
+            added = title.removeprefix(self.metadata.General.title)
+            take_part(current, self, indices[-1])
             current.metadata.General.title += added
         return current
 

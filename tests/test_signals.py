@@ -1,4 +1,5 @@
 import logging
+import operator
 
 import exspy
 import hyperspy.api as hs
@@ -334,6 +335,8 @@ def test_models_of_line_profiles_are_fitted(maps, profile):
         (lambda s: s.sum(axis=0), False),
         (lambda s: s.map(np.fliplr, inplace=False, show_progressbar=False), False),
         (lambda s: s.map(np.fliplr, show_progressbar=False) or s, False),
+        (lambda s: operator.imul(s, 2), False),
+        (lambda s: operator.iadd(s, s), False),
     ],
 )
 def test_the_record_goes_with_the_values_of_the_fusion(maps, change, kept):
@@ -341,6 +344,14 @@ def test_the_record_goes_with_the_values_of_the_fusion(maps, change, kept):
     assert changed.metadata.has_item("Multimodal_fusion") is kept
     if not kept:
         assert changed.get_noise_variance() is None
+
+
+def test_a_variance_that_was_set_precedes_that_of_the_fusion(maps):
+    signal = maps[0].deepcopy()
+    signal.set_noise_variance(2.0)
+    assert signal.get_noise_variance() == 2.0
+    signal.set_noise_variance(None)
+    assert signal.get_noise_variance() is None
 
 
 def test_what_is_computed_from_a_stack_knows_its_maps_without_a_record(stack, maps):

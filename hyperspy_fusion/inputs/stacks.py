@@ -116,14 +116,18 @@ def settle(stack: BaseSignal) -> None:
     maps side by side. Of any signal, a variance of other pixels is removed.
     """
     members = members_of(stack)
-    elements = {infer_element(member) for member in members}
     named = sample_entries(stack, "elements")
-    if len(elements) > 1 and named == sample_entries(members[0], "elements"):
+    if (
+        members
+        and named == sample_entries(members[0], "elements")
+        and len(set(map(infer_element, members))) > 1
+    ):
         _name_after(stack, members)
-    estimated = [member.metadata.get_item(UNCERTAINTY) for member in members]
-    if members_along(stack) and all(one is not None for one in estimated):
-        _replace_variance(stack, UNCERTAINTY, [one.data for one in estimated])
-        for member in members:
+    along = members_along(stack)
+    if along and all(member.metadata.has_item(UNCERTAINTY) for member in along):
+        each = [member.metadata.Multimodal_fusion.variance.data for member in along]
+        _replace_variance(stack, UNCERTAINTY, each)
+        for member in along:
             del member.metadata.Multimodal_fusion.variance
     for node in (VARIANCE, UNCERTAINTY):
         variance = stack.metadata.get_item(node)
