@@ -34,6 +34,7 @@ _SHARED: list[tuple[str, Any, str, str]] = [
     ("lambda_tv", "weight", "X|auto", "weight of the total variation"),
     ("gamma", float, "X", "exponent of the Z-contrast"),
     ("tolerance", float, "X", "relative tolerance at which to stop"),
+    ("match", str, "axes", "crop and rebin to the area that maps and image share"),
 ]
 _OPTIONS: dict[str, list[tuple[str, Any, str, str]]] = {
     "calibrated": [

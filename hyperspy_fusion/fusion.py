@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .core.published.forward import ZWeighting
     from .core.published.tv_prox import TVAlgorithm
     from .execution.plan import Task
-    from .inputs.measurement import Background, Image, Maps, Mask, Measurement
+    from .inputs.measurement import Background, Image, Maps, Mask, Matching, Measurement
     from .signals import ElementalMap
 
 __all__ = ["fuse_multimodal", "fuse_published"]
@@ -36,6 +36,7 @@ def fuse_multimodal(
     elements: Sequence[str] | None = None,
     sensitivities: Mapping[str, float] | None = None,
     mask: Mask = None,
+    match: Matching = None,
     lambda_haadf: float | Literal["auto"] = "auto",
     lambda_tv: float | Literal["auto"] = "auto",
     gamma: float = 1.7,
@@ -83,9 +84,10 @@ def fuse_multimodal(
     mask : numpy.ndarray or BaseSignal of bool, optional
         True where pixels of the maps are missing, shape ``(y, x)`` or that of `haadf`;
         the model fills them. NaN has the same meaning.
+    match : "axes", optional
+        Crop or sum whole pixels of the maps, and resample the image, to a common area.
     lambda_haadf, lambda_tv : float or "auto"
-        μ and λ, weights of the HAADF term and of the regulariser, dimensionless;
-        "auto" chooses them by cross-validation.
+        Weights μ, λ of HAADF term and regulariser; "auto": chosen by cross-validation.
     gamma : float, default 1.7
         Exponent γ of the Z-contrast, 1.4 to 2: c_i proportional to Z_i^γ is expected
         where the data do not determine the coefficients.
@@ -97,8 +99,7 @@ def fuse_multimodal(
         Store the variance of each pixel, from refits of simulated data, where
         ``get_noise_variance`` finds it.
     tolerance, max_iter : float and int
-        Largest relative distance of the objective to its optimum (1e-3), and largest
-        number of iterations (2000).
+        Largest relative distance to the optimum (1e-3), most iterations (2000).
     seed : int, default 0
         Of the random split of the counts by which the weights are chosen.
     weights : {"per position", "shared"}
@@ -165,6 +166,7 @@ def fuse_multimodal(
         elements=elements,
         sensitivities=sensitivities,
         mask=mask,
+        match=match,
         lazily=True,
     )
     tasks = plan_calibrated(measurement, options, execution)
@@ -176,6 +178,7 @@ def fuse_published(
     haadf: Image,
     *,
     elements: Sequence[str] | None = None,
+    match: Matching = None,
     lambda_haadf: float | None = None,
     lambda_chem: float = 0.08,
     lambda_tv: float = 0.15,
@@ -205,7 +208,7 @@ def fuse_published(
 
     Parameters
     ----------
-    maps, haadf, elements
+    maps, haadf, elements, match
         As for :func:`fuse_multimodal`; without missing pixels.
     lambda_haadf, lambda_chem, lambda_tv : float
         Weights of the HAADF term (by default 1 / n_elements), of the Poisson term
@@ -268,7 +271,7 @@ def fuse_published(
         num_workers=num_workers,
     )
     measurement = measure(
-        maps, haadf, elements=elements, allow_missing=False, lazily=True
+        maps, haadf, elements=elements, match=match, allow_missing=False, lazily=True
     )
     tasks = plan_published(measurement, options)
     return _run("published", measurement, tasks, options, execution)

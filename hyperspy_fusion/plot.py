@@ -384,7 +384,8 @@ def _images(
     elements = record.elements.split(",")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = measure(maps, haadf, background, elements=elements)
+        match = record.get_item("match")
+        measurement = measure(maps, haadf, background, elements=elements, match=match)
     net = measurement.maps - measurement.background
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(

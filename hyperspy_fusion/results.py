@@ -59,6 +59,10 @@ class Conclusion:
         Shape of the series.
     places : tuple of tuple
         Position and number of pixels of each task.
+    match : {"axes", None}
+        How maps and image were brought to the same pixels.
+    notes : tuple of str
+        What that did.
     """
 
     method: str
@@ -67,6 +71,8 @@ class Conclusion:
     options: Options
     shape: tuple[int, ...]
     places: tuple[tuple[tuple[int, ...], int], ...]
+    match: str | None
+    notes: tuple[str, ...]
 
     @classmethod
     def of(
@@ -80,6 +86,8 @@ class Conclusion:
             options=options,
             shape=measurement.navigation_shape,
             places=tuple((task.position, task.pixels) for task in tasks),
+            match=measurement.match,
+            notes=measurement.notes,
         )
 
     @property
@@ -98,6 +106,7 @@ class Conclusion:
             "elements": ",".join(self.elements),
             "atomic_numbers": np.array(self.atomic_numbers, dtype=np.float64),
             **options,
+            **({"match": self.match} if self.match else {}),
         }
 
     def __call__(
@@ -118,7 +127,7 @@ class Conclusion:
             found[position] = (
                 tiles[0][0] if whole else together(*zip(*tiles, strict=True))
             )
-        notes = tuple(dict.fromkeys(n for s in found.flat for n in s.notes))
+        notes = (*self.notes, *dict.fromkeys(n for s in found.flat for n in s.notes))
         messages = tuple(dict.fromkeys(w for s in found.flat for w in s.warnings))
         messages += self._not_converged(found)
         costs, records = [s.costs for s in found.flat], [s.record for s in found.flat]
@@ -407,7 +416,12 @@ def get_misfit(
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
     measurement = measure(
-        maps, haadf, background, elements=record.elements.split(","), mask=mask
+        maps,
+        haadf,
+        background,
+        elements=record.elements.split(","),
+        mask=mask,
+        match=record.get_item("match"),
     )
     image = new_signal(model, measurement.haadf - model.data)
     image.metadata.General.title = "Misfit"

@@ -172,6 +172,18 @@ class TestFuse:
         assert printed.startswith("Cu, Fe with 'HAADF' (16 x 16, 0.5 nm/px)\n")
         assert "weights.png" not in printed
 
+    @pytest.mark.parametrize("method", ["calibrated", "published"])
+    def test_match(self, tmp_path, capsys, method):
+        haadf = hs.load("haadf.hspy")
+        haadf.isig[2:].save("part.hspy")
+        arguments = ["fuse", "spectra.hspy", "--haadf", "part.hspy", "--method", method]
+        assert cli.main(arguments) == 2
+        assert 'match="axes"' in capsys.readouterr().err
+        assert cli.main([*arguments, "--match", "axes"]) == 0
+        assert "the maps were cropped to .isig[2:16, 0:16]" in capsys.readouterr().out
+        fused = hs.load(tmp_path / "spectra-fused" / "Fe.hspy")
+        assert fused.data.shape == (16, 14)
+
     def test_options_of_the_calibrated_method(self, tmp_path, capsys):
         arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy", "--output", "out"]
         options = {

@@ -4,16 +4,14 @@ import copy
 import re
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pint
-from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal, Signal2D
 
 from ..execution.arrays import is_lazy, unmasked
 from .elements import infer_element
+from .matching import hint, in_common_units, is_calibrated
 
 # Largest relative difference of two pixel sizes that belong to one scan.
 _SCALE_TOLERANCE = 0.01
@@ -67,7 +65,7 @@ def describe(signal: BaseSignal) -> str:
     axes = image if len(image) > 1 else signal.axes_manager.navigation_axes[:2] or image
     size = " x ".join(str(axis.size) for axis in axes)
     pixel = "uncalibrated"
-    if axes and _is_calibrated(axes[0]):
+    if axes and is_calibrated(axes[0]):
         pixel = f"{axes[0].scale:.4g} {axes[0].units}/px"
     series = " x ".join(map(str, series_shape(signal)))
     if series:
@@ -213,11 +211,6 @@ def may_be_haadf(signal: BaseSignal) -> bool:
     return title == Path(filename).stem and infer_element(signal) is None
 
 
-def _is_calibrated(axis: UniformDataAxis) -> bool:
-    # HyperSpy leaves units undefined or empty; some files write pixels as units.
-    return isinstance(axis.units, str) and axis.units not in ("", "px", "pixels")
-
-
 def check_same_pixels(
     one: Signal2D, one_name: str, other: Signal2D, other_name: str
 ) -> None:
@@ -226,11 +219,12 @@ def check_same_pixels(
     They must agree in shape, positions and size of a pixel. The names are for messages.
     """
     one_shape, other_shape = one.data.shape, other.data.shape
+    remedy = hint(one, other) if other_name == "HAADF image" else ""
     if one_shape[-2:] != other_shape[-2:]:
         raise ValueError(
             f"the {one_name} has {one_shape[-2]} x {one_shape[-1]} pixels and the "
             f"{other_name} {other_shape[-2]} x {other_shape[-1]} (y, x): rebin or crop "
-            "one of them so that both cover the same pixels"
+            f"one of them so that both cover the same pixels{remedy}"
         )
     if one_shape[:-2] != other_shape[:-2]:
         raise ValueError(
@@ -239,8 +233,8 @@ def check_same_pixels(
     for a, b in zip(
         one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
     ):
-        if _is_calibrated(a) != _is_calibrated(b):
-            bare = one_name if _is_calibrated(b) else other_name
+        if is_calibrated(a) != is_calibrated(b):
+            bare = one_name if is_calibrated(b) else other_name
             warnings.warn(
                 f"the {bare} is not calibrated along {a.name}: its pixels are taken "
                 f"for those of the {other_name if bare == one_name else one_name}; set "
@@ -249,14 +243,14 @@ def check_same_pixels(
                 stacklevel=6,
             )
             return
-        if not _is_calibrated(a):
+        if not is_calibrated(a):
             continue
-        a, b = _in_common_units(a, b, one_name, other_name)  # noqa: PLW2901
+        a, b = in_common_units(a, b, one_name, other_name)  # noqa: PLW2901
         if abs(a.scale - b.scale) > _SCALE_TOLERANCE * abs(a.scale):
             raise ValueError(
                 f"the {one_name} has pixels of {a.scale:.5g} {a.units} along {a.name} "
                 f"and the {other_name} of {b.scale:.5g} {b.units}: rebin or crop one "
-                "of them so that both cover the same field"
+                f"of them so that both cover the same field{remedy}"
             )
         # RosettaSciIO gives Velox images the origin 0, whatever their maps have.
         known = a.offset != 0 and b.offset != 0
@@ -264,7 +258,7 @@ def check_same_pixels(
             warnings.warn(
                 f"the {one_name} starts at {a.offset:.5g} {a.units} along {a.name} and "
                 f"the {other_name} at {b.offset:.5g} {b.units}: they are taken to show "
-                "the same pixels; crop them to one field if they do not",
+                f"the same pixels; crop them to one field if they do not{remedy}",
                 UserWarning,
                 stacklevel=6,
             )
@@ -302,26 +296,6 @@ def _other_positions(
     else:
         remedy = f"take one position of the series, such as one_map{first}"
     return f"{found}: expected the same positions of both; {remedy}"
-
-
-def _in_common_units(
-    a: UniformDataAxis, b: UniformDataAxis, a_name: str, b_name: str
-) -> tuple[UniformDataAxis, UniformDataAxis]:
-    """Two calibrated axes in the units of the first, copied if that changes them."""
-    if a.units == b.units:
-        return a, b
-    a, b = a.copy(), b.copy()
-    found = b.units
-    with warnings.catch_warnings(), suppress(pint.DimensionalityError):
-        warnings.simplefilter("ignore")  # HyperSpy's, of units it does not know
-        for axis in (b, a):  # also the first, whose units may be spelt otherwise
-            axis.convert_to_units(a.units)
-    if a.units != b.units:
-        raise ValueError(
-            f"the {a_name} has pixels in {a.units!r} and the {b_name} in {found!r}: "
-            "expected units that can be converted into each other"
-        )
-    return a, b
 
 
 def native(array: Any) -> Any:

@@ -9,20 +9,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from hyperspy.signals import BaseSignal, Signal2D
 
 from ..execution.arrays import computed, is_lazy, stack
 from .elements import atomic_number, infer_element
-from .images import as_images, check_same_pixels, choose_haadf, describe, native
+from .images import (
+    as_images,
+    axes_of,
+    check_same_pixels,
+    choose_haadf,
+    describe,
+    native,
+    new_signal,
+)
+from .matching import Match
 from .stacks import split
 
 Maps: TypeAlias = Sequence[BaseSignal] | BaseSignal
 Image: TypeAlias = BaseSignal | Sequence[BaseSignal]
 Background: TypeAlias = float | Sequence[float | BaseSignal] | BaseSignal | None
 Mask: TypeAlias = np.ndarray | BaseSignal | None
+Matching: TypeAlias = Literal["axes"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +62,10 @@ class Measurement:
     check : callable or None
         ``check([*maps, haadf])`` checks the values of one position of lazy signals,
         which are not known before; None if they have been checked.
+    match : {"axes", None}
+        By what maps and image were brought to the same pixels.
+    notes : tuple of str
+        How that was done.
     """
 
     maps: Any
@@ -62,6 +76,8 @@ class Measurement:
     elements: tuple[str, ...]
     images: tuple[Signal2D, ...]
     check: Callable[[Sequence[np.ndarray]], None] | None
+    match: Matching
+    notes: tuple[str, ...]
 
     @property
     def navigation_shape(self) -> tuple[int, ...]:
@@ -87,6 +103,7 @@ def measure(
     elements: Sequence[str] | None = None,
     sensitivities: Mapping[str, float] | None = None,
     mask: Mask = None,
+    match: Matching = None,
     allow_missing: bool = True,
     lazily: bool = False,
 ) -> Measurement:
@@ -94,7 +111,7 @@ def measure(
 
     Parameters
     ----------
-    maps, haadf, background, elements, sensitivities, mask
+    maps, haadf, background, elements, sensitivities, mask, match
         As for :func:`hyperspy_fusion.fuse_multimodal`.
     allow_missing : bool
         Whether pixels may be missing (NaN); else that is an error.
@@ -118,18 +135,21 @@ def measure(
     ]
     first, first_name = images[0], f"map of {names[0]}"
     if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf, first.data.shape[-2:])
+        haadf = choose_haadf(haadf, None if match else first.data.shape[-2:])
     haadf = as_images(haadf, "HAADF image")
     for name, image in zip(names[1:], images[1:], strict=True):
         check_same_pixels(first, first_name, image, f"map of {name}")
-    check_same_pixels(first, first_name, haadf, "HAADF image")
+    area, shown, haadf = _on_common_area(images, haadf, match)
+    check_same_pixels(shown[0], first_name, haadf, "HAADF image")
 
     inputs = {
-        "images": [native(signal.data) for signal in (*images, haadf)],
         "variance": _stack_variances(variances, images),
         "background": _stack_backgrounds(background, names, images),
-        "mask": None if mask is None else _mask_array(mask, haadf.data.shape),
+        "mask": None if mask is None else _mask_array(mask, first.data.shape),
     }
+    if area is not None:
+        inputs = {k: None if a is None else area.sums(a) for k, a in inputs.items()}
+    inputs["images"] = [native(signal.data) for signal in (*shown, haadf)]
     check = partial(check_values, tuple(names), allow_missing=allow_missing)
     lazy = lazily and is_lazy(*inputs["images"])
     if not lazy:
@@ -149,9 +169,29 @@ def measure(
         variance=inputs["variance"],
         sensitivities=_sensitivities(sensitivities, names),
         elements=tuple(names),
-        images=tuple(images),
+        images=tuple(shown),
         check=check if lazy else None,
+        match=match,
+        notes=() if area is None else area.notes,
     )
+
+
+def _on_common_area(
+    images: list[Signal2D], haadf: Signal2D, match: Matching
+) -> tuple[Match | None, list[Signal2D], Signal2D]:
+    """How maps and HAADF image match, and both in the pixels of their common area."""
+    if match is None:
+        return None, images, haadf
+    if match != "axes":
+        raise ValueError(f"match is {match!r}: expected None or 'axes'")
+    area = Match.of(images[0], haadf)
+    shown = [
+        new_signal(image, area.sums(native(image.data)), axes=area.axes(axes_of(image)))
+        for image in images
+    ]
+    axes = [*axes_of(haadf)[:-2], *axes_of(shown[0])[-2:]]
+    haadf = new_signal(haadf, area.image(native(haadf.data)), axes=axes)
+    return area, shown, haadf
 
 
 def _element_names(
