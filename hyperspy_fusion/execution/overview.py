@@ -12,6 +12,7 @@ from ..core.calibrated import parts
 from ..core.calibrated.flux import vacuum_note
 from ..core.calibrated.method import CalibratedOptions, Decision
 from ..core.calibrated.prepare import Totals
+from ..core.calibrated.reading import goes_below_zero
 from ..core.calibrated.sample import representative_tiles, tile_at
 from ..core.common.missing import fill
 from .arrays import computed
@@ -88,7 +89,7 @@ def decide(
     filled = fill(found["maps"])
     totals = Totals(
         mean=(filled * area).sum(axis=(1, 2)) / area.sum(),
-        negative=bool(lowest < 0),
+        negative=goes_below_zero(float(lowest), float(filled.max())),
         pixels=int(area.sum()),
     )
     # whole large pixels only: tiles must stay within the image

@@ -13,7 +13,8 @@ from ..common.operators import products
 from ..common.threads import Workers
 from .convex.solver import WarmStart
 from .flux import FluxLock
-from .prepare import PreparedData, thinned
+from .prepare import PreparedData
+from .split import split
 
 _LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
 _BAND = 16384  # pixels summed at a time, which stay in the cache
@@ -92,32 +93,18 @@ class CrossFit:
 def halves(prepared: PreparedData) -> tuple[float, list[PreparedData]]:
     """Split a measurement into two independent ones; returns their dose, and them.
 
-    Counts are divided by binomial thinning with p = 1/2; noise of the same size is
-    added to one half of the values, and of the image, and subtracted from the other.
+    Noise of the same size is added to one half of the image, and subtracted from the
+    other, as :func:`~hyperspy_fusion.core.calibrated.split.split` does with the maps.
     """
     rng = np.random.default_rng(0)
-
-    def noise(sigma: np.ndarray) -> np.ndarray:
-        return sigma * rng.standard_normal(sigma.shape, dtype=np.float32)
-
-    of_image = noise(prepared.sigma)
-    if prepared.variance is None:
-        share, data = 0.5, thinned(prepared.data, rng)
-        parts = [prepared.share(part, share) for part in (data, prepared.data - data)]
-    else:
-        share = 1.0
-        variance = np.broadcast_to(prepared.variance, prepared.data.shape)
-        of_maps = noise(np.sqrt(variance, dtype=np.float32))
-        parts = [
-            replace(
-                prepared, data=prepared.data + sign * of_maps, variance=2 * variance
-            )
-            for sign in (1, -1)
-        ]
-    sigma = prepared.sigma * np.float32(np.sqrt(2))
+    sigma = prepared.sigma
+    noise = sigma * rng.standard_normal(sigma.shape, dtype=np.float32)
+    share, parts = split(prepared, rng)
     return share, [
-        replace(part, haadf=prepared.haadf + sign * of_image, sigma=sigma)
-        for part, sign in zip(parts, (1, -1), strict=True)
+        replace(part, haadf=haadf, sigma=sigma * np.float32(np.sqrt(2)))
+        for part, haadf in zip(
+            parts, (prepared.haadf + noise, prepared.haadf - noise), strict=True
+        )
     ]
 
 

@@ -15,7 +15,8 @@ from .convex.problem import Problem, coarsen
 from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
 from .flux import vacuum_background, vacuum_note
 from .guard import GuardReport, guard, local_z, model_error
-from .prepare import Preparation, PreparedData, Totals, Units, prepare
+from .prepare import Preparation, PreparedData, Totals, prepare
+from .reading import Units
 from .shift import Shift, aligned, find_shift
 from .uncertainty import uncertainty
 from .weights import TRIAL_ITERATIONS, Weights, weigh

@@ -1,6 +1,6 @@
 """Noise of HAADF images and of elemental maps, from the images alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,10 +9,12 @@ from scipy.optimize import nnls
 
 # J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
 # curvature along each axis; of unit variance gain. This is its factor along one axis.
-_NOISE_MASK = np.array([1, -2, 1]) / np.sqrt(6)
+MASK = np.array([1, -2, 1]) / np.sqrt(6)
 _LEAST_PIXELS = 30  # of a bin
-_LEAST_EMPTY = 0.05  # fraction of empty pixels of a map of counts
 _MAD_TO_SIGMA = 1.4826  # of normal numbers
+_MOST_LEVELS = 4096  # different values of a map of counts
+_LEAST_STEP = 1.05  # of whole numbers that are no counts
+_ROUNDED, _EXACT = 0.6, 2e-3  # deviation of whole numbers; of others, in steps
 
 
 def _noise_residual(
@@ -20,7 +22,7 @@ def _noise_residual(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Residual of the noise mask, and where all its pixels are known."""
     # a line scan has one axis only
-    along_y, along_x = (_NOISE_MASK if size > 2 else np.ones(1) for size in image.shape)
+    along_y, along_x = (MASK if size > 2 else np.ones(1) for size in image.shape)
     residual = convolve(image, np.outer(along_y, along_x), mode="mirror")
     rim_y, rim_x = len(along_y) // 2, len(along_x) // 2
     whole = np.zeros(image.shape, dtype=bool)
@@ -107,6 +109,15 @@ class NoiseLine:
     floor: float
     width: float
 
+    def times(self, factor: float) -> "NoiseLine":
+        """The line of noise whose variance is larger by a factor."""
+        return replace(
+            self,
+            intercept=factor * self.intercept,
+            slope=factor * self.slope,
+            floor=factor * self.floor,
+        )
+
     def variance(self, image: np.ndarray) -> np.ndarray:
         """Noise variance of each pixel of an image."""
         smooth = gaussian_filter(image, self.width, mode="mirror")
@@ -134,14 +145,14 @@ def haadf_noise(haadf: np.ndarray) -> np.ndarray:
 
 
 def count_gain(image: np.ndarray, known: np.ndarray | None = None) -> float | None:
-    """Value of one count in a map of scaled counts; None if it holds no counts.
+    """Variance over mean of a map: of scaled counts, the value of one; None if empty.
 
     Method of moments: the variance of Poisson counts is their mean, so of scaled counts
     their ratio is the scale. Sums over the whole image weight the pixels by their
-    content, so that empty ones do not matter. Counts are recognised by empty pixels.
-    `known` is True where the map was measured.
+    content, so that empty ones do not matter. `known` is True where the map was
+    measured.
     """
-    if image.min() < 0 or np.mean(image == 0) < _LEAST_EMPTY or not image.any():
+    if image.min() < 0 or not image.any():
         return None
     residual, whole = _noise_residual(image, known)
     mean, variance = image[whole].mean(), np.mean(residual[whole] ** 2)
@@ -149,6 +160,36 @@ def count_gain(image: np.ndarray, known: np.ndarray | None = None) -> float | No
         seen = image if known is None else image[known]
         mean, variance = seen.mean(), seen.var()
     return float(variance / mean) if mean > 0 and variance > 0 else None
+
+
+def count_step(values: np.ndarray) -> float | None:
+    """The number of which all values of a map are multiples; None if there is none.
+
+    That is the value of a count, also where an export has scaled the map and rounded it
+    to whole numbers.
+    """
+    values = np.unique(values).astype(np.float64)
+    if values.size > _MOST_LEVELS or values[0] < 0 or values[-1] == 0:
+        return None
+    whole = bool((values == np.rint(values)).all())
+    for shift in (0.0, 0.5) if whole else (0.0,):  # rounded, or cut off
+        step = _step(values[values > 0] + shift, whole=whole)
+        if step is not None:
+            return 1.0 if whole and step < _LEAST_STEP else step
+    return None
+
+
+def _step(values: np.ndarray, *, whole: bool) -> float | None:
+    """Number of which these are multiples, found from the lowest to the highest."""
+    step = min(values[0], float(np.diff(values).min(initial=values[0])))
+    squares = product = 0.0
+    for value in values:
+        multiple = max(np.rint(value / step), 1)
+        squares, product = squares + multiple**2, product + multiple * value
+        step = product / squares
+    multiples = np.rint(values / step)
+    error = abs(values - step * multiples).max()
+    return step if error <= (_ROUNDED if whole else _EXACT * step) else None
 
 
 def map_noise_line(image: np.ndarray, known: np.ndarray | None = None) -> NoiseLine:

@@ -12,8 +12,10 @@ from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill
 from .convex.problem import Problem
+from .correlation import Kernel
 from .flux import FluxLock, judge
-from .noise import NoiseLine, count_gain, haadf_noise_line, map_noise_line
+from .noise import NoiseLine, haadf_noise_line
+from .reading import Units, check_magnitude, goes_below_zero, recognise
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
@@ -23,12 +25,7 @@ _PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
 _SCALE_WIDTH = 1.5  # pixels, of the Gaussian that shows where an element is
 _LEVEL_WIDTH, _LOWEST = 8.0, 0.05  # pixels and quantile, of where it is not
-_LARGEST = 1e14  # the cube must fit float32
-_ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
-
-# Fractions sum to one; spread of the sum due to rounding.
-_FRACTION_SPREAD = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +69,8 @@ class PreparedData:
         Number of pixels of the whole image, also if this is a tile of it.
     apart : tuple of bool
         Elements whose TGV has a norm of its own; empty if none has.
+    kernels : tuple of Kernel or None
+        Filters that the noise of the maps went through; empty if it is white.
     """
 
     data: np.ndarray
@@ -91,6 +90,12 @@ class PreparedData:
     lock: FluxLock
     pixels: int
     apart: tuple[bool, ...] = ()
+    kernels: tuple[Kernel | None, ...] = ()
+
+    @property
+    def correlated(self) -> bool:
+        """Whether the noise of neighbouring pixels is correlated."""
+        return any(kernel is not None for kernel in self.kernels)
 
     def net(self) -> np.ndarray:
         """Maps without background, NaN where missing."""
@@ -199,36 +204,6 @@ class PreparedData:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Units:
-    """Kind of the numbers of a measurement, the same in all parts of it.
-
-    Attributes
-    ----------
-    counts : bool
-        Counts or scaled counts; else values with Gaussian noise.
-    gain : numpy.ndarray
-        Value of one count in the units of the map, shape ``(n_elements,)``; 1 for
-        counts and for data with Gaussian noise.
-    variances : tuple of NoiseLine or None
-        Noise of the maps, if it was estimated.
-    base : float
-        Value of the HAADF image that is subtracted from it.
-    noise : NoiseLine
-        Noise of the HAADF image.
-    notes, warnings : tuple of str
-        What was assumed, for the user.
-    """
-
-    counts: bool
-    gain: np.ndarray
-    variances: tuple | None
-    base: float = 0.0
-    noise: NoiseLine | None = None
-    notes: tuple = ()
-    warnings: tuple = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Preparation:
     """Prepared data without coefficients, and how they were found.
 
@@ -288,7 +263,7 @@ class Totals:
     def of(cls, maps: np.ndarray) -> Totals:
         """Of filled maps, shape ``(n_elements, y, x)``."""
         mean = maps.mean(axis=(1, 2), dtype=np.float64)
-        negative = bool((maps < 0).any())
+        negative = goes_below_zero(float(maps.min()), float(maps.max()))
         return cls(mean=mean, negative=negative, pixels=maps[0].size)
 
 
@@ -349,7 +324,7 @@ def prepare(
     filled = fill(maps)
     totals = totals or Totals.of(filled)
     if units is None:
-        units = recognise(filled, missing, variance, negative=totals.negative)
+        units = recognise(filled, missing, variance, elements, negative=totals.negative)
     notes += units.notes
     if not units.counts:
         if variance is None:
@@ -364,6 +339,8 @@ def prepare(
         maps, background, filled = (
             array * per_count for array in (maps, background, filled)
         )
+        for i in np.flatnonzero(units.exact):
+            maps[i], filled[i] = np.rint(maps[i]), np.rint(filled[i])
     tiles = representative_tiles(filled)
     if tiles is not None:
         notes.append(
@@ -391,6 +368,7 @@ def prepare(
         alpha=_ALPHA if options.regularizer == "tgv" else None,
         lock=FluxLock.free(n_elements),
         pixels=totals.pixels,
+        kernels=units.kernels,
     )
     if not is_part:
         scale, level = scales(prepared.take(tiles))
@@ -438,16 +416,6 @@ def _without_gaps(
     return fill(variance)
 
 
-def _check_magnitude(name: str, values: np.ndarray) -> None:
-    largest = float(np.abs(values).max())
-    if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
-        raise ValueError(
-            f"the values of the {name} go up to {largest:.3g}: expected "
-            f"{1 / _LARGEST:g} to {_LARGEST:g}, whose powers float32 can hold; "
-            "multiply the signal by a number, and its noise variance by its square"
-        )
-
-
 def shifted_image(
     haadf: np.ndarray, seen: np.ndarray, units: Units, tiles: Any
 ) -> tuple[np.ndarray, Units, NoiseLine]:
@@ -459,7 +427,7 @@ def shifted_image(
     image = np.asarray(haadf, np.float64)
     noise = units.noise
     if noise is None:
-        _check_magnitude("HAADF image", np.where(seen, image, 0))
+        check_magnitude("HAADF image", np.where(seen, image, 0))
         if seen.any():
             lowest = float(np.min(image, where=seen, initial=np.inf))
             units = replace(units, base=lowest)
@@ -467,91 +435,6 @@ def shifted_image(
     if noise is None:
         noise = haadf_noise_line(mosaic(image, tiles))
     return image, replace(units, noise=noise), noise
-
-
-def recognise(
-    filled: np.ndarray,
-    missing: np.ndarray,
-    variance: np.ndarray | None,
-    *,
-    negative: bool,
-) -> Units:
-    """Kind of the numbers of the maps, as units without those of the HAADF image.
-
-    `filled` are maps without gaps, `missing` is True where they were filled, and
-    `negative` tells whether the whole image goes below 0.
-    """
-    _check_magnitude("maps", filled)
-    notes, warnings = [], []
-    counts, gain = variance is None, np.ones(len(filled))
-    total = filled.sum(axis=0)[~missing.any(axis=0)]
-    if (
-        len(filled) > 1
-        and total.size
-        and np.std(total, dtype=np.float64) < _FRACTION_SPREAD * np.mean(total)
-    ):
-        warnings.append(
-            "the maps sum to the same in every pixel, so they are fractions: the HAADF "
-            "image is not linear in them, and their noise has to be estimated; better "
-            "pass counts"
-        )
-        counts = False
-    elif counts and negative:
-        notes.append(
-            "negative pixels: Gaussian noise is assumed and its variance estimated; "
-            "counts before background subtraction with background= are better"
-        )
-        counts = False
-    elif counts and not (filled.max() < _ALL_WHOLE and whole_numbers(filled, missing)):
-        gains = [
-            count_gain(image, ~lost)
-            for image, lost in zip(filled, missing, strict=True)
-        ]
-        if all(
-            found is not None
-            for found, image in zip(gains, filled, strict=True)
-            if image.any()
-        ):
-            gain = np.array([1.0 if found is None else found for found in gains])
-            notes.append(
-                "scaled counts of " + ", ".join(f"{g:.3g}" for g in gain) + " a count"
-            )
-        else:
-            notes.append(
-                "no counts: Gaussian noise is assumed and its variance estimated"
-            )
-            counts = False
-    variances = None
-    if not counts and variance is None:
-        variances = tuple(
-            map_noise_line(image, ~lost)
-            for image, lost in zip(filled, missing, strict=True)
-        )
-    return Units(
-        counts=counts,
-        gain=gain,
-        variances=variances,
-        notes=tuple(notes),
-        warnings=tuple(warnings),
-    )
-
-
-def whole_numbers(maps: np.ndarray, missing: np.ndarray | None = None) -> bool:
-    """Whether all values that are not missing are whole numbers."""
-    missing = np.isnan(maps) if missing is None else missing
-    return all(
-        ((image == np.rint(image)) | lost).all()
-        for image, lost in zip(maps, missing, strict=True)
-    )
-
-
-def thinned(counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Half of the counts, drawn one by one with p = 1/2; NaN where missing.
-
-    Scaled counts, which are no whole numbers, are divided in the same proportion.
-    """
-    whole = np.ceil(np.nan_to_num(counts)).astype(np.int64)
-    return rng.binomial(whole, 0.5) * (counts / np.maximum(whole, 1))
 
 
 def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:

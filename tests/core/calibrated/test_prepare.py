@@ -4,7 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from specimens import discs
 
 from hyperspy_fusion.core.calibrated.method import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare, signal_scale, thinned
+from hyperspy_fusion.core.calibrated.prepare import prepare, signal_scale
 from hyperspy_fusion.core.calibrated.sample import mosaic, representative_tiles
 
 OPTIONS = CalibratedOptions()
@@ -168,19 +168,3 @@ def test_signal_scale_of_a_rare_element():
     # without any contrast: the mean count
     flat = np.random.default_rng(0).poisson(0.05, (1, 200, 200)).astype(float)
     assert_allclose(signal_scale(flat, np.zeros((1, 1, 1))), flat.mean())
-
-
-def test_thinned_counts():
-    rng = np.random.default_rng(0)
-    counts = rng.poisson(3.0, (1, 300, 300)).astype(float)
-    counts[0, 5, 7] = np.nan
-    half = thinned(counts, rng)
-    known = np.isfinite(counts)
-    assert_array_equal(np.isfinite(half), known)
-    assert (half[known] % 1 == 0).all()
-    assert ((half <= counts) | ~known).all()
-    assert_allclose(half[known].mean(), 1.5, rtol=0.01)
-    assert_allclose(half[known].var(), 1.5, rtol=0.02)
-    scaled = thinned(0.7 * counts, rng)
-    assert ((scaled >= 0) & (scaled <= 0.7 * counts))[known].all()
-    assert_allclose(scaled[known].mean(), 1.05, rtol=0.01)

@@ -1,0 +1,258 @@
+"""What the numbers of the maps are: counts, scaled counts, or other values."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .correlation import Kernel, find_kernel
+from .noise import NoiseLine, count_gain, count_step, map_noise_line, noise_line
+
+# Variance over mean of counts, below which whole numbers are none.
+_LEAST_DISPERSION = 0.6
+# Noise variance at the value 0 over that at the mean, of scaled counts.
+_AT_ZERO = 0.1
+_LEAST_PIXELS = 400  # of which the dispersion is known
+_ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
+_LARGEST = 1e14  # the cube must fit float32
+_FRACTION_SPREAD = 1e-3  # of the sum of fractions, due to rounding
+_ROUNDING = 1e-5  # of the largest value, below 0
+_LEAST_EMPTY = 0.05  # fraction of empty pixels that only counts have
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What the numbers of a map were taken for.
+
+    Attributes
+    ----------
+    gain : float or None
+        Value of a count; None if the map holds no counts.
+    kernel : Kernel or None
+        The filter that its noise went through; None if it is white.
+    exact : bool
+        Whether the values are multiples of the gain.
+    exported : bool
+        Whether the map holds whole numbers that are no counts.
+    """
+
+    gain: float | None
+    kernel: Kernel | None = None
+    exact: bool = False
+    exported: bool = False
+
+
+def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Reading:
+    """Find what the numbers of a map are.
+
+    The value of a count is the number of which all values are multiples, if there is
+    one and the noise is not smaller than that of counts; else the variance over the
+    mean, if that is the same everywhere.
+
+    Parameters
+    ----------
+    filled : numpy.ndarray
+        The map without gaps, shape ``(y, x)``.
+    known : numpy.ndarray of bool
+        Where it was measured.
+    negative : bool
+        Whether the map goes below 0, also beyond these pixels.
+    """
+    if not np.ptp(filled):
+        return Reading(gain=1.0)
+    values = filled[known]
+    whole = bool((values == np.rint(values)).all()) and values.max() < _ALL_WHOLE
+    step = None if negative or values.max() >= _ALL_WHOLE else count_step(values)
+    found = find_kernel(filled, whole=step is not None)
+    if found is not None:
+        kernel, gain = found
+        counts = not negative and _scaled(filled, known)
+        return Reading(gain=gain if counts else None, kernel=kernel)
+    if negative:
+        return Reading(gain=None)
+    dispersion = count_gain(filled, known)
+    if values.size < _LEAST_PIXELS or dispersion is None:
+        dispersion = step  # too few pixels, or none but zeros
+    if step is not None and (dispersion or step) > _LEAST_DISPERSION * step:
+        # An export changes the range; multiples of small numbers do not.
+        exported = whole and step > 1
+        return Reading(gain=step, exact=True, exported=exported)
+    counts = _scaled(filled, known)
+    return Reading(gain=dispersion if counts else None, exported=whole)
+
+
+def _scaled(filled: np.ndarray, known: np.ndarray) -> bool:
+    """Whether the noise of a map is that of scaled counts: none at the value 0."""
+    if np.mean(filled[known] == 0) >= _LEAST_EMPTY:
+        return True
+    intercept, slope, levels, variances = noise_line(filled, robust=False, known=known)
+    at_zero = intercept - slope * filled.min()
+    return bool(
+        slope > 0 and at_zero < _AT_ZERO * np.mean(variances) and levels.size > 1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """Kind of the numbers of a measurement, the same in all parts of it.
+
+    Attributes
+    ----------
+    counts : bool
+        Counts or scaled counts; else values with Gaussian noise.
+    gain : numpy.ndarray
+        Value of one count in the units of the map, shape ``(n_elements,)``; 1 for
+        counts and for data with Gaussian noise.
+    variances : tuple of NoiseLine or None
+        Noise of the maps, if it was estimated.
+    exact : tuple of bool
+        Whether a map holds multiples of its gain only, but for rounding.
+    kernels : tuple of Kernel or None
+        Filters that the noise of the maps went through; empty if it is white.
+    base : float
+        Value of the HAADF image that is subtracted from it.
+    noise : NoiseLine
+        Noise of the HAADF image.
+    notes, warnings : tuple of str
+        What was assumed, for the user.
+    """
+
+    counts: bool
+    gain: np.ndarray
+    variances: tuple | None
+    exact: tuple[bool, ...] = ()
+    kernels: tuple[Kernel | None, ...] = ()
+    base: float = 0.0
+    noise: NoiseLine | None = None
+    notes: tuple = ()
+    warnings: tuple = ()
+
+
+def goes_below_zero(lowest: float, highest: float) -> bool:
+    """Whether values go below 0 by more than the rounding of a filter."""
+    return lowest < -_ROUNDING * max(highest, -lowest)
+
+
+def check_magnitude(name: str, values: np.ndarray) -> None:
+    """Raise a ValueError if float32 cannot hold powers of the values."""
+    largest = float(np.abs(values).max())
+    if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
+        raise ValueError(
+            f"the values of the {name} go up to {largest:.3g}: expected "
+            f"{1 / _LARGEST:g} to {_LARGEST:g}, whose powers float32 can hold; "
+            "multiply the signal by a number, and its noise variance by its square"
+        )
+
+
+def recognise(
+    filled: np.ndarray,
+    missing: np.ndarray,
+    variance: np.ndarray | None,
+    elements: Sequence[str] = (),
+    *,
+    negative: bool,
+) -> Units:
+    """Kind of the numbers of the maps, as units without those of the HAADF image.
+
+    `filled` are maps without gaps, `missing` is True where they were filled, and
+    `negative` tells whether the whole image goes below 0.
+    """
+    check_magnitude("maps", filled)
+    warnings = []
+    total = filled.sum(axis=0)[~missing.any(axis=0)]
+    if (
+        len(filled) > 1
+        and total.size
+        and np.std(total, dtype=np.float64) < _FRACTION_SPREAD * np.mean(total)
+    ):
+        warnings.append(
+            "the maps sum to the same in every pixel, so they are fractions: the HAADF "
+            "image is not linear in them, and their noise has to be estimated; better "
+            "pass counts"
+        )
+    elif variance is None:
+        readings = [
+            read_map(image, ~lost, negative=negative)
+            for image, lost in zip(filled, missing, strict=True)
+        ]
+        return _units_of(readings, filled, missing, elements, negative=negative)
+    variances = None
+    if variance is None:
+        pairs = zip(filled, missing, strict=True)
+        variances = tuple(map_noise_line(image, ~lost) for image, lost in pairs)
+    return Units(
+        counts=False,
+        gain=np.ones(len(filled)),
+        variances=variances,
+        warnings=tuple(warnings),
+    )
+
+
+def _units_of(
+    readings: Sequence[Reading],
+    filled: np.ndarray,
+    missing: np.ndarray,
+    elements: Sequence[str],
+    *,
+    negative: bool,
+) -> Units:
+    """Units of maps by what their numbers were taken for."""
+    counts = all(reading.gain is not None for reading in readings)
+    gain = np.array([reading.gain if counts else 1.0 for reading in readings])
+    kernels = tuple(reading.kernel for reading in readings)
+    notes, variances = [], None
+    if not counts:
+        notes.append(
+            "negative pixels: Gaussian noise is assumed and its variance estimated; "
+            "counts before background subtraction with background= are better"
+            if negative
+            else "no counts: Gaussian noise is assumed and its variance estimated"
+        )
+        variances = tuple(
+            map_noise_line(image, ~lost).times(1 / k.mask_gain if k else 1.0)
+            for image, lost, k in zip(filled, missing, kernels, strict=True)
+        )
+    elif (gain != 1).any():
+        notes.append(
+            "scaled counts of " + ", ".join(f"{g:.3g}" for g in gain) + " a count"
+        )
+    return Units(
+        counts=counts,
+        gain=gain,
+        exact=tuple(r.kernel is None and r.exact for r in readings),
+        kernels=kernels if any(kernels) else (),
+        variances=variances,
+        notes=tuple(notes),
+        warnings=tuple(_reading_warnings(readings, elements)),
+    )
+
+
+def _reading_warnings(
+    readings: Sequence[Reading], elements: Sequence[str]
+) -> Iterator[str]:
+    for i, reading in enumerate(readings):
+        name = f"map of {elements[i]}" if elements else f"map number {i}"
+        if reading.kernel is not None:
+            yield (
+                f"the noise of neighbouring pixels of the {name} is correlated, as "
+                f"after {reading.kernel.name}: its noise was taken to be that of one "
+                f"pixel in {reading.kernel.area:.1f}. Maps that were not filtered, "
+                "interpolated or corrected for drift come nearer to the truth"
+            )
+        elif reading.exported:
+            found = "its noise was estimated"
+            if reading.gain is not None:
+                found = f"a count was found to be {reading.gain:.4g} of them"
+            yield (
+                f"the {name} holds whole numbers that are no counts, as an 8- or "
+                f"16-bit export does: {found}. Better pass the counts"
+            )
+
+
+def whole_numbers(maps: np.ndarray, missing: np.ndarray | None = None) -> bool:
+    """Whether all values that are not missing are whole numbers."""
+    missing = np.isnan(maps) if missing is None else missing
+    return all(
+        ((image == np.rint(image)) | lost).all()
+        for image, lost in zip(maps, missing, strict=True)
+    )

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import ndimage
+
+import hyperspy_fusion
+from hyperspy_fusion.core.calibrated.correlation import KERNELS, find_kernel
+
+FILTERS = {
+    "a mean over 3 x 3 pixels": lambda image: ndimage.uniform_filter(image, 3),
+    "a Gaussian filter of 0.7 pixels": lambda image: ndimage.gaussian_filter(
+        image, 0.7
+    ),
+    "a Gaussian filter of 1 pixels": lambda image: ndimage.gaussian_filter(image, 1),
+    "a mean over 2 x 2 pixels": lambda image: ndimage.shift(
+        image, (0.5, 0.5), order=1, mode="nearest"
+    ),
+}
+
+
+def counts_of(name, counts):
+    maps = getattr(hyperspy_fusion.data, name)(128, counts=counts, seed=4).maps
+    return [image.data.astype(float) for image in maps]
+
+
+@pytest.mark.parametrize("name", ["core_shell", "lattice", "janus"])
+@pytest.mark.parametrize("counts", [0.5, 4, 16])
+def test_counts_are_white(name, counts):
+    for image in counts_of(name, counts):
+        assert find_kernel(image, whole=True) is None
+        assert find_kernel(image, whole=False) is None
+
+
+@pytest.mark.parametrize("name", ["core_shell", "lattice", "janus"])
+@pytest.mark.parametrize("expected", FILTERS)
+def test_filters_are_found(name, expected):
+    for image in counts_of(name, 4):
+        kernel, gain = find_kernel(FILTERS[expected](image), whole=False)
+        assert kernel.name == expected
+        assert 0.6 < gain < 1.5  # a count is still 1
+
+
+def test_interpolation_is_found():
+    (image, *_) = counts_of("lattice", 16)
+    turned = ndimage.rotate(image, 5, order=1, reshape=False, mode="nearest")
+    kernel, gain = find_kernel(turned, whole=False)
+    assert kernel.area < 4
+    assert 0.6 < gain < 1.5
+
+
+def test_little_can_be_said_of_a_small_or_flat_map():
+    rng = np.random.default_rng(0)
+    small = ndimage.uniform_filter(rng.poisson(4.0, (20, 60)).astype(float), 3)
+    assert find_kernel(small, whole=False) is None
+    assert find_kernel(np.ones((64, 64)), whole=False) is None
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_noise_of_a_kernel(kernel):
+    noise = kernel.noise((200, 210), np.random.default_rng(0))
+    assert_allclose(noise.var(), 1, rtol=0.15)
+    # means over large blocks have the variance of the area
+    blocks = noise[:200, :200].reshape(10, 20, 10, 20).mean(axis=(1, 3))
+    assert_allclose(blocks.var(), kernel.area / 400, rtol=0.5)
+    assert kernel.area == pytest.approx(1 / np.mean(kernel.response((64, 64)) ** 2))

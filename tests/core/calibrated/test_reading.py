@@ -1,0 +1,135 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter, uniform_filter
+from specimens import discs
+
+import hyperspy_fusion
+from hyperspy_fusion.core.calibrated.method import CalibratedOptions
+from hyperspy_fusion.core.calibrated.prepare import prepare
+from hyperspy_fusion.core.calibrated.reading import read_map
+
+OPTIONS = CalibratedOptions()
+
+
+@pytest.fixture(scope="module")
+def counts():
+    maps = hyperspy_fusion.data.core_shell(96, counts=16, seed=1).maps
+    return maps[0].data.astype(float)
+
+
+def read(image, *, negative=False):
+    return read_map(image, np.ones(image.shape, bool), negative=negative)
+
+
+def test_counts(counts):
+    found = read(counts)
+    assert found.gain == 1
+    assert found.exact
+    assert not found.exported
+    assert found.kernel is None
+
+
+@pytest.mark.parametrize("factor", [3, 0.37, 1e-4])
+def test_multiples_of_counts(counts, factor):
+    found = read(np.float32(factor * counts))
+    assert found.gain == pytest.approx(factor, rel=1e-3)
+    assert found.exact
+    assert found.exported == (factor == 3)
+
+
+@pytest.mark.parametrize("largest", [255, 65535])
+@pytest.mark.parametrize("to_whole", [np.rint, np.floor])
+def test_exports(counts, largest, to_whole):
+    scale = largest / counts.max()
+    exported = to_whole(counts * scale)
+    found = read(exported)
+    assert found.exported
+    assert found.gain == pytest.approx(scale, rel=0.01)
+    assert_array_equal(np.rint(exported / found.gain), counts)
+
+
+def test_export_of_many_counts():
+    # 0.2 grey levels a count: no comb, but less noise than counts have
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :96]
+    counts = rng.poisson(1000 * np.exp(-(np.hypot(y - 40, x - 50) ** 2) / 900) + 20)
+    found = read(np.rint(0.2 * counts))
+    assert found.exported
+    assert found.gain == pytest.approx(0.2, rel=0.3)
+
+
+def test_whole_numbers_with_little_noise_everywhere_are_no_counts():
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:96, :96]
+    image = np.rint(
+        100 + 50 * np.sin(y / 9) * np.sin(x / 9) + rng.normal(0, 2, y.shape)
+    )
+    found = read(image)
+    assert found.gain is None
+    assert found.exported
+
+
+def test_filtered_counts(counts):
+    found = read(uniform_filter(counts, 3))
+    assert found.kernel.area == pytest.approx(9)
+    assert 0.5 < found.gain < 1.6
+    assert not found.exact
+
+
+def test_values():
+    rng = np.random.default_rng(0)
+    image = rng.normal(50, 1, (64, 64))
+    assert read(image).gain is None
+    assert read(image - 50, negative=True).gain is None
+
+
+def test_what_is_said_of_maps():
+    maps, haadf, *_ = discs(96, 96)
+    said = prepare(maps, haadf, OPTIONS, elements=["Pt", "O"]).units
+    assert said.warnings == said.notes == ()
+    exported = np.rint(maps * 255 / maps.max())
+    warnings = prepare(exported, haadf, OPTIONS, elements=["Pt", "O"]).units.warnings
+    assert [warning[:42] for warning in warnings] == [
+        "the map of Pt holds whole numbers that are",
+        "the map of O holds whole numbers that are ",
+    ]
+    assert "a count was found to be" in warnings[0]
+    smooth = gaussian_filter(maps, (0, 1, 1))
+    warnings = prepare(smooth, haadf, OPTIONS, elements=["Pt", "O"]).units.warnings
+    assert len(warnings) == 2
+    assert "the map of Pt is correlated, as after a Gaussian filter of" in warnings[0]
+
+
+def test_exported_maps_are_counts_again():
+    maps, haadf, *_ = discs(96, 96)
+    prepared = prepare(np.rint(maps * 36.43), haadf, OPTIONS).prepared
+    assert_array_equal(prepared.data, maps)
+
+
+@pytest.mark.parametrize("filtered", ["uniform", "gaussian"])
+def test_fusion_of_filtered_maps(filtered):
+    specimen = hyperspy_fusion.data.core_shell(128, counts=4, seed=2)
+    maps, haadf, truth = specimen
+    raw = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0)
+    for image in maps:
+        data = image.data.astype(float)
+        image.data = (
+            uniform_filter(data, 3)
+            if filtered == "uniform"
+            else gaussian_filter(data, 1)
+        )
+    with pytest.warns(UserWarning, match="neighbouring pixels of the map of"):
+        fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0)
+
+    def error(found):
+        return np.mean(
+            [
+                np.linalg.norm(one.data - true.data - 0.02) / np.linalg.norm(true.data)
+                for one, true in zip(found, truth, strict=True)
+            ]
+        )
+
+    assert error(fused) < 1.25 * error(raw)
+    for one, image in zip(fused, maps, strict=True):
+        assert_allclose(one.data.sum(), image.data.sum(), rtol=1e-4)
