@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import exspy
 import hyperspy.api as hs
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -252,6 +253,48 @@ def test_a_part_of_a_stack_is_split_into_its_maps(specimen, series_of):
     elements = [part.metadata.Sample.elements for part in maps_of_fusion(fused)]
     assert elements == [["Mn"], ["O"]]
     assert hf.get_haadf_model(fused).data.shape == haadf.data.shape
+
+
+def test_maps_and_image_of_other_pixels(fuse):
+    maps, haadf, _ = hf.data.core_shell(size=64)
+    part = [signal.isig[8:56, 4:60] for signal in maps]
+    by_hand = fuse(part, haadf.isig[8:56, 4:60])
+    assert not by_hand[0].metadata.Multimodal_fusion.has_item("match")
+    matched = fuse(part, haadf, match="axes")
+    for one, other in zip(by_hand, matched, strict=True):
+        assert_array_equal(one.data, other.data)
+    record = matched[0].metadata.Multimodal_fusion
+    assert record.match == "axes"
+    note = "the HAADF image was cropped to .isig[8:56, 4:60]"
+    assert record.notes.splitlines()[0] == note
+    # what is made of the result matches them in the same way
+    misfit = hf.get_misfit(part, matched, haadf)
+    assert_array_equal(
+        misfit.data, hf.get_misfit(part, by_hand, haadf.isig[8:56, 4:60]).data
+    )
+    plt.close(hf.plot_fusion(part, matched, haadf))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_finer_maps_are_fused_in_the_pixels_of_the_image(fuse, lazy):
+    maps, haadf, _ = hf.data.core_shell(size=64)
+    sums = [signal.rebin(scale=(2, 2)) for signal in maps]
+    haadf = haadf.rebin(scale=(2, 2))
+    expected = fuse(sums, haadf)
+    if lazy:
+        maps = [signal.as_lazy() for signal in maps]
+    fused = fuse(maps, haadf, match="axes")
+    assert all(signal._lazy == lazy for signal in fused)
+    for one, other in zip(expected, fused, strict=True):
+        if lazy:
+            other.compute()
+        assert_array_equal(one.data, other.data)
+        for a, b in zip(
+            one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
+        ):
+            assert (a.scale, a.offset, a.units) == (b.scale, b.offset, b.units)
+    record = fused[0].metadata.Multimodal_fusion
+    assert record.notes.startswith("the maps were summed over 2 x 2 pixels (x, y)")
 
 
 def test_an_empty_map(specimen, fuse):
@@ -602,6 +645,28 @@ class TestCalibrated:
         scale = signal_scale(b, np.full((3, 1, 1), 0.02))[:, None, None]
         least, most = bounds_of_tgv(x / np.sqrt(scale), alpha=0.25)
         assert least * (1 - 1e-4) <= cost["tv"] <= most * 1.01
+
+    @pytest.mark.parametrize("shift", [(7, -11), (0, 1)])
+    def test_a_displaced_image_is_moved_back(self, shift):
+        maps, haadf, truth = hf.data.core_shell(size=64, shift=shift)
+        with pytest.warns(UserWarning, match="displaced against the maps by") as told:
+            fused, alone = (
+                hf.fuse_multimodal(maps, haadf, 0.02, lambda_tv=4.0, lambda_haadf=mu)
+                for mu in (0.1, 0.0)
+            )
+        assert f"by ({shift[0]}, {shift[1]}) pixels" in str(told[0].message)
+        assert_array_equal(fused[0].metadata.Multimodal_fusion.shift, shift)
+        fitting = hf.data.core_shell(size=64)
+        expected = hf.fuse_multimodal(*fitting[:2], 0.02, **GIVEN)
+        assert_array_equal(expected[0].metadata.Multimodal_fusion.shift, 0)
+        error, least, most = (
+            np.linalg.norm(images(found) - images(truth))
+            for found in (fused, expected, alone)
+        )
+        lost = np.abs(shift).sum() / 64  # of the image, where the counts are alone
+        assert error < least + 2 * lost * (most - least)
+        misfit = hf.get_misfit(maps, fused, haadf, 0.02, standardised=True)
+        assert np.nanmax(np.abs(misfit.data)) < 6
 
     def test_haadf_model(self, specimen, net):
         record = net[0].metadata.Multimodal_fusion

@@ -14,6 +14,7 @@ from ..core.calibrated.method import CalibratedOptions, Decision
 from ..core.calibrated.prepare import Totals
 from ..core.calibrated.reading import goes_below_zero
 from ..core.calibrated.sample import representative_tiles, tile_at
+from ..core.calibrated.shift import Shift
 from ..core.common.missing import fill
 from .arrays import computed
 from .tiles import HALOS, Tile, cut
@@ -49,7 +50,8 @@ def decide(
     Returns
     -------
     decision : Decision
-        Calibration and weights, from a sample of the image.
+        Calibration and weights, from a sample of the image, which is displaced by
+        ``decision.undone`` before it is cut into tiles.
     prior : numpy.ndarray
         Expected coefficients.
     flux : numpy.ndarray or None
@@ -92,6 +94,9 @@ def decide(
         negative=goes_below_zero(float(lowest), float(filled.max())),
         pixels=int(area.sum()),
     )
+    undone = parts.rough_shift(**found, factor=factor, options=options, **chemistry)
+    arrays["haadf"] = moved_back(arrays["haadf"], undone)
+    found["haadf"] = moved_back(found["haadf"], undone, factor)
     # whole large pixels only: tiles must stay within the image
     rows, columns = (slice(n // factor) for n in size)
     corners = representative_tiles(found["maps"][:, rows, columns], factor)
@@ -116,6 +121,7 @@ def decide(
                 background_note=note,
             )
     background = arrays["background"]
+    decision = replace(decision, undone=undone)
     if not options.lock_flux:
         return decision, prior, None, background
     net = maps if background is None else maps - background
@@ -139,6 +145,22 @@ def decide(
     )
     decision = replace(decision, flux_multiplier=flux_multiplier)
     return decision, prior, flux, background
+
+
+def moved_back(image: Any, shift: Shift, factor: int = 1) -> Any:
+    """An image without a displacement by whole pixels, NaN where none is left.
+
+    Lazy if the image is; `factor` is the number of pixels in one of its own.
+    """
+    if not shift.significant:
+        return image
+    places = [round(k / factor) for k in (shift.y, shift.x)]
+    rows, columns = (
+        slice(max(k, 0), n + min(k, 0))
+        for n, k in zip(image.shape, places, strict=True)
+    )
+    lost = [(max(-k, 0), max(k, 0)) for k in places]
+    return np.pad(image[rows, columns].astype(float), lost, constant_values=np.nan)
 
 
 def _spread(sizes: Sequence[int], halo: int) -> list[Tile]:

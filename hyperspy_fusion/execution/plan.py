@@ -16,7 +16,7 @@ from ..core.common.options import Options, choice, flag, whole_number
 from ..core.common.solution import Solution
 from ..core.published import method as published
 from .arrays import computed
-from .overview import decide
+from .overview import decide, moved_back
 from .tiles import HALOS, SMALLEST_TILE, Tile, cut, tiles_of
 
 if TYPE_CHECKING:
@@ -205,6 +205,7 @@ def _tile_tasks(
         decision, prior, flux, own["background"] = decide(
             own, options, check=measurement.check, **chemistry
         )
+        own["haadf"] = moved_back(own["haadf"], decision.undone)
         if shared:  # chosen from the first images
             options = replace(
                 options,

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated import parts as calibrated
+from hyperspy_fusion.core.calibrated.shift import Shift
 from hyperspy_fusion.execution import overview
 from hyperspy_fusion.execution.assembly import assemble
 from hyperspy_fusion.execution.plan import ExecutionOptions, Task
@@ -331,6 +332,36 @@ def test_any_data_by_tiles(specimen, change, parts):
     if change is shifted:
         assert np.abs(record.shift).sum() == pytest.approx(2, abs=0.3)
     assert_allclose(record.cost.total[-1], expected.cost.total[-1], rtol=0.02)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_image_that_is_displaced_by_more_than_a_tile_has_around(parts, lazy):
+    shift = -20, 25
+    maps, haadf, truth = hf.data.core_shell(size=128, shift=shift)
+    options = {"background": 0.02, **GIVEN}
+    with pytest.warns(UserWarning, match=r"displaced .* by \(-20, 25\) pixels"):
+        whole = hf.fuse_multimodal(maps, haadf, **options)
+    if lazy:
+        haadf = haadf.as_lazy()
+    with pytest.warns(UserWarning, match=r"displaced .* by \(-20, 25\) pixels"):
+        tiled = hf.fuse_multimodal(
+            maps, haadf, tile_size=40, lazy_output=False, **options
+        )
+    assert len(parts) == 16
+    record = tiled[0].metadata.Multimodal_fusion
+    assert_array_equal(record.shift, shift)
+    # O is wherever Co or Mn are, so that the coefficients depend on the lost pixels
+    assert nrmse(tiled, truth) <= 1.1 * nrmse(whole, truth)
+
+
+def test_an_image_is_moved_back_by_whole_large_pixels():
+    image = np.arange(30).reshape(5, 6)
+    assert overview.moved_back(image, Shift()) is image
+    for array in (image, da.from_array(image, chunks=2)):
+        moved = np.asarray(overview.moved_back(array, Shift(y=4.0, x=-2.0), 2))
+        assert_array_equal(moved[:3, 1:], image[2:, :5])
+        assert np.isnan(moved[3:]).all()
+        assert np.isnan(moved[:, 0]).all()
 
 
 def test_what_contradicts_the_maps_is_flagged_in_its_tile(specimen, parts):

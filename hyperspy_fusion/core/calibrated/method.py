@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..common.missing import fill
 from ..common.options import Options, choice, flag, number, whole_number
 from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
@@ -17,7 +18,7 @@ from .flux import vacuum_background, vacuum_note
 from .guard import GuardReport, guard, local_z, model_error
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
-from .shift import Shift, aligned, find_shift
+from .shift import Shift, aligned, far_shift, near_shift
 from .uncertainty import uncertainty
 from .weights import TRIAL_ITERATIONS, Weights, weigh
 
@@ -68,6 +69,8 @@ class Decision:
     flux_multiplier : numpy.ndarray or None
         Of the flux lock of all tiles together, from
         :func:`~hyperspy_fusion.core.calibrated.parts.common_multipliers`.
+    undone : Shift
+        Displacement that was undone before the image was cut into tiles.
     """
 
     units: Units
@@ -79,6 +82,7 @@ class Decision:
     background: np.ndarray | None = None
     background_note: str = ""
     flux_multiplier: np.ndarray | None = None
+    undone: Shift = Shift()
 
     def problem(self, prepared: PreparedData) -> Problem:
         """The convex problem of these pixels."""
@@ -87,8 +91,9 @@ class Decision:
 
     def warnings(self) -> tuple[str, ...]:
         """What a user has to know."""
+        shift = self.undone + self.shift
         found = *self.units.warnings, *self.numbers.lock.warnings
-        found = *found, self.shift.message, self.report.message
+        found = *found, shift.message, self.report.message
         # Of an image that the guard dropped nothing else is to be said.
         chosen = self.weights.warnings if self.report.flagged < 1 else ()
         return tuple(filter(None, (*found, *chosen)))
@@ -103,6 +108,7 @@ class Decision:
         tried = self.weights.tried
         numbers, gain = self.numbers, self.units.gain
         found, apart = self.background, self.weights.apart
+        shift = self.undone + self.shift
         return {
             "lambda_haadf": self.weights.lambda_haadf,
             "lambda_chem": 1.0,
@@ -111,7 +117,7 @@ class Decision:
             "haadf_offset": numbers.offset + self.units.base,
             "haadf_gain": self.weights.gain,
             "haadf_model_error": numbers.error,
-            "shift": np.array([self.shift.y, self.shift.x]) * self.shift.significant,
+            "shift": np.array([shift.y, shift.x]),
             "count_value": gain,
             "vacuum_background": np.zeros(len(gain)) if found is None else found * gain,
             "own_norm": np.array(apart or np.zeros(len(gain)), dtype=np.float64),
@@ -205,8 +211,13 @@ def examine(
         return prepared, fused if tiles is None else rough_maps(prepared, coarse)
 
     # first of all: a shift biases the coefficients and looks like model error
-    part = prepared.take(tiles)
-    shift = find_shift(part, counts_alone(part, warm))
+    alone = counts_alone(prepared.take(tiles), warm)
+    shift = Shift()
+    if prepared.pixels == prepared.haadf.size:  # no sample of the tiles of an image
+        weight = prepared.trusted / prepared.sigma**2
+        seen = alone if tiles is None else fill(prepared.net())
+        shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))
+    shift += near_shift(aligned(prepared, shift).take(tiles), alone)
     prepared, part, fused = recalibrate(aligned(prepared, shift))
     background, note = None, ""
     if not preparation.background_known:
@@ -481,7 +492,7 @@ def local_misfit(
     gain = preparation.units.gain  # of these data; that of a sample may differ
     y, x = np.asarray(record["shift"])
     prepared = replace(
-        aligned(prepared, Shift(y=y, x=x, z=np.inf)),
+        aligned(prepared, Shift(y=y, x=x)),
         coefficients=np.asarray(record["haadf_coefficients"]) * gain,
         offset=float(record["haadf_offset"]) - preparation.units.base,
     )

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..common.missing import fill
 from ..common.solution import Solution
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
@@ -22,7 +23,7 @@ from .method import (
     understand,
 )
 from .prepare import PreparedData, Totals, prepare
-from .shift import aligned
+from .shift import Shift, aligned, far_shift
 
 # Tolerance of the maps over that of the overview, on which all tiles depend.
 _OVERVIEW_PRECISION = 10
@@ -90,6 +91,30 @@ def background_of_vacuum(
     if found is None:
         return None
     return (found * decision.units.gain / factor**2)[:, None, None]
+
+
+def rough_shift(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    atomic_numbers: Sequence[int],
+    options: CalibratedOptions,
+    *,
+    factor: int,
+    background: Any = None,
+    variance: np.ndarray | None = None,  # noqa: ARG001 - what is given of an image
+    sensitivities: Sequence[float] | None = None,
+    elements: Sequence[str] = (),  # noqa: ARG001
+) -> Shift:
+    """Displacement of a HAADF image of which :func:`overview` has the means.
+
+    In whole large pixels, given in those of the image.
+    """
+    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
+    prior = prior if sensitivities is None else prior / sensitivities
+    net = fill(maps) - (0 if background is None else background)
+    model = np.tensordot(prior, net, axes=1)
+    found = far_shift(fill(haadf[None])[0], 1.0 * np.isfinite(haadf), model)
+    return replace(found, y=factor * found.y, x=factor * found.x)
 
 
 def overview(
