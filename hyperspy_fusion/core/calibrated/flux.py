@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter
 
-from ..common.operators import BLOCK, block_sums
+from ..common.operators import block_sums
 
 if TYPE_CHECKING:
     from .prepare import PreparedData
 
 _BELOW = 5.0  # standard deviations below 0, from which on a block is negative
-_LOADING = 1.0  # depth of the lowest block over the height of the highest one
+_LOADING = 1.0  # depth of the negative over the height of the positive places
+_SMOOTHING = 2.0  # pixels, of the Gaussian in which they are looked for
+_FEW = 0.005  # fraction of the pixels that are lower, or higher
 _KNOWN = 0.1  # noise of the background's sum over the sum of a map that is locked
 
 # Vacuum: fraction of the range of the HAADF image above its offset, margin in pixels,
@@ -91,18 +93,18 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
         else:
             noise = np.where(known, variance[i], 0)
             uncertain = np.sqrt(noise.sum(dtype=np.float64))
-        z, low, high = _extremes(net, noise)
+        z = _lowest_z(net, noise)
+        low, high = _range(net)
         flux = net.sum()
         known_well = uncertain <= _KNOWN * flux or uncertain == 0
         kept.append(known_well and z >= -_BELOW)
         if z < -_BELOW:
             if not counts and -low > _LOADING * high:
                 raise ValueError(
-                    f"the {name} is negative in places ({low:.3g}, mean of "
-                    f"{BLOCK} x {BLOCK} pixels) as deeply as it is positive in others "
-                    f"({high:.3g}): expected amounts of an element, not loadings of a "
-                    "decomposition, which have both signs; take the maps from the "
-                    "model of the decomposition, s.get_decomposition_model()"
+                    f"the {name} is negative in places ({low:.3g}) as deeply as it is "
+                    f"positive in others ({high:.3g}): expected amounts of an element, "
+                    "not loadings of a decomposition, which have both signs; take the "
+                    "maps from its model, s.get_decomposition_model()"
                 )
             cause = (
                 "its background is larger than its counts"
@@ -124,16 +126,18 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
     return FluxLock(kept=np.array(kept), notes=tuple(notes), warnings=tuple(warnings))
 
 
-def _extremes(net: np.ndarray, noise: np.ndarray) -> tuple[float, float, float]:
-    """Lowest block mean in standard deviations; the lowest and the highest one."""
+def _lowest_z(net: np.ndarray, noise: np.ndarray) -> float:
+    """Lowest block mean in standard deviations."""
     total, variance = block_sums(net), block_sums(noise)
-    area = block_sums((noise > 0).astype(np.float64))
-    seen = area > 0
-    mean = total[seen] / area[seen]
-    z = total[seen] / np.sqrt(variance[seen])
-    if not z.size:
-        return 0.0, 0.0, 0.0
-    return float(z.min()), float(mean.min()), float(mean.max())
+    seen = variance > 0
+    return float((total[seen] / np.sqrt(variance[seen])).min(initial=0.0))
+
+
+def _range(net: np.ndarray) -> tuple[float, float]:
+    """How low and how high a map is, but for its noise and a few pixels."""
+    smooth = gaussian_filter(net, _SMOOTHING)
+    low, high = np.quantile(smooth, (_FEW, 1 - _FEW))
+    return float(low), float(high)
 
 
 def vacuum_background(prepared: PreparedData) -> np.ndarray | None:

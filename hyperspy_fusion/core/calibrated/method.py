@@ -16,6 +16,7 @@ from .convex.problem import Problem, coarsen
 from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
 from .flux import vacuum_background, vacuum_note
 from .guard import GuardReport, guard, local_z, model_error
+from .orientation import Orientation, in_order, solution_in_order
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
 from .shift import Shift, aligned, far_shift, near_shift
@@ -335,24 +336,35 @@ def solve(
     Solution
         Maps in the units of `maps`.
     """
+    order = np.argsort(atomic_numbers, kind="stable")
     preparation, prior = understand(
-        maps,
+        in_order(maps, order),
         haadf,
-        atomic_numbers,
+        in_order(np.array(atomic_numbers), order),
         options,
-        background,
-        variance,
-        sensitivities,
-        elements=elements,
+        in_order(background, order),
+        in_order(variance, order),
+        in_order(sensitivities, order),
+        elements=in_order(elements, order),
     )
+    orientation = Orientation.of(preparation.prepared.haadf)
+    preparation = preparation.turned(orientation.turn)
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
         decision, prepared = decide(preparation, prior, options, run, callback_for)
         del preparation  # frees the pixels as they were before the calibration
+        decision = replace(decision, shift=orientation.shift_back(decision.shift))
         problem = decision.problem(prepared)
         kept = prepared if options.uncertainty else None
         del prepared  # frees its pixels
-        return conclude(decision, problem, kept, prior, options, run, callback_for)
+        found = conclude(decision, problem, kept, prior, options, run, callback_for)
+    found = solution_in_order(found, np.argsort(order))
+    arrays = {"maps": found.maps, "variance": found.variance}
+    turned = {
+        name: None if array is None else orientation.turn_back(array)
+        for name, array in arrays.items()
+    }
+    return replace(found, **turned)
 
 
 def conclude(
