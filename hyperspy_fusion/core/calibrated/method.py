@@ -360,7 +360,7 @@ def solve(
         found = conclude(decision, problem, kept, prior, options, run, callback_for)
     found = solution_in_order(found, np.argsort(order))
     arrays = {"maps": found.maps, "variance": found.variance}
-    turned = {
+    turned: dict[str, Any] = {
         name: None if array is None else orientation.turn_back(array)
         for name, array in arrays.items()
     }
