@@ -8,6 +8,7 @@ from .loading import load_multimodal as load_multimodal
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
 from .plot import plot_weights as plot_weights
+from .results import get_fractions as get_fractions
 from .results import get_haadf_model as get_haadf_model
 from .results import get_misfit as get_misfit
 from .signals import ElementalMap as ElementalMap

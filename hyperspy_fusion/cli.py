@@ -42,6 +42,7 @@ _OPTIONS: dict[str, list[tuple[str, Any, str, str]]] = {
         ("background", float, "X", "known background of the maps"),
         ("regularizer", str, "NAME", "tgv or tv: total (generalised) variation"),
         ("max_iter", int, "N", "largest number of iterations"),
+        ("haadf_offset", "weight", "X|auto", "HAADF intensity without matter"),
         ("seed", int, "N", "seed of the random split of the counts"),
         ("uncertainty", bool, "", "estimate the variance of each pixel"),
     ],

@@ -45,6 +45,7 @@ def fuse_multimodal(
     uncertainty: bool = False,
     tolerance: float = 1e-3,
     max_iter: int = 2000,
+    haadf_offset: float | Literal["auto"] = "auto",
     seed: int = 0,
     weights: Literal["per position", "shared"] = "per position",
     tile_size: int | None = None,
@@ -99,7 +100,9 @@ def fuse_multimodal(
         Store the variance of each pixel, from refits of simulated data, where
         ``get_noise_variance`` finds it.
     tolerance, max_iter : float and int
-        Largest relative distance to the optimum (1e-3), most iterations (2000).
+        Largest relative gap of the objective (1e-3), and most iterations (2000).
+    haadf_offset : float or "auto"
+        HAADF intensity of no matter, for maps of fractions; "auto" finds it.
     seed : int, default 0
         Of the random split of the counts by which the weights are chosen.
     weights : {"per position", "shared"}
@@ -116,8 +119,8 @@ def fuse_multimodal(
     Returns
     -------
     list of ElementalMap
-        In the order, on the axes and in the units of `maps`, float32; their
-        ``metadata.Multimodal_fusion`` records what was done.
+        In the order, axes and units of `maps`, float32; of fractions relative amounts.
+        Their ``metadata.Multimodal_fusion`` records what was done.
 
     Raises
     ------
@@ -150,6 +153,7 @@ def fuse_multimodal(
         uncertainty=uncertainty,
         tolerance=tolerance,
         max_iter=max_iter,
+        haadf_offset=haadf_offset,
         seed=seed,
     )
     execution = ExecutionOptions(

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _TERMS = ("total", "haadf", "chemical", "tv")
+# Sum of the amounts below which there are no fractions, over that quantile of it.
+_LEAST_AMOUNT, _MOST = 0.05, 0.99
 
 # --- solutions -> record ---------------------------------------------------------
 
@@ -241,12 +243,19 @@ def as_signals(
         forget(signal)  # an earlier fusion, and the signals of a series
         if members_of(signal):
             del signal.original_metadata.stack_elements
-        signal.metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+        _add_record(signal.metadata, record)
         if "variance" in data:
             variance = variance_signal(signal, data["variance"])
             signal.metadata.set_item(UNCERTAINTY, variance)
         signals.append(signal)
     return signals
+
+
+def _add_record(metadata: DictionaryTreeBrowser, record: dict[str, Any]) -> None:
+    """Store a record, and say what maps are that were fused from fractions."""
+    metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+    if "fraction_sum" in record:
+        metadata.set_item("Signal.quantity", "Amount (relative)")
 
 
 def _contiguous(array: Any) -> Any:
@@ -305,7 +314,7 @@ def complete(
             if metadata.get_item("Multimodal_fusion.pending") is one:
                 variance = metadata.get_item(UNCERTAINTY)
                 del metadata.Multimodal_fusion
-                metadata.add_dictionary({"Multimodal_fusion": dict(record)})
+                _add_record(metadata, record)
                 if variance is not None:
                     metadata.set_item(UNCERTAINTY, variance)
         tell(notes, messages)
@@ -351,6 +360,23 @@ def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]
         for signal, element in zip(maps, elements, strict=True):
             name_element(signal, element)
     return maps
+
+
+def _all_maps_of_fusion(
+    fused: Sequence[BaseSignal] | BaseSignal,
+) -> list[BaseSignal]:
+    """As :func:`maps_of_fusion`; a ValueError if these are not all maps of it."""
+    fused = maps_of_fusion(fused)
+    records = [record_of(signal) for signal in fused]
+    found = [infer_element(signal) for signal in fused]
+    expected = records[0].elements.split(",") if records else []
+    if not found or found != expected:
+        shown = ", ".join(map(str, found)) or "nothing"
+        raise ValueError(
+            f"there are fused maps of {shown}: expected all maps of one fusion in "
+            f"their order, {', '.join(expected) or 'any'}"
+        )
+    return fused
 
 
 def cost_history(fused: BaseSignal) -> Signal1D:
@@ -410,7 +436,7 @@ def get_misfit(
     ------
     ValueError
         If the signals do not belong together, or `standardised` is asked of the
-        published method.
+        published method or of maps of fractions.
     """
     model = get_haadf_model(fused)
     fused = maps_of_fusion(fused)
@@ -431,6 +457,11 @@ def get_misfit(
         raise ValueError(
             "the local misfit is defined for the calibrated method only: expected maps "
             "that fuse_multimodal returned"
+        )
+    if record.has_item("fraction_sum"):
+        raise ValueError(
+            "the local misfit is not defined for fractions, whose sum is that of the "
+            "image: expected maps that were fused from counts"
         )
     results = np.stack([signal.data for signal in fused], axis=-3)
     names: tuple[str, ...] = "shift", "haadf_coefficients", "haadf_offset"
@@ -475,17 +506,8 @@ def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
         If maps are missing or do not come from one fusion, or are a part of a series:
         its record is that of the whole.
     """
-    fused = maps_of_fusion(fused)
-    records = [record_of(signal) for signal in fused]
-    found = [infer_element(signal) for signal in fused]
-    expected = records[0].elements.split(",") if records else []
-    if not found or found != expected:
-        shown = ", ".join(map(str, found)) or "nothing"
-        raise ValueError(
-            f"there are fused maps of {shown}: expected all maps of one fusion in "
-            f"their order, {', '.join(expected) or 'any'}"
-        )
-    record = records[0]
+    fused = _all_maps_of_fusion(fused)
+    record = record_of(fused[0])
     maps = np.stack([signal.data for signal in fused], axis=-3)
     series = np.shape(record["haadf_coefficients"])[:-1]
     if maps.shape[:-3] != series:
@@ -515,3 +537,63 @@ def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
             parent, name = node.split(".")
             delattr(image.metadata[parent], name)
     return image
+
+
+def get_fractions(
+    fused: Sequence[ElementalMap] | ElementalMap,
+) -> list[ElementalMap]:
+    """Fractions of the elements, from maps that were fused from fractions.
+
+    :func:`fuse_multimodal` returns relative amounts for maps of fractions; these are
+    the shares of their sum.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        All maps that one fusion returned, in their order, or a stack of them; computed
+        if they were lazy.
+
+    Returns
+    -------
+    list of ElementalMap
+        Fractions with the sum of the measured ones, 1 or 100, float32; NaN where there
+        is hardly anything: less than 5 % of the 99th percentile of the sum.
+
+    Raises
+    ------
+    ValueError
+        If maps are missing, do not come from one fusion, were fused from counts, or are
+        not computed yet.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.lattice(size=32)
+    >>> total = maps[0] + maps[1] + maps[2] + 1e-9
+    >>> fractions = [element / total for element in maps]
+    >>> fused = hyperspy_fusion.fuse_multimodal(fractions, haadf)
+    >>> hyperspy_fusion.get_fractions(fused)[0]
+    <ElementalMap, title: Dy, dimensions: (|32, 32)>
+    """
+    fused = _all_maps_of_fusion(fused)
+    if any(map(pending, fused)):
+        raise ValueError("the maps are not computed yet: call compute() of each")
+    record = record_of(fused[0])
+    if not record.has_item("fraction_sum"):
+        raise ValueError(
+            "the maps were not fused from fractions: expected relative amounts. Counts "
+            "are turned into fractions by a quantification, as eXSpy's"
+        )
+    maps = np.stack([signal.data for signal in fused], axis=-3)
+    total = maps.sum(axis=-3)
+    most = np.quantile(total, _MOST, axis=(-2, -1), keepdims=True)
+    wanted = np.asarray(record["fraction_sum"])[..., np.newaxis, np.newaxis]
+    factor = wanted / np.where(total > _LEAST_AMOUNT * most, total, np.nan)
+    found = []
+    for i, signal in enumerate(fused):
+        data = (maps[..., i, :, :] * factor).astype(np.float32)
+        fractions = new_signal(signal, data, signal_type="elemental_map")
+        fractions.metadata.Signal.quantity = "Fraction"
+        del fractions.metadata.Multimodal_fusion  # it is that of the amounts
+        found.append(fractions)
+    return found

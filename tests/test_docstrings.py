@@ -17,6 +17,7 @@ EXAMPLES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:the maps are fractions:UserWarning")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
 def test_example(example, real_data):
     if example.name.endswith("dysco3"):

@@ -3,6 +3,7 @@ import re
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import exspy
 import hyperspy.api as hs
@@ -10,6 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
 from scipy.special import kl_div
 
 import hyperspy_fusion as hf
@@ -819,13 +821,6 @@ class TestCalibrated:
         assert record.flagged == 0
         assert record.guard > 4.5  # which happens among so many pixels
 
-    @pytest.mark.filterwarnings("ignore:the HAADF image contradicts:UserWarning")
-    def test_fractions_are_said(self, specimen):
-        total = sum(signal.data for signal in specimen.maps) + 3
-        maps = [(signal + 1) / total for signal in specimen.maps]
-        with pytest.warns(UserWarning, match="are fractions"):
-            hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
-
     def test_series_is_fused_position_by_position(self, series_of, specimen, net):
         other = hf.data.core_shell(size=32, seed=2, counts=1)
         maps, haadf = series_of(specimen, other)
@@ -880,6 +875,146 @@ class TestCalibrated:
 
 
 # --- where the image contradicts the maps ------------------------------------------
+
+
+def fractions_of(specimen, total=1, empty=np.nan):
+    """Maps of fractions, from the counts of a specimen."""
+    counts = images(specimen.maps)
+    held = counts.sum(axis=0) > 0
+    fractions = total * counts / np.where(held, counts.sum(axis=0), 1)
+    maps = [signal.deepcopy() for signal in specimen.maps]
+    for signal, data in zip(maps, fractions, strict=True):
+        signal.data = np.where(held, data, empty)
+    return maps
+
+
+@pytest.fixture(scope="module")
+def lattice():
+    return hf.data.lattice(size=80)
+
+
+@pytest.fixture(scope="module")
+def amounts(lattice):
+    with pytest.warns(UserWarning, match="the maps are fractions, with a sum of 1 in"):
+        return hf.fuse_multimodal(fractions_of(lattice), lattice.haadf, **GIVEN)
+
+
+@pytest.mark.filterwarnings("ignore:the maps are fractions:UserWarning")
+class TestFractions:
+    """Maps that sum to the same in all pixels that hold anything."""
+
+    def test_they_become_amounts(self, lattice, amounts):
+        def error(maps):
+            scale = images(lattice.truth).sum() / np.nansum(images(maps))
+            return nrmse([signal * scale for signal in maps], lattice.truth)
+
+        assert error(amounts) < 0.35
+        assert error(amounts) < 0.6 * error(fractions_of(lattice, empty=0))
+        assert amounts[0].metadata.Signal.quantity == "Amount (relative)"
+        assert "are fractions" in amounts[0].metadata.Multimodal_fusion.warnings
+
+    @pytest.mark.parametrize("empty", [np.nan, 0])
+    def test_percentages_are_the_same(self, lattice, amounts, empty):
+        maps = fractions_of(lattice, total=100, empty=empty)
+        found = hf.fuse_multimodal(maps, lattice.haadf, **GIVEN)
+        assert distance(found, [100 * signal for signal in amounts]) < 1e-4
+
+    def test_fractions_of_amounts(self, amounts):
+        fractions = hf.get_fractions(amounts)
+        assert_allclose(images(fractions).sum(axis=0), 1, rtol=1e-5)
+        shares = images(amounts) / images(amounts).sum(axis=0)
+        assert_allclose(images(fractions), shares, rtol=1e-5)
+        assert fractions[0].metadata.Signal.quantity == "Fraction"
+        assert not fractions[0].metadata.has_item("Multimodal_fusion")
+
+    def test_vacuum_has_no_fractions(self):
+        specimen = hf.data.core_shell(size=64)
+        maps = fractions_of(specimen, total=100, empty=0)
+        fused = hf.fuse_multimodal(maps, specimen.haadf, **GIVEN)
+        fractions = images(hf.get_fractions(fused))
+        empty = np.isnan(fractions[0])
+        truth = images(specimen.truth).sum(axis=0)
+        assert empty[truth < 0.01 * truth.max()].mean() > 0.95
+        assert not empty[truth > 0.15 * truth.max()].any()
+        assert_allclose(fractions.sum(axis=0)[~empty], 100, rtol=1e-5)
+
+    def test_the_dark_level_can_be_given(self, lattice):
+        fused = hf.fuse_multimodal(
+            fractions_of(lattice), lattice.haadf, haadf_offset=1200, **GIVEN
+        )
+        assert_allclose(fused[0].metadata.Multimodal_fusion.haadf_offset, 1200)
+
+    def test_there_is_no_local_misfit(self, lattice, amounts):
+        maps = fractions_of(lattice)
+        hf.get_misfit(maps, amounts, lattice.haadf)
+        with pytest.raises(ValueError, match="the local misfit is not defined for"):
+            hf.get_misfit(maps, amounts, lattice.haadf, standardised=True)
+
+    def test_maps_of_counts_have_no_fractions(self, net):
+        with pytest.raises(ValueError, match="maps were not fused from fractions"):
+            hf.get_fractions(net)
+        with pytest.raises(ValueError, match="expected all maps of one fusion"):
+            hf.get_fractions(net[:2])
+
+    def test_lazy_maps(self, lattice, amounts):
+        maps = [signal.as_lazy() for signal in fractions_of(lattice)]
+        lazy = hf.fuse_multimodal(maps, lattice.haadf.as_lazy(), **GIVEN)
+        with pytest.raises(ValueError, match="the maps are not computed yet"):
+            hf.get_fractions(lazy)
+        for signal in lazy:
+            signal.compute(show_progressbar=False)
+        assert_allclose(images(lazy), images(amounts), atol=1e-6)
+        assert lazy[1].metadata.Signal.quantity == "Amount (relative)"
+        assert len(hf.get_fractions(lazy)) == 3
+
+    def test_tiles(self, lattice, amounts):
+        maps = fractions_of(lattice)
+        tiled = hf.fuse_multimodal(maps, lattice.haadf, tile_size=40, **GIVEN)
+        assert distance(tiled, amounts) < 0.01
+        record, whole = (s[0].metadata.Multimodal_fusion for s in (tiled, amounts))
+        assert record.notes == whole.notes
+        assert record.fraction_sum == 1
+
+    def test_an_empty_tile(self):
+        specimen = hf.data.core_shell(size=96)
+        maps, haadf = fractions_of(specimen), specimen.haadf.deepcopy()
+        for signal in maps:
+            signal.data[:, :76] = np.nan
+        haadf.data[:, :76] = haadf.data.min()
+        whole = hf.fuse_multimodal(maps, haadf, **GIVEN)
+        tiled = hf.fuse_multimodal(maps, haadf, tile_size=32, **GIVEN)
+        assert np.isfinite(images(tiled)).all()
+        assert distance(tiled, whole) < 0.05
+
+    def test_series(self, series_of, lattice, amounts):
+        other = hf.data.lattice(size=80, seed=2)
+        maps, haadf = series_of(
+            *(
+                SimpleNamespace(maps=fractions_of(s), haadf=s.haadf)
+                for s in (lattice, other)
+            )
+        )
+        series = hf.fuse_multimodal(maps, haadf, **GIVEN)
+        assert_array_equal(series[1].inav[0].data, amounts[1].data)
+        fractions = hf.get_fractions(series)
+        expected = hf.get_fractions(amounts)
+        assert_allclose(fractions[1].inav[0].data, expected[1].data, rtol=1e-6)
+
+    def test_dyscandate(self, real_data):
+        """The fused maps keep the measured proportions and show what the image does."""
+        real_data("DyScO3_EDX_HAADF.npz")
+        maps, haadf = hf.data.dysco3()
+        maps = [signal.isig[60:188, 60:188] for signal in maps]
+        haadf = haadf.isig[60:188, 60:188]
+        fused = hf.fuse_multimodal(maps, haadf, **GIVEN)
+        found, measured = images(fused), images(maps)
+        shares = found.sum(axis=(1, 2)) / found.sum()
+        assert_allclose(shares, measured.mean(axis=(1, 2)), atol=0.03)
+        model = hf.get_haadf_model(fused).data
+        assert np.corrcoef(model.ravel(), haadf.data.ravel())[0, 1] > 0.98
+        fractions = images(hf.get_fractions(fused))
+        smooth = gaussian_filter(measured, (0, 1.4, 1.4))
+        assert np.abs(fractions - smooth).mean() < 0.03
 
 
 def test_misfit():

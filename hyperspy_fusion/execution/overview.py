@@ -122,7 +122,7 @@ def decide(
             )
     background = arrays["background"]
     decision = replace(decision, undone=undone)
-    if not options.lock_flux:
+    if not options.lock_flux or decision.rounds is not None:
         return decision, prior, None, background
     net = maps if background is None else maps - background
     flux = da.nansum(net, axis=(-2, -1), dtype=np.float64).compute()

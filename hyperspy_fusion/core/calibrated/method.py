@@ -14,8 +14,10 @@ from ..common.threads import Workers, workers
 from .coefficients import CALIBRATION_LAMBDA, CrossFit
 from .convex.problem import Problem, coarsen
 from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
+from .convex.sweep import State
 from .flux import vacuum_background, vacuum_note
 from .guard import GuardReport, guard, local_z, model_error
+from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .orientation import Orientation, in_order, solution_in_order
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
@@ -31,7 +33,7 @@ _ROUGH_ITERATIONS = 20
 class CalibratedOptions(Options):
     """Options of :func:`~hyperspy_fusion.fuse_multimodal`, which describes them.
 
-    None as `lambda_haadf` or `lambda_tv` means "auto".
+    None as `lambda_haadf`, `lambda_tv` or `haadf_offset` means "auto".
     """
 
     lambda_haadf: Any = number(None, least=0, instead="'auto'")
@@ -42,6 +44,7 @@ class CalibratedOptions(Options):
     uncertainty: bool = flag(default=False)
     tolerance: float = number(1e-3, above=0)
     max_iter: int = whole_number(2000, least=1)
+    haadf_offset: Any = number(None, instead="'auto'")
     seed: int = whole_number(0, least=0)
 
 
@@ -72,6 +75,8 @@ class Decision:
         :func:`~hyperspy_fusion.core.calibrated.parts.common_multipliers`.
     undone : Shift
         Displacement that was undone before the image was cut into tiles.
+    rounds : Rounds or None
+        How fractions are fused; None if the maps are none.
     """
 
     units: Units
@@ -84,6 +89,7 @@ class Decision:
     background_note: str = ""
     flux_multiplier: np.ndarray | None = None
     undone: Shift = Shift()
+    rounds: Rounds | None = None
 
     def problem(self, prepared: PreparedData) -> Problem:
         """The convex problem of these pixels."""
@@ -95,6 +101,8 @@ class Decision:
         shift = self.undone + self.shift
         found = *self.units.warnings, *self.numbers.lock.warnings
         found = *found, shift.message, self.report.message
+        if self.rounds is not None:
+            found = *found, *self.rounds.warnings
         # Of an image that the guard dropped nothing else is to be said.
         chosen = self.weights.warnings if self.report.flagged < 1 else ()
         return tuple(filter(None, (*found, *chosen)))
@@ -123,7 +131,28 @@ class Decision:
             "vacuum_background": np.zeros(len(gain)) if found is None else found * gain,
             "own_norm": np.array(apart or np.zeros(len(gain)), dtype=np.float64),
             **({"weights_tried": tried} if len(tried) else {}),
+            **({} if self.rounds is None else self.rounds.record),
         }
+
+    def begin(
+        self,
+        prepared: PreparedData,
+        options: CalibratedOptions,
+        run: Workers,
+        callback: Callable | None,
+    ) -> tuple[Problem, State | None]:
+        """The last convex problem of these pixels, and where it starts."""
+        start = None
+        if self.rounds is not None:
+            prepared, start = self.rounds.first(
+                prepared,
+                self.weights,
+                run,
+                tolerance=options.tolerance,
+                max_iter=options.max_iter,
+                callback=callback,
+            )
+        return self.problem(prepared), start
 
 
 def decide(
@@ -138,6 +167,8 @@ def decide(
     ``callback_for(stage)`` returns the callback of a stage, or None. Returns the
     decision, and the data on which it was made.
     """
+    if preparation.units.total is not None:
+        return _decide_fractions(preparation, prior, options, run, callback_for)
     examined = examine(preparation, prior, run, callback_for)
     prepared = examined.prepared
     weights = weigh(
@@ -158,6 +189,36 @@ def decide(
         notes=preparation.notes,
         background=examined.background,
         background_note=examined.note,
+    )
+    return decision, prepared
+
+
+def _decide_fractions(
+    preparation: Preparation,
+    prior: np.ndarray,
+    options: CalibratedOptions,
+    run: Workers,
+    callback_for: Callable[[str], Callable | None],
+) -> tuple[Decision, PreparedData]:
+    """As :func:`decide`, for maps of fractions."""
+    if options.uncertainty:
+        raise ValueError(
+            "uncertainty is True and the maps are fractions: expected counts, or "
+            "uncertainty=False. The sum of the fused maps rests on coefficients that "
+            "are assumed, and their error is not known"
+        )
+    rounds, weights = decide_rounds(
+        preparation, prior, options, run, callback_for("weights")
+    )
+    prepared = preparation.prepared.with_numbers(rounds.numbers)
+    decision = Decision(
+        units=replace(preparation.units, gain=rounds.gain),
+        numbers=rounds.numbers,
+        shift=Shift(),
+        weights=weights,
+        report=GuardReport(largest=np.nan, flagged=0.0, brighter=False),
+        notes=preparation.notes,
+        rounds=rounds,
     )
     return decision, prepared
 
@@ -354,10 +415,12 @@ def solve(
         decision, prepared = decide(preparation, prior, options, run, callback_for)
         del preparation  # frees the pixels as they were before the calibration
         decision = replace(decision, shift=orientation.shift_back(decision.shift))
-        problem = decision.problem(prepared)
+        problem, start = decision.begin(prepared, options, run, callback_for("start"))
         kept = prepared if options.uncertainty else None
         del prepared  # frees its pixels
-        found = conclude(decision, problem, kept, prior, options, run, callback_for)
+        found = conclude(
+            decision, problem, kept, prior, options, run, callback_for, start=start
+        )
     found = solution_in_order(found, np.argsort(order))
     arrays = {"maps": found.maps, "variance": found.variance}
     turned: dict[str, Any] = {
@@ -377,6 +440,7 @@ def conclude(
     callback_for: Callable[[str], Callable | None],
     *,
     inner: tuple[slice, slice] | None = None,
+    start: State | None = None,
 ) -> Solution:
     """Solve for the maps and report; `prepared` is for the uncertainty."""
     weights, gain, report = decision.weights, decision.units.gain, decision.report
@@ -386,6 +450,7 @@ def conclude(
         run,
         tolerance=options.tolerance,
         max_iter=options.max_iter,
+        start=start,
         callback=callback_for("solution"),
         window=inner,
     )
@@ -460,7 +525,7 @@ def shared_weights(
     `images` holds, for each, the arguments `maps`, `haadf`, `background` and `variance`
     of :func:`solve`.
     """
-    examined = []
+    examined, fractions = [], []
     with workers() as run:
         for image in images:
             preparation, prior = understand(
@@ -470,15 +535,24 @@ def shared_weights(
                 sensitivities=sensitivities,
                 elements=elements,
             )
+            if preparation.units.total is not None:
+                fractions.append(Fractions.of(preparation, prior, options))
+                continue
             prepared = examine(preparation, prior, run).prepared
             examined.append(prepared.take(preparation.tiles))
-        return weigh(
-            examined,
-            run,
-            seed=options.seed,
-            lambda_tv=options.lambda_tv,
-            lambda_haadf=options.lambda_haadf,
-        )
+        given: dict[str, Any] = {
+            "seed": options.seed,
+            "lambda_tv": options.lambda_tv,
+            "lambda_haadf": options.lambda_haadf,
+        }
+        if not fractions:
+            return weigh(examined, run, **given)
+        if examined:
+            raise ValueError(
+                "some maps of the series are fractions and some are not: expected one "
+                'kind for weights="shared"; fuse them with weights="per position"'
+            )
+        return weigh_fractions(fractions, run, **given)
 
 
 def local_misfit(

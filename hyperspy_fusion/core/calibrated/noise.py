@@ -17,7 +17,7 @@ _LEAST_STEP = 1.05  # of whole numbers that are no counts
 _ROUNDED, _EXACT = 0.6, 2e-3  # deviation of whole numbers; of others, in steps
 
 
-def _noise_residual(
+def noise_residual(
     image: np.ndarray, known: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Residual of the noise mask, and where all its pixels are known."""
@@ -58,7 +58,7 @@ def noise_line(
     levels, variances : numpy.ndarray
         The points of the fit.
     """
-    residual, whole = _noise_residual(image, known)
+    residual, whole = noise_residual(image, known)
     level = gaussian_filter(image, 1, mode="mirror")[whole]
     residual = residual[whole]
     n_bins = int(np.clip(level.size // (2 * _LEAST_PIXELS), 1, n_bins))
@@ -154,7 +154,7 @@ def count_gain(image: np.ndarray, known: np.ndarray | None = None) -> float | No
     """
     if image.min() < 0 or not image.any():
         return None
-    residual, whole = _noise_residual(image, known)
+    residual, whole = noise_residual(image, known)
     mean, variance = image[whole].mean(), np.mean(residual[whole] ** 2)
     if not (mean > 0 and variance > 0):  # all counts are at edges or gaps
         seen = image if known is None else image[known]

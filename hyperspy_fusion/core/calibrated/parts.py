@@ -221,14 +221,24 @@ def solve_part(
             maps, haadf, decision, options, run, background, variance
         )
         decision = replace(decision, report=report, notes=notes)
+        callback_for = stage_callbacks(callback)
         # The lock is one of all tiles together; refits keep the sums of the tile.
         free = FluxLock.free(len(prior))
-        problem = decision.problem(replace(prepared, lock=free))
+        problem, start = decision.begin(
+            replace(prepared, lock=free), options, run, callback_for("start")
+        )
         kept = prepared if options.uncertainty else None
         del prepared  # frees its pixels
-        callback_for = stage_callbacks(callback)
         return conclude(
-            decision, problem, kept, prior, options, run, callback_for, inner=inner
+            decision,
+            problem,
+            kept,
+            prior,
+            options,
+            run,
+            callback_for,
+            inner=inner,
+            start=start,
         )
 
 
@@ -258,7 +268,7 @@ def _part(
     else:
         prepared = prepared.on_large_pixels(factor)
     report = decision.report
-    if decision.weights.lambda_haadf > 0:
+    if decision.weights.lambda_haadf > 0 and decision.rounds is None:
         warm = WarmStart(run)
         # the coefficients stay those of the sample
         prepared, report = guard(

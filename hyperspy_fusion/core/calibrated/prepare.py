@@ -11,6 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill
+from .composition import normalised
 from .convex.problem import Problem
 from .correlation import Kernel
 from .flux import FluxLock, judge
@@ -21,7 +22,7 @@ from .sample import TILE, TILES, mosaic, representative_tiles
 if TYPE_CHECKING:
     from .method import CalibratedOptions
 
-_PEDESTAL = 0.2  # fraction of the mean count
+PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
 _SCALE_WIDTH = 1.5  # pixels, of the Gaussian that shows where an element is
 _LEVEL_WIDTH, _LOWEST = 8.0, 0.05  # pixels and quantile, of where it is not
@@ -243,7 +244,7 @@ class Preparation:
 
     def locked(self) -> Preparation:
         """The same with the sums locked that are known."""
-        if not self.lock_flux:
+        if not self.lock_flux or self.units.total is not None:
             return self
         lock = judge(self.prepared, self.elements)
         return replace(self, prepared=replace(self.prepared, lock=lock))
@@ -288,8 +289,9 @@ def prepare(
 ) -> Preparation:
     """Recognise the kind of the data and convert them to the units of the mathematics.
 
-    Whole numbers not below zero are counts; maps with empty pixels are scaled counts;
-    all others, and those with a given variance, have Gaussian noise.
+    Maps with the same sum in all pixels that are not empty are fractions; whole numbers
+    not below zero are counts; maps with empty pixels are scaled counts; all others, and
+    those with a given variance, have Gaussian noise.
 
     Parameters
     ----------
@@ -315,8 +317,9 @@ def prepare(
     Raises
     ------
     ValueError
-        If the variance of a map is nowhere a number above 0, the numbers are too
-        large or too small for float32, or a map has both signs.
+        If the variance of a map is nowhere a number above 0, fractions have a
+        background, the numbers are too large or too small for float32, or a map has
+        both signs.
     """
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
@@ -333,22 +336,11 @@ def prepare(
     totals = totals or Totals.of(filled)
     if units is None:
         units = recognise(filled, missing, variance, elements, negative=totals.negative)
+        units = _told_of_offset(units, options)
     notes += units.notes
-    if not units.counts:
-        if variance is None:
-            pairs = zip(units.variances or (), filled, strict=True)
-            variance = np.stack([line.variance(image) for line, image in pairs])
-        # the Gaussian term has no background of its own
-        maps, filled = maps - background, filled - background
-        background = np.zeros((n_elements, 1, 1), np.float32)
-        variance = _above_zero(np.broadcast_to(variance, maps.shape))
-    elif (units.gain != 1).any():
-        per_count = np.float32(1 / units.gain)[:, None, None]
-        maps, background, filled = (
-            array * per_count for array in (maps, background, filled)
-        )
-        for i in np.flatnonzero(units.exact):
-            maps[i], filled[i] = np.rint(maps[i]), np.rint(filled[i])
+    maps, filled, background, variance = _converted(
+        maps, filled, background, variance, units
+    )
     tiles = representative_tiles(filled)
     if tiles is not None:
         notes.append(
@@ -365,7 +357,7 @@ def prepare(
         variance=variance,
         scale=np.ones(n_elements),
         level=np.ones(n_elements),
-        pedestal=_PEDESTAL * totals.mean / units.gain,
+        pedestal=PEDESTAL * totals.mean / units.gain,
         haadf=image,
         sigma=np.sqrt(noise.variance(image)),
         error=0.0,
@@ -397,6 +389,51 @@ def _missing_note(missing: np.ndarray) -> list[str]:
     if not missing.any():
         return []
     return [f"{missing.sum()} missing pixels of the maps are filled by the model"]
+
+
+def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:
+    """The units, with a warning of a given offset that is of no use."""
+    if units.total is not None or options.haadf_offset is None:
+        return units
+    unused = (
+        "haadf_offset was not used: the maps are no fractions, so that the offset of "
+        "the HAADF image is found from them"
+    )
+    return replace(units, warnings=(*units.warnings, unused))
+
+
+def _converted(
+    maps: np.ndarray,
+    filled: np.ndarray,
+    background: np.ndarray,
+    variance: np.ndarray | None,
+    units: Units,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray | None]:
+    """Maps, filled maps, background and variance in the units of the mathematics."""
+    if units.total is not None:
+        if background.any():
+            raise ValueError(
+                "the maps are fractions and a background was given: expected none, "
+                "since it is known of counts only; leave it out, or pass the counts"
+            )
+        maps = normalised(maps)
+        return maps, maps, background, None  # not filled: the tiles are to hold matter
+    if not units.counts:
+        if variance is None:
+            pairs = zip(units.variances or (), filled, strict=True)
+            variance = np.stack([line.variance(image) for line, image in pairs])
+        # the Gaussian term has no background of its own
+        maps, filled = maps - background, filled - background
+        variance = _above_zero(np.broadcast_to(variance, maps.shape))
+        return maps, filled, np.zeros((len(maps), 1, 1), np.float32), variance
+    if (units.gain != 1).any():
+        per_count = np.float32(1 / units.gain)[:, None, None]
+        maps, background, filled = (
+            array * per_count for array in (maps, background, filled)
+        )
+        for i in np.flatnonzero(units.exact):
+            maps[i], filled[i] = np.rint(maps[i]), np.rint(filled[i])
+    return maps, filled, background, variance
 
 
 def _above_zero(variance: np.ndarray) -> np.ndarray:

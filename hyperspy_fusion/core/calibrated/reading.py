@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .composition import sum_of_fractions
 from .correlation import Kernel, find_kernel
 from .noise import NoiseLine, count_gain, count_step, map_noise_line, noise_line
 
@@ -15,7 +16,13 @@ _AT_ZERO = 0.1
 _LEAST_PIXELS = 400  # of which the dispersion is known
 _ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
 _LARGEST = 1e14  # the cube must fit float32
-_FRACTION_SPREAD = 1e-3  # of the sum of fractions, due to rounding
+_NOTES_ON_FRACTIONS = (
+    "fractions have no sums that could be kept: lock_flux is not used",
+    (
+        "fractions are not compared with the HAADF image: a displacement, or an "
+        "element without a map, is not detected"
+    ),
+)
 _ROUNDING = 1e-5  # of the largest value, below 0
 _LEAST_EMPTY = 0.05  # fraction of empty pixels that only counts have
 
@@ -105,6 +112,8 @@ class Units:
         counts and for data with Gaussian noise.
     variances : tuple of NoiseLine or None
         Noise of the maps, if it was estimated.
+    total : float or None
+        Sum of fractions in a pixel, 1 or 100; None if the maps are none.
     exact : tuple of bool
         Whether a map holds multiples of its gain only, but for rounding.
     kernels : tuple of Kernel or None
@@ -120,6 +129,7 @@ class Units:
     counts: bool
     gain: np.ndarray
     variances: tuple | None
+    total: float | None = None
     exact: tuple[bool, ...] = ()
     kernels: tuple[Kernel | None, ...] = ()
     base: float = 0.0
@@ -159,16 +169,25 @@ def recognise(
     """
     check_magnitude("maps", filled)
     warnings = []
-    total = filled.sum(axis=0)[~missing.any(axis=0)]
-    if (
-        len(filled) > 1
-        and total.size
-        and np.std(total, dtype=np.float64) < _FRACTION_SPREAD * np.mean(total)
-    ):
+    total = sum_of_fractions(filled[:, ~missing.any(axis=0)])
+    if total is not None and not negative:
+        notes = list(_NOTES_ON_FRACTIONS)
+        if variance is not None:
+            notes.append(
+                "the noise variance of the maps is not used: that of fractions is found"
+            )
+        return Units(
+            counts=False,
+            gain=np.ones(len(filled)),
+            variances=None,
+            total=total,
+            notes=tuple(notes),
+        )
+    if total is not None:
         warnings.append(
-            "the maps sum to the same in every pixel, so they are fractions: the HAADF "
-            "image is not linear in them, and their noise has to be estimated; better "
-            "pass counts"
+            "the maps sum to the same in every pixel, so they are fractions, and some "
+            "are negative: the HAADF image is not linear in them, and their noise has "
+            "to be estimated; better pass counts, or clip them at 0"
         )
     elif variance is None:
         readings = [

@@ -55,8 +55,12 @@ def test_variance_of_maps_whose_background_was_subtracted():
 def test_fractions_with_missing_pixels():
     maps, haadf, *_ = discs()
     fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
-    fractions[np.random.default_rng(0).random(maps.shape) < 0.2] = np.nan
-    assert "fractions" in prepare(fractions, haadf, OPTIONS).units.warnings[0]
+    lost = np.random.default_rng(0).random(maps.shape) < 0.2
+    preparation = prepare(np.where(lost, np.nan, fractions), haadf, OPTIONS)
+    assert preparation.units.total == 1
+    known = np.isfinite(preparation.prepared.data)
+    assert_array_equal(known.all(axis=0), known.any(axis=0))
+    assert_array_equal(known[0], ~lost.any(axis=0))
 
 
 def test_given_variance_is_taken():
@@ -101,9 +105,44 @@ def test_values_that_float32_can_not_take_powers_of(factor):
 def test_fractions_are_recognised():
     maps, haadf, *_ = discs()
     fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
+    preparation = prepare(100 * fractions, haadf, OPTIONS)
+    assert preparation.units.total == 100
+    assert preparation.prepared.variance is None
+    assert_allclose(preparation.prepared.data, fractions, rtol=1e-5)
+    assert preparation.units.warnings == ()
+
+
+def test_fractions_that_are_negative():
+    maps, haadf, *_ = discs()
+    fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
+    fractions += 0.1 * np.array([1, -1])[:, None, None]
     preparation = prepare(fractions, haadf, OPTIONS)
+    assert preparation.units.total is None
     assert preparation.prepared.variance is not None
-    assert "fractions" in preparation.units.warnings[0]
+    assert "fractions, and some are negative" in preparation.units.warnings[0]
+
+
+def test_fractions_have_no_background():
+    maps, haadf, *_ = discs()
+    fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
+    with pytest.raises(ValueError, match="fractions and a background was given"):
+        prepare(fractions, haadf, OPTIONS, background=0.02)
+
+
+def test_the_variance_of_fractions_is_not_used():
+    maps, haadf, *_ = discs()
+    fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
+    preparation = prepare(fractions, haadf, OPTIONS, variance=np.ones((2, 1, 1)))
+    assert preparation.notes[-1].startswith("the noise variance of the maps is not")
+
+
+def test_a_dark_level_is_for_fractions_only():
+    maps, haadf, *_ = discs()
+    options = CalibratedOptions(haadf_offset=500)
+    found = prepare(maps, haadf, options).units.warnings
+    assert [text.partition(":")[0] for text in found] == ["haadf_offset was not used"]
+    fractions = (maps + 0.1) / (maps + 0.1).sum(axis=0)
+    assert prepare(fractions, haadf, options).units.warnings == ()
 
 
 def test_missing_pixels_are_counted_and_filled():
