@@ -917,7 +917,7 @@ class TestFractions:
     def test_percentages_are_the_same(self, lattice, amounts, empty):
         maps = fractions_of(lattice, total=100, empty=empty)
         found = hf.fuse_multimodal(maps, lattice.haadf, **GIVEN)
-        assert distance(found, [100 * signal for signal in amounts]) < 1e-4
+        assert distance(found, [signal * 100 for signal in amounts]) < 1e-4
 
     def test_fractions_of_amounts(self, amounts):
         fractions = hf.get_fractions(amounts)
@@ -971,8 +971,8 @@ class TestFractions:
         maps = fractions_of(lattice)
         tiled = hf.fuse_multimodal(maps, lattice.haadf, tile_size=40, **GIVEN)
         assert distance(tiled, amounts) < 0.01
-        record, whole = (s[0].metadata.Multimodal_fusion for s in (tiled, amounts))
-        assert record.notes == whole.notes
+        record = tiled[0].metadata.Multimodal_fusion
+        assert "lock_flux is not used" in record.notes
         assert record.fraction_sum == 1
 
     def test_an_empty_tile(self):
@@ -980,7 +980,7 @@ class TestFractions:
         maps, haadf = fractions_of(specimen), specimen.haadf.deepcopy()
         for signal in maps:
             signal.data[:, :76] = np.nan
-        haadf.data[:, :76] = haadf.data.min()
+        haadf.data[:, :76] = np.random.default_rng(0).normal(1240, 50, (96, 76))
         whole = hf.fuse_multimodal(maps, haadf, **GIVEN)
         tiled = hf.fuse_multimodal(maps, haadf, tile_size=32, **GIVEN)
         assert np.isfinite(images(tiled)).all()

@@ -185,8 +185,6 @@ class Rounds:
 
         `prepared` holds fractions; `options` are those of :func:`minimise`.
         """
-        if np.isnan(prepared.data).all():  # a tile in vacuum, without any counts
-            return replace(prepared, data=np.zeros_like(prepared.data)), None
         image = Fractions(prepared=prepared, law=self.law)
         if weights.lambda_haadf == 0:  # nothing tells the sum
             return image.with_counts(self.law.counts), None
