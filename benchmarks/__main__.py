@@ -1,9 +1,9 @@
-"""All measurements: `python -m benchmarks [accuracy | speed | scale] [options]`."""
+"""All measurements: `python -m benchmarks [NAME] [options]`, NAME of BENCHMARKS."""
 
 import importlib
 import sys
 
-BENCHMARKS = "accuracy", "speed", "scale"
+BENCHMARKS = "accuracy", "field", "speed", "scale"
 
 
 def main(arguments):

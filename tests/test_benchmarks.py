@@ -37,6 +37,11 @@ def accuracy(package):
 
 
 @pytest.fixture(scope="module")
+def field(package):
+    return package("field")
+
+
+@pytest.fixture(scope="module")
 def speed(package):
     return package("speed")
 
@@ -85,6 +90,81 @@ def test_rivals_predict_hidden_pixels(accuracy):
     _, error_of_tv = accuracy.best_tv(shown, known, noisy, smooth)
     for found in (error, error_of_tv):
         assert 0.8 < found < 1.3  # the noise of what is predicted has variance 1
+
+
+def test_imperfect_data_are_printed_and_written(field, tmp_path, capsys):
+    page = tmp_path / "imperfect.md"
+    inputs = [
+        "raw counts, background known",
+        "half of the HAADF image NaN",
+        "0.5 counts too many subtracted everywhere",
+        "all of type uint16",
+        "rare element",
+    ]
+    options = ["--size", "32", "--specimens", "janus", "--markdown", str(page)]
+    field.main([*options, "--inputs", *inputs])
+    printed, written = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert set(printed.splitlines()) <= set(written.splitlines())
+    assert written.startswith("# On imperfect data\n")
+    assert "5 inputs in all" in " ".join(written.split())
+    _, janus, marked = written.split("\n## ")
+    rows = {
+        cells[0]: cells[1:]
+        for cells in (
+            [cell.strip() for cell in line.strip("|").split("|")]
+            for line in janus.splitlines()
+            if line.startswith("|")
+        )
+    }
+    assert list(rows)[2:] == inputs
+    as_it_is, half, refused, integers, rare = map(rows.get, inputs)
+    assert as_it_is[2] == integers[2] == "1.00"
+    assert as_it_is[4] == "nothing"
+    assert 0.05 < float(as_it_is[0]) < 0.3
+    assert 0.9 < float(as_it_is[3]) < 1
+    assert "512 missing pixels of the HAADF image" in half[4]
+    assert refused[:4:2] == ["–", "–"]
+    assert refused[4].startswith("refused: the map of Au is negative")
+    assert float(rare[0]) > float(as_it_is[0])
+    assert "0 of 5" in marked
+
+
+@pytest.mark.parametrize("name", ["core_shell", "janus", "lattice"])
+def test_inputs_are_made_of_copies(field, name):
+    for spoil, simulated in field.INPUTS.values():
+        specimen = field.simulate(name, 32, **simulated)
+        maps, haadf = field.as_array(specimen.maps), specimen.haadf.data
+        before = maps.copy(), haadf.copy()
+        form = spoil(maps, haadf)
+        np.testing.assert_array_equal(maps, before[0])
+        np.testing.assert_array_equal(haadf, before[1])
+        moved = form.move(field.as_array(specimen.truth))
+        assert moved.shape == np.shape(form.maps)
+        assert np.isfinite(moved).all()
+        assert len(form.order) == len(moved)
+        assert form.haadf.shape == moved.shape[1:]
+
+
+def test_errors_are_those_of_measured_pixels(field):
+    truth = field.as_array(data.janus(32).truth)
+    haadf = np.zeros((32, 32))
+    wrong = 1.1 * truth
+    wrong[:, :, -10:] = 0  # a third of the field
+    form = field.third_nan(truth, haadf)
+    assert_allclose(field.judge(form, wrong, 1.05 * truth, truth), [0.1, 0.05, 1.1])
+    parts = truth / np.maximum(truth.sum(axis=0), 1e-9)
+    form = field.fractions(truth, haadf, whole=100.0)
+    found, at_best, kept = field.judge(form, 50 * parts, truth, truth)
+    assert_allclose([found, at_best], 0, atol=1e-6)  # but for a factor
+    assert_allclose(kept, 0.5)
+    empty = np.concatenate([truth, np.zeros((1, 32, 32))])  # of an absent element
+    assert_allclose(field.error(1.1 * empty, empty, measured=True), 0.075)
+
+
+def test_statements_are_shortened(field):
+    sums = [f"the sum of the map of {e} is kept" for e in ("Au", "Fe")]
+    assert field.in_short([*sums, "x " * 50]) == (f"{sums[0]} (2); {'x ' * 31}…")
+    assert field.in_short([]) == ""
 
 
 def test_speed_is_printed_and_written(speed, tmp_path, capsys):
