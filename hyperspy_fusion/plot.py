@@ -386,7 +386,8 @@ def _images(
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
         match = record.get_item("match")
         measurement = measure(maps, haadf, background, elements=elements, match=match)
-    net = measurement.maps - measurement.background
+    known = measurement.background
+    net = measurement.maps if known is None else measurement.maps - known
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "

@@ -18,7 +18,9 @@ _BELOW = 5.0  # standard deviations below 0, from which on a block is negative
 _LOADING = 1.0  # depth of the negative over the height of the positive places
 _SMOOTHING = 2.0  # pixels, of the Gaussian in which they are looked for
 _FEW = 0.005  # fraction of the pixels that are lower, or higher
-_KNOWN = 0.1  # noise of the background's sum over the sum of a map that is locked
+# Noise of the sum over the sum of a map that is kept: of the background of counts; of
+# values, whose noise is that of the element, too.
+_KNOWN, _KNOWN_VALUES = 0.1, 1 / 3
 
 # Vacuum: fraction of the range of the HAADF image above its offset, margin in pixels,
 # and fraction and number of pixels that it needs.
@@ -96,7 +98,8 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
         z = _lowest_z(net, noise)
         low, high = _range(net)
         flux = net.sum()
-        known_well = uncertain <= _KNOWN * flux or uncertain == 0
+        largest = _KNOWN if counts else _KNOWN_VALUES
+        known_well = uncertain <= largest * flux or uncertain == 0
         kept.append(known_well and z >= -_BELOW)
         if z < -_BELOW:
             if not counts and -low > _LOADING * high:

@@ -17,7 +17,7 @@ from .sweep import State
 _FIRST = 50  # iterations
 _STILL = 3.0  # times the tolerance: largest change of a map between certificates
 _SAMPLED = 4  # rows, of which one is compared
-_FLAT = 0.01
+_FLAT, _EMPTY = 0.01, 0.003
 _REMEDY = "maps, HAADF image, background or noise variance hold values out of range"
 CHECK_EVERY = 25  # iterations between two certificates
 
@@ -117,7 +117,7 @@ def minimise(
             if window is not None:
                 terms = terms_within(problem, state, *window, run)
             history.append((n_iter, terms))
-            change, before = _change(state.u, before)
+            change, before = _change(state.u, before, problem.noise)
         if callback is not None:
             callback(n_iter, gap)
         if tolerance is None:
@@ -131,17 +131,20 @@ def minimise(
     )
 
 
-def _change(u: np.ndarray, before: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def _change(
+    u: np.ndarray, before: np.ndarray | None, noise: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Change of each map since the last certificate over its contrast; sampled maps."""
     now = u[:, ::_SAMPLED].copy()
     if before is None:
         return np.full(len(u), np.inf), now
     contrast = now - now.mean(axis=(1, 2), keepdims=True)
-    # of a flat map a fraction of its mean
+    # of a flat or an empty map a fraction of its mean and of the noise
     size = np.linalg.norm(contrast, axis=(1, 2))
     size += _FLAT * np.linalg.norm(now, axis=(1, 2))
+    size += _EMPTY * noise * np.sqrt(now[0].size)
     moved = np.linalg.norm(now - before, axis=(1, 2))
-    return np.where(moved > 0, moved / np.where(size > 0, size, 1), 0.0), now
+    return moved / size, now
 
 
 class WarmStart:
