@@ -11,6 +11,7 @@ from .plot import plot_weights as plot_weights
 from .results import get_fractions as get_fractions
 from .results import get_haadf_model as get_haadf_model
 from .results import get_misfit as get_misfit
+from .results import summarize as summarize
 from .signals import ElementalMap as ElementalMap
 from .signals import HAADFImage as HAADFImage
 from .signals import LazyElementalMap as LazyElementalMap

@@ -365,10 +365,7 @@ def _timed_fusion(
     seconds = time.perf_counter() - start
     record = fused[0].metadata.Multimodal_fusion
     print(f"Fused by the {record.method} method in {seconds:.2f} s: {record.status}")
-    if np.all(np.equal(record.lambda_haadf, 0)):
-        print("The HAADF image was not used")
-    if record.get_item("notes"):
-        print(record.notes)
+    print(record.summary)
     return fused
 
 

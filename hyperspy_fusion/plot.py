@@ -19,7 +19,14 @@ from scipy.ndimage import gaussian_filter
 
 from .execution.arrays import computed
 from .inputs.measurement import Background, Image, Maps, measure
-from .results import cost_history, get_haadf_model, maps_of_fusion, record_of
+from .results import (
+    cost_history,
+    first_of,
+    get_haadf_model,
+    maps_of_fusion,
+    record_of,
+)
+from .summary import caption_of
 
 __all__ = ["plot_convergence", "plot_fusion", "plot_weights"]
 
@@ -65,7 +72,7 @@ def plot_convergence(fused: Any) -> Figure:
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> figure = hyperspy_fusion.plot_convergence(fused)
     """
-    one = _first_of(fused)
+    one = first_of(fused)
     history = cost_history(one)
     record = one.metadata.Multimodal_fusion
     iterations = history.axes_manager.signal_axes[0].axis
@@ -91,15 +98,6 @@ def plot_convergence(fused: Any) -> Figure:
     if len(costs) > 1:
         figure.suptitle(f"{len(costs)} positions, from dark to light")
     return figure
-
-
-def _first_of(fused: Any) -> Any:
-    """One of the maps of a fusion, which share their record."""
-    if not isinstance(fused, list | tuple):
-        return fused
-    if not fused:
-        raise ValueError("fused is an empty list: expected the maps of one fusion")
-    return fused[0]
 
 
 def _cost_title(term: str, record: Any) -> str:
@@ -183,7 +181,7 @@ def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
 
     Of a series those of one position.
     """
-    one = _first_of(fused)
+    one = first_of(fused)
     record = record_of(one)
     if not record.has_item("weights_tried"):
         raise ValueError(
@@ -245,7 +243,8 @@ def plot_fusion(
 
     Measured maps are shown without their background, in the colours of the fused ones,
     which span the fused map and the smoothed measured one. Single counts may lie
-    beyond: the colour bar is then pointed.
+    beyond: the colour bar is then pointed. A caption of two lines tells what was done;
+    :func:`hyperspy_fusion.summarize` tells more.
 
     Parameters
     ----------
@@ -304,7 +303,26 @@ def plot_fusion(
     for panels, (_, regions) in zip(axes, rows[2:], strict=False):
         for panel, image in zip(panels, regions, strict=True):
             _frame(panel, image)
+    _add_caption(figure, caption_of(_complete(record)))
     return figure
+
+
+def _complete(record: Any) -> dict[str, Any]:
+    """The record, of lazy maps that are not computed yet what it will be."""
+    later = record.get_item("pending")
+    if later is None:
+        return record.as_dictionary()
+    (found,) = computed([later.found])
+    complete, *_ = found.item()
+    return complete
+
+
+def _add_caption(figure: Figure, caption: str) -> None:
+    """Write below all images, in letters small enough for the width of the figure."""
+    text = figure.supxlabel(caption, fontsize="small")
+    width = text.get_window_extent().width
+    room = figure.bbox.width - 2 * _MARGINS["w_pad"] * figure.dpi
+    text.set_fontsize(text.get_fontsize() * min(1, room / width))
 
 
 def _show(axes: Any, rows: Any, limits: Sequence[tuple[float, float]]) -> None:
@@ -387,7 +405,10 @@ def _images(
         match = record.get_item("match")
         measurement = measure(maps, haadf, background, elements=elements, match=match)
     known = measurement.background
-    net = measurement.maps if known is None else measurement.maps - known
+    if known is None:  # what was found in the vacuum
+        known = np.asarray(record.get_item("vacuum_background", [0.0]))
+        known = known[..., np.newaxis, np.newaxis]
+    net = measurement.maps - known
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "

@@ -16,6 +16,7 @@ from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 from . import __version__
 from .core.calibrated.method import CHECK_EVERY, CalibratedOptions, local_misfit
 from .core.calibrated.parts import together
+from .core.common.messages import merged
 from .core.common.options import Options
 from .core.common.solution import Solution
 from .execution.arrays import is_lazy, stack
@@ -31,6 +32,7 @@ from .inputs.stacks import (
     split,
     variance_signal,
 )
+from .summary import summary_of, summary_of_pending
 
 if TYPE_CHECKING:
     from .signals import ElementalMap, HAADFImage
@@ -65,6 +67,8 @@ class Conclusion:
         How maps and image were brought to the same pixels.
     notes : tuple of str
         What that did.
+    background_given : bool
+        Whether the background was given.
     """
 
     method: str
@@ -75,6 +79,7 @@ class Conclusion:
     places: tuple[tuple[tuple[int, ...], int], ...]
     match: str | None
     notes: tuple[str, ...]
+    background_given: bool
 
     @classmethod
     def of(
@@ -90,6 +95,7 @@ class Conclusion:
             places=tuple((task.position, task.pixels) for task in tasks),
             match=measurement.match,
             notes=measurement.notes,
+            background_given=measurement.background is not None,
         )
 
     @property
@@ -129,8 +135,8 @@ class Conclusion:
             found[position] = (
                 tiles[0][0] if whole else together(*zip(*tiles, strict=True))
             )
-        notes = (*self.notes, *dict.fromkeys(n for s in found.flat for n in s.notes))
-        messages = tuple(dict.fromkeys(w for s in found.flat for w in s.warnings))
+        notes = (*self.notes, *merged([s.notes for s in found.flat], "images"))
+        messages = merged([s.warnings for s in found.flat], "images")
         messages += self._not_converged(found)
         costs, records = [s.costs for s in found.flat], [s.record for s in found.flat]
         cost = {
@@ -149,6 +155,7 @@ class Conclusion:
             "status": "\n".join(dict.fromkeys(s.status for s in found.flat)),
             "notes": "\n".join(notes),
             "warnings": "\n".join(messages),
+            "summary": summary_of(self, list(found.flat), notes, messages),
             "cost": cost,
             "cost_interval": found.flat[0].costs.interval,
         }
@@ -174,10 +181,12 @@ class Conclusion:
 def _over_positions(shape: tuple[int, ...], values: list) -> Any:
     """Values of all positions as one array; that of a single image as it is.
 
-    Arrays of different length are padded with NaN.
+    Arrays of different length are padded with NaN; of texts each is kept once.
     """
     if not shape:
         return values[0]
+    if isinstance(values[0], str):
+        return "\n".join(dict.fromkeys(values))
     arrays = [np.asarray(value, dtype=float) for value in values]
     longest = max(arrays, key=np.size).shape
     out = np.full((len(arrays), *longest), np.nan)
@@ -194,6 +203,7 @@ def pending_record(
     record = {
         **conclusion.asked,
         "status": str(later),
+        "summary": summary_of_pending(),
         "pending": later,
         "cost": {},
     }
@@ -202,10 +212,11 @@ def pending_record(
     each: dict[str, tuple[int, ...]] = {"haadf_coefficients": (n_elements,)}
     if conclusion.method == "calibrated":
         n_values = -(-options.max_iter // CHECK_EVERY)
-        by_element = "count_value", "change", "vacuum_background", "own_norm"
+        by_element = ["count_value", "change", "vacuum_background", "own_norm"]
+        by_element.append("sum_kept")
         each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
         numbers: tuple[str, ...] = ("haadf_gain", "haadf_model_error", "gap")
-        numbers += ("guard", "flagged")
+        numbers += ("guard", "flagged", "missing_pixels", "haadf_missing_pixels")
         record["cost_interval"] = CHECK_EVERY
     else:
         n_values, numbers = options.n_iter, ("haadf_range",)
@@ -347,6 +358,57 @@ def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
             "fuse_multimodal or fuse_published returned"
         )
     return record
+
+
+def first_of(fused: Any) -> Any:
+    """One of the maps of a fusion, which share their record."""
+    if not isinstance(fused, list | tuple):
+        return fused
+    if not fused:
+        raise ValueError("fused is an empty list: expected the maps of one fusion")
+    return fused[0]
+
+
+def summarize(fused: Sequence[ElementalMap] | ElementalMap) -> str:
+    """Tell in sentences what a fusion did.
+
+    What the maps were taken for, whether the HAADF image was used and what it gained,
+    what was assumed and left out, whether it converged, all warnings, and what to do
+    about them.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        The maps of one fusion, one of them, or a stack: they share their record. Of a
+        series, sentences hold for all images where they do not say for how many.
+
+    Returns
+    -------
+    str
+        One sentence or warning a line; ``summary`` of the record.
+
+    Raises
+    ------
+    ValueError
+        If the map does not come from a fusion, or from one of an earlier version.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0.02)
+    >>> for line in hyperspy_fusion.summarize(fused).splitlines()[:2]:
+    ...     print(line)
+    The maps of Co, Mn, O were fused by the calibrated method.
+    The maps were taken for counts.
+    """
+    record = record_of(first_of(fused))
+    if not record.has_item("summary"):
+        raise ValueError(
+            f"the record was made by version {record.version}, which wrote no summary: "
+            "fuse the maps again, or read the entries of metadata.Multimodal_fusion"
+        )
+    return record.summary
 
 
 def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:

@@ -169,6 +169,8 @@ class TestFuse:
             0.05,
         )
         printed = capsys.readouterr().out
+        assert f"\n{record.summary}\n" in printed
+        assert "The maps of Cu, Fe were fused by the published method." in printed
         assert printed.startswith("Cu, Fe with 'HAADF' (16 x 16, 0.5 nm/px)\n")
         assert "weights.png" not in printed
 
@@ -180,7 +182,7 @@ class TestFuse:
         assert cli.main(arguments) == 2
         assert 'match="axes"' in capsys.readouterr().err
         assert cli.main([*arguments, "--match", "axes"]) == 0
-        assert "the maps were cropped to .isig[2:16, 0:16]" in capsys.readouterr().out
+        assert "The maps were cropped to .isig[2:16, 0:16]" in capsys.readouterr().out
         fused = hs.load(tmp_path / "spectra-fused" / "Fe.hspy")
         assert fused.data.shape == (16, 14)
 

@@ -21,6 +21,7 @@ FLOORS = [
     {"signals"},
     {"fusion"},
     {"results", "progress"},
+    {"summary"},
     {"inputs"},
     {"execution"},
     {"core.calibrated", "core.published"},

@@ -234,6 +234,35 @@ class TestFusion:
         for panel, signal in zip(found[1:4], maps, strict=True):
             assert_allclose(shown(panel), signal.data - 0.03, atol=1e-12)
 
+    def test_a_background_of_the_vacuum_is_not_shown(self):
+        maps, haadf, _ = data.core_shell(96)
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
+        found = panels(plot_fusion(maps, fused, haadf))
+        background = fused[0].metadata.Multimodal_fusion.vacuum_background
+        assert background.min() > 0
+        for panel, signal, level in zip(found[1:4], maps, background, strict=True):
+            assert_allclose(shown(panel), signal.data - level, atol=1e-12)
+
+    @pytest.mark.parametrize(("n_elements", "shape"), [(3, (32, 32)), (1, (200, 16))])
+    def test_caption_is_two_lines_beside_nothing(self, n_elements, shape):
+        rng = np.random.default_rng(0)
+        maps = [ElementalMap(rng.poisson(2.0, shape)) for _ in range(n_elements)]
+        haadf = HAADFImage(rng.random(shape))
+        elements = ["C", "N", "O"][:n_elements]
+        fused = fuse_published(maps, haadf, elements=elements, **OPTIONS)
+        figure = plot_fusion(maps, fused, haadf)
+        figure.canvas.draw()
+        renderer = figure.canvas.get_renderer()
+        (caption,) = figure.texts
+        assert caption.get_text() == (
+            "Published method. HAADF image used.\nEnded after 4 iterations, no warning."
+        )
+        box = caption.get_window_extent(renderer)
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0
+        others = [axes.get_tightbbox(renderer) for axes in figure.axes]
+        assert not any(box.overlaps(other) for other in others)
+
     def test_missing_pixels_are_left_blank(self):
         maps, haadf, _ = data.core_shell(32)
         maps[0].data[4:8, 5:9] = haadf.data[:2] = np.nan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -140,9 +139,12 @@ def plan_calibrated(
     shared = execution.weights == "shared"
     if tiles is not None:
         return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
+    messages: tuple[str, ...] = ()
     if shared:
-        options = _with_shared_weights(measurement, options, chemistry)
+        options, messages = _with_shared_weights(measurement, options, chemistry)
     solve = partial(calibrated.solve, options=options, **chemistry)
+    if messages:
+        solve = partial(_solve_with, messages, solve)
     return _image_tasks(_arrays(measurement), measurement, solve)
 
 
@@ -160,6 +162,14 @@ def _solve_published(
         "as its zero. Better pass the maps without subtraction, or clip them at zero"
     )
     return replace(solution, warnings=(*solution.warnings, message))
+
+
+def _solve_with(
+    messages: tuple[str, ...], solve: Callable, *arguments: Any, **others: Any
+) -> Solution:
+    """Solve, and warn of what was found beforehand."""
+    solution = solve(*arguments, **others)
+    return replace(solution, warnings=(*solution.warnings, *messages))
 
 
 def _arrays(measurement: Measurement) -> dict[str, Any]:
@@ -228,16 +238,18 @@ def _with_shared_weights(
     measurement: Measurement,
     options: calibrated.CalibratedOptions,
     chemistry: dict[str, Any],
-) -> calibrated.CalibratedOptions:
-    """The options with weights chosen from images spread over the series."""
+) -> tuple[calibrated.CalibratedOptions, tuple[str, ...]]:
+    """The options with weights chosen from images spread over the series.
+
+    With what the choice says: the images know of given weights only.
+    """
     arrays, places = _arrays(measurement), _positions(measurement)
     chosen = np.linspace(0, len(places) - 1, min(_SHARING, len(places)))
     images = computed(
         [_inputs_at(arrays, places[k]) for k in np.unique(chosen.round().astype(int))]
     )
     weights = calibrated.shared_weights(images, options, **chemistry)
-    for message in weights.warnings:  # the images know of given weights only
-        warnings.warn(message, UserWarning, stacklevel=4)
-    return replace(
+    options = replace(
         options, lambda_tv=weights.lambda_tv, lambda_haadf=weights.lambda_haadf
     )
+    return options, weights.warnings

@@ -95,7 +95,11 @@ def halves(prepared: PreparedData) -> tuple[float, list[PreparedData]]:
 
     Noise of the same size is added to one half of the image, and subtracted from the
     other, as :func:`~hyperspy_fusion.core.calibrated.split.split` does with the maps.
+    Values are not split: where their variance is larger than their noise, halves are
+    too noisy to calibrate from.
     """
+    if prepared.variance is not None:
+        return 1.0, [prepared, prepared]
     rng = np.random.default_rng(0)
     sigma = prepared.sigma
     noise = sigma * rng.standard_normal(sigma.shape, dtype=np.float32)

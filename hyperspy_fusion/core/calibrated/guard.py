@@ -43,6 +43,11 @@ _PASSED = 1 / 3  # fraction of the power that it passes at periods of 10 to 16 p
 _MEDIAN_SQUARE = 0.455  # median of the squares of standard normal numbers
 _TYPICAL = 2.0  # times the noise, from which on there is a model error
 
+# Inverted contrast: width in pixels of the Gaussian that averages the counts, and the
+# correlation of image and expected image below which the contrast is inverted.
+_CONTRAST_WIDTH = 1.5
+_INVERTED = -0.5
+
 
 def prediction(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
     """The linear model of the image, o + Σ c_i x_i."""
@@ -80,6 +85,34 @@ def model_error(prepared: PreparedData, maps: np.ndarray) -> float:
     if excess < _TYPICAL:
         return 0.0
     return float(np.sqrt((excess - 1) * np.median(noise) / _PASSED))
+
+
+def contrast(prepared: PreparedData, prior: np.ndarray) -> float:
+    """Correlation of the HAADF image and the one that is expected from the maps.
+
+    The expected image is the sum of the net maps with the weights of the prior, which
+    do not depend on the image. 0 where nothing can be compared.
+    """
+    expected = np.tensordot(prior.astype(np.float32), prepared.net(), axes=1)
+    known = np.isfinite(expected) & (prepared.trusted > 0)
+    if not known.any():
+        return 0.0
+    share = gaussian_filter(known.astype(np.float64), _CONTRAST_WIDTH)
+    pair = []
+    for image in (expected, prepared.haadf):
+        total = gaussian_filter(
+            np.where(known, image, 0), _CONTRAST_WIDTH, output=np.float64
+        )
+        values = total[known] / share[known]
+        pair.append(values - values.mean())
+    one, other = pair
+    scale = np.sqrt((one @ one) * (other @ other))
+    return float(one @ other / scale) if scale > 0 else 0.0
+
+
+def is_inverted(correlation: float) -> bool:
+    """Whether an image of this :func:`contrast` seems to be inverted."""
+    return correlation < _INVERTED
 
 
 def local_z(
@@ -248,17 +281,31 @@ class GuardReport:
         Fraction of the pixels whose HAADF image is not used because of it.
     brighter : bool
         Whether the image is brighter than expected where z is largest.
+    correlation : float
+        Of the image with the one that is expected from the maps.
     """
 
     largest: float
     flagged: float
     brighter: bool
+    correlation: float = 0.0
+
+    @property
+    def inverted(self) -> bool:
+        """Whether the image is dark where the maps are bright, all in all."""
+        return is_inverted(self.correlation)
 
     @property
     def message(self) -> str:
         """The warning; empty if nothing was found."""
+        inverted = (
+            "seems to have inverted contrast, as a bright-field image: it is dark "
+            f"where the maps are bright (correlation {self.correlation:.2f}). Pass the "
+            "annular dark-field image, or haadf * -1.0; if it is a dark-field image, a "
+            "heavy element is missing among the maps"
+        )
         if self.flagged == 0:
-            return ""
+            return f"the HAADF image {inverted}" if self.inverted else ""
         percent = 100 * self.flagged
         shown = f"{percent:.0f}" if percent >= 1 else f"{percent:.1g}"
         where = f"in {shown} % of the pixels"
@@ -267,11 +314,15 @@ class GuardReport:
         cause = "is darker than expected from the maps: it may be saturated or shadowed"
         if self.brighter:
             cause = "is brighter than expected from the maps: an element may be missing"
-        return (
+        found = (
             f"the HAADF image contradicts the maps {where} (by up to "
-            f"{self.largest:.0f} standard deviations) and is not used there. Where it "
-            f"does so most, it {cause}, or the images may be displaced or distorted "
-            f"against each other"
+            f"{self.largest:.0f} standard deviations) and is not used there."
+        )
+        if self.inverted:
+            return f"{found} It {inverted}"
+        return (
+            f"{found} Where it does so most, it {cause}, or the images may be "
+            "displaced or distorted against each other"
         )
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..common.missing import fill
+from ..common.missing import fill, missing_pixels
 from ..common.options import Options, choice, flag, number, whole_number
 from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
@@ -16,7 +16,7 @@ from .convex.problem import Problem, coarsen
 from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
 from .convex.sweep import State
 from .flux import vacuum_background, vacuum_note
-from .guard import GuardReport, guard, local_z, model_error
+from .guard import GuardReport, contrast, guard, is_inverted, local_z, model_error
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .orientation import Orientation, in_order, solution_in_order
 from .prepare import Preparation, PreparedData, Totals, prepare
@@ -130,6 +130,8 @@ class Decision:
             "count_value": gain,
             "vacuum_background": np.zeros(len(gain)) if found is None else found * gain,
             "own_norm": np.array(apart or np.zeros(len(gain)), dtype=np.float64),
+            "sum_kept": np.array(numbers.lock.kept, dtype=np.float64),
+            "kind": self.units.kind,
             **({"weights_tried": tried} if len(tried) else {}),
             **({} if self.rounds is None else self.rounds.record),
         }
@@ -282,7 +284,9 @@ def examine(
     shift += near_shift(aligned(prepared, shift).take(tiles), alone)
     prepared, part, fused = recalibrate(aligned(prepared, shift))
     background, note = None, ""
-    if not preparation.background_known:
+    correlation = contrast(part, prior)
+    # the vacuum of an inverted image is where most of the specimen is
+    if not (preparation.background_known or is_inverted(correlation)):
         background = vacuum_background(prepared)
     if background is not None:
         values = background * preparation.units.gain
@@ -301,7 +305,7 @@ def examine(
     return Examined(
         prepared=prepared,
         shift=shift,
-        report=report,
+        report=replace(report, correlation=correlation),
         background=background,
         note=note,
     )
@@ -418,8 +422,17 @@ def solve(
         problem, start = decision.begin(prepared, options, run, callback_for("start"))
         kept = prepared if options.uncertainty else None
         del prepared  # frees its pixels
+        missing = missing_pixels(maps, haadf)
         found = conclude(
-            decision, problem, kept, prior, options, run, callback_for, start=start
+            decision,
+            problem,
+            kept,
+            prior,
+            options,
+            run,
+            callback_for,
+            missing,
+            start=start,
         )
     found = solution_in_order(found, np.argsort(order))
     arrays = {"maps": found.maps, "variance": found.variance}
@@ -438,11 +451,15 @@ def conclude(
     options: CalibratedOptions,
     run: Workers,
     callback_for: Callable[[str], Callable | None],
+    missing: dict[str, int],
     *,
     inner: tuple[slice, slice] | None = None,
     start: State | None = None,
 ) -> Solution:
-    """Solve for the maps and report; `prepared` is for the uncertainty."""
+    """Solve for the maps and report; `prepared` is for the uncertainty.
+
+    `missing` are the numbers of missing pixels for the record.
+    """
     weights, gain, report = decision.weights, decision.units.gain, decision.report
     # Not from the maps of the calibration, whose weights may be far off.
     optimum = minimise(
@@ -486,6 +503,7 @@ def conclude(
         converged=converged,
         record={
             **decision.record(),
+            **missing,
             "gap": float(optimum.gap),
             "change": optimum.change,
             "guard": report.largest,

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..common.missing import fill
+from ..common.messages import merged
+from ..common.missing import fill, missing_notes, missing_pixels
 from ..common.solution import Solution
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
@@ -81,7 +82,7 @@ def background_of_vacuum(
     The arrays are means over `factor` x `factor` pixels. Shape ``(n_elements, 1, 1)``;
     None if the maps are no counts, or there is too little vacuum.
     """
-    if not decision.units.counts:
+    if not decision.units.counts or decision.report.inverted:
         return None
     with workers() as run:
         prepared, _, _ = _part(
@@ -216,6 +217,8 @@ def solve_part(
     it. Returns the solution of the tile without halo: its sums add up to the flux of
     the image, and its costs to the cost.
     """
+    rows, columns = inner
+    missing = missing_pixels(maps[:, rows, columns], haadf[inner])
     with workers(num_workers) as run:
         prepared, report, notes = _part(
             maps, haadf, decision, options, run, background, variance
@@ -237,6 +240,7 @@ def solve_part(
             options,
             run,
             callback_for,
+            missing,
             inner=inner,
             start=start,
         )
@@ -274,6 +278,7 @@ def _part(
         prepared, report = guard(
             prepared, rough_maps(prepared, warm), lambda s: (s, rough_maps(s, warm))
         )
+        report = replace(report, correlation=decision.report.correlation)
     return prepared, report, preparation.notes
 
 
@@ -281,7 +286,8 @@ def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
     """One solution, without maps, for an image whose tiles were solved.
 
     `pixels` are the numbers of pixels of the tiles. Costs are summed, a tile that ended
-    early keeping its last value; of the reports of the guard the worst is kept.
+    early keeping its last value; of the reports of the guard the worst is kept, and a
+    message tells in how many of the tiles it holds.
     """
     longest = max(solutions, key=lambda s: s.n_iter)
 
@@ -295,6 +301,10 @@ def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
         term: total(term) for term in ("total", "haadf", "chemical", "tv")
     }
     records = [s.record for s in solutions]
+    missing = {
+        name: sum(record[name] for record in records)
+        for name in ("missing_pixels", "haadf_missing_pixels")
+    }
     return replace(
         longest,
         maps=None,
@@ -304,12 +314,17 @@ def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
         converged=all(s.converged for s in solutions),
         record={
             **records[0],
+            **missing,
+            "change": np.max([record["change"] for record in records], axis=0),
             "gap": max(record["gap"] for record in records),
             "guard": max(record["guard"] for record in records),
             "flagged": float(
                 np.average([record["flagged"] for record in records], weights=pixels)
             ),
         },
-        notes=tuple(dict.fromkeys(note for s in solutions for note in s.notes)),
-        warnings=tuple(dict.fromkeys(w for s in solutions for w in s.warnings)),
+        notes=(
+            *missing_notes(**missing),
+            *merged([s.notes for s in solutions], "tiles"),
+        ),
+        warnings=merged([s.warnings for s in solutions], "tiles"),
     )

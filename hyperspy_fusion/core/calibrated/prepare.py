@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from ..common.missing import fill
+from ..common.missing import fill, missing_notes, missing_pixels
 from .composition import normalised
 from .convex.problem import Problem
 from .correlation import Kernel
@@ -331,7 +331,8 @@ def prepare(
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
     missing = np.isnan(maps)
-    notes = _missing_note(missing)
+    seen = np.isfinite(haadf)
+    notes = [] if is_part else missing_notes(**missing_pixels(maps, haadf))
     filled = fill(maps)
     totals = totals or Totals.of(filled)
     if units is None:
@@ -347,9 +348,6 @@ def prepare(
             f"noise, coefficients and weights were found from {TILES**2} tiles of "
             f"{TILE} x {TILE} pixels"
         )
-    seen = np.isfinite(haadf)
-    if not seen.all():
-        notes.append(f"{np.sum(~seen)} missing pixels of the HAADF image are not used")
     image, units, noise = shifted_image(haadf, seen, units, tiles)
     prepared = PreparedData(
         data=maps,
@@ -383,12 +381,6 @@ def prepare(
         lock_flux=options.lock_flux,
     )
     return preparation if is_part else preparation.locked()
-
-
-def _missing_note(missing: np.ndarray) -> list[str]:
-    if not missing.any():
-        return []
-    return [f"{missing.sum()} missing pixels of the maps are filled by the model"]
 
 
 def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:

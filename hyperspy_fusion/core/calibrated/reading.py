@@ -137,6 +137,16 @@ class Units:
     notes: tuple = ()
     warnings: tuple = ()
 
+    @property
+    def kind(self) -> str:
+        """What the maps were taken for."""
+        if self.total is not None:
+            return "fractions"
+        if self.counts:
+            return "scaled counts" if (self.gain != 1).any() else "counts"
+        known = "given" if self.variances is None else "estimated"
+        return f"values with {known} noise"
+
 
 def goes_below_zero(lowest: float, highest: float) -> bool:
     """Whether values go below 0 by more than the rounding of a filter."""
@@ -232,9 +242,8 @@ def _units_of(
             for image, lost, k in zip(filled, missing, kernels, strict=True)
         )
     elif (gain != 1).any():
-        notes.append(
-            "scaled counts of " + ", ".join(f"{g:.3g}" for g in gain) + " a count"
-        )
+        values = ", ".join(f"{g:.3g}" for g in gain)
+        notes.append(f"the maps were taken for scaled counts of {values} a count")
     return Units(
         counts=counts,
         gain=gain,

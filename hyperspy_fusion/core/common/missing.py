@@ -1,4 +1,4 @@
-"""Filling of missing pixels from their surroundings."""
+"""Missing pixels: their number, and filling them from their surroundings."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -52,3 +52,25 @@ def _finer(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         beside = np.clip(beside, 0, maps.shape[axis] - 1)
         maps = 0.75 * maps.take(here, axis) + 0.25 * maps.take(beside, axis)
     return maps
+
+
+def missing_pixels(maps: np.ndarray, haadf: np.ndarray) -> dict[str, int]:
+    """Numbers of missing pixels, by their names in the record."""
+    return {
+        "missing_pixels": int(np.isnan(maps).sum()),
+        "haadf_missing_pixels": int(np.isnan(haadf).sum()),
+    }
+
+
+def missing_notes(*, missing_pixels: int, haadf_missing_pixels: int) -> list[str]:
+    """Notes on missing pixels."""
+    notes = []
+    if missing_pixels:
+        notes.append(
+            f"{missing_pixels} missing pixels of the maps are filled by the model"
+        )
+    if haadf_missing_pixels:
+        notes.append(
+            f"{haadf_missing_pixels} missing pixels of the HAADF image are not used"
+        )
+    return notes

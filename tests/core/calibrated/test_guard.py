@@ -9,6 +9,7 @@ from scipy.stats import norm
 from hyperspy_fusion.core.calibrated.coefficients import CrossFit
 from hyperspy_fusion.core.calibrated.guard import (
     GuardReport,
+    contrast,
     guard,
     local_z,
     misfit,
@@ -191,6 +192,46 @@ def test_guard_knows_of_what_image_its_pixels_are_a_part(run, blob):
 def test_how_much_is_flagged_is_said_as_it_is(flagged, words):
     report = GuardReport(largest=7.0, flagged=flagged, brighter=True)
     assert words in report.message
+
+
+@pytest.mark.parametrize("flagged", [0.0, 0.5])
+def test_inverted_contrast_is_said(flagged):
+    def message(correlation):
+        return GuardReport(
+            largest=7.0, flagged=flagged, brighter=True, correlation=correlation
+        ).message
+
+    assert "seems to have inverted contrast" in message(-0.9)
+    assert "correlation -0.90" in message(-0.9)
+    assert "haadf * -1.0" in message(-0.9)
+    assert ("is not used there" in message(-0.9)) == (flagged > 0)
+    assert "inverted" not in message(-0.4)
+    assert "inverted" not in message(0.9)
+
+
+def test_contrast_is_the_correlation_with_the_expected_image():
+    prepared = measured(discs())
+    found = contrast(prepared, PRIOR)
+    assert 0.8 < found <= 1
+    inverted = replace(prepared, haadf=prepared.haadf.max() - prepared.haadf)
+    assert_allclose(contrast(inverted, PRIOR), -found, rtol=1e-5)
+    noise = np.random.default_rng(0).normal(size=prepared.haadf.shape)
+    assert abs(contrast(replace(prepared, haadf=noise), PRIOR)) < 0.3
+    # nothing can be compared
+    nothing = np.zeros_like(prepared.haadf)
+    assert contrast(replace(prepared, trusted=nothing), PRIOR) == 0
+    assert contrast(replace(prepared, haadf=nothing), PRIOR) == 0
+
+
+def test_contrast_leaves_missing_pixels_out():
+    prepared = measured(discs())
+    data, haadf, trusted = (
+        array.copy() for array in (prepared.data, prepared.haadf, prepared.trusted)
+    )
+    data[0, 20:30, 20:30] = np.nan
+    haadf[:8], trusted[:8] = 1e6, 0
+    part = replace(prepared, data=data, haadf=haadf, trusted=trusted)
+    assert contrast(part, PRIOR) > 0.8
 
 
 @pytest.mark.parametrize("seed", range(3))

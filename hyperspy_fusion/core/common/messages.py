@@ -1,0 +1,47 @@
+"""Messages about many images or tiles, told together."""
+
+import re
+from collections.abc import Sequence
+
+_NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+def merged(messages: Sequence[Sequence[str]], places: str) -> tuple[str, ...]:
+    """Merge messages that differ in nothing but their numbers.
+
+    Numbers become ranges, and a message that does not hold everywhere says where.
+
+    Parameters
+    ----------
+    messages : sequence of sequence of str
+        Those of each image, or of each tile of an image.
+    places : str
+        What these are: "images" or "tiles".
+    """
+    groups: dict[str, dict[int, list[str]]] = {}
+    for k, found in enumerate(messages):
+        for message in found:
+            group = groups.setdefault(_NUMBER.sub("#", message), {})
+            group.setdefault(k, []).append(message)
+    return tuple(
+        _as_one([one for own in group.values() for one in own])
+        + share(len(group), len(messages), places)
+        for group in groups.values()
+    )
+
+
+def share(n: int, total: int, places: str = "images") -> str:
+    """Words for a part of all places; empty if it is all of them."""
+    return "" if n == total else f" ({n} of {total} {places})"
+
+
+def _as_one(messages: Sequence[str]) -> str:
+    """The first message, with the ranges of the numbers of all."""
+    columns = zip(*map(_NUMBER.findall, messages), strict=True)
+    ranges = iter([_range(numbers) for numbers in columns])
+    return _NUMBER.sub(lambda _: next(ranges), messages[0])
+
+
+def _range(numbers: Sequence[str]) -> str:
+    low, high = min(numbers, key=float), max(numbers, key=float)
+    return low if float(low) == float(high) else f"{low} to {high}"

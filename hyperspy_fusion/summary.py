@@ -1,0 +1,242 @@
+"""What a fusion did, in plain sentences: from its numbers, notes and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .core.common.messages import merged, share
+
+if TYPE_CHECKING:
+    from .core.common.solution import Solution
+    from .results import Conclusion
+
+# What the notes and warnings do not say.
+_TAKEN_FOR = {
+    "counts": "counts",
+    "fractions": "fractions, which sum to the same in every pixel",
+    "values with given noise": "values with the noise variance that was given",
+}
+_NOT_COMPUTED = (
+    "The maps are not computed yet: what was done is known after compute() or save()."
+)
+_ALL_WELL = "There was no warning."
+
+
+def summary_of(
+    fusion: Conclusion,
+    found: Sequence[Solution],
+    notes: Sequence[str],
+    warnings: Sequence[str],
+) -> str:
+    """Sentences about a fusion, one a line.
+
+    Parameters
+    ----------
+    fusion : Conclusion
+        What was asked for.
+    found : sequence of Solution
+        Those of all images.
+    notes, warnings : sequence of str
+        Of all images together.
+    """
+    own = _calibrated if fusion.method == "calibrated" else _published
+    names = ", ".join(fusion.elements)
+    maps = (
+        f"maps of {names} were" if len(fusion.elements) > 1 else f"map of {names} was"
+    )
+    series = f", {len(found)} images of a series" if fusion.shape else ""
+    lines = [
+        f"the {maps} fused by the {fusion.method} method{series}",
+        *notes,
+        *own(fusion, found),
+    ]
+    lines = [*map(_sentence, lines), *(f"Warning: {text}." for text in warnings)]
+    return "\n".join([*lines, *_next_steps(found)] if warnings else [*lines, _ALL_WELL])
+
+
+def summary_of_pending() -> str:
+    """The sentence about lazy maps that are not computed yet."""
+    return _NOT_COMPUTED
+
+
+def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
+    records, total = [s.record for s in found], len(found)
+    kinds = [record["kind"] for record in records]
+    for kind, name in _TAKEN_FOR.items():
+        if kind in kinds:
+            yield f"the maps were taken for {name}{share(kinds.count(kind), total)}"
+    yield from _about_the_image(fusion, records)
+    if not any(np.any(record["shift"]) for record in records):
+        yield "no shift of the image against the maps was found"
+    without = [not np.any(record["vacuum_background"]) for record in records]
+    if fusion.background_given:
+        yield "the background that was given was taken into account"
+    elif any(without):
+        yield (
+            "no background was taken into account: none was given, and none was found"
+            f"{share(sum(without), total)}"
+        )
+    yield _about_the_sums(fusion, _by_element(fusion, records, "sum_kept"), total)
+    apart = [
+        element + share(n, total)
+        for element, n in _by_element(fusion, records, "own_norm").items()
+        if n
+    ]
+    if apart:
+        yield (
+            f"{', '.join(apart)} had a total variation apart from the other elements, "
+            "which predicts held-out data better"
+        )
+    changes = np.array([np.max(record["change"]) for record in records])
+    last = f", the last change of a map {_range(changes, '.1g')} of its contrast"
+    gap = _range([record["gap"] for record in records], ".1g")
+    yield (
+        f"{_end(found)}: the gap is {gap} of the objective"
+        f"{last if np.isfinite(changes).all() else ''}"
+    )
+
+
+def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[str]:
+    """Whether the HAADF image was used, what it gained, and where it fits."""
+    options: Any = fusion.options
+    total = len(records)
+    used = [r for r in records if r["lambda_haadf"] > 0 and r["flagged"] < 1]
+    dropped = sum(r["flagged"] == 1 for r in records)
+    if dropped:
+        yield (
+            "the HAADF image was not used, since it contradicts the maps all over"
+            f"{share(dropped, total)}"
+        )
+    if total > len(used) + dropped:
+        why = "since it does not improve the prediction of the maps"
+        if options.lambda_haadf == 0:
+            why = "as lambda_haadf=0 asks for"
+        n = total - len(used) - dropped
+        yield f"the HAADF image was not used, {why}{share(n, total)}"
+    if not used:
+        return
+    gains = [r["haadf_gain"] for r in used if np.isfinite(r["haadf_gain"])]
+    how = "chosen for all images together"
+    if options.lambda_haadf is not None:
+        how = "given"
+    if gains:
+        how = (
+            "chosen: with it, held-out data are predicted better by "
+            f"{_range(gains, '.1f')} standard deviations"
+        )
+    weight = _range([r["lambda_haadf"] for r in used])
+    yield (
+        f"the HAADF image was used{share(len(used), total)}; its weight {weight} was "
+        f"{how}"
+    )
+    fits = [r["guard"] for r in used if r["flagged"] == 0]
+    if fits:
+        yield (
+            "the image agrees with the maps everywhere (largest local difference: "
+            f"{_range(fits, '.1f')} standard deviations){share(len(fits), total)}"
+        )
+    parts = [100 * r["flagged"] for r in used if r["flagged"] > 0]
+    if parts:
+        yield (
+            f"the image was not used in {_range(parts, '.2g')} % of the pixels, where "
+            f"it contradicts the maps{share(len(parts), total)}"
+        )
+
+
+def _about_the_sums(fusion: Conclusion, kept: dict[str, int], total: int) -> str:
+    """Which sums of the maps were kept."""
+    options: Any = fusion.options
+    if not options.lock_flux:
+        return "the sums of the maps were not kept, as lock_flux=False asks for"
+    names = [element + share(n, total) for element, n in kept.items() if n]
+    if not names:
+        return "the sum of no map was kept"
+    if all(n == total for n in kept.values()):
+        return "the sum of each map was kept"
+    return f"the sums of these maps were kept: {', '.join(names)}"
+
+
+def _published(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
+    options: Any = fusion.options
+    yield "maps and image were scaled to [0, 1]; their noise was not modelled"
+    weight = _range([s.record["lambda_haadf"] for s in found])
+    if weight == "0":
+        yield "the HAADF image was not used, as lambda_haadf=0 asks for"
+    else:
+        yield f"the HAADF image was used with the weight {weight}"
+    if not options.regularize or options.lambda_tv == 0:
+        yield "the maps were not smoothed: there was no total variation"
+    states = merged([(s.status,) for s in found], "images")
+    yield f"{_end(found)}: {'; '.join(states)}"
+
+
+def _end(found: Sequence[Solution]) -> str:
+    """After how many iterations the fusion ended."""
+    done = sum(s.converged for s in found)
+    n_iter = f"after {_range([s.n_iter for s in found], 'd')} iterations"
+    if not done:
+        return f"the fusion ended {n_iter}"
+    return f"the fusion converged{share(done, len(found))} {n_iter}"
+
+
+def _next_steps(found: Sequence[Solution]) -> Iterator[str]:
+    """What to do after a warning."""
+    if any(s.record.get("flagged", 0) > 0 for s in found):
+        yield (
+            "What to do: see where image and maps differ with get_misfit(maps, fused, "
+            "haadf, standardised=True), and correct the image or add what is missing."
+        )
+    else:
+        yield (
+            "What to do: follow the warnings, and compare the maps before and after "
+            "with plot_fusion."
+        )
+
+
+def _by_element(
+    fusion: Conclusion, records: Sequence[dict], name: str
+) -> dict[str, int]:
+    """For how many images an entry of the record is true, by element."""
+    n = np.sum([np.asarray(record[name]) > 0 for record in records], axis=0)
+    return dict(zip(fusion.elements, n.tolist(), strict=True))
+
+
+def caption_of(record: Mapping[str, Any]) -> str:
+    """Two lines about a fusion, from its complete record."""
+    weights = np.atleast_1d(np.asarray(record["lambda_haadf"], dtype=np.float64))
+    flagged = np.broadcast_to(np.asarray(record.get("flagged", 0.0)), weights.shape)
+    used = (weights > 0) & (flagged < 1)
+    image = f"HAADF image used{share(int(used.sum()), used.size)}"
+    gains = np.asarray(record.get("haadf_gain", np.nan), dtype=np.float64)
+    gains = np.broadcast_to(gains, weights.shape)[used]
+    gains = gains[np.isfinite(gains)]
+    if not used.any():
+        image = "HAADF image not used"
+    elif gains.size:
+        image += f", gain {_range(gains, '.1f')} standard deviations"
+    if (flagged[used] > 0).any():
+        image += f", not in {_range(100 * flagged[used], '.2g')} % of the pixels"
+    taken = " or ".join(record.get("kind", "published method").split("\n"))
+    n_iter = _range(np.asarray(record["n_iter"], dtype=np.int64), "d")
+    end = "converged" if record["converged"] else "ended"
+    n_warnings = len(record["warnings"].splitlines())
+    told = "no warning"
+    if n_warnings:
+        told = f"{n_warnings} warning{'s' * (n_warnings > 1)}: see summarize(fused)"
+    return (
+        f"{taken[0].upper()}{taken[1:]}. {image}.\n"
+        f"{end.capitalize()} after {n_iter} iterations, {told}."
+    )
+
+
+def _range(values: Any, form: str = ".3g") -> str:
+    """Smallest and largest of some numbers, or the only one."""
+    ends = f"{np.min(values):{form}}", f"{np.max(values):{form}}"
+    return " to ".join(dict.fromkeys(ends))
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
