@@ -69,6 +69,8 @@ class Conclusion:
         What that did.
     background_given : bool
         Whether the background was given.
+    warnings : tuple of str
+        Those that the signals gave before the fusion.
     """
 
     method: str
@@ -80,6 +82,7 @@ class Conclusion:
     match: str | None
     notes: tuple[str, ...]
     background_given: bool
+    warnings: tuple[str, ...]
 
     @classmethod
     def of(
@@ -96,6 +99,7 @@ class Conclusion:
             match=measurement.match,
             notes=measurement.notes,
             background_given=measurement.background is not None,
+            warnings=measurement.warnings,
         )
 
     @property
@@ -120,7 +124,7 @@ class Conclusion:
     def __call__(
         self, solutions: Sequence[Solution]
     ) -> tuple[dict[str, Any], tuple[str, ...], tuple[str, ...]]:
-        """Return the record of the fusion, its notes and its warnings.
+        """Return the record of the fusion, its notes and its new warnings.
 
         The record holds builtins and float64 arrays only, which ``.hspy``, ``.zspy``
         and ``.nxs`` can save.
@@ -138,6 +142,7 @@ class Conclusion:
         notes = (*self.notes, *merged([s.notes for s in found.flat], "images"))
         messages = merged([s.warnings for s in found.flat], "images")
         messages += self._not_converged(found)
+        every = *self.warnings, *messages
         costs, records = [s.costs for s in found.flat], [s.record for s in found.flat]
         cost = {
             t: _over_positions(shape, [getattr(c, t) for c in costs]) for t in _TERMS
@@ -154,8 +159,8 @@ class Conclusion:
             "converged": all(solution.converged for solution in found.flat),
             "status": "\n".join(dict.fromkeys(s.status for s in found.flat)),
             "notes": "\n".join(notes),
-            "warnings": "\n".join(messages),
-            "summary": summary_of(self, list(found.flat), notes, messages),
+            "warnings": "\n".join(every),
+            "summary": summary_of(self, list(found.flat), notes, every),
             "cost": cost,
             "cost_interval": found.flat[0].costs.interval,
         }

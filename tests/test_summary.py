@@ -276,3 +276,23 @@ def test_sums_that_are_not_kept():
     some = _about_the_sums(fusion, {"Fe": 3, "Pt": 1, "O": 0}, 3)
     assert some == "the sums of these maps were kept: Fe, Pt (1 of 3 images)"
     assert _about_the_sums(fusion, {"Fe": 0}, 1) == "the sum of no map was kept"
+
+
+@pytest.mark.parametrize("how", ["eager", "lazy", "tiles"])
+def test_warnings_about_the_signals_are_kept(how):
+    specimen = hf.data.core_shell(64)
+    maps = list(specimen.maps)
+    maps[1] = maps[1] * 0 + 1
+    if how != "eager":
+        maps = [signal.as_lazy() for signal in maps]
+    haadf = specimen.haadf.deepcopy()
+    haadf.axes_manager.signal_axes[0].units = ""
+    tiles = {"tile_size": 32} if how == "tiles" else {}
+    options = {"max_iter": 25, "tolerance": 0.5, **GIVEN, **tiles}
+    with pytest.warns(UserWarning, match="is not calibrated") as caught:
+        fused = hf.fuse_multimodal(maps, haadf, lazy_output=False, **options)
+    messages = [str(w.message) for w in caught if w.category is UserWarning]
+    kept = record_of(fused).warnings.splitlines()
+    assert messages == kept
+    assert sum("HAADF image is not calibrated" in message for message in kept) == 1
+    assert sum("without any contrast: map of Mn" in message for message in kept) == 1

@@ -43,7 +43,7 @@ def decide(
         The options.
     check : callable, optional
         ``check([*maps, haadf])`` of their means over large pixels raises an error if
-        these are no images.
+        these are no images, and returns warnings.
     **chemistry
         `elements`, `atomic_numbers` and `sensitivities`, as for the core.
 
@@ -83,8 +83,9 @@ def decide(
                 f"{n} pixels of the {name} are infinite: expected finite values, or "
                 "NaN where they are missing"
             )
+    messages = []
     if check is not None:
-        check([*found["maps"], found["haadf"]])
+        messages = check([*found["maps"], found["haadf"]])
     # pixels per large pixel, fewer at the far edges
     shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
     area = np.outer(*shares)
@@ -120,6 +121,9 @@ def decide(
                 background=background[:, 0, 0] / decision.units.gain,
                 background_note=note,
             )
+    units = decision.units
+    units = replace(units, warnings=(*messages, *units.warnings))
+    decision = replace(decision, units=units)
     background = arrays["background"]
     decision = replace(decision, undone=undone)
     if not options.lock_flux or decision.rounds is not None:

@@ -197,8 +197,8 @@ def _check_and_solve(
     check: Callable, solve: Callable, *, maps: Any, haadf: Any, **others: Any
 ) -> Solution:
     """Check the values of lazy signals, which are known now, and solve."""
-    check([*maps, haadf])
-    return solve(maps=maps, haadf=haadf, **others)
+    messages = tuple(check([*maps, haadf]))
+    return _solve_with(messages, solve, maps=maps, haadf=haadf, **others)
 
 
 def _tile_tasks(

@@ -2,7 +2,6 @@
 
 import copy
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -213,11 +212,13 @@ def may_be_haadf(signal: BaseSignal) -> bool:
 
 def check_same_pixels(
     one: Signal2D, one_name: str, other: Signal2D, other_name: str
-) -> None:
-    """Raise a ValueError, or warn, if two images cannot show the same pixels.
+) -> list[str]:
+    """Raise a ValueError if two images cannot show the same pixels.
 
     They must agree in shape, positions and size of a pixel. The names are for messages.
+    Returns the warnings.
     """
+    found = []
     one_shape, other_shape = one.data.shape, other.data.shape
     remedy = hint(one, other) if other_name == "HAADF image" else ""
     if one_shape[-2:] != other_shape[-2:]:
@@ -235,14 +236,12 @@ def check_same_pixels(
     ):
         if is_calibrated(a) != is_calibrated(b):
             bare = one_name if is_calibrated(b) else other_name
-            warnings.warn(
+            found.append(
                 f"the {bare} is not calibrated along {a.name}: its pixels are taken "
                 f"for those of the {other_name if bare == one_name else one_name}; set "
-                "scale and units of its axes if they are known",
-                UserWarning,
-                stacklevel=6,
+                "scale and units of its axes if they are known"
             )
-            return
+            return found
         if not is_calibrated(a):
             continue
         a, b = in_common_units(a, b, one_name, other_name)  # noqa: PLW2901
@@ -255,13 +254,12 @@ def check_same_pixels(
         # RosettaSciIO gives Velox images the origin 0, whatever their maps have.
         known = a.offset != 0 and b.offset != 0
         if known and abs(a.offset - b.offset) > abs(a.scale) / 2:
-            warnings.warn(
+            found.append(
                 f"the {one_name} starts at {a.offset:.5g} {a.units} along {a.name} and "
                 f"the {other_name} at {b.offset:.5g} {b.units}: they are taken to show "
-                f"the same pixels; crop them to one field if they do not{remedy}",
-                UserWarning,
-                stacklevel=6,
+                f"the same pixels; crop them to one field if they do not{remedy}"
             )
+    return found
 
 
 def _other_positions(

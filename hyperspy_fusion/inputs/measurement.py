@@ -61,11 +61,13 @@ class Measurement:
         The signals of the maps, viewed as images, for axes and metadata of the result.
     check : callable or None
         ``check([*maps, haadf])`` checks the values of one position of lazy signals,
-        which are not known before; None if they have been checked.
+        which are not known before, and returns warnings; None if they are checked.
     match : {"axes", None}
         By what maps and image were brought to the same pixels.
     notes : tuple of str
         How that was done.
+    warnings : tuple of str
+        What was said of the signals.
     """
 
     maps: Any
@@ -75,9 +77,10 @@ class Measurement:
     sensitivities: tuple[float, ...] | None
     elements: tuple[str, ...]
     images: tuple[Signal2D, ...]
-    check: Callable[[Sequence[np.ndarray]], None] | None
+    check: Callable[[Sequence[np.ndarray]], list[str]] | None
     match: Matching
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def navigation_shape(self) -> tuple[int, ...]:
@@ -137,14 +140,15 @@ def measure(
     if isinstance(haadf, list | tuple):
         haadf = choose_haadf(haadf, None if match else first.data.shape[-2:])
     haadf = as_images(haadf, "HAADF image")
+    said = []
     for name, image in zip(names[1:], images[1:], strict=True):
-        check_same_pixels(first, first_name, image, f"map of {name}")
+        said += check_same_pixels(first, first_name, image, f"map of {name}")
     area, shown, haadf = _on_common_area(images, haadf, match)
-    check_same_pixels(shown[0], first_name, haadf, "HAADF image")
+    said += check_same_pixels(shown[0], first_name, haadf, "HAADF image")
 
     inputs = {
         "variance": _stack_variances(variances, images),
-        "background": _stack_backgrounds(background, names, images),
+        "background": _stack_backgrounds(background, names, images, said),
         "mask": None if mask is None else _mask_array(mask, first.data.shape),
     }
     if area is not None:
@@ -161,7 +165,9 @@ def measure(
     if allow_missing:
         stacked = _without_unknown(stacked, inputs["mask"], inputs["variance"])
     if not lazy:
-        check([*np.moveaxis(stacked, -3, 0), image])
+        said += check([*np.moveaxis(stacked, -3, 0), image])
+    for message in said:
+        warnings.warn(message, UserWarning, stacklevel=3)
     return Measurement(
         maps=stacked,
         haadf=image,
@@ -173,6 +179,7 @@ def measure(
         check=check if lazy else None,
         match=match,
         notes=() if area is None else area.notes,
+        warnings=tuple(said),
     )
 
 
@@ -296,9 +303,15 @@ def _stack_variances(variances: Sequence[Any], images: Sequence[Signal2D]) -> An
 
 
 def _stack_backgrounds(
-    background: Any, names: Sequence[str], images: Sequence[Signal2D]
+    background: Any,
+    names: Sequence[str],
+    images: Sequence[Signal2D],
+    said: list[str],
 ) -> Any:
-    """A background in any form, as an array of ``Measurement.background``'s shape."""
+    """A background in any form, as an array of ``Measurement.background``'s shape.
+
+    Warnings are added to `said`.
+    """
     expected = (
         "expected a number for all maps, or a number or signal for each, in their order"
     )
@@ -324,7 +337,7 @@ def _stack_backgrounds(
     for entry, name in zip(entries, names, strict=True):
         if isinstance(entry, BaseSignal):
             image = as_images(entry, f"background of {name}")
-            check_same_pixels(first, "map", image, f"background of {name}")
+            said += check_same_pixels(first, "map", image, f"background of {name}")
             arrays.append(native(image.data))
         elif isinstance(entry, Real) or (
             isinstance(entry, np.ndarray) and entry.ndim == 0
@@ -348,17 +361,18 @@ def _check_background(background: np.ndarray) -> None:
 
 def check_values(
     elements: Sequence[str], arrays: Sequence[np.ndarray], *, allow_missing: bool
-) -> None:
+) -> list[str]:
     """Check that maps and HAADF image hold finite numbers, not all the same.
 
-    `arrays` are the maps of these elements and the image, or series of them.
+    `arrays` are the maps of these elements and the image, or series of them. Returns
+    the warnings.
     """
     labels = [*(f"map of {name}" for name in elements), "HAADF image"]
     ranges = [
         _finite_range(label, array, allow_missing=allow_missing)
         for label, array in zip(labels, arrays, strict=True)
     ]
-    _check_contrast(labels, ranges)
+    return _check_contrast(labels, ranges)
 
 
 def _finite_range(
@@ -387,7 +401,7 @@ def _finite_range(
 
 def _check_contrast(
     labels: Sequence[str], ranges: Sequence[tuple[float, float]]
-) -> None:
+) -> list[str]:
     *maps, (low, high) = ranges
     if low == high:
         raise ValueError(
@@ -404,10 +418,8 @@ def _check_contrast(
             f"no map has any contrast: {', '.join(flat)}. Expected at least one that "
             "shows its element; in a file with several sets of maps choose another set"
         )
-    if flat:
-        warnings.warn(
-            f"without any contrast: {', '.join(flat)}. Such a map comes back as it "
-            "was; leave it out of the fusion if its element is not in the specimen",
-            UserWarning,
-            stacklevel=5,
-        )
+    message = (
+        f"without any contrast: {', '.join(flat)}. Such a map comes back as it was; "
+        "leave it out of the fusion if its element is not in the specimen"
+    )
+    return [message] if flat else []
