@@ -1,4 +1,8 @@
 from . import data as data
+from .derived import get_fractions as get_fractions
+from .derived import get_haadf_model as get_haadf_model
+from .derived import get_misfit as get_misfit
+from .derived import summarize as summarize
 from .fusion import fuse_multimodal as fuse_multimodal
 from .fusion import fuse_published as fuse_published
 from .loading import Candidates as Candidates
@@ -8,10 +12,6 @@ from .loading import load_multimodal as load_multimodal
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
 from .plot import plot_weights as plot_weights
-from .results import get_fractions as get_fractions
-from .results import get_haadf_model as get_haadf_model
-from .results import get_misfit as get_misfit
-from .results import summarize as summarize
 from .signals import ElementalMap as ElementalMap
 from .signals import HAADFImage as HAADFImage
 from .signals import LazyElementalMap as LazyElementalMap

@@ -76,29 +76,26 @@ def fuse_multimodal(
         HAADF image of the same pixels, in any units; of a list, the one that fits.
     background : float, list of float or BaseSignal, or BaseSignal, optional
         β, known background in the units of the maps: a number for all, a number or
-        map for each, or a stack of maps. :func:`load_multimodal` returns it.
+        map for each, or a stack of maps. By default the mean in the vacuum of counts.
     elements : list of str, optional
         Symbols in the order of the maps; by default read from their metadata or title.
     sensitivities : dict of str to float, optional
         Relative sensitivity factors, above 0: signal of one atom, in any common unit.
         For counts these are cross-sections, or inverse k-factors by atoms.
     mask : numpy.ndarray or BaseSignal of bool, optional
-        True where pixels of the maps are missing, shape ``(y, x)`` or that of `haadf`;
-        the model fills them. NaN has the same meaning.
+        True where pixels of the maps are missing, as NaN: filled by the model.
     match : "axes", optional
         Crop or sum whole pixels of the maps, and resample the image, to a common area.
     lambda_haadf, lambda_tv : float or "auto"
         Weights μ, λ of HAADF term and regulariser; "auto": chosen by cross-validation.
     gamma : float, default 1.7
-        Exponent γ of the Z-contrast, 1.4 to 2: c_i proportional to Z_i^γ is expected
-        where the data do not determine the coefficients.
+        Exponent γ of the Z-contrast, 1.4 to 2: the prior of c_i is Z_i^γ.
     regularizer : {"tgv", "tv"}
         Total generalised variation of second order, or total variation.
     lock_flux : bool, default True
-        Keep the sum of each map.
+        Keep the sum of each map that the data know.
     uncertainty : bool, default False
-        Store the variance of each pixel, from refits of simulated data, where
-        ``get_noise_variance`` finds it.
+        Store the variance of each pixel, for ``get_noise_variance``.
     tolerance, max_iter : float and int
         Largest relative gap of the objective (1e-3), and most iterations (2000).
     haadf_offset : float or "auto"
@@ -113,8 +110,7 @@ def fuse_multimodal(
     lazy_output : bool, optional
         Return lazy maps, solved when they are computed; by default if the input is.
     show_progressbar, num_workers : bool and int, optional
-        Whether to show a progress bar, and number of threads; by default as set in
-        HyperSpy's preferences and in Numba.
+        Progress bar and number of threads; by default HyperSpy's and Numba's setting.
 
     Returns
     -------

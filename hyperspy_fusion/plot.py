@@ -17,15 +17,15 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
-from .execution.arrays import computed
-from .inputs.measurement import Background, Image, Maps, measure
-from .results import (
+from .derived import (
     cost_history,
     first_of,
     get_haadf_model,
     maps_of_fusion,
     record_of,
 )
+from .execution.arrays import computed
+from .inputs.measurement import Background, Image, Maps, measure
 from .summary import caption_of
 
 __all__ = ["plot_convergence", "plot_fusion", "plot_weights"]

@@ -10,6 +10,7 @@ import hyperspy.api as hs
 import numpy as np
 from hyperspy.signals import BaseSignal, LazySignal2D, Signal1D, Signal2D
 
+from .derived import cost_history
 from .execution.arrays import compute, is_lazy
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.stacks import (
@@ -21,7 +22,7 @@ from .inputs.stacks import (
     take_part,
     variance_signal,
 )
-from .results import complete, cost_history, forget, pending, restack
+from .results import complete, forget, pending, restack
 
 __all__ = ["ElementalMap", "HAADFImage", "LazyElementalMap", "LazyHAADFImage"]
 

@@ -29,9 +29,9 @@ from hyperspy_fusion.core.common.operators import (
     total_generalised_variation,
 )
 from hyperspy_fusion.core.published import method as published
+from hyperspy_fusion.derived import maps_of_fusion
 from hyperspy_fusion.inputs.elements import infer_element
 from hyperspy_fusion.progress import Progress
-from hyperspy_fusion.results import maps_of_fusion
 
 METHODS = {
     "calibrated": (hf.fuse_multimodal, calibrated.solve, calibrated.CalibratedOptions),

@@ -19,7 +19,7 @@ FLOORS = [
     {"__init__"},
     {"loading", "data", "plot"},
     {"signals"},
-    {"fusion"},
+    {"fusion", "derived"},
     {"results", "progress"},
     {"summary"},
     {"inputs"},

@@ -1,0 +1,336 @@
+"""What can be asked of fused maps: model, misfit, fractions, costs, a summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import hyperspy.api as hs
+import numpy as np
+from hyperspy.misc.utils import DictionaryTreeBrowser
+from hyperspy.signals import BaseSignal, Signal1D, Signal2D
+
+from .core.calibrated.method import CalibratedOptions, local_misfit
+from .inputs.elements import infer_element, name_element
+from .inputs.images import new_signal
+from .inputs.measurement import Background, Image, Maps, Mask, measure
+from .inputs.stacks import split
+from .results import TERMS
+
+if TYPE_CHECKING:
+    from .signals import ElementalMap, HAADFImage
+
+# Sum of the amounts below which there are no fractions, over that quantile of it.
+_LEAST_AMOUNT, _MOST = 0.05, 0.99
+
+
+def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
+    """The record ``metadata.Multimodal_fusion``; a ValueError if there is none."""
+    record = fused.metadata.get_item("Multimodal_fusion")
+    if record is None:
+        raise ValueError(
+            f"{fused!r} has no metadata.Multimodal_fusion: expected a map that "
+            "fuse_multimodal or fuse_published returned"
+        )
+    return record
+
+
+def first_of(fused: Any) -> Any:
+    """One of the maps of a fusion, which share their record."""
+    if not isinstance(fused, list | tuple):
+        return fused
+    if not fused:
+        raise ValueError("fused is an empty list: expected the maps of one fusion")
+    return fused[0]
+
+
+def summarize(fused: Sequence[ElementalMap] | ElementalMap) -> str:
+    """Tell in sentences what a fusion did.
+
+    What the maps were taken for, whether the HAADF image was used and what it gained,
+    what was assumed and left out, whether it converged, all warnings, and what to do
+    about them.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        The maps of one fusion, one of them, or a stack: they share their record. Of a
+        series, sentences hold for all images where they do not say for how many.
+
+    Returns
+    -------
+    str
+        One sentence or warning a line; ``summary`` of the record.
+
+    Raises
+    ------
+    ValueError
+        If the map does not come from a fusion, or from one of an earlier version.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0.02)
+    >>> for line in hyperspy_fusion.summarize(fused).splitlines()[:2]:
+    ...     print(line)
+    The maps of Co, Mn, O were fused by the calibrated method.
+    The maps were taken for counts.
+    """
+    record = record_of(first_of(fused))
+    if not record.has_item("summary"):
+        raise ValueError(
+            f"the record was made by version {record.version}, which wrote no summary: "
+            "fuse the maps again, or read the entries of metadata.Multimodal_fusion"
+        )
+    return record.summary
+
+
+def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
+    """List the maps of a fusion, given as a list or as a stack of them."""
+    maps = split(fused)
+    if not isinstance(fused, BaseSignal):
+        return maps
+    elements = record_of(fused).elements.split(",")
+    taken_apart = fused.axes_manager.navigation_dimension > 0  # else it is the user's
+    if taken_apart and len(maps) == len(elements):
+        for signal, element in zip(maps, elements, strict=True):
+            name_element(signal, element)
+    return maps
+
+
+def _all_maps_of_fusion(
+    fused: Sequence[BaseSignal] | BaseSignal,
+) -> list[BaseSignal]:
+    """As :func:`maps_of_fusion`; a ValueError if these are not all maps of it."""
+    fused = maps_of_fusion(fused)
+    records = [record_of(signal) for signal in fused]
+    found = [infer_element(signal) for signal in fused]
+    expected = records[0].elements.split(",") if records else []
+    if not found or found != expected:
+        shown = ", ".join(map(str, found)) or "nothing"
+        raise ValueError(
+            f"there are fused maps of {shown}: expected all maps of one fusion in "
+            f"their order, {', '.join(expected) or 'any'}"
+        )
+    return fused
+
+
+def cost_history(fused: BaseSignal) -> Signal1D:
+    """See :meth:`hyperspy_fusion.ElementalMap.get_cost_history`."""
+    record = record_of(fused)
+    # After a lazy load the arrays in the metadata are dask arrays.
+    terms = [np.asarray(record.cost[term]) for term in TERMS]
+    signal = hs.signals.Signal1D(np.stack(terms, axis=-2))
+    signal.metadata.General.title = "Cost of the fusion"
+    iteration = signal.axes_manager.signal_axes[0]
+    interval = int(record.get_item("cost_interval", 1))
+    iteration.name, iteration.scale, iteration.offset = "iteration", interval, interval
+    if iteration.high_value > record.get_item("max_iter", np.inf):
+        iteration.convert_to_non_uniform_axis()  # the last value came earlier
+        iteration.axis = np.append(iteration.axis[:-1], record.max_iter)
+    signal.axes_manager.navigation_axes[0].name = "term"
+    signal.metadata.set_item("Multimodal_fusion.terms", ",".join(TERMS))
+    return signal
+
+
+def get_misfit(
+    maps: Maps,
+    fused: Sequence[ElementalMap] | ElementalMap,
+    haadf: Image,
+    background: Background = None,
+    *,
+    standardised: bool = False,
+    mask: Mask = None,
+) -> Signal2D:
+    """Misfit of the HAADF image and its model, or of the image and the measured maps.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal
+        The measured maps, as they were fused.
+    fused : list of ElementalMap
+        All maps that the fusion returned, in their order.
+    haadf : BaseSignal
+        The HAADF image that was fused.
+    background : optional
+        As it was given to :func:`fuse_multimodal`; only for `standardised`.
+    standardised : bool, default False
+        False: the image minus :func:`get_haadf_model`, in its units. True: the local
+        misfit z of image and measured maps, in standard deviations, by which the guard
+        of the calibrated method judges; see
+        :func:`hyperspy_fusion.core.calibrated.guard.local_z`.
+    mask : optional
+        As it was given to :func:`fuse_multimodal`; only for `standardised`.
+
+    Returns
+    -------
+    Signal2D
+        Shape ``navigation + (y, x)``, on the axes of the first map. An image that the
+        fusion moved back is not moved here, but for `standardised`.
+
+    Raises
+    ------
+    ValueError
+        If the signals do not belong together, or `standardised` is asked of the
+        published method or of maps of fractions.
+    """
+    model = get_haadf_model(fused)
+    fused = maps_of_fusion(fused)
+    record = record_of(fused[0])
+    measurement = measure(
+        maps,
+        haadf,
+        background,
+        elements=record.elements.split(","),
+        mask=mask,
+        match=record.get_item("match"),
+    )
+    image = new_signal(model, measurement.haadf - model.data)
+    image.metadata.General.title = "Misfit"
+    if not standardised:
+        return image
+    if record.method != "calibrated":
+        raise ValueError(
+            "the local misfit is defined for the calibrated method only: expected maps "
+            "that fuse_multimodal returned"
+        )
+    if record.has_item("fraction_sum"):
+        raise ValueError(
+            "the local misfit is not defined for fractions, whose sum is that of the "
+            "image: expected maps that were fused from counts"
+        )
+    results = np.stack([signal.data for signal in fused], axis=-3)
+    names: tuple[str, ...] = "shift", "haadf_coefficients", "haadf_offset"
+    names += "haadf_model_error", "vacuum_background"
+    for position in np.ndindex(measurement.navigation_shape):
+        variance, given = measurement.variance, measurement.background
+        image.data[position] = local_misfit(
+            measurement.maps[position],
+            measurement.haadf[position],
+            results[position],
+            {name: np.asarray(record[name])[position] for name in names},
+            CalibratedOptions(),
+            background=None if given is None else given[position],
+            variance=None if variance is None else variance[position],
+        )
+    image.metadata.General.title = "Local misfit in standard deviations"
+    return image
+
+
+def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
+    r"""HAADF image that the fused maps predict.
+
+    Of the calibrated method it is :math:`o + \sum_i c_i x_i`, of the published one
+    :math:`a + s \sum_i w_i \hat x_i^γ`, with the maps
+    :math:`\hat x_i` and the image scaled to [0, 1] as in the fusion, and offset a and
+    range s of the measured HAADF image.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        All maps that one fusion returned, in their order, or a stack of them.
+
+    Returns
+    -------
+    HAADFImage
+        Shape ``navigation + (y, x)``, in the units of the measured HAADF image, on
+        the axes of the first map.
+
+    Raises
+    ------
+    ValueError
+        If maps are missing or do not come from one fusion, or are a part of a series:
+        its record is that of the whole.
+    """
+    fused = _all_maps_of_fusion(fused)
+    record = record_of(fused[0])
+    maps = np.stack([signal.data for signal in fused], axis=-3)
+    series = np.shape(record["haadf_coefficients"])[:-1]
+    if maps.shape[:-3] != series:
+        raise ValueError(
+            f"the maps have the navigation shape {maps.shape[:-3]} and their record "
+            f"{series}: take the model of all maps of the series, and select the "
+            "positions with .inav"
+        )
+
+    def recorded(name: str) -> Any:  # of elements to maps, of positions to images
+        return np.asarray(record[name])[..., np.newaxis, np.newaxis]
+
+    if record.method == "published":
+        span = recorded("map_range")
+        scaled = (maps - recorded("map_offset")) / np.where(span > 0, span, 1)
+        maps = np.maximum(scaled, 0) ** record.gamma
+    model = (recorded("haadf_coefficients") * maps).sum(axis=-3)
+    if record.method == "published":
+        model *= recorded("haadf_range")
+    model += recorded("haadf_offset")
+    image = new_signal(fused[0], model, signal_type="HAADF")
+    image.metadata.General.title = "HAADF model"
+    del image.metadata.Multimodal_fusion
+    # the element of the first map, and its unit
+    for node in ("Sample.elements", "Sample.xray_lines", "Signal.quantity"):
+        if image.metadata.has_item(node):
+            parent, name = node.split(".")
+            delattr(image.metadata[parent], name)
+    return image
+
+
+def get_fractions(
+    fused: Sequence[ElementalMap] | ElementalMap,
+) -> list[ElementalMap]:
+    """Fractions of the elements, from maps that were fused from fractions.
+
+    :func:`fuse_multimodal` returns relative amounts for maps of fractions; these are
+    the shares of their sum.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        All maps that one fusion returned, in their order, or a stack of them; computed
+        if they were lazy.
+
+    Returns
+    -------
+    list of ElementalMap
+        Fractions with the sum of the measured ones, 1 or 100, float32; NaN where there
+        is hardly anything: less than 5 % of the 99th percentile of the sum.
+
+    Raises
+    ------
+    ValueError
+        If maps are missing, do not come from one fusion, were fused from counts, or are
+        not computed yet.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.lattice(size=32)
+    >>> total = maps[0] + maps[1] + maps[2] + 1e-9
+    >>> fractions = [element / total for element in maps]
+    >>> fused = hyperspy_fusion.fuse_multimodal(fractions, haadf)
+    >>> hyperspy_fusion.get_fractions(fused)[0]
+    <ElementalMap, title: Dy, dimensions: (|32, 32)>
+    """
+    fused = _all_maps_of_fusion(fused)
+    if any(map(pending, fused)):
+        raise ValueError("the maps are not computed yet: call compute() of each")
+    record = record_of(fused[0])
+    if not record.has_item("fraction_sum"):
+        raise ValueError(
+            "the maps were not fused from fractions: expected relative amounts. Counts "
+            "are turned into fractions by a quantification, as eXSpy's"
+        )
+    maps = np.stack([signal.data for signal in fused], axis=-3)
+    total = maps.sum(axis=-3)
+    most = np.quantile(total, _MOST, axis=(-2, -1), keepdims=True)
+    wanted = np.asarray(record["fraction_sum"])[..., np.newaxis, np.newaxis]
+    factor = wanted / np.where(total > _LEAST_AMOUNT * most, total, np.nan)
+    found = []
+    for i, signal in enumerate(fused):
+        data = (maps[..., i, :, :] * factor).astype(np.float32)
+        fractions = new_signal(signal, data, signal_type="elemental_map")
+        fractions.metadata.Signal.quantity = "Fraction"
+        del fractions.metadata.Multimodal_fusion  # it is that of the amounts
+        found.append(fractions)
+    return found
