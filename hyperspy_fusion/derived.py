@@ -15,7 +15,7 @@ from .inputs.elements import infer_element, name_element
 from .inputs.images import new_signal
 from .inputs.measurement import Background, Image, Maps, Mask, measure
 from .inputs.stacks import split
-from .results import TERMS
+from .results import TERMS, pending
 
 if TYPE_CHECKING:
     from .signals import ElementalMap, HAADFImage
