@@ -11,6 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill, missing_notes, missing_pixels
+from .bad_pixels import set_aside
 from .composition import normalised
 from .convex.problem import Problem
 from .correlation import Kernel
@@ -330,9 +331,11 @@ def prepare(
     background = np.broadcast_to(background, maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
+    notes = [] if is_part else missing_notes(**missing_pixels(maps, haadf))
+    maps, haadf, found = set_aside(maps, haadf, elements, is_part=is_part)
+    notes += found
     missing = np.isnan(maps)
     seen = np.isfinite(haadf)
-    notes = [] if is_part else missing_notes(**missing_pixels(maps, haadf))
     filled = fill(maps)
     totals = totals or Totals.of(filled)
     if units is None:
