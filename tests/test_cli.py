@@ -63,7 +63,7 @@ def written(folder):
 
 class TestDemo:
     def test_writes_and_prints_what_it_found(self, tmp_path, capsys):
-        assert cli.main(["demo", "--size", "48"]) == 0
+        assert cli.main(["demo", "--size", "64"]) == 0
         assert written(tmp_path) == ["hyperspy-fusion-demo"]
         assert written(tmp_path / "hyperspy-fusion-demo") == FILES
         printed = capsys.readouterr()
@@ -73,7 +73,7 @@ class TestDemo:
         assert header.split() == " ".join(titles).split()
         rows = [row.split() for row in (cobalt, manganese, oxygen)]
         assert [row[0] for row in rows] == ["Co", "Mn", "O"]
-        specimen = hyperspy_fusion.data.core_shell(48)
+        specimen = hyperspy_fusion.data.core_shell(64)
         measured = [
             np.linalg.norm(a.data - b.data) / np.linalg.norm(b.data)
             for a, b in zip(specimen.maps, specimen.truth, strict=True)

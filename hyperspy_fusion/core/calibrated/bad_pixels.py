@@ -22,6 +22,7 @@ from scipy.special import betainc, gammainc, gammaincc
 
 from ..common.missing import fill
 from .composition import sum_of_fractions
+from .correlation import find_kernel
 from .noise import count_step, haadf_noise_line, map_noise_line
 
 _CHANCE = 1e-7  # of a false alarm in an image
@@ -86,15 +87,23 @@ def set_aside(
     tell(haadf, bad, "the HAADF image", "not used")
     haadf = np.where(bad | saturated, np.nan, haadf)
     measured = maps
+    # A filter spreads an outlier, and what neighbours share looks like one.
+    white = np.array([not _filtered(image) for image in fill(maps)])
     # outliers add to the noise of maps that are no counts, and hide others
     for _ in range(_PASSES):
-        found = _Finder(maps, haadf).bad_maps()
+        found = _Finder(maps, haadf).bad_maps() & white[:, None, None]
         if not found.any():
             break
         maps = np.where(found, np.float32(np.nan), maps)
     for image, rest, name in zip(measured, maps, names, strict=True):
         tell(image, np.isnan(rest) & ~np.isnan(image), name, "treated as missing")
     return maps, haadf, notes
+
+
+def _filtered(image: np.ndarray) -> bool:
+    """Whether neighbouring pixels of a map share their noise."""
+    clipped = np.minimum(image, np.quantile(image, _ORDINARY, method="lower"))
+    return find_kernel(clipped, whole=count_step(clipped) is not None) is not None
 
 
 def _note(

@@ -553,6 +553,8 @@ def shared_weights(
                 sensitivities=sensitivities,
                 elements=elements,
             )
+            orientation = Orientation.of(preparation.prepared.haadf)
+            preparation = preparation.turned(orientation.turn)
             if preparation.units.total is not None:
                 fractions.append(Fractions.of(preparation, prior, options))
                 continue

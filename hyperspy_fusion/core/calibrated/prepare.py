@@ -332,6 +332,9 @@ def prepare(
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
     notes = [] if is_part else missing_notes(**missing_pixels(maps, haadf))
+    if not is_part:
+        check_magnitude("maps", maps)
+        check_magnitude("HAADF image", haadf)
     maps, haadf, found = set_aside(maps, haadf, elements, is_part=is_part)
     notes += found
     missing = np.isnan(maps)
@@ -466,11 +469,9 @@ def shifted_image(
     """
     image = np.asarray(haadf, np.float64)
     noise = units.noise
-    if noise is None:
-        check_magnitude("HAADF image", np.where(seen, image, 0))
-        if seen.any():
-            lowest = float(np.min(image, where=seen, initial=np.inf))
-            units = replace(units, base=lowest)
+    if noise is None and seen.any():
+        lowest = float(np.min(image, where=seen, initial=np.inf))
+        units = replace(units, base=lowest)
     image = fill((image - units.base).astype(np.float32)[None])[0]
     if noise is None:
         noise = haadf_noise_line(mosaic(image, tiles))

@@ -92,11 +92,10 @@ def _scaled(filled: np.ndarray, known: np.ndarray) -> bool:
     """Whether the noise of a map is that of scaled counts: none at the value 0."""
     if np.mean(filled[known] == 0) >= _LEAST_EMPTY:
         return True
-    intercept, slope, levels, variances = noise_line(filled, robust=False, known=known)
+    intercept, slope, levels, _ = noise_line(filled, robust=False, known=known)
     at_zero = intercept - slope * filled.min()
-    return bool(
-        slope > 0 and at_zero < _AT_ZERO * np.mean(variances) and levels.size > 1
-    )
+    typical = slope * np.mean(filled, dtype=np.float64)
+    return bool(abs(at_zero) < _AT_ZERO * typical and levels.size > 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +154,7 @@ def goes_below_zero(lowest: float, highest: float) -> bool:
 
 def check_magnitude(name: str, values: np.ndarray) -> None:
     """Raise a ValueError if float32 cannot hold powers of the values."""
-    largest = float(np.abs(values).max())
+    largest = float(np.nanmax(np.abs(values), initial=0))
     if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
         raise ValueError(
             f"the values of the {name} go up to {largest:.3g}: expected "
@@ -177,7 +176,6 @@ def recognise(
     `filled` are maps without gaps, `missing` is True where they were filled, and
     `negative` tells whether the whole image goes below 0.
     """
-    check_magnitude("maps", filled)
     warnings = []
     total = sum_of_fractions(filled[:, ~missing.any(axis=0)])
     if total is not None and not negative:
