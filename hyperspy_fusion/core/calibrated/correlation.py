@@ -12,10 +12,11 @@ from .noise import MASK
 # Rings of spatial frequencies, per pixel, in which white noise has the same power.
 # Specimens have little there.
 _RINGS = np.array([0.18, 0.25, 0.32, 0.39, 0.46, 0.53, 0.6])
-_LOW, _HIGH = slice(0, 2), slice(5, 6)
+_LOW, _MIDDLE, _HIGH = slice(0, 2), slice(2, 5), slice(5, 6)
 # Power of the highest ring over that of the lowest, below which noise is correlated:
 # of whole numbers and their multiples, which a filter hardly leaves, and of others.
 _OF_WHOLE, _OF_OTHERS = 0.15, 0.4
+_STILL_FALLING = 0.62  # power of the highest ring over that of the middle ones
 _LEAST_SIZE = 48  # pixels a side
 _GRID = 64  # frequencies a side, of areas of kernels
 
@@ -124,6 +125,9 @@ def find_kernel(image: np.ndarray, *, whole: bool) -> tuple[Kernel, float] | Non
     found = _medians(power) / np.log(2)  # median of exponential numbers, to their mean
     lowest, highest = found[_LOW].mean(), found[_HIGH].mean()
     if highest >= (_OF_WHOLE if whole else _OF_OTHERS) * lowest:
+        return None
+    # What a specimen adds at low frequencies leaves white noise flat at high ones.
+    if highest > _STILL_FALLING * found[_MIDDLE].mean():
         return None
     least = 1e-6 * found.max()
 

@@ -169,7 +169,7 @@ def count_step(values: np.ndarray) -> float | None:
     to whole numbers.
     """
     values = np.unique(values).astype(np.float64)
-    if values.size > _MOST_LEVELS or values[0] < 0 or values[-1] == 0:
+    if not 0 < values.size <= _MOST_LEVELS or values[0] < 0 or values[-1] == 0:
         return None
     whole = bool((values == np.rint(values)).all())
     for shift in (0.0, 0.5) if whole else (0.0,):  # rounded, or cut off
