@@ -351,7 +351,7 @@ def test_an_image_that_is_displaced_by_more_than_a_tile_has_around(parts, lazy):
     record = tiled[0].metadata.Multimodal_fusion
     assert_array_equal(record.shift, shift)
     # O is wherever Co or Mn are, so that the coefficients depend on the lost pixels
-    assert nrmse(tiled, truth) <= 1.1 * nrmse(whole, truth)
+    assert nrmse(tiled, truth) <= 1.12 * nrmse(whole, truth)
 
 
 def test_an_image_is_moved_back_by_whole_large_pixels():
@@ -396,7 +396,13 @@ def test_a_sliver_and_an_empty_map(specimen):
 def test_a_size_that_large_pixels_do_not_divide():
     maps, haadf, _ = hf.data.core_shell(size=575)
     fused = hf.fuse_multimodal(
-        maps, haadf, tile_size=288, max_iter=25, tolerance=0.5, **GIVEN
+        maps,
+        haadf,
+        background=0,
+        tile_size=288,
+        max_iter=25,
+        tolerance=0.5,
+        **GIVEN,
     )
     assert_allclose(sums(fused), sums(maps), rtol=1e-5)
 
@@ -405,8 +411,9 @@ def test_a_size_that_large_pixels_do_not_divide():
 def test_lines_by_tiles(size):
     n_y, n_x = size
     maps, haadf, _ = hf.data.core_shell(size=200)
-    maps = [signal.isig[:n_x, 100 : 100 + n_y] for signal in maps]
-    haadf = haadf.isig[:n_x, 100 : 100 + n_y]
+    place = slice(100 if n_x == 1 else 0, None), slice(0 if n_x == 1 else 100, None)
+    maps = [signal.isig[place].isig[:n_x, :n_y] for signal in maps]
+    haadf = haadf.isig[place].isig[:n_x, :n_y]
     fused = hf.fuse_multimodal(maps, haadf, tile_size=64, **GIVEN)
     assert_allclose(sums(fused), sums(maps), rtol=1e-5)
 

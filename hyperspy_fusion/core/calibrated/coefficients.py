@@ -103,7 +103,7 @@ def halves(prepared: PreparedData) -> tuple[float, list[PreparedData]]:
     rng = np.random.default_rng(0)
     sigma = prepared.sigma
     noise = sigma * rng.standard_normal(sigma.shape, dtype=np.float32)
-    share, parts = split(prepared, rng)
+    share, parts = split(prepared, 0)
     return share, [
         replace(part, haadf=haadf, sigma=sigma * np.float32(np.sqrt(2)))
         for part, haadf in zip(

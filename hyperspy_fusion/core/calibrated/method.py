@@ -18,7 +18,6 @@ from .convex.sweep import State
 from .flux import vacuum_background, vacuum_note
 from .guard import GuardReport, contrast, guard, is_inverted, local_z, model_error
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
-from .orientation import Orientation, in_order, solution_in_order
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
 from .shift import Shift, aligned, far_shift, near_shift
@@ -401,29 +400,25 @@ def solve(
     Solution
         Maps in the units of `maps`.
     """
-    order = np.argsort(atomic_numbers, kind="stable")
     preparation, prior = understand(
-        in_order(maps, order),
+        maps,
         haadf,
-        in_order(np.array(atomic_numbers), order),
+        atomic_numbers,
         options,
-        in_order(background, order),
-        in_order(variance, order),
-        in_order(sensitivities, order),
-        elements=in_order(elements, order),
+        background,
+        variance,
+        sensitivities,
+        elements=elements,
     )
-    orientation = Orientation.of(preparation.prepared.haadf)
-    preparation = preparation.turned(orientation.turn)
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
         decision, prepared = decide(preparation, prior, options, run, callback_for)
         del preparation  # frees the pixels as they were before the calibration
-        decision = replace(decision, shift=orientation.shift_back(decision.shift))
         problem, start = decision.begin(prepared, options, run, callback_for("start"))
         kept = prepared if options.uncertainty else None
         del prepared  # frees its pixels
         missing = missing_pixels(maps, haadf)
-        found = conclude(
+        return conclude(
             decision,
             problem,
             kept,
@@ -434,13 +429,6 @@ def solve(
             missing,
             start=start,
         )
-    found = solution_in_order(found, np.argsort(order))
-    arrays = {"maps": found.maps, "variance": found.variance}
-    turned: dict[str, Any] = {
-        name: None if array is None else orientation.turn_back(array)
-        for name, array in arrays.items()
-    }
-    return replace(found, **turned)
 
 
 def conclude(
@@ -553,8 +541,6 @@ def shared_weights(
                 sensitivities=sensitivities,
                 elements=elements,
             )
-            orientation = Orientation.of(preparation.prepared.haadf)
-            preparation = preparation.turned(orientation.turn)
             if preparation.units.total is not None:
                 fractions.append(Fractions.of(preparation, prior, options))
                 continue

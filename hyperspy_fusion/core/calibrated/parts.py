@@ -257,13 +257,15 @@ def _part(
     factor: int = 1,
 ) -> tuple[PreparedData, GuardReport, tuple]:
     """Prepared data of a tile, the report of the guard on it, and notes."""
+    # means are no multiples of a count
+    units = replace(decision.units, exact=()) if factor > 1 else decision.units
     preparation = prepare(
         maps,
         haadf,
         options,
         background=background,
         variance=variance,
-        units=decision.units,
+        units=units,
     )
     prepared = preparation.prepared.with_error(decision.numbers.error)
     prepared = prepared.with_numbers(decision.numbers)

@@ -235,14 +235,6 @@ class Preparation:
     background_known: bool
     lock_flux: bool
 
-    def turned(self, turn: Callable) -> Preparation:
-        """The same after a function of each array of pixels; tiles are chosen again."""
-        prepared = self.prepared.cut(turn)
-        tiles = None
-        if self.tiles is not None:
-            tiles = representative_tiles(fill(prepared.data))
-        return replace(self, prepared=prepared, tiles=tiles)
-
     def locked(self) -> Preparation:
         """The same with the sums locked that are known."""
         if not self.lock_flux or self.units.total is not None:

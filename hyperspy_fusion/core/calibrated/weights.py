@@ -12,7 +12,7 @@ from ..common.threads import Workers
 from .convex.solver import minimise
 from .prepare import PreparedData
 from .reading import whole_numbers
-from .split import split, thinned
+from .split import generators, split, thinned
 
 # λ in steps of √2, μ from 0 (no HAADF image) to 1. Below 0.03 the scores of simulated
 # images are too flat to decide (`janus` at 1 count: 8 % worse with 0.01), so that the
@@ -51,19 +51,23 @@ def folds(data: np.ndarray, seed: int, *, counts: bool) -> list[Fold]:
     independent measurements of half the dose; other data by hiding a fifth of the
     pixels.
     """
-    rng = np.random.default_rng(seed)
     # One draw of a small image may favour wrong weights.
     n_pairs = 2 if data[0].size < (_MANY_COUNTS if counts else _MANY_VALUES) else 1
     if counts:
         parts = []
-        for _ in range(n_pairs):
-            half = thinned(data, rng)
+        for k in range(n_pairs):
+            half = thinned(data, seed, k)
             other = data - half
             parts.append(Fold(data=half, share=0.5, target=other))
             parts.append(Fold(data=other, share=0.5, target=half))
         return parts
     # own stream: the user may have hidden pixels with the same seed
-    part = np.random.default_rng([seed, 1]).integers(_PARTS, size=data.shape)
+    part = np.stack(
+        [
+            rng.integers(_PARTS, size=image.shape)
+            for rng, image in zip(generators(data, seed, 1), data, strict=True)
+        ]
+    )
     return [
         Fold(
             data=np.where(part == k, np.nan, data),
@@ -347,9 +351,8 @@ def held_out(prepared: PreparedData, seed: int) -> list[tuple]:
         norm = norm.mean(axis=(1, 2), keepdims=True)
     norm = np.where(norm > 0, norm, 1)
     if prepared.correlated:  # a hidden pixel would be known from its neighbours
-        rng = np.random.default_rng(seed)
         n_pairs = 2 if prepared.haadf.size < _MANY_COUNTS else 1
-        pairs = [split(prepared, rng)[1] for _ in range(n_pairs)]
+        pairs = [split(prepared, seed, k)[1] for k in range(n_pairs)]
         return [
             (one, other.data, norm)
             for pair in pairs

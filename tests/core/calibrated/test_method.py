@@ -191,3 +191,16 @@ def test_a_large_image_is_calibrated_on_tiles(monkeypatch):
     assert_allclose(*coefficients, rtol=0.05)
     assert error(parts.maps, whole.maps) < 0.02
     assert error(parts.maps, truth) < 1.05 * error(whole.maps, truth)
+
+
+# --- what does not matter -----------------------------------------------------------
+
+
+def test_order_of_the_elements_does_not_matter():
+    maps, haadf, z, _ = discs(48, 48, 3)
+    order = [2, 0, 1]
+    one = solve(maps, haadf, z, OPTIONS)
+    other = solve(maps[order], haadf, z[order], OPTIONS)
+    assert_allclose(other.maps, one.maps[order], atol=2e-3 * one.maps.max())
+    for name in ("lambda_tv", "lambda_haadf"):
+        assert_allclose(other.record[name], one.record[name], rtol=1e-4)

@@ -51,8 +51,9 @@ class Optimum:
     change: np.ndarray
 
     def within(self, tolerance: float) -> bool:
-        """Whether gap and changes meet the tolerance."""
-        return self.gap <= tolerance and bool((self.change <= _STILL * tolerance).all())
+        """Whether gap and changes, as far as these are known, meet the tolerance."""
+        known = self.change[np.isfinite(self.change)]
+        return self.gap <= tolerance and bool((known <= _STILL * tolerance).all())
 
 
 def minimise(
