@@ -129,7 +129,8 @@ import numpy as np
 from hyperspy_fusion.core.calibrated import method as calibrated
 from hyperspy_fusion.core.published import method as published
 rng = np.random.default_rng(0)
-maps, haadf = rng.poisson(3, (2, 6, 7)), rng.poisson(50, (6, 7)) * 1.0
+maps = rng.poisson(20 * (1 + np.sin(np.arange(84))).reshape(2, 6, 7))
+haadf = 30.0 * maps[0] + 10.0 * maps[1] + rng.normal(0, 5, (6, 7))
 options = {"lambda_tv": 2.0, "lambda_haadf": 0.1, "max_iter": 3}
 for own in ({}, {"regularizer": "tv"}):
     options = calibrated.CalibratedOptions(**options, **own)
@@ -159,5 +160,4 @@ def test_kernels_run_as_plain_python(tmp_path):
         with (tmp_path / disabled).open("rb") as file:
             found.append([np.load(file) for _ in range(3)])
     for one, other in zip(*found, strict=True):
-        # so few pixels hardly determine the coefficients
-        assert_allclose(one, other, rtol=0.02, atol=1e-3)
+        assert_allclose(one, other, rtol=1e-3, atol=1e-2)
