@@ -117,14 +117,13 @@ def test_imperfect_data_are_printed_and_written(field, tmp_path, capsys):
         )
     }
     assert list(rows)[2:] == inputs
-    as_it_is, half, refused, integers, rare = map(rows.get, inputs)
+    as_it_is, half, low, integers, rare = map(rows.get, inputs)
     assert as_it_is[2] == integers[2] == "1.00"
     assert as_it_is[4] == "nothing"
     assert 0.05 < float(as_it_is[0]) < 0.3
     assert 0.9 < float(as_it_is[3]) < 1
     assert "512 missing pixels of the HAADF image" in half[4]
-    assert refused[:4:2] == ["–", "–"]
-    assert refused[4].startswith("refused: the map of Au is negative")
+    assert "the zero of the map of Au is too low" in low[4]
     assert float(rare[0]) > float(as_it_is[0])
     assert "0 of 5" in marked
 
