@@ -190,8 +190,11 @@ def judge(form, fused, clean, truth):
     measured = True if form.measured is None else form.measured
     measured = np.broadcast_to(measured, moved.shape)
     particles = measured & is_particle(truth if form.fractions else moved)
-    if form.fractions:
+    if form.fractions:  # the fused maps are amounts
         measured = particles
+        total = fused.sum(axis=0)
+        whole = moved[:, particles].sum(axis=0).mean()
+        fused = whole * fused / np.where(total > 0, total, 1)
     if form.rival:
         net = form.maps[judged] - BACKGROUND
         filtered = [ndimage.gaussian_filter(net, (0, w, w)) for w in WIDTHS]
