@@ -193,7 +193,7 @@ def judge(form, fused, clean, truth):
     if form.fractions:  # the fused maps are amounts
         measured = particles
         total = fused.sum(axis=0)
-        whole = moved[:, particles].sum(axis=0).mean()
+        whole = moved.sum(axis=0)[particles.any(axis=0)].mean()
         fused = whole * fused / np.where(total > 0, total, 1)
     if form.rival:
         net = form.maps[judged] - BACKGROUND

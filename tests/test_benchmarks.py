@@ -155,7 +155,7 @@ def test_errors_are_those_of_measured_pixels(field):
     form = field.fractions(truth, haadf, whole=100.0)
     found, at_best, kept = field.judge(form, 50 * parts, truth, truth)
     assert_allclose([found, at_best], 0, atol=1e-6)  # but for a factor
-    assert_allclose(kept, 0.5)
+    assert_allclose(kept, 1)  # amounts are compared as fractions
     empty = np.concatenate([truth, np.zeros((1, 32, 32))])  # of an absent element
     assert_allclose(field.error(1.1 * empty, empty, measured=True), 0.075)
 
