@@ -201,6 +201,9 @@ class _Finder:
         if self.fractions:  # the noise of one is that of all, and no outlier is seen
             return bad
         peaks = [_peaks(sign * self.image, self.sigma) | ~self.seen for sign in (1, -1)]
+        # within one pixel: particles may be displaced
+        rise = maximum_filter(self.image - _mean_beside(self.image, _OUTER), 3)
+        per_intensity = self._counts_per_intensity(np.ones(self.seen.shape, bool))
         for k, counts in enumerate(self.counts):
             most, least = _extremes(counts)
             area = _INNER.sum() * 3  # of a 5 x 5 neighbourhood
@@ -208,7 +211,10 @@ class _Finder:
             hot[hot] = _more(counts[hot], 1, area * most[hot], area) < self.chance
             dead = counts < least - 3
             dead[dead] = _fewer(counts[dead], 1, area * least[dead], area) < self.chance
-            for found, peak, sign in ((hot, peaks[0], 1), (dead, peaks[1], -1)):
+            # A peak of the image excuses as many counts as an element may give for it.
+            enough = rise >= (counts - most) / per_intensity / _UNEQUAL
+            bright = peaks[0] & (enough | ~self.seen)
+            for found, peak, sign in ((hot, bright, 1), (dead, peaks[1], -1)):
                 real = peak[found]
                 # what takes the place of other elements may not show in the image
                 for other in self.counts[:k] + self.counts[k + 1 :]:
@@ -221,6 +227,13 @@ class _Finder:
                 if self._map_region_is_bad(k, *region):
                     bad[k][region[0]] = True
         return bad & self.known
+
+    def _counts_per_intensity(self, typical: np.ndarray) -> float:
+        """Counts of all maps for the HAADF intensity above its dark, on some pixels."""
+        low = np.quantile(self.image, 0.01)
+        total = sum(counts[typical].mean(dtype=np.float64) for counts in self.counts)
+        brightness = (self.image[typical] - low).mean(dtype=np.float64)
+        return float(max(total, 1e-300) / max(brightness, 1e-300))
 
     def bad_image(self) -> np.ndarray:
         """True where the HAADF image is bad."""
@@ -255,10 +268,7 @@ class _Finder:
             return hot
         total = np.asarray(sum(self.counts), np.float64)
         low, high = np.quantile(image, [0.01, 0.99])
-        typical = ~(hot | dead)
-        per_intensity = total[typical].mean() / max(
-            (image[typical] - low).mean(), 1e-300
-        )
+        per_intensity = self._counts_per_intensity(~(hot | dead))
         # particles may be displaced by a pixel
         near = binary_dilation(hot, np.ones((3, 3)))
         moves = np.zeros(image.shape, bool)

@@ -53,11 +53,6 @@ class FluxLock:
         """No sum is kept."""
         return cls(kept=np.zeros(n_elements, bool))
 
-    @classmethod
-    def exact(cls, n_elements: int) -> FluxLock:
-        """All sums are kept."""
-        return cls(kept=np.ones(n_elements, bool))
-
 
 def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
     """Find which sums are known.

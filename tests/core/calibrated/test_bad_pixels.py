@@ -86,6 +86,15 @@ def test_hot_pixels_of_a_map(counts, unit):
     ]
 
 
+def test_a_spike_on_a_column_of_a_lattice_is_no_column():
+    maps, haadf = measured(data.lattice, 96)
+    y, x = np.unravel_index(haadf[40:60, 40:60].argmax(), (20, 20))
+    maps[0, 40 + y, 40 + x] = 500
+    in_maps, _, notes = lost(maps, haadf, ("Dy", "Sc", "O"))
+    assert_array_equal(np.argwhere(in_maps), [[0, 40 + y, 40 + x]])
+    assert len(notes) == 1
+
+
 def test_dead_pixels_lines_and_blocks_of_maps():
     maps, haadf = measured(counts=100)
     expected = np.zeros(maps.shape, bool)
