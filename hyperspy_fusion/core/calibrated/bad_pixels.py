@@ -212,7 +212,7 @@ class _Finder:
             dead = counts < least - 3
             dead[dead] = _fewer(counts[dead], 1, area * least[dead], area) < self.chance
             # A peak of the image excuses as many counts as an element may give for it.
-            enough = rise >= (counts - most) / per_intensity / _UNEQUAL
+            enough = _UNEQUAL * per_intensity * rise >= counts - most
             bright = peaks[0] & (enough | ~self.seen)
             for found, peak, sign in ((hot, bright, 1), (dead, peaks[1], -1)):
                 real = peak[found]
@@ -229,11 +229,14 @@ class _Finder:
         return bad & self.known
 
     def _counts_per_intensity(self, typical: np.ndarray) -> float:
-        """Counts of all maps for the HAADF intensity above its dark, on some pixels."""
+        """Counts of all maps for the HAADF intensity above its dark, on some pixels.
+
+        0 if there is no such intensity.
+        """
         low = np.quantile(self.image, 0.01)
         total = sum(counts[typical].mean(dtype=np.float64) for counts in self.counts)
         brightness = (self.image[typical] - low).mean(dtype=np.float64)
-        return float(max(total, 1e-300) / max(brightness, 1e-300))
+        return float(total / brightness) if brightness > 0 else 0.0
 
     def bad_image(self) -> np.ndarray:
         """True where the HAADF image is bad."""
