@@ -7,6 +7,7 @@ The measured maps, which do not depend on the image, show where that happens.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 from scipy.ndimage import (
@@ -47,6 +48,12 @@ _TYPICAL = 2.0  # times the noise, from which on there is a model error
 # correlation of image and expected image below which the contrast is inverted.
 _CONTRAST_WIDTH = 1.5
 _INVERTED = -0.5
+
+_TOO_FEW = (
+    "the maps hold too few counts to judge whether the HAADF image contradicts them: "
+    "trust the fused maps only if it shows the same specimen, with an intensity that "
+    "grows with the thickness and all heavy elements among the maps"
+)
 
 
 def prediction(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
@@ -131,6 +138,10 @@ def local_z(
     M. Hilferty, Proc. Natl. Acad. Sci. 17, 684 (1931), with the third cumulant
     :math:`-G^3 * \sum_i c_i^3 (x_i + β_i)`.
 
+    The test assumes that the image is right. Where by chance no counts were measured,
+    the fused maps are too small to explain it and would have hardly any noise: there
+    the counts that the image tells are added to them, in the mean composition.
+
     Parameters
     ----------
     prepared : PreparedData
@@ -173,42 +184,63 @@ class _BlockMeans:
 
     `known` is True where the residual is known, `share` its mean in each block;
     `residual`, `second` and `third` are block means of the residual and of the
-    cumulants of its noise.
+    cumulants of its noise, `unexplained` of the image minus its model from fused maps.
+    `per_count` is the intensity of a count of the mean composition, 0 if the noise does
+    not depend on the maps.
     """
 
+    _MEANS: ClassVar = "share", "residual", "second", "third", "unexplained"
+
     step: int
+    per_count: float
     known: np.ndarray
     share: np.ndarray
     residual: np.ndarray
     second: np.ndarray
     third: np.ndarray
+    unexplained: np.ndarray
 
     @classmethod
     def of(cls, prepared: PreparedData, maps: np.ndarray, step: int) -> "_BlockMeans":
         """Compute the means, some rows at a time to save memory."""
         known = np.empty(prepared.haadf.shape, bool)
+        total = np.zeros(len(maps))
         parts = []
         for start in range(0, len(known), _ROWS):
             rows = slice(start, start + _ROWS)
-            cumulants = _cumulants(prepared.rows(rows), _fine_rows(maps, known, rows))
+            some, fused = prepared.rows(rows), _fine_rows(maps, known, rows)
+            cumulants = _cumulants(some, fused)
+            total += fused.sum(axis=(1, 2), dtype=np.float64)
             known[rows] = np.isfinite(cumulants[0])
             parts.append(
                 [
                     _block_mean(np.where(known[rows], image, 0), step)
-                    for image in (1.0, *cumulants)
+                    for image in (1.0, *cumulants, misfit(some, fused))
                 ]
             )
         means = (np.concatenate(part) for part in zip(*parts, strict=True))
-        names = "share", "residual", "second", "third"
-        return cls(step=step, known=known, **dict(zip(names, means, strict=True)))
+        return cls(
+            step=step,
+            per_count=_per_count(prepared, total),
+            known=known,
+            **dict(zip(cls._MEANS, means, strict=True)),
+        )
 
     def coarser(self, factor: int) -> "_BlockMeans":
         """Means over blocks that are larger by a factor."""
         if factor == 1:
             return self
-        names = "share", "residual", "second", "third"
-        means = {name: _block_mean(getattr(self, name), factor) for name in names}
+        means = {name: _block_mean(getattr(self, name), factor) for name in self._MEANS}
         return replace(self, step=self.step * factor, **means)
+
+
+def _per_count(prepared: PreparedData, total: np.ndarray) -> float:
+    """Intensity of a count of the mean composition; 0 if the noise is given."""
+    c = prepared.coefficients
+    brightness = c @ total
+    if prepared.variance is not None or not brightness > 0:
+        return 0.0
+    return float(c**2 @ total / brightness)
 
 
 def _fine_rows(maps: np.ndarray, image: np.ndarray, rows: slice) -> np.ndarray:
@@ -228,15 +260,18 @@ def _standardised(
     width = width / step
     total = gaussian_filter(means.residual, width, mode="constant")
     share = gaussian_filter(means.share, width, mode="constant")
+    enough = share > _LEAST_SHARE
+    excess = gaussian_filter(means.unexplained, width, mode="constant")
+    excess = np.divide(excess, share, out=np.zeros_like(excess), where=enough)
+    added = means.per_count * np.maximum(excess, 0) * means.share
     slow = np.hypot(_SLOW_CONTRAST * prepared.contrast, _SLOW_ERROR * prepared.error)
     # cumulants of the mean of step² numbers
-    spread = np.hypot(
-        np.sqrt(_power_filter(means.second / step**2, width, 2)), slow * share
-    )
-    enough = share > _LEAST_SHARE
+    second = (means.second + added) / step**2
+    spread = np.hypot(np.sqrt(_power_filter(second, width, 2)), slow * share)
     z = np.divide(total, spread, out=np.zeros_like(total), where=enough)
     if prepared.variance is None:
-        third = _power_filter(means.third / step**4, width, 3)
+        third = (means.third + means.per_count * added) / step**4
+        third = _power_filter(third, width, 3)
         skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
         z = np.where(enough, -_unskewed(-z, skew), 0)
     z = z.astype(np.float32).repeat(step, axis=0).repeat(step, axis=1)
@@ -283,12 +318,15 @@ class GuardReport:
         Whether the image is brighter than expected where z is largest.
     correlation : float
         Of the image with the one that is expected from the maps.
+    judged : bool
+        False if the maps hold too few counts for a contradiction to be found.
     """
 
     largest: float
     flagged: float
     brighter: bool
     correlation: float = 0.0
+    judged: bool = True
 
     @property
     def inverted(self) -> bool:
@@ -304,8 +342,10 @@ class GuardReport:
             "annular dark-field image, or haadf * -1.0; if it is a dark-field image, a "
             "heavy element is missing among the maps"
         )
+        if self.flagged == 0 and self.inverted:
+            return f"the HAADF image {inverted}"
         if self.flagged == 0:
-            return f"the HAADF image {inverted}" if self.inverted else ""
+            return "" if self.judged else _TOO_FEW
         percent = 100 * self.flagged
         shown = f"{percent:.0f}" if percent >= 1 else f"{percent:.1g}"
         where = f"in {shown} % of the pixels"
@@ -380,8 +420,28 @@ def guard(
         largest=abs(extreme),
         flagged=float(flagged[usable].mean()) if usable.any() else 0.0,
         brighter=extreme > 0,
+        judged=_are_enough(prepared),
     )
     return prepared, report
+
+
+def _are_enough(prepared: PreparedData) -> bool:
+    """Whether a contradiction as large as the image itself could be found.
+
+    Where N counts are expected besides B of the background and only B are measured, z
+    is N divided by the square root of N + B.
+    """
+    if prepared.variance is not None:
+        return True
+    width = max(_widths(prepared.haadf.shape))
+    least = threshold(prepared.pixels) / np.sqrt(4 * np.pi) / width
+    net, total = (
+        np.nan_to_num(maps).sum(axis=0) for maps in (prepared.net(), prepared.data)
+    )
+    if net.mean() > least * np.sqrt(total.mean()):  # found faster
+        return True
+    net, total = (gaussian_filter(image, width) for image in (net, total))
+    return bool((net > least * np.sqrt(np.maximum(total, 0))).any())
 
 
 def _extreme(z: np.ndarray) -> float:
@@ -391,8 +451,7 @@ def _extreme(z: np.ndarray) -> float:
 
 def _scores(prepared: PreparedData, maps: np.ndarray) -> list[np.ndarray]:
     """Local z on all scales that fit into the image."""
-    size = min(prepared.haadf.shape)
-    widths = [width for width in WIDTHS if width == WIDTHS[0] or 6 * width <= size]
+    widths = _widths(prepared.haadf.shape)
     steps = [_step(prepared, width) for width in widths]
     means = _BlockMeans.of(prepared, maps, steps[0])
     scores = []
@@ -400,6 +459,11 @@ def _scores(prepared: PreparedData, maps: np.ndarray) -> list[np.ndarray]:
         means = means.coarser(step // means.step)
         scores.append(_standardised(prepared, means, width))
     return scores
+
+
+def _widths(shape: tuple[int, ...]) -> list[float]:
+    """The scales that fit into an image."""
+    return [WIDTHS[0], *(width for width in WIDTHS[1:] if 6 * width <= min(shape))]
 
 
 def _step(prepared: PreparedData, width: float) -> int:

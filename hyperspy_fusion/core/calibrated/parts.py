@@ -280,7 +280,11 @@ def _part(
         prepared, report = guard(
             prepared, rough_maps(prepared, warm), lambda s: (s, rough_maps(s, warm))
         )
-        report = replace(report, correlation=decision.report.correlation)
+        report = replace(
+            report,
+            correlation=decision.report.correlation,
+            judged=decision.report.judged,
+        )
     return prepared, report, preparation.notes
 
 

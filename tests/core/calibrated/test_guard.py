@@ -67,6 +67,29 @@ def test_local_z_of_values_with_known_variance():
     assert_allclose(z.std(), 1, atol=0.15)
 
 
+def test_local_z_where_no_count_was_measured():
+    """Fused maps of 0 are no proof that there was nothing: z is the root of counts."""
+    expected, width = 0.02, 8.0
+    truth = np.full((1, 96, 96), expected)
+    prepared = measured(discs(96))
+    prepared = replace(
+        prepared,
+        data=np.zeros_like(truth),
+        background=np.zeros((1, 1, 1)),
+        haadf=300.0 * truth[0],
+        coefficients=np.array([300.0]),
+        offset=0.0,
+        sigma=np.full((96, 96), 1e-3),
+    )
+    # of one count, as a composition is needed
+    nothing = np.zeros_like(truth)
+    nothing[0, 0, 0] = 1e-6
+    z = local_z(prepared, nothing, width)[48, 48]
+    n = expected * 4 * np.pi * width**2
+    # exp(-n) is the chance to measure none
+    assert_allclose(z, -norm.ppf(np.exp(-n)), rtol=0.1)
+
+
 @pytest.mark.parametrize("slow", [{"contrast": 6e4}, {"error": 4500.0}])
 def test_local_z_puts_up_with_what_does_no_harm(slow):
     truth = discs()
@@ -164,6 +187,15 @@ def test_guard_is_silent_where_the_model_holds(run, seed):
     assert report.flagged == 0
     assert report.message == ""
     assert_array_equal(after.trusted, 1)
+
+
+@pytest.mark.parametrize(("share", "judged"), [(0.05, True), (0.0005, False)])
+def test_too_few_counts_to_judge_are_said(run, share, judged):
+    prepared, maps = calibrator(run)(measured(share * discs()))
+    report = guard(prepared, maps, lambda prepared: (prepared, maps))[1]
+    assert report.flagged == 0
+    assert report.judged is judged
+    assert ("too few counts" in report.message) is not judged
 
 
 def test_false_alarms_are_as_rare_in_large_images():
