@@ -9,6 +9,7 @@ from .loading import Candidates as Candidates
 from .loading import MultimodalData as MultimodalData
 from .loading import find_candidates as find_candidates
 from .loading import load_multimodal as load_multimodal
+from .plot import plot_composite as plot_composite
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
 from .plot import plot_weights as plot_weights

@@ -423,8 +423,9 @@ def _write_pictures(
         "convergence.png": hyperspy_fusion.plot_convergence(fused),
     }
     if fused[0].metadata.Multimodal_fusion.has_item("weights_tried"):
-        pictures["weights.png"] = hyperspy_fusion.plot_weights(fused, inav=first)
-    for name, figure in pictures.items():
+        pictures["weights.png"] = [hyperspy_fusion.plot_weights(fused, inav=first)]
+    for name, axes in pictures.items():
+        figure = axes[0].figure
         figure.savefig(folder / name, dpi=150)
         plt.close(figure)
 

@@ -10,10 +10,12 @@ import numpy as np
 from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
-from .core.calibrated.method import CalibratedOptions, local_misfit
+from .core.calibrated.guard import contradicted, local_z
+from .core.calibrated.method import CalibratedOptions, judged_again
+from .execution.arrays import computed
 from .inputs.elements import infer_element, name_element
 from .inputs.images import new_signal
-from .inputs.measurement import Background, Image, Maps, Mask, measure
+from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
 from .inputs.stacks import split
 from .results import TERMS, pending
 
@@ -33,6 +35,17 @@ def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
             "fuse_multimodal or fuse_published returned"
         )
     return record
+
+
+def complete_record(fused: BaseSignal) -> dict[str, Any]:
+    """The record; of lazy maps that are not computed yet what it will be."""
+    record = record_of(fused)
+    later = record.get_item("pending")
+    if later is None:
+        return record.as_dictionary()
+    (found,) = computed([later.found])
+    complete, *_ = found.item()
+    return complete
 
 
 def first_of(fused: Any) -> Any:
@@ -200,22 +213,49 @@ def get_misfit(
             "the local misfit is not defined for fractions, whose sum is that of the "
             "image: expected maps that were fused from counts"
         )
-    results = np.stack([signal.data for signal in fused], axis=-3)
+    image.data[:] = _judged(local_z, measurement, fused)
+    image.metadata.General.title = "Local misfit in standard deviations"
+    return image
+
+
+def flagged_pixels(measurement: Measurement, fused: Sequence[BaseSignal]) -> np.ndarray:
+    """Pixels where the HAADF image was not used since it contradicts the maps.
+
+    The record holds their number only: they are found again, by the coefficients that
+    were used. Shape ``navigation + (y, x)``, bool.
+    """
+    record = record_of(fused[0])
+    share = np.asarray(record.get_item("flagged", 0.0), dtype=np.float64)
+    flagged = np.broadcast_to(share[..., None, None] == 1, measurement.haadf.shape)
+    if not ((share > 0) & (share < 1)).any():
+        return flagged.copy()
+    found = _judged(contradicted, measurement, fused).astype(bool)
+    return np.where(share[..., None, None] > 0, flagged | found, False)  # noqa: FBT003
+
+
+def _judged(
+    judge: Any, measurement: Measurement, fused: Sequence[BaseSignal]
+) -> np.ndarray:
+    """What the guard says of the images of a finished fusion, one after the other."""
+    record = record_of(fused[0])
+    maps, haadf = computed([measurement.maps, measurement.haadf])
+    results = np.stack(computed([signal.data for signal in fused]), axis=-3)
     names: tuple[str, ...] = "shift", "haadf_coefficients", "haadf_offset"
     names += "haadf_model_error", "vacuum_background"
+    found = np.empty(haadf.shape, dtype=np.float32)
     for position in np.ndindex(measurement.navigation_shape):
         variance, given = measurement.variance, measurement.background
-        image.data[position] = local_misfit(
-            measurement.maps[position],
-            measurement.haadf[position],
+        found[position] = judged_again(
+            judge,
+            maps[position],
+            haadf[position],
             results[position],
             {name: np.asarray(record[name])[position] for name in names},
             CalibratedOptions(),
             background=None if given is None else given[position],
             variance=None if variance is None else variance[position],
         )
-    image.metadata.General.title = "Local misfit in standard deviations"
-    return image
+    return found
 
 
 def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:

@@ -204,8 +204,11 @@ def _by_element(
     return dict(zip(fusion.elements, n.tolist(), strict=True))
 
 
-def caption_of(record: Mapping[str, Any]) -> str:
-    """Two lines about a fusion, from its complete record."""
+def caption_of(record: Mapping[str, Any], *, outlined: bool = False) -> str:
+    """Two lines about a fusion, from its complete record.
+
+    `outlined` tells that the picture shows the pixels without the image.
+    """
     weights = np.atleast_1d(np.asarray(record["lambda_haadf"], dtype=np.float64))
     flagged = np.broadcast_to(np.asarray(record.get("flagged", 0.0)), weights.shape)
     used = (weights > 0) & (flagged < 1)
@@ -219,6 +222,7 @@ def caption_of(record: Mapping[str, Any]) -> str:
         image += f", gain {_range(gains, '.1f')} standard deviations"
     if (flagged[used] > 0).any():
         image += f", not in {_range(100 * flagged[used], '.2g')} % of the pixels"
+        image += " (outlined)" * outlined
     taken = " or ".join(record.get("kind", "published method").split("\n"))
     n_iter = _range(np.asarray(record["n_iter"], dtype=np.int64), "d")
     end = "converged" if record["converged"] else "ended"

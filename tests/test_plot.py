@@ -60,11 +60,6 @@ def calibrated_series(two):
     return fuse_multimodal(*two, **CALIBRATED)
 
 
-def panels(figure):
-    """Axes with an image, not those of the colour bars."""
-    return [axes for axes in figure.axes if axes.images]
-
-
 def shown(panel):
     return np.asarray(panel.images[0].get_array())
 
@@ -72,7 +67,7 @@ def shown(panel):
 class TestFusion:
     def test_panels_show_the_images(self, fusion):
         maps, fused, haadf = fusion
-        found = panels(plot_fusion(*fusion))
+        found = plot_fusion(*fusion)
         titles = ["HAADF", "Co", "Mn", "O"]
         titles += ["HAADF model", "Co fused", "Mn fused", "O fused"]
         assert [panel.get_title() for panel in found] == titles
@@ -82,7 +77,7 @@ class TestFusion:
             assert panel.images[0].get_extent() == [-1, 63, 63, -1]
 
     def test_a_map_and_its_fused_map_share_their_colours(self, fusion):
-        found = panels(plot_fusion(*fusion))
+        found = plot_fusion(*fusion)
         for above, below in zip(found[:4], found[4:], strict=True):
             assert above.images[0].get_clim() == below.images[0].get_clim()
             assert above.images[0].cmap == below.images[0].cmap
@@ -94,23 +89,22 @@ class TestFusion:
     def test_an_image_that_was_not_used_is_named(self, fusion):
         maps, _, haadf = fusion
         fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0)
-        titles = [axes.get_title() for axes in plot_fusion(maps, fused, haadf).axes]
+        titles = [axes.get_title() for axes in plot_fusion(maps, fused, haadf)]
         assert "Co without HAADF" in titles
         assert not [title for title in titles if title.endswith("fused")]
 
     def test_colour_bars_name_the_quantity_and_what_is_beyond(self, fusion):
-        figure = plot_fusion(*fusion)
-        found = panels(figure)
+        found = plot_fusion(*fusion)
         for panel in found:
             bar = panel.images[0].colorbar
             low, high = panel.images[0].get_clim()
             assert (bar.extend in ("min", "both")) == (shown(panel).min() < low)
             assert (bar.extend in ("max", "both")) == (shown(panel).max() > high)
         labels = [panel.images[0].colorbar.ax.get_ylabel() for panel in found]
-        assert labels == ["", *["X-rays (counts)"] * 3] * 2
+        assert labels == ["intensity (arb. units)", *["X-rays (counts)"] * 3] * 2
 
     def test_scale_bar_carries_the_units(self, fusion):
-        found = panels(plot_fusion(*fusion))
+        found = plot_fusion(*fusion)
         assert [hasattr(panel, "scalebar") for panel in found] == [1, *[0] * 7]
         assert found[0].scalebar.text.get_text() == r"$20\,$nm"
         assert found[0].scalebar.length == 20
@@ -120,7 +114,7 @@ class TestFusion:
         iron = ElementalMap(rng.poisson(2.0, (16, 16)))
         haadf = HAADFImage(rng.random((16, 16)))
         fused = fuse_published([iron], haadf, elements=["Fe"], **OPTIONS)
-        found = panels(plot_fusion([iron], fused, haadf))
+        found = plot_fusion([iron], fused, haadf)
         assert len(found) == 4
         assert not any(hasattr(panel, "scalebar") for panel in found)
 
@@ -129,8 +123,7 @@ class TestFusion:
     )
     def test_zoom_is_framed_and_enlarged(self, fusion, zoom):
         maps, fused, haadf = fusion
-        figure = plot_fusion(*fusion, zoom=zoom)
-        found = panels(figure)
+        found = plot_fusion(*fusion, zoom=zoom)
         assert len(found) == 16
         for panel, signal in zip(found[8:12], [haadf, *maps], strict=True):
             assert_allclose(shown(panel), signal.data[10:25, 5:15])
@@ -169,8 +162,8 @@ class TestFusion:
         maps = [ElementalMap(rng.poisson(2.0, shape)) for _ in elements]
         haadf = HAADFImage(rng.random(shape))
         fused = fuse_published(maps, haadf, elements=elements, **OPTIONS)
-        figure = plot_fusion(maps, fused, haadf)
-        found = panels(figure)
+        found = plot_fusion(maps, fused, haadf)
+        figure = found[0].figure
         titles = [panel.get_title() for panel in found]
         assert sorted(titles) == sorted(
             ["HAADF", "HAADF model", *elements, *(f"{e} fused" for e in elements)]
@@ -192,17 +185,17 @@ class TestFusion:
     def test_a_stack_and_a_list_of_candidates(self, fusion):
         maps, fused, haadf = fusion
         stack = hs.stack(maps, show_progressbar=False)
-        found = panels(plot_fusion(stack, fused, [fused[0], haadf]))
+        found = plot_fusion(stack, fused, [fused[0], haadf])
         assert_allclose(shown(found[0]), haadf.data)
         assert_allclose(shown(found[3]), maps[2].data)
-        again = panels(plot_fusion(stack, hs.stack(fused), haadf))
+        again = plot_fusion(stack, hs.stack(fused), haadf)
         for panel, other in zip(found, again, strict=True):
             assert panel.get_title() == other.get_title()
             assert_allclose(shown(panel), shown(other))
 
     def test_one_position_of_a_series(self, series):
         maps, fused, haadf = series
-        found = panels(plot_fusion(*series, inav=1))
+        found = plot_fusion(*series, inav=1)
         expected = [haadf.inav[1], *(signal.inav[1] for signal in maps)]
         expected += [get_haadf_model(fused).inav[1], *(s.inav[1] for s in fused)]
         for panel, signal in zip(found, expected, strict=True):
@@ -230,14 +223,14 @@ class TestFusion:
             background = [signal * 0 + 0.03 for signal in maps]
         weights = {"lambda_tv": 4, "lambda_haadf": 0.1}
         fused = fuse_multimodal(maps, haadf, background, **weights)
-        found = panels(plot_fusion(maps, fused, haadf, background))
+        found = plot_fusion(maps, fused, haadf, background)
         for panel, signal in zip(found[1:4], maps, strict=True):
             assert_allclose(shown(panel), signal.data - 0.03, atol=1e-12)
 
     def test_a_background_of_the_vacuum_is_not_shown(self):
         maps, haadf, _ = data.core_shell(96)
         fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
-        found = panels(plot_fusion(maps, fused, haadf))
+        found = plot_fusion(maps, fused, haadf)
         background = fused[0].metadata.Multimodal_fusion.vacuum_background
         assert background.min() > 0
         for panel, signal, level in zip(found[1:4], maps, background, strict=True):
@@ -250,7 +243,7 @@ class TestFusion:
         haadf = HAADFImage(rng.random(shape))
         elements = ["C", "N", "O"][:n_elements]
         fused = fuse_published(maps, haadf, elements=elements, **OPTIONS)
-        figure = plot_fusion(maps, fused, haadf)
+        figure = plot_fusion(maps, fused, haadf)[0].figure
         figure.canvas.draw()
         renderer = figure.canvas.get_renderer()
         (caption,) = figure.texts
@@ -267,7 +260,7 @@ class TestFusion:
         maps, haadf, _ = data.core_shell(32)
         maps[0].data[4:8, 5:9] = haadf.data[:2] = np.nan
         fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
-        found = panels(plot_fusion(maps, fused, haadf))
+        found = plot_fusion(maps, fused, haadf)
         for panel in found:
             assert np.isfinite(panel.images[0].get_clim()).all()
         assert np.ma.getmaskarray(found[1].images[0].get_array()).sum() == 16
@@ -277,32 +270,32 @@ class TestFusion:
 class TestConvergence:
     def test_curves_and_weights(self, fusion):
         fused = fusion[1]
-        figure = plot_convergence(fused)
+        found = plot_convergence(fused)
         record = fused[0].metadata.Multimodal_fusion
-        assert [axes.get_title() for axes in figure.axes] == [
-            "Total",
+        assert [axes.get_title() for axes in found] == [
+            "Total cost",
             "HAADF, λ = 0.333",
             "Chemical (Poisson), λ = 0.08",
             "Total variation, λ = 0.15",
         ]
         terms = ("total", "haadf", "chemical", "tv")
-        for axes, term in zip(figure.axes, terms, strict=True):
+        for axes, term in zip(found, terms, strict=True):
             (line,) = axes.lines
             assert_allclose(line.get_xdata(), [1, 2, 3, 4])
             assert_allclose(line.get_ydata(), record.cost[term])
-        first, *others = figure.axes
+        first, *others = found
         assert all(first.get_shared_x_axes().joined(first, axes) for axes in others)
 
     def test_calibrated(self, calibrated):
-        figure = plot_convergence(calibrated)
+        found = plot_convergence(calibrated)
         record = calibrated[0].metadata.Multimodal_fusion
-        assert [axes.get_title() for axes in figure.axes] == [
-            "Total",
+        assert [axes.get_title() for axes in found] == [
+            "Total cost",
             f"HAADF, λ = {record.lambda_haadf:.3g}",
             "Chemical",
             f"Total generalised variation, λ = {record.lambda_tv:.3g}",
         ]
-        (line,) = figure.axes[0].lines
+        (line,) = found[0].lines
         steps = np.arange(1, len(record.cost.total) + 1)
         assert_allclose(line.get_xdata(), record.cost_interval * steps)
         assert_allclose(line.get_ydata(), record.cost.total)
@@ -312,27 +305,27 @@ class TestConvergence:
         fused = fuse_multimodal(
             maps, haadf, regularizer="tv", lambda_tv=4, lambda_haadf=0.1
         )
-        titles = [axes.get_title() for axes in plot_convergence(fused).axes]
+        titles = [axes.get_title() for axes in plot_convergence(fused)]
         assert titles[-1] == "Total variation, λ = 4"
 
     def test_one_map_shows_the_same(self, fusion):
         one, all_of_them = plot_convergence(fusion[1][2]), plot_convergence(fusion[1])
-        for a, b in zip(one.axes, all_of_them.axes, strict=True):
+        for a, b in zip(one, all_of_them, strict=True):
             assert_allclose(a.lines[0].get_ydata(), b.lines[0].get_ydata())
 
     def test_a_line_for_each_position(self, series):
-        figure = plot_convergence(series[1])
+        found = plot_convergence(series[1])
         cost = series[1][0].metadata.Multimodal_fusion.cost
-        for axes, term in zip(figure.axes, ("total", "haadf"), strict=False):
+        for axes, term in zip(found, ("total", "haadf"), strict=False):
             for line, expected in zip(axes.lines, cost[term], strict=True):
                 assert_allclose(line.get_ydata(), expected)
-        assert figure.get_suptitle() == "2 positions, from dark to light"
+        assert found[0].figure.get_suptitle() == "2 positions, from dark to light"
 
     def test_weights_of_positions_as_a_range(self, series):
         fused = series[1][0].deepcopy()
         fused.metadata.Multimodal_fusion.lambda_tv = np.array([0.1, 0.25])
-        figure = plot_convergence(fused)
-        assert figure.axes[3].get_title() == "Total variation, λ = 0.1 to 0.25"
+        found = plot_convergence(fused)
+        assert found[3].get_title() == "Total variation, λ = 0.1 to 0.25"
 
     def test_what_was_not_fused(self, fusion):
         with pytest.raises(ValueError, match="no metadata.Multimodal_fusion"):
@@ -347,7 +340,7 @@ def test_no_map_at_all(plot):
 
 class TestWeights:
     def test_curves_and_what_was_chosen(self, calibrated):
-        (axes,) = plot_weights(calibrated).axes
+        axes = plot_weights(calibrated)
         record = calibrated[0].metadata.Multimodal_fusion
         tried = record.weights_tried
         *curves, ring = axes.lines
@@ -372,7 +365,7 @@ class TestWeights:
 
     def test_one_map_shows_the_same(self, calibrated):
         one, all_of_them = plot_weights(calibrated[2]), plot_weights(calibrated)
-        for a, b in zip(one.axes[0].lines, all_of_them.axes[0].lines, strict=True):
+        for a, b in zip(one.lines, all_of_them.lines, strict=True):
             assert_allclose(a.get_xydata(), b.get_xydata())
 
     def test_weights_that_were_given(self):
@@ -381,14 +374,13 @@ class TestWeights:
         with pytest.raises(ValueError, match="did not choose its weights"):
             plot_weights(fused)
         fused = fuse_multimodal(maps, haadf, lambda_tv=3)
-        *_, ring = plot_weights(fused).axes[0].lines
+        *_, ring = plot_weights(fused).lines
         assert ring.get_xdata() == 3
 
     def test_one_position_of_a_series(self, calibrated_series):
         record = calibrated_series[0].metadata.Multimodal_fusion
         for position in (0, 1):
-            figure = plot_weights(calibrated_series, inav=position)
-            *curves, ring = figure.axes[0].lines
+            *curves, ring = plot_weights(calibrated_series, inav=position).lines
             assert ring.get_xdata() == record.lambda_tv[position]
             tried = record.weights_tried[position]
             n_tried = np.isfinite(tried).all(axis=1).sum()
@@ -403,7 +395,7 @@ class TestWeights:
     def test_weights_that_tiles_share(self, series_of):
         images = [data.core_shell(64, seed=seed) for seed in (1, 2)]
         fused = fuse_multimodal(*series_of(*images), tile_size=32, weights="shared")
-        assert plot_weights(fused, inav=0).axes[0].lines
+        assert plot_weights(fused, inav=0).lines
         with pytest.raises(ValueError, match="expected the first position of the ser"):
             plot_weights(fused, inav=1)
 

@@ -444,6 +444,23 @@ def _are_enough(prepared: PreparedData) -> bool:
     return bool((net > least * np.sqrt(np.maximum(total, 0))).any())
 
 
+def contradicted(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
+    """Pixels that :func:`guard` flags with the coefficients as they are.
+
+    Shape ``(y, x)``, bool; `trusted` is ignored, an image that is not finite is never
+    flagged.
+    """
+    flagged = np.zeros(prepared.haadf.shape, dtype=bool)
+    for _ in range(_PASSES):
+        seen = np.where(flagged, np.nan, prepared.haadf)
+        scores = _scores(replace(prepared, haadf=seen), maps)
+        suspicious = _suspicious(scores, threshold(prepared.pixels))
+        if not suspicious.any():
+            break
+        flagged |= suspicious
+    return flagged & np.isfinite(prepared.haadf)
+
+
 def _extreme(z: np.ndarray) -> float:
     """The value farthest from zero."""
     return float(z.flat[np.abs(z).argmax()])

@@ -16,7 +16,7 @@ from .convex.problem import Problem, coarsen
 from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
 from .convex.sweep import State
 from .flux import vacuum_background, vacuum_note
-from .guard import GuardReport, contrast, guard, is_inverted, local_z, model_error
+from .guard import GuardReport, contrast, guard, is_inverted, model_error
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
@@ -561,7 +561,8 @@ def shared_weights(
         return weigh_fractions(fractions, run, **given)
 
 
-def local_misfit(
+def judged_again(
+    judge: Callable[[PreparedData, np.ndarray], np.ndarray],
     maps: np.ndarray,
     haadf: np.ndarray,
     fused: np.ndarray,
@@ -571,7 +572,7 @@ def local_misfit(
     background: Any = None,
     variance: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Local misfit of a finished fusion, z of the guard in all pixels.
+    """What :func:`local_z` or :func:`contradicted` says of a finished fusion.
 
     `fused` is in the units of `maps`, `record` what :func:`solve` recorded.
     """
@@ -590,4 +591,4 @@ def local_misfit(
     )
     prepared = prepared.with_error(float(record["haadf_model_error"]))
     seen = np.where(prepared.trusted > 0, prepared.haadf, np.nan)
-    return local_z(replace(prepared, haadf=seen), fused / gain[:, None, None])
+    return judge(replace(prepared, haadf=seen), fused / gain[:, None, None])

@@ -1,0 +1,8 @@
+"""Pictures of a fusion, drawn by Matplotlib in HyperSpy's manner."""
+
+from .composite import plot_composite
+from .convergence import plot_convergence
+from .fusion import plot_fusion
+from .weights import plot_weights
+
+__all__ = ["plot_composite", "plot_convergence", "plot_fusion", "plot_weights"]

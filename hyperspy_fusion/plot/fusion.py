@@ -1,0 +1,254 @@
+"""Maps before and after the fusion, and the HAADF image and its model."""
+
+from __future__ import annotations
+
+import warnings
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import hyperspy.api as hs
+import numpy as np
+from hyperspy.signals import BaseSignal
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from scipy.ndimage import gaussian_filter
+
+from ..derived import (
+    complete_record,
+    flagged_pixels,
+    get_haadf_model,
+    maps_of_fusion,
+    record_of,
+)
+from ..execution.arrays import computed
+from ..inputs.measurement import measure
+from ..summary import caption_of
+from .panels import (
+    SHOWN,
+    add_caption,
+    add_colorbar,
+    extent_of,
+    frame,
+    grid_of_images,
+    outline,
+    plain_images,
+    range_of,
+    show_images,
+    units_of,
+)
+
+if TYPE_CHECKING:
+    from ..inputs.measurement import Background, Image, Maps, Mask
+
+
+def plot_fusion(
+    maps: Maps,
+    fused: Any,
+    haadf: Image,
+    background: Background | None = None,
+    *,
+    mask: Mask = None,
+    zoom: Any = None,
+    inav: Any = None,
+    fig: Figure | None = None,
+    cmap: str | Colormap = "inferno",
+    scalebar: bool = True,
+    axes_decor: str | None = None,
+) -> list[Axes]:
+    """Show the maps above the fused maps, and the HAADF image above its model.
+
+    Measured maps are shown without their background, in the colours of the fused ones,
+    which span the fused map and the smoothed measured one. Single counts may lie
+    beyond: the colour bar is then pointed. Where the HAADF image contradicts the maps
+    and was not used, it is outlined. A caption of two lines tells what was done;
+    :func:`hyperspy_fusion.summarize` tells more.
+
+    Parameters
+    ----------
+    maps : list of BaseSignal, or BaseSignal
+        The measured maps, as :func:`hyperspy_fusion.fuse_multimodal` takes them.
+    fused : list of ElementalMap, or ElementalMap
+        All fused maps, or a stack of them.
+    haadf : BaseSignal, or list of BaseSignal
+        The HAADF image.
+    background, mask : optional
+        As they were given to :func:`hyperspy_fusion.fuse_multimodal`.
+    zoom : hyperspy.api.roi.RectangularROI or tuple of float, optional
+        A region ``(left, top, right, bottom)`` in the units of the axes, which is
+        framed and shown enlarged below.
+    inav : int, float or tuple, optional
+        The position of a series to show, as ``signal.inav[...]`` takes it.
+    fig : matplotlib.figure.Figure, optional
+        Where to draw; by default a new figure.
+    cmap : str or Colormap, default "inferno"
+        Of the maps; the HAADF image and its model are grey.
+    scalebar : bool, default True
+        Whether there is a scale bar, if the axes have units.
+    axes_decor : {None, "all", "ticks", "off"}
+        As for :func:`hyperspy.api.plot.plot_images`; None shows no ticks.
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+        Those of the images: HAADF image and measured maps, HAADF model and fused maps,
+        then the same of the zoom.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If maps, fused maps and HAADF image do not belong together, `zoom` is no
+        region of them, or they are series and `inav` is missing.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+    >>> axes = hyperspy_fusion.plot_fusion(maps, fused, haadf, zoom=(30, 20, 50, 40))
+    >>> axes[1].get_title(), axes[5].get_title()
+    ('Co', 'Co fused')
+    """
+    fused = maps_of_fusion(fused)
+    record = record_of(fused[0])
+    elements = record.elements.split(",")
+    measured, modelled, outlined = _images(
+        maps, fused, haadf, elements, background=background, mask=mask, inav=inav
+    )
+    limits = [range_of(measured[0].data)]
+    limits += map(_map_limits, measured[1:], modelled[1:])
+    used = np.any(np.not_equal(np.asarray(record.lambda_haadf), 0))
+    used = used and np.any(np.less(np.asarray(record.get_item("flagged", 0)), 1))
+    how = "fused" if used else "without HAADF"
+    rows = [
+        (["HAADF", *elements], measured),
+        (["HAADF model", *(f"{element} {how}" for element in elements)], modelled),
+    ]
+    if zoom is not None:
+        region = _as_region(zoom, measured[0])
+        rows += [(titles, list(map(region, images))) for titles, images in rows]
+
+    n_columns = len(measured)
+    figure, axes = grid_of_images([images[0] for _, images in rows], n_columns, fig)
+    panels = [panel for row in axes for panel in row]
+    show_images(
+        panels,
+        [image for _, images in rows for image in images],
+        [title for titles, _ in rows for title in titles],
+        ["gray", *[cmap] * len(elements)] * len(rows),
+        limits * len(rows),
+        scalebar=range(0, len(panels), 2 * n_columns) if scalebar else (),
+        axes_decor=axes_decor,
+    )
+    labels = [_unit_of_image(haadf), *[_unit_of_maps(fused[0])] * len(elements)]
+    for row in axes:
+        for panel, label in zip(row, labels, strict=True):
+            add_colorbar(panel, label)
+        if outlined is not None:
+            outline(row[0], outlined)
+    for row, (_, regions) in zip(axes, rows[2:], strict=False):
+        for panel, image in zip(row, regions, strict=True):
+            frame(panel, image)
+    add_caption(
+        figure, caption_of(complete_record(fused[0]), outlined=outlined is not None)
+    )
+    return panels
+
+
+def _unit_of_image(haadf: Any) -> str:
+    """What the numbers of a HAADF image are: its quantity, or arbitrary units."""
+    one = haadf[0] if isinstance(haadf, list | tuple) and len(haadf) == 1 else haadf
+    quantity = ""
+    if isinstance(one, BaseSignal):
+        quantity = one.metadata.get_item("Signal.quantity", "")
+    return quantity or "intensity (arb. units)"
+
+
+def _unit_of_maps(fused: BaseSignal) -> str:
+    """What the numbers of a fused map are."""
+    quantity = fused.metadata.get_item("Signal.quantity", "")
+    kind = record_of(fused).get_item("kind", "")
+    return quantity or ("counts" if kind == "counts" else "")
+
+
+def _images(
+    maps: Maps,
+    fused: list,
+    haadf: Image,
+    elements: list[str],
+    *,
+    background: Any,
+    mask: Any,
+    inav: Any,
+) -> tuple[list, list, Any]:
+    """The images before and after the fusion, the HAADF image first; and flagged ones.
+
+    Plain images of one field of view, computed together, so that lazy fused maps are
+    solved once. The last is True where the guard flagged a pixel, or None.
+    """
+    model = get_haadf_model(fused)
+    record = record_of(fused[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
+        match = record.get_item("match")
+        measurement = measure(
+            maps, haadf, background, elements=elements, mask=mask, match=match
+        )
+    known = measurement.background
+    if known is None:  # what was found in the vacuum
+        known = np.asarray(record.get_item("vacuum_background", [0.0]))
+        known = known[..., np.newaxis, np.newaxis]
+    net = measurement.maps - known
+    if model.data.shape != measurement.haadf.shape:
+        raise ValueError(
+            f"the fused maps give a HAADF model of shape {model.data.shape} and the "
+            f"HAADF image is {measurement.haadf.shape}: expected the maps of one "
+            "fusion; of a series pass all positions and choose one with inav="
+        )
+    arrays = computed(
+        [
+            measurement.haadf,
+            *np.moveaxis(net, -3, 0),
+            model.data,
+            *(signal.data for signal in fused),
+        ]
+    )
+    flagged = flagged_pixels(measurement, fused)
+    *images, outlined = plain_images([*arrays, flagged], model, inav)
+    half = len(images) // 2
+    any_flagged = outlined.data.any() and not outlined.data.all()
+    return images[:half], images[half:], outlined if any_flagged else None
+
+
+def _as_region(zoom: Any, image: BaseSignal) -> Any:
+    """The region that a user asks for, checked to be inside the image."""
+    names = ("left", "top", "right", "bottom")
+    if isinstance(zoom, hs.roi.RectangularROI):
+        edges = [getattr(zoom, name) for name in names]
+    else:
+        edges = list(zoom)
+    x_low, x_high, y_high, y_low = extent_of(image)
+    x, y = image.axes_manager.signal_axes
+    if not (
+        len(edges) == len(names)
+        and all(isinstance(edge, Real) for edge in edges)
+        and x_low <= edges[0] <= edges[2] - 2 * x.scale <= x_high - 2 * x.scale
+        and y_low <= edges[1] <= edges[3] - 2 * y.scale <= y_high - 2 * y.scale
+    ):
+        raise ValueError(
+            f"zoom is {tuple(edges)}: expected left, top, right and bottom of at least "
+            f"2 x 2 pixels, with x in {x_low:g} to {x_high:g} and y in {y_low:g} to "
+            f"{y_high:g} {units_of(image)}"
+        )
+    return hs.roi.RectangularROI(*edges)
+
+
+def _map_limits(measured: BaseSignal, modelled: Any) -> tuple[float, float]:
+    """Range of values of a map and its fused map, without noise and outliers."""
+    known = np.isfinite(measured.data)
+    share = gaussian_filter(known.astype(float), 2)
+    smooth = gaussian_filter(np.where(known, measured.data, 0.0), 2)
+    smooth = smooth / np.maximum(share, 1e-3)
+    ends = np.percentile([smooth, modelled.data], SHOWN, axis=(1, 2))
+    low, high = min(ends[0].min(), 0.0), ends[1].max()
+    return low, high if high > low else low + 1
