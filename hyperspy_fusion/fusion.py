@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from .core.calibrated.method import CalibratedOptions
+from .core.common.options import helpful
 from .core.published.method import PublishedOptions
 from .execution.assembly import assemble
 from .execution.lazy import solve_later
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["fuse_multimodal", "fuse_published"]
 
 
+@helpful
 def fuse_multimodal(
     maps: Maps,
     haadf: Image,
@@ -69,12 +71,12 @@ def fuse_multimodal(
 
     Parameters
     ----------
-    maps : list of BaseSignal, or BaseSignal
-        One map per element, shape ``navigation + (y, x)``, counts or any other unit;
-        or a stack of maps whose last navigation axis runs over the elements.
+    maps : list or dict of BaseSignal, or BaseSignal
+        One map per element, shape ``navigation + (y, x)``, in any unit, of a dict by
+        its symbol; or a stack whose last navigation axis runs over the elements.
     haadf : BaseSignal, or list of BaseSignal
         HAADF image of the same pixels, in any units; of a list, the one that fits.
-    background : float, list of float or BaseSignal, or BaseSignal, optional
+    background : float, list or dict of float or BaseSignal, or BaseSignal, optional
         β, known background in the units of the maps: a number for all, a number or
         map for each, or a stack of maps. By default the mean in the vacuum of counts.
     elements : list of str, optional
@@ -84,8 +86,8 @@ def fuse_multimodal(
         For counts these are cross-sections, or inverse k-factors by atoms.
     mask : numpy.ndarray or BaseSignal of bool, optional
         True where pixels of the maps are missing, as NaN: filled by the model.
-    match : "axes", optional
-        Crop or sum whole pixels of the maps, and resample the image, to a common area.
+    match : {"axes", "pixels"}, optional
+        Bring both to the area that their axes share, or take their pixels for the same.
     lambda_haadf, lambda_tv : float or "auto"
         Weights μ, λ of HAADF term and regulariser; "auto": chosen by cross-validation.
     gamma : float, default 1.7
@@ -105,8 +107,7 @@ def fuse_multimodal(
     weights : {"per position", "shared"}
         Of a series: weights for each image, or one set for all from three of them.
     tile_size : int, optional
-        Pixels a side of tiles that are solved one by one, at least 32; by default for
-        lazy images of several chunks, and above 4096 pixels a side.
+        Pixels a side of tiles, at least 32; by default of lazy chunks, or above 4096.
     lazy_output : bool, optional
         Return lazy maps, solved when they are computed; by default if the input is.
     show_progressbar, num_workers : bool and int, optional
@@ -120,10 +121,9 @@ def fuse_multimodal(
 
     Raises
     ------
-    TypeError
-        If an argument is no signal, or an option is of the wrong type.
-    ValueError
-        If signals do not belong together, or data or an option are out of range.
+    TypeError, ValueError
+        If an argument is no signal, or an option unknown or of the wrong type; if
+        signals do not belong together, or data or an option are out of range.
 
     References
     ----------
@@ -173,6 +173,7 @@ def fuse_multimodal(
     return _run("calibrated", measurement, tasks, options, execution)
 
 
+@helpful
 def fuse_published(
     maps: Maps,
     haadf: Image,
@@ -240,8 +241,7 @@ def fuse_published(
 
     References
     ----------
-    J. Schwartz et al., npj Comput. Mater. 8, 16 (2022). J. Manassa, M. Shah et al.,
-    Elemental Microscopy (2024).
+    J. Schwartz et al., npj Comput. Mater. 8, 16 (2022). J. Manassa et al. (2024).
 
     Examples
     --------

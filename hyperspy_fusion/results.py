@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,13 +14,13 @@ from hyperspy.signals import BaseSignal
 from . import __version__
 from .core.calibrated.method import CHECK_EVERY
 from .core.calibrated.parts import together
-from .core.common.messages import merged
+from .core.common.messages import merged, warn
 from .core.common.options import Options
 from .core.common.solution import Solution
 from .execution.arrays import is_lazy, stack
 from .execution.lazy import Pending
 from .execution.plan import Task
-from .inputs.elements import name_element
+from .inputs.elements import element_in, name_element
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
 from .inputs.stacks import (
@@ -59,7 +58,7 @@ class Conclusion:
         Shape of the series.
     places : tuple of tuple
         Position and number of pixels of each task.
-    match : {"axes", None}
+    match : {"axes", "pixels", None}
         How maps and image were brought to the same pixels.
     notes : tuple of str
         What that did.
@@ -138,6 +137,7 @@ class Conclusion:
         notes = (*self.notes, *merged([s.notes for s in found.flat], "images"))
         messages = merged([s.warnings for s in found.flat], "images")
         messages += self._not_converged(found)
+        messages += self._single_map(found)
         every = *self.warnings, *messages
         costs, records = [s.costs for s in found.flat], [s.record for s in found.flat]
         cost = {
@@ -175,6 +175,19 @@ class Conclusion:
         message = (
             f"{limit}={getattr(options, limit)} was reached before the tolerance of "
             f"{options.tolerance:g}{where}{gap}: raise {limit}, or loosen tolerance"
+        )
+        return (message,)
+
+    def _single_map(self, found: np.ndarray) -> tuple[str, ...]:
+        """The warning that one map does not explain an image that was not used."""
+        records = [s.record for s in found.flat]
+        unused = [r for r in records if r["lambda_haadf"] == 0 or r.get("flagged")]
+        options: Any = self.options
+        if len(self.elements) > 1 or not unused or options.lambda_haadf == 0:
+            return ()
+        message = (
+            f"there is a map of {self.elements[0]} only, and the HAADF image shows all "
+            "elements of the specimen: fuse the maps of all of them together"
         )
         return (message,)
 
@@ -246,12 +259,17 @@ def as_signals(
     ``metadata.Multimodal_fusion``.
     """
     signals = []
+    titles = [image.metadata.General.title for image in measurement.images]
     for i, (image, element) in enumerate(
         zip(measurement.images, measurement.elements, strict=True)
     ):
         data = {name: _contiguous(a[..., i, :, :]) for name, a in arrays.items()}
         signal = new_signal(image, data["maps"], signal_type="elemental_map")
         name_element(signal, element)
+        own = titles[i]
+        wrong = element_in(own) not in (element, None)
+        if not own or wrong or titles.count(own) > 1:
+            signal.metadata.General.title = element
         forget(signal)  # an earlier fusion, and the signals of a series
         if members_of(signal):
             del signal.original_metadata.stack_elements
@@ -274,12 +292,12 @@ def _contiguous(array: Any) -> Any:
     return array if is_lazy(array) else np.ascontiguousarray(array)
 
 
-def tell(notes: Sequence[str], messages: Sequence[str], stacklevel: int = 4) -> None:
+def tell(notes: Sequence[str], messages: Sequence[str]) -> None:
     """Log notes, and raise warnings in the caller of the fusion."""
     for note in notes:
         _logger.info(note)
     for message in messages:
-        warnings.warn(message, UserWarning, stacklevel=stacklevel)
+        warn(message)
 
 
 def restack(stack_of_maps: ElementalMap, fused: list[ElementalMap]) -> ElementalMap:

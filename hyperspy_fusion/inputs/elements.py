@@ -10,6 +10,8 @@ from .foreign import elements_of_exspy
 _ELEMENT_IN_TITLE = re.compile(
     r"^(?P<whole>[A-Z][a-z]?)$"
     r"|^(?P<technique>[A-Z][a-z]?)-(?:EELS|EDS|EDX)$"
+    # O K and Fe L of JEOL; Fe Kα1
+    r"|^(?P<line>[A-Z][a-z]?) [KLM](?:[abgα-γ]\d?(?:,\d)?)?$"
     # Fe_L3, Fe_L2,3, C_K1a; Cu_Ka, Sr_Lb1, Ir_M2N4; neither Au_NPs nor Co_Oxide
     r"|\b(?P<edge>[A-Z][a-z]?)_"
     r"(?:[K-O](?:\d[\d,]*a?)?|[KLM][abgα-γ]\d?|L[ln]|Mz|M\d[NO]\d)(?![^\W_])"
@@ -33,8 +35,20 @@ def atomic_number(element: str) -> int:
     except KeyError:
         raise ValueError(
             f"{element!r} is not the symbol of an element: expected one like 'Fe' "
-            "(case matters)"
+            f"(case matters){_meant(element)}"
         ) from None
+
+
+def _meant(word: object) -> str:
+    """Words that suggest the symbol that was meant; empty if it is not known."""
+    word = str(word).strip()
+    named = [
+        symbol
+        for symbol in _atomic_numbers()
+        if elements_of_exspy()[symbol].General_properties.name == word.lower()
+    ]
+    symbol = named[0] if named else word.capitalize()
+    return f"; did you mean {symbol!r}?" if symbol in _atomic_numbers() else ""
 
 
 def infer_element(signal: BaseSignal) -> str | None:
@@ -42,7 +56,8 @@ def infer_element(signal: BaseSignal) -> str | None:
 
     In this order: one entry in ``Sample.xray_lines``; one entry in
     ``Sample.elements``; a title that is an element's symbol; ``Fe-EELS`` or
-    ``Fe-EDS``; an edge or line such as ``Fe_L3`` in the title; ``percent of Fe``.
+    ``Fe-EDS``; ``Fe K`` or ``Fe Kα1``; an edge or line such as ``Fe_L3`` in the title;
+    ``percent of Fe``.
     """
     known = _atomic_numbers()
     for node in ("xray_lines", "elements"):
@@ -50,9 +65,14 @@ def infer_element(signal: BaseSignal) -> str | None:
         symbol = entries[0].split("_")[0] if len(entries) == 1 else None
         if symbol in known:
             return symbol
-    for match in _ELEMENT_IN_TITLE.finditer(signal.metadata.General.title.strip()):
+    return element_in(signal.metadata.General.title)
+
+
+def element_in(title: str) -> str | None:
+    """Symbol of the element that a title names, or None; see :func:`infer_element`."""
+    for match in _ELEMENT_IN_TITLE.finditer(title.strip()):
         symbol = match.group(match.lastgroup or 0)
-        if symbol in known:
+        if symbol in _atomic_numbers():
             return symbol
     return None
 

@@ -14,6 +14,8 @@ from .matching import hint, in_common_units, is_calibrated
 
 # Largest relative difference of two pixel sizes that belong to one scan.
 _SCALE_TOLERANCE = 0.01
+# Largest ratio of two pixel sizes that may be those of one scan, one of them wrong.
+_MISCALIBRATED = 1.5
 _HAADF_TITLE = re.compile(r"haadf|^DF-S$|annular_detector", re.IGNORECASE)
 
 # Velox names the segments of its detectors DF4-A to DF4-D.
@@ -155,11 +157,25 @@ def _check_real(signal: BaseSignal, name: str) -> None:
 
 def check_signal(signal: Any, role: str) -> None:
     """Raise a TypeError if an object is no HyperSpy signal."""
-    if not isinstance(signal, BaseSignal):
-        raise TypeError(
-            f"{role} is of type {type(signal).__name__}: expected a HyperSpy signal, "
-            "such as hs.signals.Signal2D(array)"
+    if isinstance(signal, BaseSignal):
+        return
+    found = f"{role} is of type {type(signal).__name__}"
+    remedy = "expected a HyperSpy signal, such as hs.signals.Signal2D(array)"
+    if isinstance(signal, str | Path):
+        found = f"{role} is the path {str(signal)!r}"
+        remedy = (
+            "expected a HyperSpy signal. hyperspy_fusion.load_multimodal finds maps "
+            "and HAADF image in files, call fuse_multimodal(*load_multimodal(path))"
         )
+    elif signal is None and role == "HAADF image":
+        found = "there is no HAADF image"
+        remedy = (
+            "expected a HyperSpy signal, the image that was recorded together with the "
+            "maps; hyperspy_fusion.load_multimodal finds it in the file of the maps"
+        )
+    elif signal is not None:
+        remedy += "; maps may have names, as in {'Fe': hs.signals.Signal2D(array)}"
+    raise TypeError(f"{found}: {remedy}")
 
 
 def choose_haadf(
@@ -221,6 +237,7 @@ def check_same_pixels(
     found = []
     one_shape, other_shape = one.data.shape, other.data.shape
     remedy = hint(one, other) if other_name == "HAADF image" else ""
+    advice = ""
     if one_shape[-2:] != other_shape[-2:]:
         raise ValueError(
             f"the {one_name} has {one_shape[-2]} x {one_shape[-1]} pixels and the "
@@ -235,21 +252,24 @@ def check_same_pixels(
         one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
     ):
         if is_calibrated(a) != is_calibrated(b):
-            bare = one_name if is_calibrated(b) else other_name
+            pair = [(a, one_name), (b, other_name)]
+            (axis, its), (_, bare) = pair if is_calibrated(a) else reversed(pair)
             found.append(
                 f"the {bare} is not calibrated along {a.name}: its pixels are taken "
-                f"for those of the {other_name if bare == one_name else one_name}; set "
-                "scale and units of its axes if they are known"
+                f"for those of the {its}, of {axis.scale:.4g} {axis.units}; set scale "
+                "and units of its axes if they are known to be others"
             )
             return found
         if not is_calibrated(a):
             continue
         a, b = in_common_units(a, b, one_name, other_name)  # noqa: PLW2901
         if abs(a.scale - b.scale) > _SCALE_TOLERANCE * abs(a.scale):
+            if other_name == "HAADF image":
+                advice = _advice_on_scale(abs(b.scale / a.scale))
             raise ValueError(
                 f"the {one_name} has pixels of {a.scale:.5g} {a.units} along {a.name} "
-                f"and the {other_name} of {b.scale:.5g} {b.units}: rebin or crop one "
-                f"of them so that both cover the same field{remedy}"
+                f"and the {other_name} of {b.scale:.5g} {b.units}: {advice}rebin or "
+                f"crop one of them so that both cover the same field{remedy}"
             )
         # RosettaSciIO gives Velox images the origin 0, whatever their maps have.
         known = a.offset != 0 and b.offset != 0
@@ -260,6 +280,19 @@ def check_same_pixels(
                 f"the same pixels; crop them to one field if they do not{remedy}"
             )
     return found
+
+
+def _advice_on_scale(ratio: float) -> str:
+    """Advice on a HAADF image of as many pixels as the maps, but of another size."""
+    if 1 / _MISCALIBRATED < ratio < _MISCALIBRATED:
+        return (
+            "if they are of one scan, as their equal number of pixels suggests, call "
+            'with match="pixels", which takes the calibration of the maps; else '
+        )
+    return (
+        "if the image is a survey image, choose the one that was recorded together "
+        "with the maps; else "
+    )
 
 
 def _other_positions(

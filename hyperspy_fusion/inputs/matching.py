@@ -17,6 +17,7 @@ from ..execution.arrays import is_lazy
 
 _COVERED = 0.9  # part of a pixel of the maps that the image has to cover at least
 _ALIGNED = 0.02  # pixels of the image, to which edges of pixels fall together
+_MEANT = {"A": "Å"}  # pint takes A for ampere
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +188,8 @@ def hint(maps: Signal2D, image: Signal2D) -> str:
 def is_calibrated(axis: UniformDataAxis) -> bool:
     """Whether an axis has a unit of length."""
     # HyperSpy leaves units undefined or empty; some files write pixels as units.
-    return isinstance(axis.units, str) and axis.units not in ("", "px", "pixels")
+    units = axis.units if isinstance(axis.units, str) else ""
+    return units.strip().lower() not in ("", "px", "pix", "pixel", "pixels")
 
 
 def in_common_units(
@@ -198,6 +200,8 @@ def in_common_units(
         return a, b
     a, b = a.copy(), b.copy()
     found = b.units
+    for axis in (a, b):
+        axis.units = _MEANT.get(axis.units, axis.units)
     with warnings.catch_warnings(), suppress(pint.DimensionalityError):
         warnings.simplefilter("ignore")  # HyperSpy's, of units it does not know
         for axis in (b, a):  # also the first, whose units may be spelt otherwise

@@ -4,7 +4,6 @@ The table "Supported inputs" of the user guide is the specification. What is che
 here is not checked again further down.
 """
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from hyperspy.signals import BaseSignal, Signal2D
 
+from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy, stack
 from .elements import atomic_number, infer_element
 from .images import (
@@ -22,17 +22,20 @@ from .images import (
     check_same_pixels,
     choose_haadf,
     describe,
+    may_be_haadf,
     native,
     new_signal,
 )
-from .matching import Match
-from .stacks import split
+from .matching import Match, is_calibrated
+from .stacks import of_several_elements, split
 
-Maps: TypeAlias = Sequence[BaseSignal] | BaseSignal
+Maps: TypeAlias = Sequence[BaseSignal] | Mapping[str, BaseSignal] | BaseSignal
 Image: TypeAlias = BaseSignal | Sequence[BaseSignal]
-Background: TypeAlias = float | Sequence[float | BaseSignal] | BaseSignal | None
+Background: TypeAlias = (
+    float | Sequence[float | BaseSignal] | Mapping[str, float | BaseSignal] | BaseSignal
+) | None
 Mask: TypeAlias = np.ndarray | BaseSignal | None
-Matching: TypeAlias = Literal["axes"] | None
+Matching: TypeAlias = Literal["axes", "pixels"] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +65,7 @@ class Measurement:
     check : callable or None
         ``check([*maps, haadf])`` checks the values of one position of lazy signals,
         which are not known before, and returns warnings; None if they are checked.
-    match : {"axes", None}
+    match : {"axes", "pixels", None}
         By what maps and image were brought to the same pixels.
     notes : tuple of str
         How that was done.
@@ -127,10 +130,13 @@ def measure(
         If something is missing, double, of another shape or scale, or not an image of
         finite real numbers.
     """
+    _check_roles(maps, haadf)
     signals = split(maps)
     if not signals:
         raise ValueError("there are no maps: expected one signal per element")
-    names = _element_names(signals, elements)
+    said: list[str] = []
+    names = _element_names(maps, signals, elements, said)
+    said += _already_fused(names, signals)
     variances = [signal.get_noise_variance() for signal in signals]
     images = [
         as_images(signal, f"map of {name}")
@@ -140,19 +146,19 @@ def measure(
     if isinstance(haadf, list | tuple):
         haadf = choose_haadf(haadf, None if match else first.data.shape[-2:])
     haadf = as_images(haadf, "HAADF image")
-    said = []
     for name, image in zip(names[1:], images[1:], strict=True):
         said += check_same_pixels(first, first_name, image, f"map of {name}")
-    area, shown, haadf = _on_common_area(images, haadf, match)
+    sums, shown, haadf, notes = _on_common_area(images, haadf, match)
     said += check_same_pixels(shown[0], first_name, haadf, "HAADF image")
+    shown = _calibrated([*shown, haadf])[:-1]
 
     inputs = {
         "variance": _stack_variances(variances, images),
         "background": _stack_backgrounds(background, names, images, said),
         "mask": None if mask is None else _mask_array(mask, first.data.shape),
     }
-    if area is not None:
-        inputs = {k: None if a is None else area.sums(a) for k, a in inputs.items()}
+    if sums is not None:
+        inputs = {k: None if a is None else sums(a) for k, a in inputs.items()}
     inputs["images"] = [native(signal.data) for signal in (*shown, haadf)]
     check = partial(check_values, tuple(names), allow_missing=allow_missing)
     lazy = lazily and is_lazy(*inputs["images"])
@@ -167,7 +173,7 @@ def measure(
     if not lazy:
         said += check([*np.moveaxis(stacked, -3, 0), image])
     for message in said:
-        warnings.warn(message, UserWarning, stacklevel=3)
+        warn(message)
     return Measurement(
         maps=stacked,
         haadf=image,
@@ -178,19 +184,71 @@ def measure(
         images=tuple(shown),
         check=check if lazy else None,
         match=match,
-        notes=() if area is None else area.notes,
+        notes=notes,
         warnings=tuple(said),
     )
 
 
+def _check_roles(maps: Any, haadf: Any) -> None:
+    """Raise a ValueError if maps and HAADF image are swapped."""
+    if isinstance(maps, list | tuple) and len(maps) == 1:
+        maps = maps[0]
+    others = haadf.values() if isinstance(haadf, Mapping) else haadf
+    several = isinstance(haadf, list | tuple | Mapping)
+    others = list(others) if several else [others]
+    if not all(isinstance(signal, BaseSignal) for signal in (maps, *others)):
+        return  # which is another error
+    several = len(others) > 1
+    shown = several or any(map(_shows_elements, others))
+    image = may_be_haadf(maps) or (several and not _shows_elements(maps))
+    if image and shown and not any(map(may_be_haadf, others)):
+        raise ValueError(
+            f"maps and HAADF image are swapped: the first argument is the image "
+            f"{describe(maps)}, and the second has {', '.join(map(describe, others))}. "
+            "Expected the maps first, as in fuse_multimodal(maps, haadf)"
+        )
+
+
+def _shows_elements(signal: BaseSignal) -> bool:
+    """Whether a signal is known to be a map, or a stack of maps."""
+    return infer_element(signal) is not None or of_several_elements(signal)
+
+
+def _already_fused(names: Sequence[str], signals: Sequence[BaseSignal]) -> list[str]:
+    """The warning that maps are results of a fusion, if they are."""
+    fused = [
+        name
+        for name, signal in zip(names, signals, strict=True)
+        if signal.metadata.has_item("Multimodal_fusion")
+    ]
+    message = (
+        f"the maps of {', '.join(fused)} are fused already: their noise is no longer "
+        "that of independent counts, which a fusion relies on. Fuse the measured maps"
+    )
+    return [message] if fused else []
+
+
 def _on_common_area(
     images: list[Signal2D], haadf: Signal2D, match: Matching
-) -> tuple[Match | None, list[Signal2D], Signal2D]:
-    """How maps and HAADF image match, and both in the pixels of their common area."""
+) -> tuple[Callable[[Any], Any] | None, list[Signal2D], Signal2D, tuple[str, ...]]:
+    """Maps and HAADF image in the pixels of their common area.
+
+    With the function that brings other arrays there, and notes.
+    """
     if match is None:
-        return None, images, haadf
+        return None, images, haadf, ()
+    if match == "pixels":
+        if images[0].data.shape[-2:] != haadf.data.shape[-2:]:
+            return None, images, haadf, ()  # which is an error
+        calibration = axes_of(images[0])[-2:]
+        note = (
+            f"the HAADF image {describe(haadf)} was taken to show the pixels of the "
+            f"maps, {describe(images[0])}, whatever its axes say"
+        )
+        axes = [*axes_of(haadf)[:-2], *calibration]
+        return None, images, new_signal(haadf, haadf.data, axes=axes), (note,)
     if match != "axes":
-        raise ValueError(f"match is {match!r}: expected None or 'axes'")
+        raise ValueError(f"match is {match!r}: expected None, 'axes' or 'pixels'")
     area = Match.of(images[0], haadf)
     shown = [
         new_signal(image, area.sums(native(image.data)), axes=area.axes(axes_of(image)))
@@ -198,23 +256,46 @@ def _on_common_area(
     ]
     axes = [*axes_of(haadf)[:-2], *axes_of(shown[0])[-2:]]
     haadf = new_signal(haadf, area.image(native(haadf.data)), axes=axes)
-    return area, shown, haadf
+    return area.sums, shown, haadf, area.notes
+
+
+def _calibrated(images: Sequence[Signal2D]) -> list[Signal2D]:
+    """Images of the same pixels: those without calibration get that of another."""
+    known: dict[int, Any] = {}
+    for image in reversed(images):
+        for i, axis in enumerate(image.axes_manager.signal_axes[::-1]):
+            if is_calibrated(axis):
+                known[i] = {"scale": axis.scale, "units": axis.units}
+    found = []
+    for image in images:
+        pair = image.axes_manager.signal_axes[::-1]
+        new = {i: own for i, own in known.items() if not is_calibrated(pair[i])}
+        if new:
+            axes = axes_of(image)
+            for i, own in new.items():
+                axes[-2 + i] |= {**own, "offset": 0.0}
+            image = new_signal(image, image.data, axes=axes)  # noqa: PLW2901
+        found.append(image)
+    return found
 
 
 def _element_names(
-    signals: Sequence[BaseSignal], elements: Sequence[str] | str | None
+    maps: Maps,
+    signals: Sequence[BaseSignal],
+    elements: Sequence[str] | str | None,
+    said: list[str],
 ) -> list[str]:
-    if elements is None:
-        found = [infer_element(signal) for signal in signals]
-        unknown = [i for i, name in enumerate(found) if name is None]
-        if unknown:
-            listed = ", ".join(f"{i}: {describe(signals[i])}" for i in unknown)
+    """Elements of the maps: as given, else as inferred; adds warnings to `said`."""
+    found = [infer_element(signal) for signal in signals]
+    if isinstance(maps, Mapping):
+        if elements is not None and list(elements) != list(maps):
             raise ValueError(
-                f"nothing says which element these of the maps show: {listed}. Name "
-                "the elements of all maps, in their order, with elements=['Fe', ...], "
-                "or set metadata.Sample.elements of each"
+                f"elements is {elements!r} and the maps are named {list(maps)}: leave "
+                "elements out, or give the maps as a list"
             )
-        names = [name for name in found if name is not None]
+        elements = list(maps)
+    if elements is None:
+        names = _inferred(signals, found)
     else:
         names = [elements] if isinstance(elements, str) else list(elements)
         if len(names) != len(signals):
@@ -232,7 +313,28 @@ def _element_names(
                 f"{first}) and {describe(signals[i])} (number {i}): leave one out, or "
                 "name the maps with elements= if one shows another element"
             )
+    said += [
+        f"the map number {i}, {describe(signals[i])}, is taken for one of {name}, but "
+        f"its metadata or title says {own}: check the names and their order"
+        for i, (name, own) in enumerate(zip(names, found, strict=True))
+        if own not in (name, None)
+    ]
     return names
+
+
+def _inferred(signals: Sequence[BaseSignal], found: Sequence[str | None]) -> list[str]:
+    """Elements found in the signals; an error if one is not known."""
+    unknown = [i for i, name in enumerate(found) if name is None]
+    for i in unknown:
+        as_images(signals[i], f"map number {i}")  # an error if it is a spectrum image
+    if unknown:
+        listed = ", ".join(f"{i}: {describe(signals[i])}" for i in unknown)
+        raise ValueError(
+            f"nothing says which element these of the maps show: {listed}. Name the "
+            "elements of all maps, in their order, with elements=['Fe', ...], or set "
+            "metadata.Sample.elements of each"
+        )
+    return [name for name in found if name is not None]
 
 
 def _sensitivities(
@@ -317,19 +419,7 @@ def _stack_backgrounds(
     )
     if background is None:
         return None
-    if isinstance(background, BaseSignal):
-        background = split(background)
-    elif isinstance(background, np.ndarray) and background.ndim == 1:
-        background = background.tolist()
-    if isinstance(background, list | tuple):
-        entries = list(background)
-        if len(entries) != len(names):
-            raise ValueError(
-                f"background has {len(entries)} entries and there are {len(names)} "
-                f"maps: {expected}"
-            )
-    else:
-        entries = [background] * len(names)
+    entries = _background_entries(background, names, expected)
     first = images[0]
     one_pixel = (*first.data.shape[:-2], 1, 1)
     arrays = []
@@ -349,6 +439,31 @@ def _stack_backgrounds(
             )
     shape = np.broadcast_shapes(*(array.shape for array in arrays))
     return stack([np.broadcast_to(array, shape) for array in arrays], axis=-3)
+
+
+def _background_entries(
+    background: Any, names: Sequence[str], expected: str
+) -> list[Any]:
+    """List the background of each map; `expected` is for the errors."""
+    if isinstance(background, Mapping):
+        lacking = [name for name in names if name not in background]
+        if lacking:
+            raise ValueError(
+                f"background has none for {', '.join(lacking)}: {expected}"
+            )
+        return [background[name] for name in names]
+    if isinstance(background, BaseSignal):
+        background = split(background)
+    elif isinstance(background, np.ndarray) and background.ndim == 1:
+        background = background.tolist()
+    if not isinstance(background, list | tuple):
+        return [background] * len(names)
+    if len(background) != len(names):
+        raise ValueError(
+            f"background has {len(background)} entries and there are {len(names)} "
+            f"maps: {expected}"
+        )
+    return list(background)
 
 
 def _check_background(background: np.ndarray) -> None:

@@ -1,7 +1,7 @@
 """Stacks of maps: signals whose last navigation axis runs over the elements."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,16 @@ VARIANCE = "Signal.Noise_properties.variance"
 UNCERTAINTY = "Multimodal_fusion.variance"
 
 
-def split(maps: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
-    """List one signal per element of a list, a stack or a single map.
+def split(
+    maps: Sequence[BaseSignal] | Mapping[str, BaseSignal] | BaseSignal,
+) -> list[BaseSignal]:
+    """List one signal per element of a list, a dict, a stack or a single map.
 
     Maps of a stack that :func:`hyperspy.api.stack` did not make have no title and no
     ``Sample``, since those of the stack are not true of each element.
     """
+    if isinstance(maps, Mapping):
+        maps = list(maps.values())
     if isinstance(maps, list | tuple):
         for i, signal in enumerate(maps):
             check_signal(signal, f"map number {i}")

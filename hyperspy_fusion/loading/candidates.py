@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from hyperspy.signals import BaseSignal
 
@@ -11,6 +12,8 @@ from ..inputs.elements import infer_element
 from ..inputs.foreign import load_file
 from ..inputs.images import as_images, describe, may_be_haadf
 from ..inputs.stacks import of_several_elements, split
+
+Source: TypeAlias = str | Path | BaseSignal | Sequence[str | Path | BaseSignal]
 
 # The spectra of which maps can be made, by the first part of their signal type.
 _SPECTRUM_KINDS = "EDS", "EELS"
@@ -54,7 +57,7 @@ class Candidates:
 
 
 def find_candidates(
-    source: str | Path | BaseSignal | Sequence[BaseSignal],
+    source: Source,
     *,
     lazy: bool = False,
     **kwargs: object,
@@ -66,10 +69,10 @@ def find_candidates(
 
     Parameters
     ----------
-    source : str, pathlib.Path, BaseSignal or list of BaseSignal
-        A file that RosettaSciIO reads, or signals that are loaded already.
+    source : str, pathlib.Path, BaseSignal or list of these
+        Files that RosettaSciIO reads, or signals that are loaded already.
     lazy : bool
-        Leave the data of the file on disk.
+        Leave the data of the files on disk.
     **kwargs
         For :func:`hyperspy.api.load`.
 
@@ -108,33 +111,36 @@ def find_candidates(
         "spectrum_images": [],
         "others": [],
     }
-    for signal in _read(source, lazy=lazy, **kwargs):
+    for signal in read(source, lazy=lazy, **kwargs):
         parts[_part(signal)].append(signal)
     return Candidates(**{part: tuple(signals) for part, signals in parts.items()})
 
 
-def _read(
-    source: str | Path | BaseSignal | Sequence[BaseSignal],
-    *,
-    lazy: bool,
-    **kwargs: object,
-) -> list[BaseSignal]:
-    """List the signals of a source."""
-    if isinstance(source, str | Path):
-        source = load_file(source, lazy=lazy, **kwargs)
-    elif lazy or kwargs:
+def as_list(source: Source) -> list:
+    """List what a source is made of."""
+    return list(source) if isinstance(source, list | tuple) else [source]
+
+
+def read(source: Source, *, lazy: bool, **kwargs: object) -> list[BaseSignal]:
+    """List the signals of a source; of a stack of maps of several elements its maps."""
+    entries = as_list(source)
+    if (lazy or kwargs) and not any(isinstance(one, str | Path) for one in entries):
         given = ["lazy"] * lazy + list(kwargs)
         raise TypeError(
             f"found {', '.join(given)} together with signals that are loaded already: "
             "these are options for reading a file, leave them out or give the path of "
             "a file"
         )
-    signals = list(source) if isinstance(source, list | tuple) else [source]
-    for signal in signals:
-        if not isinstance(signal, BaseSignal):
+    signals: list[BaseSignal] = []
+    for entry in entries:
+        if isinstance(entry, str | Path):
+            signals += load_file(entry, lazy=lazy, **kwargs)
+        elif isinstance(entry, BaseSignal):
+            signals.append(entry)
+        else:
             raise TypeError(
-                f"the source holds an object of type {type(signal).__name__}: expected "
-                "the path of a file, a HyperSpy signal or a list of HyperSpy signals"
+                f"the source holds an object of type {type(entry).__name__}: expected "
+                "the path of a file, a HyperSpy signal or a list of these"
             )
     return [
         part

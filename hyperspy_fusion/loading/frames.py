@@ -5,17 +5,18 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from hyperspy.signals import BaseSignal
 
 from ..inputs.images import axes_of, describe, new_signal, series_shape
-from .candidates import Candidates
+from .candidates import Candidates, Source, as_list, read
 
 # Options that make RosettaSciIO read single frames, by the suffix of the file. For
 # other formats it has no such options, or reads no images of the frames.
-FRAME_OPTIONS = {".emd": {"load_SI_image_stack": True, "sum_frames": False}}
+_FRAME_OPTIONS = {".emd": {"load_SI_image_stack": True, "sum_frames": False}}
 _N_FRAMES = "Acquisition_instrument.TEM.Detector.EDS.number_of_frames"
 
 
@@ -36,6 +37,18 @@ def as_index(
         f"frames is {frames!r}: expected a slice, a list of frame numbers such as "
         "[0, 1, 4], or a list of booleans, one for each frame"
     )
+
+
+def read_frames(source: Source, **kwargs: object) -> list[BaseSignal]:
+    """List the signals of a source; the single frames of its files, on disk."""
+    signals: list[BaseSignal] = []
+    for entry in as_list(source):
+        if isinstance(entry, str | Path):
+            options = _FRAME_OPTIONS.get(Path(entry).suffix.lower(), {})
+            signals += read(entry, lazy=True, **{**options, **kwargs})
+        else:
+            signals.append(entry)
+    return signals
 
 
 def _n_frames(signal: BaseSignal) -> int | None:

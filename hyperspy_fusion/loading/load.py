@@ -1,6 +1,5 @@
 """Maps, HAADF image and background of a fusion, from a file or from signals."""
 
-import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,12 +7,15 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from hyperspy.signals import BaseSignal
 
+from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy
 from ..inputs.images import as_images, choose_haadf
 from ..inputs.velox import filter_of, line_of, same_scan
 from ..signals import ElementalMap, HAADFImage
 from .candidates import (
     Candidates,
+    Source,
+    as_list,
     describe_spectra,
     find_candidates,
     is_image,
@@ -23,10 +25,10 @@ from .candidates import (
 from .eds import plan_eds
 from .eels import plan_eels
 from .frames import (
-    FRAME_OPTIONS,
     as_index,
     average_frames,
     kept_frames,
+    read_frames,
     sum_frames,
 )
 from .maps import Mapped, choose_maps, image_shapes
@@ -57,7 +59,7 @@ class MultimodalData(NamedTuple):
 
 
 def load_multimodal(
-    source: str | Path | BaseSignal | Sequence[BaseSignal],
+    source: Source,
     elements: str | Sequence[str] | None = None,
     lines: str | Sequence[str] | None = None,
     *,
@@ -83,9 +85,9 @@ def load_multimodal(
 
     Parameters
     ----------
-    source : str, pathlib.Path, BaseSignal or list of BaseSignal
-        A file that RosettaSciIO reads, or signals that have been loaded from one or
-        several files.
+    source : str, pathlib.Path, BaseSignal or list of these
+        A file that RosettaSciIO reads, or several that belong together, or signals
+        that have been loaded from them.
     elements : list of str, optional
         What to map, in this order: titles of ready-made maps (``"Fe-EELS"``) or
         symbols (``"Fe"``); titles take precedence. By default all ready-made maps, or
@@ -245,12 +247,13 @@ def load_multimodal(
     """  # noqa: E501 - what doctest compares with
     elements, lines = as_names("elements", elements), as_names("lines", lines)
     compute = False
+    options: dict[str, Any] = {"lazy": lazy, **kwargs}
     if frames is not None:
         frames = as_index(frames)
-        if isinstance(source, str | Path):
-            kwargs = {**FRAME_OPTIONS.get(Path(source).suffix.lower(), {}), **kwargs}
+        if any(isinstance(entry, str | Path) for entry in as_list(source)):
+            source, options = read_frames(source, **kwargs), {}
             lazy, compute = True, not lazy  # not before the frames are summed
-    found = candidates = find_candidates(source, lazy=lazy, **kwargs)
+    found = candidates = find_candidates(source, **options)
     windows = background_windows, integration_windows
     ready_made = all(choice is None for choice in (lines, *windows))
     try:
@@ -275,7 +278,7 @@ def load_multimodal(
     if compute:
         compute_together([*maps, image, *(background or ())])
     for message in messages:
-        warnings.warn(message, UserWarning, stacklevel=2)
+        warn(message)
     return MultimodalData(maps, image, background)
 
 
@@ -407,7 +410,9 @@ def _map_spectra(
             listed = "\n".join(f"  {describe_spectra(s)}" for s, _ in fitting or plans)
             raise ValueError(
                 f"several spectrum images can be mapped:\n{listed}\nGive a list of the "
-                "one to use and the HAADF image"
+                "one to use and the HAADF image. If they are those of several "
+                "detectors of one scan, give their sum, as in "
+                "load_multimodal([one + other, haadf])"
             )
         plans = fitting
     return plans[0][1]()

@@ -39,6 +39,13 @@ from hyperspy_fusion.inputs.elements import atomic_number, infer_element
         ("Ni_Mn_alloy", {}, None),
         ("Ti_OH", {}, None),
         ("Au_Na", {}, None),
+        ("O K", {}, "O"),  # JEOL
+        ("Fe L", {}, "Fe"),
+        ("Fe Kα1", {}, "Fe"),
+        ("Cu Lα1,2", {}, "Cu"),
+        ("IMG1", {}, None),
+        ("Au Na", {}, None),
+        ("No K map", {}, None),
     ],
 )
 def test_infer_element(title, sample, element):
@@ -57,5 +64,15 @@ def test_element_of_each_edge_and_line_that_exspy_knows():
 
 def test_atomic_number():
     assert [atomic_number(e) for e in ("H", "O", "Dy", "Au")] == [1, 8, 66, 79]
-    with pytest.raises(ValueError, match="'fe' is not the symbol.*case matters"):
+    with pytest.raises(ValueError, match=r"'fe' is not the symbol.*case matters"):
         atomic_number("fe")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("fe", "'Fe'"), ("Iron", "'Fe'"), (" FE", "'Fe'"), ("Xx", None)]
+)
+def test_what_was_meant(word, meant):
+    with pytest.raises(ValueError, match="not the symbol") as info:
+        atomic_number(word)
+    suggested = f"did you mean {meant}?"
+    assert (suggested in str(info.value)) == (meant is not None)

@@ -158,6 +158,32 @@ def test_the_image_of_a_list_is_chosen_by_title():
     assert found.haadf.shape == (6, 6)
 
 
+def test_an_image_of_the_same_pixels_whatever_its_axes_say():
+    """As Bruker's: an image that is calibrated 8 % off the spectra of its scan."""
+    iron, haadf = scan((5, 7), scale=0.5), scan((5, 7), title="Ch 1")
+    for axis, scale in zip(haadf.axes_manager.signal_axes, (0.54, 0.5), strict=True):
+        axis.scale, axis.offset = scale, 3
+    with pytest.raises(ValueError, match=r'0\.54 nm: if they .* match="pixels"'):
+        measure([iron], haadf)
+    found = measure([iron], haadf, match="pixels")
+    assert_array_equal(found.maps[0], iron.data)
+    assert_array_equal(found.haadf, haadf.data)
+    assert found.images[0].axes_manager[0].scale == 0.5
+    (note,) = found.notes
+    assert note.startswith(
+        "the HAADF image 'Ch 1' (7 x 5, 0.54 nm/px) was taken to sho"
+    )
+    assert "the pixels of the maps, 'Fe' (7 x 5, 0.5 nm/px), whatever its" in note
+    with pytest.raises(ValueError, match="5 x 7 pixels and the HAADF image 5 x 6"):
+        measure([iron], haadf.isig[:6, :], match="pixels")
+
+
+def test_a_survey_image_is_no_image_of_the_same_pixels():
+    with pytest.raises(ValueError, match="if the image is a survey image, ") as error:
+        measure([scan((5, 7))], scan((5, 7), scale=5))
+    assert 'match="pixels"' not in str(error.value)
+
+
 # --- errors ----------------------------------------------------------------------
 
 
@@ -207,5 +233,5 @@ def test_axes_that_cannot_be_matched(haadf, message):
 
 
 def test_match_by_something_else():
-    with pytest.raises(ValueError, match="match is 'features': expected None or"):
+    with pytest.raises(ValueError, match="match is 'features': expected None, 'axes'"):
         measure([scan((5, 7))], scan((5, 7)), match="features")

@@ -14,9 +14,22 @@ from hyperspy_fusion.inputs.measurement import measure
 
 
 def test_elements_override_what_the_maps_say():
-    measurement = measure([image("Cu"), image("Zn")], image(), elements=["Fe", "Co"])
+    with pytest.warns(UserWarning, match="'Zn' .*taken for one of Co.* says Zn"):
+        measurement = measure([image("a"), image("Zn")], image(), elements=["Fe", "Co"])
     assert measurement.elements == ("Fe", "Co")
     assert measurement.atomic_numbers == (26, 27)
+
+
+def test_maps_by_name():
+    maps = {"Fe": image("a"), "O": image("b", np.ones(SHAPE))}
+    with pytest.warns(UserWarning, match="without any contrast: map of O"):
+        measurement = measure(maps, image(), {"O": 2, "Fe": 1})
+    assert measurement.elements == ("Fe", "O")
+    assert_array_equal(measurement.background.ravel(), [1, 2])
+    with pytest.raises(ValueError, match="background has none for Fe"):
+        measure(maps, image(), {"O": 2})
+    with pytest.raises(ValueError, match=r"elements is \['O'\] and the maps are named"):
+        measure(maps, image(), elements=["O"])
 
 
 def test_missing_element_names_the_map():
@@ -99,7 +112,8 @@ def test_lazy_maps_are_computed_together():
 
 
 @pytest.mark.parametrize(
-    ("scale", "units"), [(0.5, "nm"), (5e-4, "um"), (5e-4, "µm"), (5, "Å"), (500, "pm")]
+    ("scale", "units"),
+    [(0.5, "nm"), (5e-4, "um"), (5e-4, "µm"), (5, "Å"), (5, "A"), (500, "pm")],
 )
 def test_axes_are_compared_in_common_units(scale, units):
     haadf = image("HAADF", scale=scale, units=units)
@@ -120,12 +134,36 @@ def test_units_that_do_not_convert():
             measure([image("Fe", units="nm")], image(units=units))
 
 
-@pytest.mark.parametrize("units", ["", "px", "pixels"])
+@pytest.mark.parametrize("units", ["", "px", "pixels", "pix", "Pixel"])
 def test_uncalibrated_against_calibrated_is_a_warning(units):
     with pytest.warns(UserWarning, match="map of Fe is not calibrated along x"):
         measure([image("Fe", scale=9, units=units)], image(units="nm"))
     with pytest.warns(UserWarning, match="HAADF image is not calibrated along x"):
         measure([image("Fe", units="nm")], image(scale=9, units=units))
+
+
+def test_maps_without_calibration_take_that_of_the_image():
+    haadf = image("HAADF", scale=2, units="nm")
+    maps = [image("Fe"), image("O", scale=9, units="pix")]
+    with pytest.warns(
+        UserWarning, match="Fe is not calibrated .* HAADF image, of 2 nm"
+    ):
+        measurement = measure(maps, haadf)
+    for signal in measurement.images:
+        axes = signal.axes_manager.signal_axes
+        assert [(a.name, a.scale, a.units) for a in axes] == [
+            ("x", 2, "nm"),
+            ("y", 2, "nm"),
+        ]
+    assert maps[1].axes_manager[0].scale == 9  # the inputs are as they were
+
+
+def test_maps_keep_their_calibration():
+    with pytest.warns(
+        UserWarning, match="HAADF image is not calibrated .* Fe, of 2 nm"
+    ):
+        measurement = measure([image("Fe", scale=2, units="nm")], image(scale=7))
+    assert measurement.images[0].axes_manager[0].scale == 2
 
 
 def test_another_origin_is_a_warning():

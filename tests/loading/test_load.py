@@ -68,6 +68,20 @@ def test_brackets_in_the_name_of_a_file_are_no_pattern(tmp_path):
     assert_array_equal(haadf.data, HAADF.data)
 
 
+def test_several_files_that_belong_together(tmp_path):
+    paths = [tmp_path / f"{name}.hspy" for name in ("Fe", "O", "HAADF")]
+    for path in paths:
+        image(path.stem).save(path)
+    maps, haadf, _ = load_multimodal([*map(str, paths[:2]), paths[2]], lazy=True)
+    assert titles_of(maps) == ["Fe", "O"]
+    assert maps[0]._lazy
+    assert haadf.metadata.General.title == "HAADF"
+    mixed = load_multimodal([*paths[:2], HAADF], ["O"])
+    assert titles_of(mixed.maps) == ["O"]
+    with pytest.raises(TypeError, match="found lazy together with signals"):
+        load_multimodal([image("Fe"), HAADF], lazy=True)
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("on_navigation_axes", [False, True])
 def test_a_saved_stack_is_taken_apart(tmp_path, lazy, on_navigation_axes):
@@ -152,6 +166,14 @@ def test_several_spectrum_images_are_refused_with_a_list(eds):
     assert "(4 x 3" not in message
     with pytest.raises(ValueError, match=r"(?s)several spectrum images.*\(4 x 3"):
         load_multimodal(signals, haadf=image("DF", (9, 9)))
+
+
+def test_the_sum_of_several_detectors(eds):
+    with pytest.raises(ValueError, match=r"load_multimodal\(\[one \+ other, haadf\]\)"):
+        load_multimodal([eds, eds.deepcopy(), HAADF])
+    whole, *_ = load_multimodal([eds + eds, HAADF])
+    for one, signal in zip(load_multimodal([eds, HAADF]).maps, whole, strict=True):
+        assert_array_equal(signal.data, 2 * one.data)
 
 
 def test_source_without_maps_and_spectra_is_refused(eds):

@@ -1,6 +1,8 @@
-"""Messages about many images or tiles, told together."""
+"""Messages: about many images or tiles, told together; and to whom they are told."""
 
 import re
+import sys
+import warnings
 from collections.abc import Sequence
 
 _NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -33,6 +35,15 @@ def merged(messages: Sequence[Sequence[str]], places: str) -> tuple[str, ...]:
 def share(n: int, total: int, places: str = "images") -> str:
     """Words for a part of all places; empty if it is all of them."""
     return "" if n == total else f" ({n} of {total} {places})"
+
+
+def warn(message: str) -> None:
+    """Raise a UserWarning where the package was called from, however deep this is."""
+    package = __name__.partition(".")[0]
+    frame, level = sys._getframe(1), 2  # noqa: SLF001 - inspect is as private, and slow
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith(package):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
 
 
 def _as_one(messages: Sequence[str]) -> str:

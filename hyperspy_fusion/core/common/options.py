@@ -1,12 +1,20 @@
 """Options that check themselves: type, finiteness and range, in one wording."""
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from functools import wraps
 from math import inf, isfinite
 from numbers import Real
 from sys import float_info
-from typing import Any, get_args
+from typing import Any, ParamSpec, TypeVar, get_args
 
 import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
+_OPTIONS_OF: dict[str, list[str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +31,41 @@ class Options:
             value = getattr(self, option.name)
             checked = option.metadata["check"](option.name, value)
             object.__setattr__(self, option.name, checked)
+
+
+def helpful(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function say how it is called, if it is called otherwise."""
+    name = function.__name__
+    parameters = inspect.signature(function).parameters
+    _OPTIONS_OF[name] = list(parameters)
+    needed = [p for p, own in parameters.items() if own.default is own.empty]
+
+    @wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        for option in kwargs:
+            if option not in parameters:
+                raise TypeError(_unknown_option(name, option))
+        lacking = [p for p in needed[len(args) :] if p not in kwargs]
+        if lacking:
+            raise TypeError(
+                f"{name} is called without {', '.join(lacking)}: expected "
+                f"{name}({', '.join(needed)})"
+            )
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _unknown_option(function: str, option: str) -> str:
+    """Message for an option that a function does not have."""
+    others = [other for other, own in _OPTIONS_OF.items() if option in own]
+    close = get_close_matches(option, _OPTIONS_OF[function], n=1)
+    message = f"{function} has no option {option}"
+    if others:
+        message += f", which is one of {' and '.join(others)}"
+    if close:
+        return f"{message}: did you mean {close[0]}?"
+    return f"{message}: expected one of {', '.join(_OPTIONS_OF[function])}"
 
 
 def number(
