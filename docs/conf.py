@@ -7,6 +7,8 @@ which an example downloads otherwise.
 import importlib.metadata
 import warnings
 
+import hyperspy.api as hs
+
 project = "hyperspy_fusion"
 author = "The hyperspy_fusion developers"
 project_copyright = author
@@ -14,6 +16,7 @@ release = importlib.metadata.version("hyperspy-fusion")
 version = release
 
 extensions = [
+    "matplotlib.sphinxext.plot_directive",
     "myst_parser",
     "numpydoc",
     "sphinx.ext.autodoc",
@@ -58,8 +61,14 @@ numpydoc_validation_exclude = {
     r"\.MultimodalData\.",  # fields of a named tuple
 }
 
+plot_include_source = True
+plot_html_show_formats = plot_html_show_source_link = False
+plot_formats = [("png", 100)]
+
 bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
+
+hs.preferences.General.show_progressbar = False
 
 # `import exspy` raises it under HyperSpy 2.5; readers of the gallery cannot help it.
 warnings.filterwarnings("ignore", message="Importing `Lazy")
