@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from .core.calibrated.method import CalibratedOptions
@@ -14,15 +15,15 @@ from .execution.run import solve_now
 from .inputs.measurement import measure
 from .progress import Progress
 from .results import Conclusion, as_signals, pending_record, tell
+from .tuning import tune
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from .core.calibrated.method import Regularizer
     from .core.common.options import Options
     from .core.published.forward import ZWeighting
     from .core.published.tv_prox import TVAlgorithm
-    from .execution.plan import Task
     from .inputs.measurement import Background, Image, Maps, Mask, Matching, Measurement
     from .signals import ElementalMap
 
@@ -54,6 +55,9 @@ def fuse_multimodal(
     lazy_output: bool | None = None,
     show_progressbar: bool | None = None,
     num_workers: int | None = None,
+    interactive: bool = False,
+    display: bool = True,
+    toolkit: str | Sequence[str] | None = None,
 ) -> list[ElementalMap]:
     r"""Fuse elemental maps with a HAADF image.
 
@@ -66,8 +70,9 @@ def fuse_multimodal(
         &+ \frac μ2 \sum_r \Bigl( \frac{h - o - \sum_i c_i x_i}{σ_h} \Bigr)^2
         + λ\,TGV_α^2 \Bigl( \frac{x_i}{\sqrt{s_i}} \Bigr)
 
-    under :math:`\sum_r x_i = \sum_r (b_i - β_i)`, in counts. Coefficients, noise and
-    weights come from the data. The inputs are not modified.
+    under :math:`\sum_r x_i = \sum_r (b_i - β_i)`, in counts (J. Schwartz et al., npj
+    Comput. Mater. 8, 16 (2022); TGV of K. Bredies et al., SIAM J. Imaging Sci. 3, 492
+    (2010)). Coefficients, noise and weights come from the data.
 
     Parameters
     ----------
@@ -112,23 +117,22 @@ def fuse_multimodal(
         Return lazy maps, solved when they are computed; by default if the input is.
     show_progressbar, num_workers : bool and int, optional
         Progress bar and number of threads; by default HyperSpy's and Numba's setting.
+    interactive, display, toolkit
+        Sliders for the weights and a preview, as HyperSpy's other interactive tools;
+        "Apply to all" changes the fused maps in place.
 
     Returns
     -------
     list of ElementalMap
         In the order, axes and units of `maps`, float32; of fractions relative amounts.
-        Their ``metadata.Multimodal_fusion`` records what was done.
+        ``metadata.Multimodal_fusion`` records what was done. With `interactive` and
+        without `display` the widgets, as HyperSpy returns them.
 
     Raises
     ------
     TypeError, ValueError
         If an argument is no signal, or an option unknown or of the wrong type; if
         signals do not belong together, or data or an option are out of range.
-
-    References
-    ----------
-    J. Schwartz et al., npj Comput. Mater. 8, 16 (2022). K. Bredies, K. Kunisch and
-    T. Pock, SIAM J. Imaging Sci. 3, 492 (2010).
 
     Examples
     --------
@@ -137,8 +141,6 @@ def fuse_multimodal(
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> fused[0]
     <ElementalMap, title: Co, dimensions: (|32, 32)>
-    >>> fused[0].metadata.Multimodal_fusion.status
-    'converged'
     """
     options = CalibratedOptions(
         lambda_haadf=lambda_haadf,
@@ -158,6 +160,7 @@ def fuse_multimodal(
         lazy_output=lazy_output,
         show_progressbar=show_progressbar,
         num_workers=num_workers,
+        interactive=interactive,
     )
     measurement = measure(
         maps,
@@ -169,11 +172,13 @@ def fuse_multimodal(
         match=match,
         lazily=True,
     )
-    tasks = plan_calibrated(measurement, options, execution)
-    return _run("calibrated", measurement, tasks, options, execution)
+
+    fuse = partial(_run, "calibrated", plan_calibrated, measurement, execution)
+    if execution.interactive:
+        return tune(fuse, measurement, options, execution, display, toolkit)
+    return fuse(options)
 
 
-@helpful
 def fuse_published(
     maps: Maps,
     haadf: Image,
@@ -198,8 +203,9 @@ def fuse_published(
 ) -> list[ElementalMap]:
     r"""Fuse elemental maps with a HAADF image by the published method.
 
-    The algorithm of Schwartz et al. (2022) and Manassa et al. (2024), to reproduce
-    published figures. Of maps and image scaled to [0, 1] it lowers
+    The algorithm of J. Schwartz et al., npj Comput. Mater. 8, 16 (2022) and J. Manassa
+    et al., Elemental Microscopy (2024), to reproduce published figures. Of maps and
+    image scaled to [0, 1] it lowers
 
     .. math::
 
@@ -239,17 +245,11 @@ def fuse_published(
     TypeError, ValueError, FloatingPointError
         As from :func:`fuse_multimodal`; the last one if the iteration diverges.
 
-    References
-    ----------
-    J. Schwartz et al., npj Comput. Mater. 8, 16 (2022). J. Manassa et al. (2024).
-
     Examples
     --------
     >>> import hyperspy_fusion
     >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
     >>> fused = hyperspy_fusion.fuse_published(maps, haadf, n_iter=50)
-    >>> fused[0].metadata.Multimodal_fusion.n_iter
-    50
     """
     options = PublishedOptions(
         lambda_haadf=lambda_haadf,
@@ -273,18 +273,18 @@ def fuse_published(
     measurement = measure(
         maps, haadf, elements=elements, match=match, allow_missing=False, lazily=True
     )
-    tasks = plan_published(measurement, options)
-    return _run("published", measurement, tasks, options, execution)
+    return _run("published", plan_published, measurement, execution, options)
 
 
 def _run(
     method: str,
+    plan: Callable,
     measurement: Measurement,
-    tasks: list[Task],
-    options: Options,
     execution: ExecutionOptions,
+    options: Options,
 ) -> list[ElementalMap]:
-    """Solve the tasks, now or when the maps are needed, and make signals."""
+    """Solve the tasks of a plan, now or when the maps are needed, and make signals."""
+    tasks = plan(measurement, options, execution)
     conclude = Conclusion.of(method, measurement, options, tasks)
     shape, lazy = measurement.maps.shape, execution.lazy_output
     if measurement.lazy if lazy is None else lazy:

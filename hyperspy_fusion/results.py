@@ -288,6 +288,16 @@ def _add_record(metadata: DictionaryTreeBrowser, record: dict[str, Any]) -> None
         metadata.set_item("Signal.quantity", "Amount (relative)")
 
 
+def update(old: ElementalMap, new: ElementalMap) -> None:
+    """Give a fused map values and record of another one, in place; its views follow."""
+    old.data[...] = new.data
+    forget(old)
+    _add_record(old.metadata, new.metadata.Multimodal_fusion.as_dictionary())
+    if new.metadata.has_item(UNCERTAINTY):
+        old.metadata.set_item(UNCERTAINTY, new.metadata.get_item(UNCERTAINTY))
+    old.events.data_changed.trigger(obj=old)
+
+
 def _contiguous(array: Any) -> Any:
     return array if is_lazy(array) else np.ascontiguousarray(array)
 

@@ -200,6 +200,12 @@ class ElementalMap(Signal2D):
         <ElementalMap, title: Stack of Co, Mn, O, dimensions: (3|32, 32)>
         """
         self._check_is_stack("fuse_multimodal")
+        if options.get("interactive"):
+            raise ValueError(
+                "interactive is True for a stack: its fused maps could not be changed "
+                "in place. Call hyperspy_fusion.fuse_multimodal(stack, haadf, "
+                "interactive=True), and hs.stack the maps that it returns"
+            )
         return restack(self, fuse_multimodal(self, haadf, background, **options))
 
     def fuse_published(self, haadf: BaseSignal, **options: Any) -> "ElementalMap":

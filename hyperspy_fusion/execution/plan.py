@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.calibrated import method as calibrated
 from ..core.calibrated import parts
+from ..core.calibrated.preview import Preview
 from ..core.common.options import Options, choice, flag, whole_number
 from ..core.common.solution import Solution
 from ..core.published import method as published
@@ -38,6 +39,7 @@ class ExecutionOptions(Options):
     lazy_output: bool | None = flag(None, instead="None")
     show_progressbar: bool | None = flag(None, instead="None")
     num_workers: int | None = whole_number(None, least=1, instead="None")
+    interactive: bool = flag(False)  # noqa: FBT003 - the default
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,9 @@ def _inputs_at(
 
 
 def plan_published(
-    measurement: Measurement, options: published.PublishedOptions
+    measurement: Measurement,
+    options: published.PublishedOptions,
+    execution: ExecutionOptions,  # noqa: ARG001 - each image is solved as a whole
 ) -> list[Task]:
     """Tasks of the published method: each image as a whole."""
     solve = partial(
@@ -129,11 +133,7 @@ def plan_calibrated(
     What the tiles of an image, or images with shared weights, have in common is found
     here.
     """
-    chemistry: dict[str, Any] = {
-        "elements": measurement.elements,
-        "atomic_numbers": measurement.atomic_numbers,
-        "sensitivities": measurement.sensitivities,
-    }
+    chemistry = _chemistry(measurement)
     halo = HALOS[options.regularizer]
     tiles = tiles_of(measurement.maps, execution.tile_size, halo)
     shared = execution.weights == "shared"
@@ -146,6 +146,37 @@ def plan_calibrated(
     if messages:
         solve = partial(_solve_with, messages, solve)
     return _image_tasks(_arrays(measurement), measurement, solve)
+
+
+def preview(
+    measurement: Measurement,
+    options: calibrated.CalibratedOptions,
+    execution: ExecutionOptions,
+) -> Preview:
+    """A part of the first image, calibrated with all of that image."""
+    tiles = tiles_of(measurement.maps, execution.tile_size, HALOS[options.regularizer])
+    if measurement.lazy or execution.lazy_output or tiles is not None:
+        raise ValueError(
+            "interactive is True for lazy or tiled data: expected maps in memory, of "
+            "at most 4096 pixels a side. Choose the weights on a part of them, as "
+            "[m.isig[:1024, :1024] for m in maps], after compute() if they are lazy, "
+            "and fuse all with lambda_tv and lambda_haadf"
+        )
+    first = _inputs_at(_arrays(measurement), (0,) * len(measurement.navigation_shape))
+    return Preview.of(
+        **first,
+        options=options,
+        num_workers=execution.num_workers,
+        **_chemistry(measurement),
+    )
+
+
+def _chemistry(measurement: Measurement) -> dict[str, Any]:
+    return {
+        "elements": measurement.elements,
+        "atomic_numbers": measurement.atomic_numbers,
+        "sensitivities": measurement.sensitivities,
+    }
 
 
 def _solve_published(

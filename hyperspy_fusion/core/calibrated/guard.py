@@ -7,7 +7,7 @@ The measured maps, which do not depend on the image, show where that happens.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.ndimage import (
@@ -230,7 +230,9 @@ class _BlockMeans:
         """Means over blocks that are larger by a factor."""
         if factor == 1:
             return self
-        means = {name: _block_mean(getattr(self, name), factor) for name in self._MEANS}
+        means: dict[str, Any] = {
+            name: _block_mean(getattr(self, name), factor) for name in self._MEANS
+        }
         return replace(self, step=self.step * factor, **means)
 
 

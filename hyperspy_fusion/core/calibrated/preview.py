@@ -1,0 +1,171 @@
+"""Fused maps of a part of an image, fast enough to follow a slider."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+import numpy as np
+from scipy.ndimage import uniform_filter
+
+from ..common.missing import fill
+from ..common.threads import workers
+from .convex.iteration import restart
+from .convex.problem import Problem
+from .convex.solver import minimise
+from .convex.sweep import State
+from .method import CalibratedOptions, Decision, decide, understand
+from .prepare import PreparedData
+
+SIZE = 256  # pixels a side of the part, at most
+_ITERATIONS = 25  # between two certificates
+_GOOD, _SECONDS = 0.01, 0.1  # gap at which a preview is shown, time after which it is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previewed:
+    """Fused maps for some weights.
+
+    Attributes
+    ----------
+    maps : numpy.ndarray
+        In the units of the measured maps, shape ``(n_elements, y, x)``.
+    haadf : float
+        Mean square of the HAADF image minus its model, in units of its noise.
+    deviance : float
+        Poisson deviance of a pixel of a map, in the mean; of values with a variance
+        their mean square residual in units of the noise.
+    gap : float
+        Relative gap of the certificate.
+    """
+
+    maps: np.ndarray
+    haadf: float
+    deviance: float
+    gap: float
+
+
+@dataclass(kw_only=True)
+class Preview:
+    """A part of an image, calibrated with the whole of it.
+
+    Attributes
+    ----------
+    window : tuple of slice
+        Rows and columns of the part in the image.
+    decision : Decision
+        Calibration and weights of the whole image.
+    prepared : PreparedData
+        The data of the part.
+    options : CalibratedOptions
+        The options.
+    num_workers : int or None
+        Number of threads; by default Numba's setting.
+    """
+
+    window: tuple[slice, slice]
+    decision: Decision
+    prepared: PreparedData
+    options: CalibratedOptions
+    num_workers: int | None = None
+    _last: tuple[Problem, State] | None = field(default=None, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        maps: np.ndarray,
+        haadf: np.ndarray,
+        atomic_numbers: Sequence[int],
+        options: CalibratedOptions,
+        *,
+        background: np.ndarray | None = None,
+        variance: np.ndarray | None = None,
+        sensitivities: Sequence[float] | None = None,
+        elements: Sequence[str] = (),
+        num_workers: int | None = None,
+    ) -> "Preview":
+        """Calibrate an image, and keep the part of it that holds most.
+
+        The arguments are those of :func:`~.method.solve`.
+        """
+        preparation, prior = understand(
+            maps,
+            haadf,
+            atomic_numbers,
+            options,
+            background,
+            variance,
+            sensitivities,
+            elements=elements,
+        )
+        with workers(num_workers) as run:
+            decision, prepared = decide(preparation, prior, options, run)
+        rows, columns = window = busiest(prepared.net())
+        return cls(
+            window=window,
+            decision=decision,
+            prepared=prepared.cut(lambda array: array[..., rows, columns].copy()),
+            options=options,
+            num_workers=num_workers,
+        )
+
+    def solve(self, lambda_tv: float, lambda_haadf: float) -> Previewed:
+        """Fuse the part with some weights, starting from the last solution.
+
+        The iteration ends after a tenth of a second; the same weights again continue.
+        """
+        begun = perf_counter()
+        weights = replace(
+            self.decision.weights, lambda_tv=lambda_tv, lambda_haadf=lambda_haadf
+        )
+        decision = replace(self.decision, weights=weights)
+        with workers(self.num_workers) as run:
+            problem, start = decision.begin(self.prepared, self.options, run, None)
+            if self._last is not None and start is None:
+                before, start = self._last
+                restart(start, before, problem)
+            gap = np.inf
+            while gap > _GOOD and (perf_counter() - begun < _SECONDS or gap == np.inf):
+                optimum = minimise(
+                    problem,
+                    run,
+                    tolerance=self.options.tolerance,
+                    max_iter=_ITERATIONS,
+                    start=start,
+                )
+                start, gap = optimum.state, optimum.gap
+        self._last = problem, optimum.state
+        (haadf, chemical, _) = optimum.history[-1][1]
+        gain = decision.units.gain.astype(np.float32)
+        known = np.count_nonzero(np.isfinite(self.prepared.data))
+        seen = np.count_nonzero(self.prepared.trusted)
+        return Previewed(
+            maps=optimum.maps * gain[:, None, None],
+            haadf=2 * haadf / max(seen, 1),
+            deviance=2 * chemical / max(known, 1),
+            gap=gap,
+        )
+
+
+def busiest(maps: np.ndarray, size: int = SIZE) -> tuple[slice, slice]:
+    """Rows and columns of the square that holds most of all maps.
+
+    `maps` have the shape ``(n_elements, y, x)``, NaN where missing; each counts as much
+    as the others.
+    """
+    shape = maps.shape[1:]
+    sides = [min(size, n) for n in shape]
+    filled = np.maximum(fill(maps), 0)
+    sums = filled.sum(axis=(1, 2), dtype=np.float64)
+    total = np.tensordot(1 / np.maximum(sums, 1e-30), filled, axes=1)
+    found = uniform_filter(total.astype(np.float64), sides, mode="constant")
+    # of squares within the image: that of a pixel begins half a side before it
+    inside = tuple(
+        slice(side // 2, side // 2 + n - side + 1)
+        for side, n in zip(sides, shape, strict=True)
+    )
+    corner = np.unravel_index(found[inside].argmax(), found[inside].shape)
+    rows, columns = (
+        slice(int(first), int(first) + side)
+        for first, side in zip(corner, sides, strict=True)
+    )
+    return rows, columns
