@@ -13,6 +13,8 @@ from .plot import plot_composite as plot_composite
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
 from .plot import plot_weights as plot_weights
+from .propagation import Propagated as Propagated
+from .propagation import propagate as propagate
 from .signals import ElementalMap as ElementalMap
 from .signals import HAADFImage as HAADFImage
 from .signals import LazyElementalMap as LazyElementalMap

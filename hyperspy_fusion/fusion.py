@@ -46,6 +46,7 @@ def fuse_multimodal(
     regularizer: Regularizer = "tgv",
     lock_flux: bool = True,
     uncertainty: bool = False,
+    n_replicas: int | None = None,
     tolerance: float = 1e-3,
     max_iter: int = 2000,
     haadf_offset: float | Literal["auto"] = "auto",
@@ -101,14 +102,14 @@ def fuse_multimodal(
         Total generalised variation of second order, or total variation.
     lock_flux : bool, default True
         Keep the sum of each map that the data know.
-    uncertainty : bool, default False
-        Store the variance of each pixel, for ``get_noise_variance``.
+    uncertainty, n_replicas : bool and int, optional
+        Keep the variance of each pixel; and so many (20) replicas for `propagate`.
     tolerance, max_iter : float and int
         Largest relative gap of the objective (1e-3), and most iterations (2000).
     haadf_offset : float or "auto"
         HAADF intensity of no matter, for maps of fractions; "auto" finds it.
     seed : int, default 0
-        Of the random split of the counts by which the weights are chosen.
+        Of the random split of the counts that chooses the weights, and of replicas.
     weights : {"per position", "shared"}
         Of a series: weights for each image, or one set for all from three of them.
     tile_size : int, optional
@@ -118,15 +119,13 @@ def fuse_multimodal(
     show_progressbar, num_workers : bool and int, optional
         Progress bar and number of threads; by default HyperSpy's and Numba's setting.
     interactive, display, toolkit
-        Sliders for the weights and a preview, as HyperSpy's other interactive tools;
-        "Apply to all" changes the fused maps in place.
+        Sliders for the weights and a preview; "Apply to all" changes maps in place.
 
     Returns
     -------
     list of ElementalMap
         In the order, axes and units of `maps`, float32; of fractions relative amounts.
-        ``metadata.Multimodal_fusion`` records what was done. With `interactive` and
-        without `display` the widgets, as HyperSpy returns them.
+        ``metadata.Multimodal_fusion`` records what was done. Widgets if not `display`.
 
     Raises
     ------
@@ -149,6 +148,7 @@ def fuse_multimodal(
         regularizer=regularizer,
         lock_flux=lock_flux,
         uncertainty=uncertainty,
+        n_replicas=n_replicas,
         tolerance=tolerance,
         max_iter=max_iter,
         haadf_offset=haadf_offset,

@@ -24,6 +24,7 @@ from .inputs.elements import element_in, name_element
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
 from .inputs.stacks import (
+    REPLICAS,
     UNCERTAINTY,
     gather,
     members_of,
@@ -98,10 +99,15 @@ class Conclusion:
         )
 
     @property
-    def arrays(self) -> tuple[str, ...]:
-        """Names of the arrays of a solution that have the shape of the maps."""
-        uncertain = getattr(self.options, "uncertainty", False)
-        return ("maps", "variance") if uncertain else ("maps",)
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        """Names of the arrays of a solution, and what their shape has in front."""
+        options: Any = self.options
+        found: dict[str, tuple[int, ...]] = {"maps": ()}
+        if getattr(options, "n_refits", 0):
+            found["variance"] = ()
+        if getattr(options, "n_replicas", None):
+            found["replicas"] = (options.n_replicas,)
+        return found
 
     @property
     def asked(self) -> dict[str, Any]:
@@ -255,8 +261,8 @@ def as_signals(
     """Turn fused arrays into signals, with axes and metadata of the measured images.
 
     Arrays have the shape ``navigation + (n_elements, y, x)``: "maps" in the units of
-    the signals, and perhaps "variance". `record` goes to
-    ``metadata.Multimodal_fusion``.
+    the signals, and perhaps "variance"; "replicas" have their number in front of the
+    elements. `record` goes to ``metadata.Multimodal_fusion``.
     """
     signals = []
     titles = [image.metadata.General.title for image in measurement.images]
@@ -277,6 +283,9 @@ def as_signals(
         if "variance" in data:
             variance = variance_signal(signal, data["variance"])
             signal.metadata.set_item(UNCERTAINTY, variance)
+        if "replicas" in data:
+            replicas = np.moveaxis(data["replicas"], -3, 0)
+            signal.metadata.set_item(REPLICAS, replicas)
         signals.append(signal)
     return signals
 
@@ -352,11 +361,12 @@ def complete(
         record, notes, messages = known.item()
         for metadata in _all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
-                variance = metadata.get_item(UNCERTAINTY)
+                riding = {n: metadata.get_item(n) for n in (UNCERTAINTY, REPLICAS)}
                 del metadata.Multimodal_fusion
                 _add_record(metadata, record)
-                if variance is not None:
-                    metadata.set_item(UNCERTAINTY, variance)
+                for node, value in riding.items():
+                    if value is not None:
+                        metadata.set_item(node, value)
         tell(notes, messages)
 
 

@@ -14,10 +14,13 @@ from .derived import cost_history
 from .execution.arrays import compute, is_lazy
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.stacks import (
+    REPLICAS,
     UNCERTAINTY,
     VARIANCE,
     members_along,
     members_of,
+    remove,
+    replicas_at,
     settle,
     take_part,
     variance_signal,
@@ -37,8 +40,9 @@ class ElementalMap(Signal2D):
 
     The record is that of the values of the fusion: parts, copies and transposed maps
     keep it, and what is computed from them is without it. So it is with the variance of
-    each pixel, but transposed maps are without it, too. Fused maps whose ``data`` are
-    replaced by other values become images.
+    each pixel and the replicas of :func:`hyperspy_fusion.propagate`, but transposed
+    maps are without these, too. Fused maps whose ``data`` are replaced by other values
+    become images.
     """
 
     _signal_type = "elemental_map"
@@ -87,8 +91,8 @@ class ElementalMap(Signal2D):
             return copy
         if data is None or not copy_variance:
             forget(copy)
-        elif data.size == self.data.size and copy.metadata.has_item(UNCERTAINTY):
-            del copy.metadata.Multimodal_fusion.variance  # its order is not known
+        elif data.size == self.data.size:  # their order is not known
+            remove(copy.metadata, UNCERTAINTY, REPLICAS)
         return copy
 
     def _binary_operator_ruler(self, other: Any, op_name: str) -> Any:
@@ -113,13 +117,18 @@ class ElementalMap(Signal2D):
         part = super()._slicer(slices, *args, **kwargs)
         if part is None:  # there is an output signal
             return None
+        places = self._get_array_slices(slices, *args)
+        replicas = replicas_at(self, places)
+        if replicas is not None:
+            part.metadata.set_item(REPLICAS, replicas)
         if members_along(self):
             axis = self.axes_manager.navigation_axes[-1]
-            places = self._get_array_slices(slices, *args)
             take_part(part, self, places[axis.index_in_array])
-        variance = part.metadata.get_item(UNCERTAINTY)
-        if variance is not None and not isinstance(part, ElementalMap):
-            part.set_noise_variance(variance)  # where other signals have it
+        if not isinstance(part, ElementalMap):
+            variance = part.metadata.get_item(UNCERTAINTY)
+            if variance is not None:
+                part.set_noise_variance(variance)  # where other signals have it
+            remove(part.metadata, REPLICAS)
         return part
 
     def _remove_axis(self, axes: Any) -> None:
@@ -143,6 +152,9 @@ class ElementalMap(Signal2D):
             if indices and isinstance(variance, BaseSignal):
                 here = variance.data[indices[::-1]]
                 current.metadata.set_item(node, variance_signal(current, here))
+        replicas = replicas_at(self, indices[::-1])
+        if replicas is not None:
+            current.metadata.set_item(REPLICAS, replicas)
         if members_along(self):
             title = current.metadata.General.title
             added = title.removeprefix(self.metadata.General.title)
@@ -320,6 +332,10 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
                 (variance.data,) = compute([variance.data], **kwargs)
                 variance._lazy = False  # noqa: SLF001
                 variance._assign_subclass()  # noqa: SLF001
+        replicas = self.metadata.get_item(REPLICAS)
+        if is_lazy(replicas):
+            (replicas,) = compute([replicas], **kwargs)
+            self.metadata.set_item(REPLICAS, replicas)
         super().compute(close_file, show_progressbar=show_progressbar, **kwargs)
 
 

@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+import exspy
 import hyperspy.api as hs
 import numpy as np
 import pytest
@@ -34,6 +35,11 @@ def package():
 @pytest.fixture(scope="module")
 def accuracy(package):
     return package("accuracy")
+
+
+@pytest.fixture(scope="module")
+def errors(package):
+    return package("errors")
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +96,42 @@ def test_rivals_predict_hidden_pixels(accuracy):
     _, error_of_tv = accuracy.best_tv(shown, known, noisy, smooth)
     for found in (error, error_of_tv):
         assert 0.8 < found < 1.3  # the noise of what is predicted has variance 1
+
+
+def test_coverage_is_printed_and_written(errors, tmp_path, capsys):
+    page = tmp_path / "errors.md"
+    options = "--size 32 --specimens janus --counts 4 --seeds 1 --n-replicas 4"
+    errors.main([*options.split(), "--markdown", str(page)])
+    printed, written = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert set(printed.splitlines()) <= set(written.splitlines())
+    assert written.startswith("# Errors\n")
+    rows = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        for line in written.splitlines()
+        if line.startswith("| janus")
+    ]
+    assert [row[2] for row in rows] == list(errors.QUANTITIES)
+    for _, _, _, values, share, ratio, _ in rows:
+        assert int(values) > 0
+        assert 50 < float(share) <= 100
+        assert 0.3 < float(ratio) < 3
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # of eXSpy
+def test_composition_is_that_of_exspy(errors):
+    truth = data.janus(32).truth
+    elements = ["Au", "Fe", "O"]
+    for signal, line in zip(truth, ("Au_La", "Fe_Ka", "O_Ka"), strict=True):
+        signal.metadata.Sample.xray_lines = [line]
+    found = errors.QUANTITIES["at.% of pixels"][0](truth)
+    spectra = exspy.signals.EDSTEMSpectrum(np.ones((32, 32, 8)))
+    factors = errors.k_factors(elements)
+    expected = spectra.quantification(truth, "CL", factors, navigation_mask=None)
+    there = np.all([signal.data > 0.1 for signal in truth], axis=0)
+    assert there.any()
+    for one, other in zip(found, expected, strict=True):
+        assert_allclose(one[there], other.data[there], rtol=1e-4)
+    assert_allclose(found.sum(axis=0), 100)
 
 
 def test_imperfect_data_are_printed_and_written(field, tmp_path, capsys):

@@ -20,7 +20,7 @@ FLOORS = [
     {"loading", "data", "plot"},
     {"signals"},
     {"widgets"},
-    {"fusion", "derived"},
+    {"fusion", "derived", "propagation"},
     {"tuning"},
     {"results", "progress"},
     {"summary"},

@@ -14,21 +14,22 @@ def assemble(
     solutions: Sequence[Solution],
     tasks: Sequence[Task],
     shape: tuple[int, ...],
-    names: Sequence[str],
+    names: dict[str, tuple[int, ...]],
 ) -> dict[str, np.ndarray]:
-    """Arrays of all solutions, by their `names` ("maps", "variance"), each of `shape`.
+    """Arrays of all solutions, by their `names`, as "maps" or "replicas".
 
-    Tasks come position by position, and tiles row by row.
+    Each is of `shape`, with the shape of `names` in front of the elements. Tasks come
+    position by position, and tiles row by row.
     """
     factors = by_position(flux_factor, tasks, solutions)
     return {
         name: put_together(
             [array_of(s, name, f) for s, f in zip(solutions, factors, strict=True)],
             tasks,
-            shape,
+            (*shape[:-3], *first, *shape[-3:]),
             np.block,
         )
-        for name in names
+        for name, first in names.items()
     }
 
 
@@ -58,9 +59,9 @@ def flux_factor(flux: np.ndarray, solutions: Sequence[Solution]) -> np.ndarray:
 
 
 def array_of(solution: Solution, name: str, factor: np.ndarray | None) -> Any:
-    """An array of a solution, maps times the factor of their image."""
+    """An array of a solution, maps and replicas times the factor of their image."""
     array = getattr(solution, name)
-    if factor is None or name != "maps":
+    if factor is None or name == "variance":
         return array
     return array * factor.astype(np.float32)[:, None, None]
 

@@ -25,7 +25,7 @@ from .plan import Task
 from .run import delayed_task, solve_task, threads_each
 
 _logger = logging.getLogger(__name__)
-_ARRAYS = "maps", "variance"
+_ARRAYS = "maps", "variance", "replicas"
 # Locks of all spools of a process by folder and key: copies of a spool share them.
 _locks: dict[Path, threading.Lock] = {}
 
@@ -197,7 +197,7 @@ def solve_later(
     tasks: Sequence[Task],
     shape: tuple[int, ...],
     conclude: Callable,
-    names: Sequence[str],
+    names: dict[str, tuple[int, ...]],
 ) -> tuple[dict[str, Any], Pending]:
     """Lazy arrays of tasks, solved when they are computed, and only once.
 
@@ -209,13 +209,14 @@ def solve_later(
         Of the maps of all elements, ``navigation + (n_elements, y, x)``.
     conclude : callable
         ``conclude(solutions)`` makes the record, from solutions without maps.
-    names : sequence of str
-        The arrays: "maps", "variance".
+    names : dict of str to tuple of int
+        The arrays, "maps", "variance", "replicas", and the shape that is put in front
+        of the elements in each.
 
     Returns
     -------
     arrays : dict of str to dask.array.Array
-        By their names, of that shape.
+        By their names, of the shapes that :func:`assemble` gives them.
     pending : Pending
         What `conclude` will return.
     """
@@ -230,7 +231,8 @@ def solve_later(
 
     def lazy_array(task: Task, solution: Any, factor: Any, name: str) -> Any:
         array = dask.delayed(array_of, pure=True)(solution, name, factor)
-        return da.from_delayed(array, (shape[-3], *task.size), dtype=np.float32)
+        own = *names[name], shape[-3], *task.size
+        return da.from_delayed(array, own, dtype=np.float32)
 
     arrays = {
         name: put_together(
@@ -239,10 +241,10 @@ def solve_later(
                 for each in zip(tasks, solved, factors, strict=True)
             ],
             tasks,
-            shape,
+            (*shape[:-3], *first, *shape[-3:]),
             da.block,
         )
-        for name in names
+        for name, first in names.items()
     }
     found = dask.delayed(_boxed, pure=True)(conclude, numbers)
     found = da.from_delayed(found, (), dtype=object, meta=np.empty((), object))
@@ -256,4 +258,4 @@ def _boxed(conclude: Callable, numbers: Sequence[Solution]) -> np.ndarray:
 
 
 def _without_maps(solution: Solution) -> Solution:
-    return replace(solution, maps=None, variance=None)
+    return replace(solution, maps=None, variance=None, replicas=None)

@@ -19,6 +19,9 @@ VARIANCE = "Signal.Noise_properties.variance"
 # Where a fusion does: a line profile would take it from the other place as its own.
 UNCERTAINTY = "Multimodal_fusion.variance"
 
+# An array, its first axis that of the replicas, the others those of the map.
+REPLICAS = "Multimodal_fusion.replicas"
+
 
 def split(
     maps: Sequence[BaseSignal] | Mapping[str, BaseSignal] | BaseSignal,
@@ -117,7 +120,7 @@ def settle(stack: BaseSignal) -> None:
     """Make elements and variance of a stack, in place, those of all its maps.
 
     HyperSpy gives a stack the elements of the first map, and puts the variances of the
-    maps side by side. Of any signal, a variance of other pixels is removed.
+    maps side by side. Of any signal, variance and replicas of other pixels are removed.
     """
     members = members_of(stack)
     named = sample_entries(stack, "elements")
@@ -132,7 +135,8 @@ def settle(stack: BaseSignal) -> None:
         each = [member.metadata.Multimodal_fusion.variance.data for member in along]
         _replace_variance(stack, UNCERTAINTY, each)
         for member in along:
-            del member.metadata.Multimodal_fusion.variance
+            remove(member.metadata, UNCERTAINTY)
+    _settle_replicas(stack, along)
     for node in (VARIANCE, UNCERTAINTY):
         variance = stack.metadata.get_item(node)
         if not isinstance(variance, BaseSignal):
@@ -142,6 +146,26 @@ def settle(stack: BaseSignal) -> None:
             _replace_variance(stack, node, _side_by_side(stack, variance))
         elif variance.axes_manager.navigation_dimension != dimension:  # a .nxs
             _replace_variance(stack, node, list(variance.data))
+
+
+def _settle_replicas(stack: BaseSignal, along: Sequence[Any]) -> None:
+    """Make the replicas of a stack, in place, those of all its maps, its members."""
+    each = [member.metadata.get_item(REPLICAS) for member in along]
+    if each and all(replicas is not None for replicas in each):
+        if len({replicas.shape for replicas in each}) == 1:
+            stack.metadata.set_item(REPLICAS, stack_arrays(each, axis=1))
+        for member in along:
+            remove(member.metadata, REPLICAS)
+    replicas = stack.metadata.get_item(REPLICAS)
+    if replicas is not None and replicas.shape[1:] != stack.data.shape:
+        remove(stack.metadata, REPLICAS)
+
+
+def replicas_at(signal: BaseSignal, places: Sequence[Any]) -> Any:
+    """Replicas of the part of a signal at these places of its array, or None."""
+    replicas = signal.metadata.get_item(REPLICAS)
+    index: tuple[Any, ...] = slice(None), *places
+    return None if replicas is None else replicas[index]
 
 
 def _name_after(stack: BaseSignal, members: Sequence[Any]) -> None:
@@ -178,21 +202,22 @@ def _replace_variance(stack: BaseSignal, node: str, parts: list) -> None:
         stack.metadata.set_item(node, variance)
     elif stack.metadata.has_item(node):
         _logger.info("the variance of %r is removed: it is that of other pixels", stack)
-        _remove(stack.metadata, node)
+        remove(stack.metadata, node)
 
 
-def _remove(tree: Any, node: str) -> None:
-    """Remove a node from metadata, if it is there."""
-    if tree.has_item(node):
-        parent, _, name = node.rpartition(".")
-        delattr(tree.get_item(parent) if parent else tree, name)
+def remove(tree: Any, *nodes: str) -> None:
+    """Remove nodes from metadata, if they are there."""
+    for node in nodes:
+        if tree.has_item(node):
+            parent, _, name = node.rpartition(".")
+            delattr(tree.get_item(parent) if parent else tree, name)
 
 
 def variance_signal(signal: BaseSignal, data: Any) -> BaseSignal:
     """An array of the shape of a signal, as the signal of its variance."""
     variance = new_signal(signal, data, signal_type="elemental_map")
-    _remove(variance.metadata, "Multimodal_fusion")
-    _remove(variance.original_metadata, "stack_elements")
+    remove(variance.metadata, "Multimodal_fusion")
+    remove(variance.original_metadata, "stack_elements")
     variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
     return variance
 
@@ -223,15 +248,16 @@ def take_part(part: BaseSignal, stack: BaseSignal, place: int | slice) -> None:
     if isinstance(place, slice):
         gather(part, members[place])
     else:
-        variances = {n: part.metadata.get_item(n) for n in (VARIANCE, UNCERTAINTY)}
+        nodes = VARIANCE, UNCERTAINTY, REPLICAS
+        riding = {node: part.metadata.get_item(node) for node in nodes}
         signal_type = part.metadata.Signal.signal_type
         part._metadata = members[place].metadata.deepcopy()  # noqa: SLF001
         part._original_metadata = members[place].original_metadata.deepcopy()  # noqa: SLF001
         part.set_signal_type(signal_type)
-        _remove(part.metadata, VARIANCE)
-        for node, variance in variances.items():
-            if variance is not None:
-                part.metadata.set_item(node, variance)
+        remove(part.metadata, VARIANCE)
+        for node, value in riding.items():
+            if value is not None:
+                part.metadata.set_item(node, value)
         settle(part)
     element = infer_element(stack)
     if element is not None:  # the same for all, perhaps by the user's word

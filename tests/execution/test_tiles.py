@@ -182,7 +182,7 @@ def test_assemble_undoes_cutting(navigation, tile_size, lazy):
             assert task.inputs["variance"] is None
             tasks.append(task)
             solutions.append(SimpleNamespace(maps=np.asarray(maps)))
-    found = assemble(solutions, tasks, shape, ("maps",))
+    found = assemble(solutions, tasks, shape, {"maps": ()})
     assert_array_equal(found["maps"], whole)
 
 
@@ -198,7 +198,7 @@ def test_tiles_together_have_the_flux_of_their_image():
             maps = tasks[-1].inputs["maps"][(slice(None), *tile.inner)]
             sums = maps.sum(axis=(1, 2), dtype=float)
             solutions.append(SimpleNamespace(maps=maps, sums=sums))
-    found = assemble(solutions, tasks, whole.shape, ("maps",))["maps"]
+    found = assemble(solutions, tasks, whole.shape, {"maps": ()})["maps"]
     assert_allclose(found[0].sum(axis=(1, 2), dtype=float), flux[0], rtol=1e-6)
     ratio = flux[0] / whole[0].sum(axis=(1, 2), dtype=float)
     assert_allclose(found[0], whole[0] * ratio[:, None, None], rtol=1e-6)

@@ -26,6 +26,7 @@ from .weights import TRIAL_ITERATIONS, Weights, weigh
 
 Regularizer = Literal["tgv", "tv"]
 _ROUGH_ITERATIONS = 20
+_REFITS = 10  # where replicas are not asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +42,16 @@ class CalibratedOptions(Options):
     regularizer: Regularizer = choice("tgv", Regularizer)
     lock_flux: bool = flag(default=True)
     uncertainty: bool = flag(default=False)
+    n_replicas: int | None = whole_number(None, least=2, instead="None")
     tolerance: float = number(1e-3, above=0)
     max_iter: int = whole_number(2000, least=1)
     haadf_offset: Any = number(None, instead="'auto'")
     seed: int = whole_number(0, least=0)
+
+    @property
+    def n_refits(self) -> int:
+        """Simulated measurements that are fused for the uncertainty; 0 for none."""
+        return self.n_replicas or (_REFITS if self.uncertainty else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,11 +209,14 @@ def _decide_fractions(
     callback_for: Callable[[str], Callable | None],
 ) -> tuple[Decision, PreparedData]:
     """As :func:`decide`, for maps of fractions."""
-    if options.uncertainty:
+    if options.n_refits:
+        asked = "uncertainty is True"
+        if options.n_replicas:
+            asked = f"n_replicas is {options.n_replicas}"
         raise ValueError(
-            "uncertainty is True and the maps are fractions: expected counts, or "
-            "uncertainty=False. The sum of the fused maps rests on coefficients that "
-            "are assumed, and their error is not known"
+            f"{asked} and the maps are fractions: expected counts, or neither "
+            "uncertainty nor n_replicas. The sum of the fused maps rests on "
+            "coefficients that are assumed, and their error is not known"
         )
     rounds, weights = decide_rounds(
         preparation, prior, options, run, callback_for("weights")
@@ -415,7 +425,7 @@ def solve(
         decision, prepared = decide(preparation, prior, options, run, callback_for)
         del preparation  # frees the pixels as they were before the calibration
         problem, start = decision.begin(prepared, options, run, callback_for("start"))
-        kept = prepared if options.uncertainty else None
+        kept = prepared if options.n_refits else None
         del prepared  # frees its pixels
         missing = missing_pixels(maps, haadf)
         return conclude(
@@ -459,16 +469,18 @@ def conclude(
         callback=callback_for("solution"),
         window=inner,
     )
-    variance = None
+    variance, replicas = None, None
     if prepared is not None:
-        variance = uncertainty(
+        variance, replicas = uncertainty(
             prepared,
             prior,
-            (weights.lambda_tv, weights.lambda_haadf),
+            replace(decision, flux_multiplier=None).problem,  # sums of a tile are kept
             optimum.maps,
             run,
-            options.seed,
-            callback_for("uncertainty"),
+            n_refits=options.n_refits,
+            seed=options.seed,
+            keep=options.n_replicas is not None,
+            callback=callback_for("uncertainty"),
         )
         variance = variance * gain[:, None, None] ** 2
     maps, sums = optimum.maps, None
@@ -476,7 +488,12 @@ def conclude(
         rows, columns = inner
         known = problem.measured(rows, columns)
         maps = np.ascontiguousarray(maps[:, rows, columns])
-        variance = None if variance is None else variance[:, rows, columns]
+        if variance is not None:
+            variance = variance[:, rows, columns]
+        if replicas is not None:
+            replicas = np.ascontiguousarray(replicas[..., rows, columns])
+    if replicas is not None:
+        replicas *= gain.astype(np.float32)[:, None, None]
     maps *= gain.astype(np.float32)[:, None, None]
     if inner is not None:
         sums = maps.sum(axis=(1, 2), dtype=np.float64, where=known)
@@ -485,6 +502,7 @@ def conclude(
         maps=maps,
         sums=sums,
         variance=variance,
+        replicas=replicas,
         costs=cost_history(optimum, weights),
         n_iter=optimum.n_iter,
         status=str(Status.CONVERGED if converged else Status.MAX_ITER),

@@ -230,7 +230,7 @@ def solve_part(
         problem, start = decision.begin(
             replace(prepared, lock=free), options, run, callback_for("start")
         )
-        kept = prepared if options.uncertainty else None
+        kept = prepared if options.n_refits else None
         del prepared  # frees its pixels
         return conclude(
             decision,
@@ -315,6 +315,7 @@ def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
         longest,
         maps=None,
         variance=None,
+        replicas=None,
         costs=replace(longest.costs, **terms),
         status=next((s.status for s in solutions if not s.converged), longest.status),
         converged=all(s.converged for s in solutions),

@@ -58,6 +58,9 @@ class Solution:
         Sums of the maps of a tile, if the flux of all tiles is locked together.
     variance : numpy.ndarray or None
         Variance of the maps, if it was asked for.
+    replicas : numpy.ndarray or None
+        Maps that may as well be the true ones, if they were asked for, shape
+        ``(n_replicas, n_elements, y, x)``.
     notes, warnings : tuple of str
         What a user may want to know, and what a user has to know.
     """
@@ -70,6 +73,7 @@ class Solution:
     record: dict
     sums: np.ndarray | None = None
     variance: np.ndarray | None = None
+    replicas: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
 
