@@ -408,7 +408,8 @@ def test_quantification_of_parts_of_a_stack_is_that_of_the_maps(maps, stack):
 
 def test_a_second_fusion_has_its_own_record(maps):
     _, haadf, _ = hf.data.core_shell(size=32)
-    again = hf.fuse_published(maps, haadf, n_iter=2)[0]
+    with pytest.warns(UserWarning, match="fused already"):
+        again = hf.fuse_published(maps, haadf, n_iter=2)[0]
     assert again.metadata.Multimodal_fusion.method == "published"
     assert not again.metadata.has_item("Multimodal_fusion.gap")
     assert again.get_noise_variance() is None
