@@ -17,7 +17,7 @@ PACKAGE = Path(hyperspy_fusion.__file__).parent
 FLOORS = [
     {"cli"},
     {"__init__"},
-    {"loading", "data", "plot"},
+    {"loading", "data", "plot", "report"},
     {"signals"},
     {"widgets"},
     {"fusion", "derived", "propagation"},

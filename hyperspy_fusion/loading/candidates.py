@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from hyperspy.signals import BaseSignal
 
@@ -12,6 +12,7 @@ from ..inputs.elements import infer_element
 from ..inputs.foreign import load_file
 from ..inputs.images import as_images, describe, may_be_haadf
 from ..inputs.stacks import of_several_elements, split
+from .arrays import holds_arrays, read_arrays
 
 Source: TypeAlias = str | Path | BaseSignal | Sequence[str | Path | BaseSignal]
 
@@ -74,7 +75,7 @@ def find_candidates(
     lazy : bool
         Leave the data of the files on disk.
     **kwargs
-        For :func:`hyperspy.api.load`.
+        For :func:`hyperspy.api.load`; or `pixel_size` in nm, of a file of named arrays.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def read(source: Source, *, lazy: bool, **kwargs: object) -> list[BaseSignal]:
     signals: list[BaseSignal] = []
     for entry in entries:
         if isinstance(entry, str | Path):
-            signals += load_file(entry, lazy=lazy, **kwargs)
+            signals += _read_file(entry, lazy=lazy, **kwargs)
         elif isinstance(entry, BaseSignal):
             signals.append(entry)
         else:
@@ -147,6 +148,19 @@ def read(source: Source, *, lazy: bool, **kwargs: object) -> list[BaseSignal]:
         for signal in signals
         for part in (split(signal) if _is_stack(signal) else [signal])
     ]
+
+
+def _read_file(path: str | Path, *, lazy: bool, **kwargs: Any) -> list[BaseSignal]:
+    """List the signals of a file, or the images of one of named arrays."""
+    if holds_arrays(path):
+        signals = read_arrays(path, **kwargs)
+        return [signal.as_lazy() for signal in signals] if lazy else signals
+    if "pixel_size" in kwargs:
+        raise ValueError(
+            f"pixel_size is given for {path}, which is no .npz or .h5 file of named "
+            "arrays: leave it out, the file has its own calibration"
+        )
+    return load_file(path, lazy=lazy, **kwargs)
 
 
 def _is_stack(signal: BaseSignal) -> bool:

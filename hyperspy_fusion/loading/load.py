@@ -122,7 +122,9 @@ def load_multimodal(
     lazy : bool
         Leave the data of the file on disk: maps, HAADF image and background are lazy.
     **kwargs
-        For :func:`hyperspy.api.load`, such as ``file_format`` or ``sum_frames``.
+        For :func:`hyperspy.api.load`, such as ``file_format`` or ``sum_frames``. Of a
+        ``.npz`` or ``.h5`` file of arrays that are named by elements, and HAADF,
+        `pixel_size` in nm.
 
     Returns
     -------

@@ -1,0 +1,79 @@
+"""What ``info`` tells: what would be fused, and what would be assumed."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..core.calibrated.reading import goes_below_zero, recognise
+from ..core.common.missing import fill
+from ..inputs.images import describe
+from ..inputs.measurement import Measurement, measure
+from ..inputs.velox import filter_of
+from ..loading import find_candidates
+from ..loading.load import MultimodalData
+from .files import element_of
+
+
+def lines_about(signals: list, loaded: MultimodalData) -> list[str]:
+    """Lines about the signals of a file and those of them that would be fused."""
+    maps, haadf, background = loaded
+    lines = [str(find_candidates(signals))]
+    try:
+        measurement = measure(maps, haadf, background)
+    except ValueError as error:
+        return [*lines, f"Would be refused: {error}"]
+    lines.append(
+        f"Would fuse {', '.join(map(element_of, maps))} with {describe(haadf)}"
+    )
+    return [*lines, *(f"  {line}" for line in _about(loaded, measurement))]
+
+
+def _about(loaded: MultimodalData, measurement: Measurement) -> Iterator[str]:
+    """What the values are, which filters were found, and what would be assumed."""
+    series = measurement.navigation_shape
+    first = (0,) * len(series)
+    maps = np.asarray(measurement.maps[first], dtype=float)
+    given = measurement.variance
+    missing = np.isnan(maps)
+    units = recognise(
+        fill(maps),
+        missing,
+        None if given is None else np.asarray(given[first], dtype=float),
+        measurement.elements,
+        negative=goes_below_zero(float(np.nanmin(maps)), float(np.nanmax(maps))),
+    )
+    where = ", in the first image of the series" if series else ""
+    yield f"values: {units.kind}{where}; the mean of a pixel is {_means(maps, units)}"
+    filters = [
+        f"{element}: {found} (says the file)"
+        for element, signal in zip(measurement.elements, loaded.maps, strict=True)
+        if (found := filter_of(signal))
+    ]
+    filters += [
+        f"{element}: {kernel.name} (by its noise)"
+        for element, kernel in zip(measurement.elements, units.kernels, strict=False)
+        if kernel is not None
+    ]
+    yield f"filters: {'; '.join(filters) or 'none found'}"
+    if loaded.background is not None:
+        yield "background: estimated from the spectra, it is subtracted"
+    else:
+        yield (
+            "background: not known, assumed to be that of the vacuum if there is any, "
+            "else 0"
+        )
+    if missing.any():
+        yield f"missing: {int(missing.sum())} pixels of the maps, they are filled"
+    for text in (*measurement.notes, *units.notes):
+        yield f"assumed: {text}"
+    for text in units.warnings:
+        yield f"warning: {text}"
+    yield "HAADF image: of the same scan; a displacement by whole pixels is looked for"
+
+
+def _means(maps: np.ndarray, units: Any) -> str:
+    """Mean of each map, in counts where that is known."""
+    means = np.nanmean(maps, axis=(1, 2)) / (units.gain if units.counts else 1)
+    listed = " + ".join(f"{mean:.3g}" for mean in means)
+    return f"{listed} = {means.sum():.3g}{' counts' * bool(units.counts)}"

@@ -1,0 +1,294 @@
+"""One file, or many in a night: fuse, write, report, and go on where it ended."""
+
+import argparse
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numba
+import numpy as np
+
+import hyperspy_fusion
+
+from ..inputs.images import describe
+from ..report import composition, index_page, report_page
+from . import files, options
+
+DONE, WRONG, GUARDED, NOT_CONVERGED, INTERRUPTED = 0, 2, 3, 4, 130
+STATES = {
+    DONE: "fused",
+    WRONG: "failed",
+    GUARDED: "fused, see the warnings",
+    NOT_CONVERGED: "not converged",
+}
+USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a file: its exit status, and what is said of it."""
+
+    code: int
+    message: str
+    printed: str = ""  # by another process
+
+
+def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
+    """Fuse several files into folders below one; return the exit status."""
+    base = arguments.output or Path("fused")
+    if base.exists() and not base.is_dir():
+        raise FileExistsError(f"{base} is a file: choose another --output")
+    base.mkdir(exist_ok=True)
+    outputs = _outputs(base, paths)
+    rows: dict[str, dict[str, str]] = {}
+    codes = []
+    for path, outcome in _outcomes(arguments, outputs):
+        codes.append(outcome.code)
+        if outcome.printed:
+            print(outcome.printed, end="")
+        print(f"[{len(codes)}/{len(paths)}] {path}: {STATES[outcome.code]}")
+        if outcome.code == WRONG:
+            where = "" if path in outcome.message else f"{path}: "
+            print(f"hyperspy-fusion: error: {where}{outcome.message}", file=sys.stderr)
+        rows[path] = _row(path, outputs[path], outcome, base)
+        listed = [rows[one] for one in outputs if one in rows]
+        files.write_text(base / files.INDEX, index_page("Fusions", listed))
+    n_wrong = codes.count(WRONG)
+    failed = f", {n_wrong} failed" if n_wrong else ""
+    print(
+        f"{len(codes) - n_wrong} of {len(codes)} files fused{failed}: "
+        f"see {base / files.INDEX}"
+    )
+    return next((c for c in (WRONG, NOT_CONVERGED, GUARDED) if c in codes), DONE)
+
+
+def _outputs(base: Path, paths: Sequence[str]) -> dict[str, Path]:
+    """A folder for each file, named after it; of equal names with their suffix."""
+    stems = [Path(path).stem for path in paths]
+    found: dict[str, Path] = {}
+    for path, stem in zip(paths, stems, strict=True):
+        name = stem if stems.count(stem) == 1 else Path(path).name
+        folder, n = base / name, 2
+        while folder in found.values():
+            folder, n = base / f"{name}-{n}", n + 1
+        found[path] = folder
+    return found
+
+
+def _row(path: str, output: Path, outcome: Outcome, base: Path) -> dict[str, str]:
+    row = {"file": path, "state": STATES[outcome.code], "message": outcome.message}
+    if outcome.code != WRONG:
+        folder = output.relative_to(base).as_posix()
+        row["report"] = f"{folder}/{files.REPORT}"
+        row["picture"] = f"{folder}/fusion.png"
+    return row
+
+
+def _outcomes(
+    arguments: argparse.Namespace, outputs: dict[str, Path]
+) -> Iterator[tuple[str, Outcome]]:
+    """Fuse the files one by one, or several at a time in processes of their own."""
+    jobs = min(arguments.jobs or 1, len(outputs))
+    if jobs <= 1:
+        for path, output in outputs.items():
+            yield path, _try(arguments, path, output)
+        return
+    threads = max(numba.get_num_threads() // jobs, 1)
+    with ProcessPoolExecutor(
+        jobs,
+        mp_context=get_context("spawn"),  # a fork would copy locks of other threads
+        initializer=numba.set_num_threads,
+        initargs=(threads,),
+    ) as pool:
+        waiting: dict[str, Future] = {
+            path: pool.submit(_apart, arguments, path, output)
+            for path, output in outputs.items()
+        }
+        try:
+            for path, future in waiting.items():
+                error = future.exception()
+                yield path, Outcome(WRONG, _told(error)) if error else future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
+    """Fuse a file in a process of its own, and hand back what is printed."""
+    plt.switch_backend("Agg")
+    said = StringIO()
+    with redirect_stdout(said), redirect_stderr(said), plain_warnings():
+        outcome = _try(arguments, path, output)
+    return Outcome(outcome.code, outcome.message, said.getvalue())
+
+
+def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
+    """Fuse a file; whatever goes wrong is told, and the next file has its turn."""
+    try:
+        return fuse_file(arguments, path, output)
+    except Exception as error:  # a night's work does not end with one file
+        if arguments.traceback:
+            raise
+        return Outcome(WRONG, _told(error))
+
+
+def _told(error: BaseException) -> str:
+    if isinstance(error, USER_ERRORS):
+        return options.spoken(error)
+    return f"{type(error).__name__}: {error} (--traceback shows where)"
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    """Show warnings to a user of the shell, without lines of code."""
+
+    def show(message: Any, *_args: Any, **_kwargs: Any) -> None:
+        print(f"hyperspy-fusion: warning: {options.spoken(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.filterwarnings("default", category=UserWarning)
+        warnings.showwarning = show
+        yield
+
+
+# --- one file --------------------------------------------------------------------
+
+
+def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
+    """Fuse a file into a folder."""
+    settings = {"files": [str(Path(path).resolve())], **options.given_of(arguments)}
+    if arguments.resume and (output / files.CONFIG).exists():
+        return _as_before(output, settings)
+    files.check_output(output, overwrite=arguments.overwrite)
+    given = options.for_fusion(arguments)
+    maps, haadf, background = files.load(files.read(arguments, path), arguments)
+    print(f"{', '.join(map(files.element_of, maps))} with {describe(haadf)}")
+    background = given.pop("background", background)
+    if background is not None and arguments.method == "published":
+        maps = [one - other for one, other in zip(maps, background, strict=True)]
+        background = None
+        print("The background was subtracted: the published method has none")
+    start = time.perf_counter()
+    fused = fuse(maps, haadf, background, method=arguments.method, **given)
+    seconds = time.perf_counter() - start
+    print_table(
+        ["element", "mean measured", "mean fused", "max measured", "max fused"],
+        [
+            (
+                files.element_of(before),
+                f"{np.nanmean(before.data):.4g}",
+                f"{np.nanmean(after.data):.4g}",
+                f"{np.nanmax(before.data):.4g}",
+                f"{np.nanmax(after.data):.4g}",
+            )
+            for before, after in zip(maps, fused, strict=True)
+        ],
+    )
+    record = fused[0].metadata.Multimodal_fusion
+    outcome = Outcome(_code_of(record), options.spoken(record.warnings))
+    result = {
+        "exit-code": outcome.code,
+        "message": outcome.message,
+        "version": record.version,
+        "seconds": round(seconds, 2),
+    }
+    write(
+        output,
+        Path(path).name,
+        (maps, fused, haadf, background),
+        settings=options.dump(settings, {"result": result}),
+        sensitivities=given.get("sensitivities"),
+    )
+    return outcome
+
+
+def _as_before(output: Path, settings: dict[str, Any]) -> Outcome:
+    """What an earlier run found; an error if it was another one."""
+    before = options.read(output / files.CONFIG)
+    result = before.pop("result", {})
+    if before != settings:
+        names = {k for k in before | settings if before.get(k) != settings.get(k)}
+        raise ValueError(
+            f"{output} is the result of other settings ({', '.join(sorted(names))}): "
+            "choose another --output, or replace it with --overwrite"
+        )
+    print(f"{output} is there already")
+    return Outcome(int(result.get("exit-code", DONE)), str(result.get("message", "")))
+
+
+def _code_of(record: Any) -> int:
+    """Exit status of a fusion."""
+    if record.has_item("tolerance") and not record.converged:
+        return NOT_CONVERGED
+    flagged = np.any(np.asarray(record.get_item("flagged", 0.0)) > 0)
+    return GUARDED if flagged else DONE
+
+
+def fuse(
+    maps: Any,
+    haadf: Any,
+    background: Any = None,
+    *,
+    method: str = "calibrated",
+    **given: Any,
+) -> list[Any]:
+    """Fuse, and say how long it took and why it stopped."""
+    # into a file a bar would write hundreds of lines
+    given["show_progressbar"] = None if sys.stderr.isatty() else False
+    start = time.perf_counter()
+    if method == "published":
+        fused = hyperspy_fusion.fuse_published(maps, haadf, **given)
+    else:
+        fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background, **given)
+    seconds = time.perf_counter() - start
+    record = fused[0].metadata.Multimodal_fusion
+    status = options.spoken(record.status)
+    print(f"Fused by the {record.method} method in {seconds:.2f} s: {status}")
+    print(options.spoken(record.summary))
+    return fused
+
+
+def write(
+    output: Path,
+    title: str,
+    fusion: tuple[Any, Any, Any, Any],
+    *,
+    settings: str,
+    sensitivities: dict[str, float] | None = None,
+) -> None:
+    """Write maps, fused maps, HAADF image and background, with pictures and report."""
+    maps, fused, haadf, background = fusion
+    pictures = files.draw(maps, fused, haadf, background)
+    page = report_page(
+        title,
+        fused,
+        composition(maps, fused, haadf, background, sensitivities),
+        pictures,
+        summary=options.spoken(fused[0].metadata.Multimodal_fusion.summary),
+        settings=settings,
+        of_atoms=sensitivities is not None,
+    )
+    texts = {files.REPORT: page, files.CONFIG: settings}
+    texts = {name: text for name, text in texts.items() if text}
+    names = files.write(output, fused, pictures, texts)
+    print(f"Wrote to {output}: {', '.join(names)}")
+
+
+def print_table(header: Sequence[str], rows: Any) -> None:
+    """Print columns below their titles, numbers aligned at the right."""
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for first, *numbers in table:
+        cells = [first.ljust(widths[0])]
+        cells += [n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True)]
+        print("  ".join(cells))

@@ -1,0 +1,171 @@
+"""What the command line reads and writes: signals of a file, a folder of results."""
+
+import argparse
+import glob
+import logging
+import os
+import signal as os_signal
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+
+import hyperspy_fusion
+
+from ..loading.candidates import read as read_source
+from ..loading.frames import read_frames
+from ..loading.load import MultimodalData, compute_together
+from . import options
+
+CONFIG, REPORT, INDEX = "run.toml", "report.html", "index.html"
+
+
+def expand(patterns: Sequence[str]) -> list[str]:
+    """List the files that paths and patterns name, each once."""
+    found: dict[str, None] = {}
+    for pattern in patterns:
+        if Path(pattern).exists() or not glob.has_magic(pattern):
+            found[pattern] = None  # brackets in the name of a file are no pattern
+            continue
+        matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - as given
+        if not matches:
+            raise FileNotFoundError(f"no file fits {pattern}")
+        found |= dict.fromkeys(matches)
+    return list(found)
+
+
+def read(arguments: argparse.Namespace, path: str) -> list:
+    """List the signals of a file."""
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    given = {"file_format": arguments.file_format, "pixel_size": arguments.pixel_size}
+    given = {name: value for name, value in given.items() if value is not None}
+    logger = logging.getLogger("hyperspy.io")
+    logger.disabled = True  # what it says of unreadable files is for developers
+    try:
+        if arguments.frames is not None:
+            return read_frames([path], **given)
+        return read_source(path, lazy=bool(arguments.lazy), **given)
+    except Exception as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    finally:
+        logger.disabled = False
+
+
+def load(signals: list, arguments: argparse.Namespace) -> MultimodalData:
+    """Choose maps, HAADF image and background among signals, and compute them."""
+    loaded = hyperspy_fusion.load_multimodal(
+        signals,
+        frames=options.frames_of(arguments.frames),
+        **options.for_loading(arguments),
+    )
+    compute_together([*loaded.maps, loaded.haadf, *(loaded.background or ())])
+    return loaded
+
+
+def write(
+    output: Path, fused: Any, pictures: Mapping[str, bytes], texts: Mapping[str, str]
+) -> list[str]:
+    """Write all results into a folder, or nothing if anything fails; list the files."""
+    target = output.resolve()
+    with tempfile.TemporaryDirectory(
+        prefix=f".{target.name}-", dir=_base(output)
+    ) as temporary:
+        folder = Path(temporary) / target.name
+        folder.mkdir()
+        _write_signals(folder, fused)
+        for name, picture in pictures.items():
+            (folder / name).write_bytes(picture)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        names = sorted(path.name for path in folder.iterdir())
+        with _uninterrupted():
+            if target.exists():
+                # what says that all is done comes last
+                for name in sorted(names, key=CONFIG.__eq__):
+                    (folder / name).replace(target / name)
+            else:
+                folder.rename(target)
+    return names
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, or leave the old one if that fails."""
+    with tempfile.TemporaryDirectory(
+        prefix=f".{path.stem}-", dir=path.resolve().parent
+    ) as temporary:
+        new = Path(temporary) / path.name
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let a Ctrl-C come too late: half of the files may be in place already."""
+    handler = os_signal.signal(os_signal.SIGINT, os_signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        os_signal.signal(os_signal.SIGINT, handler)
+
+
+def _write_signals(folder: Path, fused: Any) -> None:
+    """Write fused maps as .hspy and, but for series of series, as .tif; and costs."""
+    for signal in fused:
+        path = folder / element_of(signal)
+        signal.save(path.with_suffix(".hspy"))
+        if signal.axes_manager.navigation_dimension <= 1:
+            signal.save(path.with_suffix(".tif"))
+    fused[0].get_cost_history().save(folder / "cost_history.hspy")
+
+
+def draw(maps: Any, fused: Any, haadf: Any, background: Any = None) -> dict[str, bytes]:
+    """Draw the fusion, its weights and its convergence, of a series the first one."""
+    first = (0,) * haadf.axes_manager.navigation_dimension or None
+    drawn = {
+        "fusion.png": hyperspy_fusion.plot_fusion(
+            maps, fused, haadf, inav=first, background=background
+        ),
+        "convergence.png": hyperspy_fusion.plot_convergence(fused),
+    }
+    if fused[0].metadata.Multimodal_fusion.has_item("weights_tried"):
+        drawn["weights.png"] = [hyperspy_fusion.plot_weights(fused, inav=first)]
+    pictures = {}
+    for name, axes in drawn.items():
+        figure, buffer = axes[0].figure, BytesIO()
+        figure.savefig(buffer, dpi=150, format="png")
+        plt.close(figure)
+        pictures[name] = buffer.getvalue()
+    return pictures
+
+
+def check_output(output: Path, *, overwrite: bool) -> None:
+    """Refuse, before the work is done, a folder that cannot be written."""
+    if output.exists() and not output.is_dir():
+        raise FileExistsError(f"{output} is a file: choose another --output")
+    if output.exists() and not overwrite:
+        raise FileExistsError(
+            f"the folder {output} exists: choose another --output, replace the files "
+            "of an earlier run in it with --overwrite, or go on with --resume"
+        )
+    base = _base(output)
+    if not os.access(base, os.W_OK):
+        raise PermissionError(
+            f"the folder {base} does not exist or cannot be written: choose another "
+            "--output"
+        )
+
+
+def _base(output: Path) -> Path:
+    """The folder that has to be written: the output, or where it will be made."""
+    target = output.resolve()
+    return target if target.is_dir() else target.parent
+
+
+def element_of(signal: Any) -> str:
+    """Symbol of the element of a map."""
+    return signal.metadata.Sample.elements[0]

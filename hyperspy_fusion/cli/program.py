@@ -1,0 +1,229 @@
+"""The program ``hyperspy-fusion``: its commands and their arguments."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import hyperspy_fusion
+
+from ..inputs.images import describe
+from . import batch, files, options
+from .assumed import lines_about
+
+_DEMO_FOLDER = "hyperspy-fusion-demo"
+_ABOUT_FUSE = (
+    "Fuse the maps and the HAADF image of any file that HyperSpy reads, or of .npz "
+    "and .h5 files of named arrays. Writes a folder with each fused map as .hspy and "
+    f".tif, pictures, {files.REPORT}, the history of the cost, and {files.CONFIG}, "
+    "with which it can be repeated. Of several files, writes a folder for each, and "
+    f"{files.INDEX} about all of them."
+)
+_EXIT = """\
+exit status:
+  0    all went well
+  2    something has to be changed, a message on stderr says what; of several files,
+       one or more failed
+  3    a result was written, but the HAADF image contradicts the maps somewhere and
+       was not used there: see the warnings
+  4    a result was written, but the tolerance was not met
+  130  interrupted
+The first of 2, 4 and 3 that holds for any file is that of several files.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments without the name of the program; by default those it was called with.
+
+    Returns
+    -------
+    int
+        0 when all went well, 2 when the user has to change something (one message on
+        stderr says what), 3 when the HAADF image was not used everywhere since it
+        contradicts the maps, 4 when the tolerance was not met, 130 when interrupted.
+    """
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if plt.get_backend().lower() != "agg":
+        plt.switch_backend("Agg")  # pictures go to files
+    try:
+        with batch.plain_warnings():
+            return arguments.run(arguments, parser)
+    except batch.USER_ERRORS as error:
+        if arguments.traceback:
+            raise
+        print(f"hyperspy-fusion: error: {options.spoken(error)}", file=sys.stderr)
+        return batch.WRONG
+    except KeyboardInterrupt:
+        several = getattr(arguments, "several", False)
+        left = "go on with --resume" if several else "nothing was written"
+        print(f"hyperspy-fusion: interrupted, {left}", file=sys.stderr)
+        return batch.INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hyperspy-fusion",
+        description="Fuse elemental maps (EDX, EELS) with a HAADF image.",
+        epilog="COMMAND --help lists the options of a command.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"%(prog)s {hyperspy_fusion.__version__}"
+    )
+    parser.add_argument(
+        "--traceback", action="store_true", help="show where in the code an error arose"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = commands.add_parser(
+        "demo",
+        help="fuse a simulated specimen, to see that it works",
+        description="Simulate core-shell particles, fuse their maps and compare the "
+        "result with the truth.",
+    )
+    demo.add_argument(
+        "--size", type=int, default=128, metavar="N", help="pixels a side, default 128"
+    )
+    _add_output(demo, f"folder to write, default {_DEMO_FOLDER}")
+    demo.set_defaults(run=_demo)
+
+    fuse = commands.add_parser(
+        "fuse",
+        usage="hyperspy-fusion fuse FILE [FILE ...] [options]",
+        help="fuse the maps and the HAADF image of files",
+        description=fill(_ABOUT_FUSE, 80),
+        epilog=_EXIT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    fuse.add_argument(
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="files, or patterns such as 'night/*.emd'",
+    )
+    options.add(fuse, options.INPUT)
+    fuse.add_argument(
+        "--method", metavar="NAME", help="calibrated (default) or published"
+    )
+    options.add_of_methods(fuse)
+    many = fuse.add_argument_group("runs")
+    many.add_argument(
+        "--config",
+        type=Path,
+        metavar="TOML",
+        help=f"take files and options from a file such as {files.CONFIG} of an earlier "
+        "run; those on the command line come first",
+    )
+    many.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave out files that have the result of an earlier run",
+    )
+    many.add_argument(
+        "--jobs", type=int, metavar="N", help="files fused at a time, default 1"
+    )
+    _add_output(
+        many,
+        "folder to write, default the name of FILE with -fused; of several files the "
+        "folder for their folders, default fused",
+    )
+    fuse.set_defaults(run=_fuse)
+
+    info = commands.add_parser(
+        "info",
+        usage="hyperspy-fusion info FILE [FILE ...] [options]",
+        help="list what is in a file and what would be fused",
+        description="List the maps, HAADF images and spectra of a file, what 'fuse' "
+        "would take and assume, or why it would refuse.",
+    )
+    info.add_argument("files", nargs="+", metavar="FILE", help="files or patterns")
+    options.add(info, options.INPUT)
+    info.set_defaults(run=_info)
+    return parser
+
+
+def _add_output(parser: Any, meaning: str) -> None:
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help=meaning)
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace the files of an earlier run in the folder; leave all others",
+    )
+
+
+def _demo(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
+    output = arguments.output or Path(_DEMO_FOLDER)
+    files.check_output(output, overwrite=arguments.overwrite)
+    specimen = hyperspy_fusion.data.core_shell(arguments.size)
+    print(f"Simulated core-shell particles, HAADF image {describe(specimen.haadf)}")
+    fused = batch.fuse(specimen.maps, specimen.haadf)
+    print("Error against the truth (normalised root mean square), integrated counts:")
+    batch.print_table(
+        ["element", "error measured", "fused", "counts measured", "fused"],
+        [
+            (
+                files.element_of(truth),
+                f"{_error(before, truth):.3f}",
+                f"{_error(after, truth):.3f}",
+                f"{before.data.sum():.0f}",
+                f"{after.data.sum():.0f}",
+            )
+            for before, after, truth in zip(
+                specimen.maps, fused, specimen.truth, strict=True
+            )
+        ],
+    )
+    fusion = specimen.maps, fused, specimen.haadf, None
+    batch.write(output, "Simulated core-shell particles", fusion, settings="")
+    return batch.DONE
+
+
+def _fuse(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    if arguments.config:
+        argv = ["fuse", *options.as_argv(arguments.config)]
+        for name, value in vars(parser.parse_args(argv)).items():
+            if getattr(arguments, name) in (None, False, []):
+                setattr(arguments, name, value)
+    arguments.method = arguments.method or "calibrated"
+    if not arguments.files:
+        parser.error("fuse: there is no FILE: give one, or --config")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise ValueError(f"--jobs is {arguments.jobs}: expected at least 1")
+    paths = files.expand(arguments.files)
+    arguments.several = len(paths) > 1 or paths != arguments.files
+    if arguments.several:
+        return batch.fuse_files(arguments, paths)
+    output = arguments.output or Path(f"{Path(paths[0]).stem}-fused")
+    return batch.fuse_file(arguments, paths[0], output).code
+
+
+def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
+    paths = files.expand(arguments.files)
+    for path in paths:
+        if len(paths) > 1:
+            print(f"{path}:")
+        signals = files.read(arguments, path)
+        try:
+            loaded = files.load(signals, arguments)
+            found = lines_about(signals, loaded)
+        except (TypeError, ValueError) as error:
+            # the error lists what there is
+            print(f"Would be refused: {options.spoken(error)}")
+        else:
+            print("\n".join(map(options.spoken, found)))
+    return batch.DONE
+
+
+def _error(image: Any, truth: Any) -> float:
+    """Root mean square of the error over that of the truth, dimensionless."""
+    return np.sqrt(np.mean((image.data - truth.data) ** 2) / np.mean(truth.data**2))

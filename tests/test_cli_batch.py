@@ -1,0 +1,277 @@
+"""Many files in a night: patterns, settings, resuming, reports, exit status."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import h5py
+import hyperspy.api as hs
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+import hyperspy_fusion
+from hyperspy_fusion import cli
+from hyperspy_fusion.cli import batch, options
+
+QUICK = ["--method", "published", "--n-iter", "2", "--pixel-size", "2"]
+RESULT = {"Co.hspy", "Co.tif", "O.hspy", "fusion.png", "report.html", "run.toml"}
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def save_specimen(name, size=16):
+    """Write a file of named arrays; return its maps and HAADF image."""
+    maps, haadf, _ = hyperspy_fusion.data.core_shell(size)
+    arrays = {one.metadata.General.title: one.data for one in (*maps, haadf)}
+    if name.endswith(".h5"):
+        with h5py.File(name, "w") as file:
+            file.update(arrays)
+    else:
+        np.savez(name, **arrays)
+    return maps, haadf
+
+
+def listed(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+def refuse(*_args, **_kwargs):
+    raise AssertionError("this was done already")
+
+
+def test_a_batch_with_a_bad_file_and_again_with_resume(tmp_path, capsys, monkeypatch):
+    names = ["night1.npz", "night2.npz", "night3.npz", "night4.h5", "night5.npz"]
+    for name in names:
+        save_specimen(name)
+    (tmp_path / "night6.npz").write_text("no arrays")
+    arguments = ["fuse", "night*", *QUICK, "--output", "out"]
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    errors = [line for line in printed.err.splitlines() if "error" in line]
+    (error,) = errors
+    assert error.startswith("hyperspy-fusion: error: cannot read night6.npz: night6.np")
+    assert error.endswith("is no .npz file, as numpy.savez writes them")
+    assert "[6/6] night6.npz: failed\n" in printed.out
+    last = printed.out.splitlines()[-1]
+    assert last == f"5 of 6 files fused, 1 failed: see {Path('out', 'index.html')}"
+    out = tmp_path / "out"
+    folders = [out / f"night{i}" for i in range(1, 6)]
+    assert listed(out) == {"index.html", *(folder.name for folder in folders)}
+    for folder in folders:
+        assert listed(folder) >= RESULT
+    index = (out / "index.html").read_text(encoding="utf-8")
+    assert re.findall('href="([^"]*)"', index) == [
+        f"night{i}/report.html" for i in range(1, 6)
+    ]
+    assert "<td>failed<td>cannot read night6.npz" in index
+
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(hyperspy_fusion, "fuse_published", refuse)
+        assert cli.main([*arguments, "--resume"]) == 2
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/*")} == times
+    assert capsys.readouterr().out.count("is there already") == 5
+
+    save_specimen("night6.npz")  # now it is well
+    assert cli.main([*arguments, "--resume"]) == 0
+    assert "6 of 6 files fused: see" in capsys.readouterr().out
+    assert "night6/report.html" in (out / "index.html").read_text(encoding="utf-8")
+
+
+def test_without_resume_nothing_is_replaced(capsys):
+    save_specimen("a.npz")
+    assert cli.main(["fuse", "a.npz", *QUICK]) == 0
+    assert cli.main(["fuse", "a.npz", *QUICK]) == 2
+    assert "the folder a-fused exists" in capsys.readouterr().err
+    others = ["fuse", "a.npz", *QUICK, "--gamma", "1.5", "--resume"]
+    assert cli.main(others) == 2
+    message = "a-fused is the result of other settings (gamma): choose another"
+    assert message in capsys.readouterr().err
+
+
+def test_jobs_give_the_same(tmp_path, capsys):
+    for name in ("a.npz", "b.npz"):
+        save_specimen(name)
+    arguments = ["fuse", "a.npz", "b.npz", "bad.npz", *QUICK, "--output"]
+    assert cli.main([*arguments, "two", "--jobs", "2"]) == 2
+    assert "error: there is no file bad.npz" in capsys.readouterr().err
+    assert cli.main([*arguments, "one"]) == 2
+    for name in ("a/Co.tif", "b/O.tif"):
+        one, two = (hs.load(tmp_path / folder / name) for folder in ("one", "two"))
+        assert_array_equal(one.data, two.data)
+
+
+def test_an_error_nobody_thought_of_does_not_end_the_night(capsys, monkeypatch):
+    for name in ("a.npz", "b.npz"):
+        save_specimen(name)
+    write = batch.write
+
+    def fail_once(output, *args, **kwargs):
+        if output.name == "a":
+            raise KeyError("lost")
+        write(output, *args, **kwargs)
+
+    monkeypatch.setattr(batch, "write", fail_once)
+    assert cli.main(["fuse", "a.npz", "b.npz", *QUICK, "--output", "out"]) == 2
+    printed = capsys.readouterr()
+    assert "a.npz: KeyError: 'lost' (--traceback shows where)" in printed.err
+    assert "[2/2] b.npz: fused" in printed.out
+
+
+def test_files_of_one_name_have_folders_of_their_own(tmp_path):
+    for name in ("a.npz", "a.h5"):
+        save_specimen(name)
+    assert cli.main(["fuse", "a.npz", "a.h5", *QUICK]) == 0
+    assert listed(tmp_path / "fused") == {"a.npz", "a.h5", "index.html"}
+
+
+# --- settings --------------------------------------------------------------------
+
+
+def test_a_run_can_be_repeated_by_its_settings(tmp_path, capsys):
+    save_specimen("a.npz")
+    given = ["--elements", "O", "Co", "--gamma", "1.4", "--no-regularize"]
+    assert cli.main(["fuse", "a.npz", *QUICK, *given]) == 0
+    settings = tmp_path / "a-fused" / "run.toml"
+    assert cli.main(["fuse", "--config", str(settings), "--output", "b"]) == 0
+    for name in ("O.tif", "Co.tif"):
+        one, two = (hs.load(tmp_path / folder / name) for folder in ("a-fused", "b"))
+        assert_array_equal(one.data, two.data)
+    record = hs.load(tmp_path / "b" / "Co.hspy").metadata.Multimodal_fusion
+    assert (record.elements, record.gamma, record.regularize) == ("O,Co", 1.4, False)
+    again = settings.read_text(encoding="utf-8"), (tmp_path / "b/run.toml").read_text()
+    assert again[0].partition("[result]")[0] == again[1].partition("[result]")[0]
+    capsys.readouterr()
+    overruled = ["--config", str(settings), "--output", "c", "--gamma", "1.9"]
+    assert cli.main(["fuse", *overruled]) == 0
+    record = hs.load(tmp_path / "c" / "Co.hspy").metadata.Multimodal_fusion
+    assert (record.elements, record.gamma) == ("O,Co", 1.9)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lambda_tv = 1", "settings.toml has 'lambda_tv', which are no options"),
+        ("files = [", "cannot read settings.toml: "),
+        (None, "cannot read settings.toml: No such file"),
+    ],
+)
+def test_settings_that_cannot_be_read(tmp_path, capsys, text, message):
+    if text is not None:
+        (tmp_path / "settings.toml").write_text(text)
+    assert cli.main(["fuse", "--config", "settings.toml"]) == 2
+    assert capsys.readouterr().err.startswith(f"hyperspy-fusion: error: {message}")
+
+
+def test_sensitivities_and_mask(tmp_path):
+    maps, _ = save_specimen("a.npz", size=32)
+    mask = np.zeros(maps[0].data.shape, dtype=np.uint8)
+    mask[3, 4:6] = 255
+    hs.signals.Signal2D(mask).save("mask.tif")
+    given = ["--sensitivities", "Co=1", "Mn=2", "O=0.5", "--mask", "mask.tif"]
+    weights = ["--lambda-tv", "4", "--lambda-haadf", "0.1"]
+    assert cli.main(["fuse", "a.npz", *given, *weights]) == 0
+    record = hs.load(tmp_path / "a-fused" / "Co.hspy").metadata.Multimodal_fusion
+    assert record.missing_pixels == 3 * 2
+    page = (tmp_path / "a-fused" / "report.html").read_text(encoding="utf-8")
+    assert "at.% measured" in page
+    assert page.count("data:image/png;base64,") == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--frames", "first"], "--frames is 'first': expected a range such as 10:"),
+        (["--sensitivities", "1.2"], "--sensitivities is '1.2': expected a number for"),
+        (["--mask", "m.npy"], "--mask: there is no file m.npy"),
+        (
+            ["--integration-windows", "wide"],
+            "--integration-windows is 'wide': expected energies with commas",
+        ),
+        (["--elements", "Fe"], "there is no map of 'Fe'"),
+        (["--pixel-size", "-1"], "cannot read a.npz: --pixel-size is -1.0: expected"),
+        (["--match", "shape"], "match is 'shape': expected None, 'axes' or 'pixels'"),
+    ],
+)
+def test_options_that_are_wrong(capsys, given, message):
+    save_specimen("a.npz")
+    assert cli.main(["fuse", "a.npz", *given]) == 2
+    assert capsys.readouterr().err.startswith(f"hyperspy-fusion: error: {message}")
+
+
+def test_values_of_options():
+    assert options.frames_of("10:") == slice(10, None)
+    assert options.frames_of(":20:2") == slice(None, 20, 2)
+    assert options.frames_of("0,-1") == [0, -1]
+    arguments = SimpleNamespace(
+        elements=None,
+        lines=["Fe_Ka", "Cu_Ka"],
+        haadf=None,
+        background_windows=["5,5.5,7,7.5", "7,7.5,9,9.5"],
+        integration_windows=["2.5"],
+    )
+    given = options.for_loading(arguments)
+    assert given["background_windows"] == [[5, 5.5, 7, 7.5], [7, 7.5, 9, 9.5]]
+    assert given["integration_windows"] == 2.5
+    arguments.background_windows = ["auto"]
+    assert options.for_loading(arguments)["background_windows"] == "auto"
+
+
+# --- what is said ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "spoken"),
+    [
+        ('call with match="axes", which', "call with --match axes, which"),
+        (
+            "name them with elements=['Fe', ...], or",
+            "name them with --elements Fe ..., or",
+        ),
+        ("name one with haadf=. Candidates", "name one with --haadf. Candidates"),
+        (
+            "raise max_iter, or loosen tolerance",
+            "raise --max-iter, or loosen tolerance",
+        ),
+        ("as lock_flux=False asks for", "as --no-lock-flux asks for"),
+        ("lambda_tv=0.7 was chosen, the", "--lambda-tv 0.7 was chosen, the"),
+        ("the background of the lines", "the background of the lines"),
+        ("with lambda_haadf=0.", "with --lambda-haadf 0."),
+    ],
+)
+def test_messages_speak_of_options(message, spoken):
+    assert options.spoken(message) == spoken
+
+
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [
+        ({"tolerance": 1e-3, "converged": True, "flagged": 0.0}, 0),
+        ({"tolerance": 1e-3, "converged": True, "flagged": 0.2}, 3),
+        ({"tolerance": 1e-3, "converged": True, "flagged": np.array([0, 1.0])}, 3),
+        ({"tolerance": 1e-3, "converged": False, "flagged": 0.2}, 4),
+        ({"converged": False}, 0),  # published, without a tolerance
+    ],
+)
+def test_exit_status(record, code):
+    signal = hs.signals.Signal2D(np.zeros((2, 2)))
+    signal.metadata.add_dictionary({"record": record})
+    assert batch._code_of(signal.metadata.record) == code
+
+
+def test_exit_status_of_an_image_that_contradicts_the_maps(capsys):
+    """Half of the particles are in the image only."""
+    maps, haadf, _ = hyperspy_fusion.data.core_shell(64)
+    arrays = {one.metadata.General.title: one.data.copy() for one in maps}
+    for array in arrays.values():
+        array[:, 32:] = 0
+    np.savez("a.npz", HAADF=haadf.data, **arrays)
+    assert cli.main(["fuse", "a.npz"]) == 3
+    printed = capsys.readouterr()
+    assert "the HAADF image contradicts the maps" in printed.err
+    assert "differ in fusion.png" in printed.out
+    assert cli.main(["fuse", "a.npz", "--resume"]) == 3

@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import hyperspy_fusion as hf
+from hyperspy_fusion.report import composition, index_page, report_page
+
+
+@pytest.fixture(scope="module")
+def specimen():
+    return hf.data.core_shell(size=32)
+
+
+def fuse(maps, haadf, **options):
+    return hf.fuse_published(maps, haadf, n_iter=2, **options)
+
+
+def test_composition_before_and_after(specimen):
+    fused = fuse(specimen.maps, specimen.haadf)
+    rows = composition(specimen.maps, fused, specimen.haadf)
+    assert [row[0] for row in rows] == ["Co", "Mn", "O"]
+    before, after, *shares = zip(*(row[1:] for row in rows), strict=True)
+    assert_allclose(before, [signal.data.sum() for signal in specimen.maps])
+    assert_allclose(after, [signal.data.sum(dtype=float) for signal in fused])
+    for own, sums in zip(shares, (before, after), strict=True):
+        assert_allclose(own, 100 * np.array(sums) / sum(sums))
+
+
+def test_composition_without_background_and_of_atoms(specimen):
+    fused = fuse(specimen.maps, specimen.haadf)
+    sensitivities = {"Co": 2.0, "Mn": 1.0, "O": 0.5}
+    rows = composition(
+        specimen.maps, fused, specimen.haadf, [0.1, 0.2, 0.3], sensitivities
+    )
+    pairs = zip(specimen.maps, (0.1, 0.2, 0.3), strict=True)
+    net = np.array([signal.data.sum() - 32**2 * below for signal, below in pairs])
+    assert_allclose([row[1] for row in rows], net)
+    atoms = net / [2, 1, 0.5]
+    assert_allclose([row[3] for row in rows], 100 * atoms / atoms.sum())
+
+
+def test_composition_of_the_area_that_was_fused(specimen):
+    haadf = specimen.haadf.isig[4:, :]
+    fused = fuse(specimen.maps, haadf, match="axes")
+    rows = composition(specimen.maps, fused, haadf)
+    assert_allclose(rows[0][1], specimen.maps[0].data[:, 4:].sum())
+
+
+def test_a_page_that_needs_nothing_else(specimen):
+    fused = fuse(specimen.maps, specimen.haadf)
+    page = report_page(
+        "<a & b>",
+        fused,
+        composition(specimen.maps, fused, specimen.haadf),
+        {"convergence.png": b"two", "fusion.png": b"one"},
+        summary="All < well.\nWarning: mind.",
+        settings='files = ["a"]',
+        of_atoms=False,
+    )
+    assert "<title>&lt;a &amp; b&gt;</title>" in page
+    assert "<li>All &lt; well.<li class=warning>Warning: mind." in page
+    assert page.count('src="data:image/png;base64,') == page.count("src=") == 2
+    assert page.index("b25l") < page.index("dHdv")  # one and two, in base64
+    assert "<td>n_iter<td class=number>2" in page
+    assert "files = [&quot;a&quot;]" in page
+    assert "<td>hyperspy<td" in page
+    assert "http" not in page
+
+
+def test_an_index_links_reports_and_tells_errors():
+    rows = [
+        {
+            "file": "a",
+            "state": "fused",
+            "message": "",
+            "report": "a/r",
+            "picture": "a/p",
+        },
+        {"file": "b", "state": "failed", "message": "no <file>"},
+    ]
+    page = index_page("Night", rows)
+    assert '<a href="a/r">a</a><td>fused<td>no warning' in page
+    assert 'src="a/p"' in page
+    assert "<td>b<td>failed<td>no &lt;file&gt;<td>" in page
