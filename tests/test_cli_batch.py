@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 
 import hyperspy_fusion
 from hyperspy_fusion import cli
-from hyperspy_fusion.cli import batch, options
+from hyperspy_fusion.cli import batch, files, options
 
 QUICK = ["--method", "published", "--n-iter", "2", "--pixel-size", "2"]
 RESULT = {"Co.hspy", "Co.tif", "O.hspy", "fusion.png", "report.html", "run.toml"}
@@ -39,10 +39,17 @@ def listed(folder):
     return {path.name for path in folder.iterdir()}
 
 
+@pytest.fixture
+def _no_pictures(monkeypatch):
+    """Spare the time of drawing where nothing looks at the pictures."""
+    monkeypatch.setattr(files, "draw", lambda *_: {"fusion.png": b"drawn elsewhere"})
+
+
 def refuse(*_args, **_kwargs):
     raise AssertionError("this was done already")
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_a_batch_with_a_bad_file_and_again_with_resume(tmp_path, capsys, monkeypatch):
     names = ["night1.npz", "night2.npz", "night3.npz", "night4.h5", "night5.npz"]
     for name in names:
@@ -82,6 +89,7 @@ def test_a_batch_with_a_bad_file_and_again_with_resume(tmp_path, capsys, monkeyp
     assert "night6/report.html" in (out / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_without_resume_nothing_is_replaced(capsys):
     save_specimen("a.npz")
     assert cli.main(["fuse", "a.npz", *QUICK]) == 0
@@ -95,16 +103,18 @@ def test_without_resume_nothing_is_replaced(capsys):
 
 def test_jobs_give_the_same(tmp_path, capsys):
     for name in ("a.npz", "b.npz"):
-        save_specimen(name)
-    arguments = ["fuse", "a.npz", "b.npz", "bad.npz", *QUICK, "--output"]
-    assert cli.main([*arguments, "two", "--jobs", "2"]) == 2
-    assert "error: there is no file bad.npz" in capsys.readouterr().err
-    assert cli.main([*arguments, "one"]) == 2
-    for name in ("a/Co.tif", "b/O.tif"):
-        one, two = (hs.load(tmp_path / folder / name) for folder in ("one", "two"))
-        assert_array_equal(one.data, two.data)
+        maps, haadf = save_specimen(name)
+    arguments = ["fuse", "a.npz", "b.npz", "bad.npz", *QUICK, "--output", "out"]
+    assert cli.main([*arguments, "--jobs", "2"]) == 2
+    printed = capsys.readouterr()
+    assert "error: there is no file bad.npz" in printed.err
+    assert printed.out.count("Fused by the published method") == 2
+    cobalt, _, oxygen = hyperspy_fusion.fuse_published(maps, haadf, n_iter=2)
+    for name, expected in (("a/Co.tif", cobalt), ("b/O.tif", oxygen)):
+        assert_array_equal(hs.load(tmp_path / "out" / name).data, expected.data)
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_an_error_nobody_thought_of_does_not_end_the_night(capsys, monkeypatch):
     for name in ("a.npz", "b.npz"):
         save_specimen(name)
@@ -122,6 +132,7 @@ def test_an_error_nobody_thought_of_does_not_end_the_night(capsys, monkeypatch):
     assert "[2/2] b.npz: fused" in printed.out
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_files_of_one_name_have_folders_of_their_own(tmp_path):
     for name in ("a.npz", "a.h5"):
         save_specimen(name)
@@ -132,6 +143,7 @@ def test_files_of_one_name_have_folders_of_their_own(tmp_path):
 # --- settings --------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_no_pictures")
 def test_a_run_can_be_repeated_by_its_settings(tmp_path, capsys):
     save_specimen("a.npz")
     given = ["--elements", "O", "Co", "--gamma", "1.4", "--no-regularize"]

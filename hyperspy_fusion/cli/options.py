@@ -84,7 +84,7 @@ _KINDS = {name: kind for name, kind, *_ in _EVERY}
 _SAID = re.compile(
     rf"\b({'|'.join(sorted(_KINDS, key=len, reverse=True))})"
     r"""=(?P<value>'[^']*'|"[^"]*"|\[[^\]]*\]|[\w.+-]*\w)?"""
-    rf"|\b({'|'.join(name for name in _KINDS if '_' in name)})\b(?!=)"
+    rf"|(?<!')\b({'|'.join(name for name in _KINDS if '_' in name)})\b(?!=)"
 )
 _QUOTES = "'\",[]"
 # What a user of the shell has instead of functions.
