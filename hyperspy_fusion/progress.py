@@ -8,16 +8,18 @@ from typing import Any
 import hyperspy.api as hs
 from hyperspy.external.progressbar import progressbar
 
+from .core.common.compilation import compiling_seen_by
 from .execution.plan import Task
 
 _DELAY = 1  # seconds
+_COMPILING = "Compiling, once"
 
 
 class Progress:
     """Progress bar of fusions that take more than a second; the callback of the core.
 
     For a single image it shows the stage and how near to its end the solution is, for a
-    series the number of finished images.
+    series the number of finished images. While kernels are compiled it says so.
 
     Parameters
     ----------
@@ -63,9 +65,12 @@ class Progress:
         return cls(show, len(tasks), n_iter, options.tolerance, name)
 
     def __enter__(self) -> "Progress":  # noqa: PYI034 - Self came with Python 3.11
+        self._watching = compiling_seen_by(self.compiling)
+        self._watching.__enter__()
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._watching.__exit__(None, None, None)
         if error is None:
             self._show(self.n_images)
         self.bar.close()
@@ -95,6 +100,18 @@ class Progress:
                     part = max(part, log(value) / log(self.tolerance))
         # A series takes its time left from whole images: they have all stages.
         self._show(part if self.n_images == 1 else self.done)
+
+    def compiling(self, kernel: str | None) -> None:
+        """Say that a kernel is compiled, which nothing else tells; None: it is done."""
+        if self.bar.disable:
+            return
+        if kernel is None:
+            self._show(self.bar.n)
+            return
+        # at once: the compiler lets nobody else draw for many seconds
+        self.bar.delay = 0
+        self.bar.bar_format = f"{_COMPILING}: {{bar}} [{{elapsed}}]"
+        self.bar.refresh()
 
     def next_image(self) -> None:
         """Count a finished field of view."""

@@ -20,7 +20,7 @@ FLOORS = [
     {"loading", "data", "plot", "report"},
     {"signals"},
     {"widgets"},
-    {"fusion", "derived", "propagation"},
+    {"fusion", "derived", "propagation", "warm_up"},
     {"tuning"},
     {"results", "progress"},
     {"summary"},

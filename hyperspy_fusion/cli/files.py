@@ -133,7 +133,7 @@ def draw(maps: Any, fused: Any, haadf: Any, background: Any = None) -> dict[str,
         "convergence.png": hyperspy_fusion.plot_convergence(fused),
     }
     if fused[0].metadata.Multimodal_fusion.has_item("weights_tried"):
-        drawn["weights.png"] = [hyperspy_fusion.plot_weights(fused, inav=first)]
+        drawn["weights.png"] = hyperspy_fusion.plot_weights(fused, inav=first)
     pictures = {}
     for name, axes in drawn.items():
         figure, buffer = axes[0].figure, BytesIO()

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
@@ -13,6 +14,7 @@ import numpy as np
 import hyperspy_fusion
 
 from ..inputs.images import describe
+from ..warm_up import warm_up
 from . import batch, files, options
 from .assumed import lines_about
 
@@ -149,6 +151,14 @@ def _parser() -> argparse.ArgumentParser:
     info.add_argument("files", nargs="+", metavar="FILE", help="files or patterns")
     options.add(info, options.INPUT)
     info.set_defaults(run=_info)
+
+    warm = commands.add_parser(
+        "warm-up",
+        help="compile all kernels, so that no later call has to",
+        description="Compile all kernels and keep them on disk. Otherwise the first "
+        "fusion does, which takes about a minute.",
+    )
+    warm.set_defaults(run=_warm_up)
     return parser
 
 
@@ -221,6 +231,18 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
             print(f"Would be refused: {options.spoken(error)}")
         else:
             print("\n".join(map(options.spoken, found)))
+    return batch.DONE
+
+
+def _warm_up(_arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
+    start = time.perf_counter()
+    compiled = warm_up()
+    seconds = time.perf_counter() - start
+    print(
+        f"Compiled {len(compiled)} kernels in {seconds:.0f} s: {', '.join(compiled)}"
+        if compiled
+        else "Nothing to do: all kernels have been compiled before"
+    )
     return batch.DONE
 
 

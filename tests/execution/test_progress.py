@@ -3,10 +3,12 @@
 import math
 
 import hyperspy.api as hs
+import numba
 import pytest
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
+from hyperspy_fusion.core.common.compilation import compilers
 from hyperspy_fusion.progress import Progress
 
 SHOW = True
@@ -24,6 +26,9 @@ class Bar:
         return self.texts[-1]
 
     def update(self, _n):
+        self.texts.append(self.bar_format)
+
+    def refresh(self):
         self.texts.append(self.bar_format)
 
     def close(self):
@@ -159,3 +164,39 @@ def test_nothing_is_shown_when_switched_off():
     with Progress(not SHOW, 1, 100) as shown:
         shown("solution", 50, 1.0)
     assert shown.bar.disable
+
+
+class TestCompiling:
+    def test_it_is_said_at_once_and_no_longer_than_it_takes(self):
+        with Progress(SHOW, 1, 2000, 1e-4) as shown:
+            shown("calibration", 5, math.inf)
+            shown.compiling("iterate")
+            assert shown.bar.shown.startswith("Compiling, once: ")
+            assert shown.bar.delay == 0
+            shown.compiling(None)
+            assert shown.bar.shown.startswith("Calibration: ")
+
+    def test_a_kernel_that_no_cache_holds_is_noticed(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+        texts = []
+        for _ in range(2):  # the second time it is in the cache
+            kernel, _ = compilers(fastmath=True)
+            compiled = kernel(added)
+            with Progress(SHOW, 1, 10) as shown:
+                assert compiled(1.0) == 2
+            assert compiled(2.0) == 3  # not watched any more
+            texts.append([text.split(":")[0] for text in shown.bar.texts])
+        first, second = texts
+        assert first[0] == "Compiling, once"
+        assert "Compiling, once" not in second
+
+    def test_without_a_bar_nothing_is_drawn(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+        kernel, _ = compilers(fastmath=True)
+        with Progress(not SHOW, 1, 10) as shown:
+            assert kernel(added)(1.0) == 2
+            assert shown.bar.texts == []
+
+
+def added(x):
+    return x + 1

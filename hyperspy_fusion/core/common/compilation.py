@@ -6,19 +6,40 @@ as a call is rounded differently when it is loaded from Numba's cache.
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
 
 # Unsigned indices avoid Numba's wraparound check, which blocks vectorisation. Without
 # Numba they are whole numbers: NumPy 1 makes floats of some of their sums.
 index = int if numba.config.DISABLE_JIT else np.uintp
 _logger = logging.getLogger(__name__)
+_watchers: list[Callable[[str | None], None]] = []  # of all threads
+
+
+@contextmanager
+def compiling_seen_by(watcher: Callable[[str | None], None]) -> Iterator[None]:
+    """Context manager that tells when kernels are compiled, in any thread.
+
+    ``watcher(name)`` is called when the compiler starts on a kernel since no cache
+    holds it, ``watcher(None)`` when it is done.
+    """
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
+
+
+def _tell(name: str | None) -> None:
+    for watcher in tuple(_watchers):
+        watcher(name)
 
 
 def compilers(*, fastmath: bool | set[str]) -> tuple[Callable, Callable]:
@@ -45,9 +66,10 @@ def compilers(*, fastmath: bool | set[str]) -> tuple[Callable, Callable]:
         except RuntimeError:
             _note(
                 "there is no writable folder for compiled kernels: each process "
-                "compiles them again, which takes about 20 s. Set the environment "
+                "compiles them again, which takes about a minute. Set the environment "
                 "variable NUMBA_CACHE_DIR to a writable folder"
             )
+            compiled._cache = _NoCache(compiled.py_func)  # noqa: SLF001
         return compiled
 
     return kernel, numba.njit(forceinline=True, **options)
@@ -62,14 +84,18 @@ class _KernelCache(FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         try:
-            return super().load_overload(sig, target_context)
+            found = super().load_overload(sig, target_context)
         except Exception:  # noqa: BLE001 - unpickling damaged files raises anything
             _logger.info("%s cannot be read: it is compiled again", self.cache_path)
             self._guarded(self.flush)
-            return None
+            found = None
+        if found is None:  # now the compiler starts
+            _tell(self._py_func.__name__)
+        return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         self._guarded(super().save_overload, sig, data)
+        _tell(None)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple:
         return (*super()._index_key(sig, codegen), _sources())
@@ -80,6 +106,19 @@ class _KernelCache(FunctionCache):
             function(*arguments)
         except OSError as error:  # the disk is full, or has become read-only
             _logger.info("a compiled kernel cannot be kept: %s", error)
+
+
+class _NoCache(NullCache):
+    """In the place of the cache where nothing can be kept."""
+
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+
+    def load_overload(self, _sig: Any, _target_context: Any) -> None:
+        _tell(self._function.__name__)
+
+    def save_overload(self, _sig: Any, _data: Any) -> None:
+        _tell(None)
 
 
 @cache

@@ -104,7 +104,11 @@ def test_without_a_folder_for_the_cache_there_is_one_note(monkeypatch, caplog):
     kernel, _ = compilation.compilers(fastmath=True)
     with caplog.at_level(logging.WARNING):
         one, other = kernel(lambda x: x + 1), kernel(lambda x: x + 2)
-    assert (one(1.0), other(1.0)) == (2, 3)
+    seen = []
+    with compilation.compiling_seen_by(seen.append):
+        assert (one(1.0), other(1.0)) == (2, 3)
+        assert one(2.0) == 3
+    assert seen == ["<lambda>", None] * 2
     assert caplog.text.count("NUMBA_CACHE_DIR") == 1
     compilation._note.cache_clear()
 

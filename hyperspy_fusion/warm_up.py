@@ -1,0 +1,45 @@
+"""Compile all kernels before they are needed."""
+
+import numba
+import numpy as np
+
+from .core.calibrated.method import CalibratedOptions
+from .core.calibrated.method import solve as solve_calibrated
+from .core.common.compilation import compiling_seen_by
+from .core.published.method import PublishedOptions
+from .core.published.method import solve as solve_published
+from .core.published.tv_prox import total_variation_prox
+
+_SIZE = 256  # pixels a side: from here on a second thread works, which joins blocks
+
+
+def warm_up() -> list[str]:
+    """Compile all kernels that are not in the cache on disk yet.
+
+    A small image is fused by each method: kernels have one type each, so that nothing
+    is compiled after that, whatever is fused.
+
+    Returns
+    -------
+    list of str
+        Names of the kernels that were compiled; empty if all of them were there.
+    """
+    compiled: list[str] = []
+    if numba.config.DISABLE_JIT:
+        return compiled
+
+    def note(kernel: str | None) -> None:
+        if kernel is not None:
+            compiled.append(kernel)
+
+    rng = np.random.default_rng(0)
+    thickness = np.linspace(0, 8, _SIZE) + np.zeros((_SIZE, 1))
+    maps = rng.poisson([thickness, thickness[::-1, ::-1]]).astype(np.float64)
+    haadf = rng.poisson(100 * thickness).astype(np.float64)
+    calibrated = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.1, max_iter=2)
+    published = PublishedOptions(n_iter=1)
+    with compiling_seen_by(note):
+        solve_calibrated(maps, haadf, [27, 25], calibrated, num_workers=2)
+        solve_published(maps, haadf, [27, 25], published)
+        total_variation_prox(haadf, 1.0, 1)
+    return compiled

@@ -1,0 +1,46 @@
+"""After the warm-up there is nothing left to compile."""
+
+import os
+import subprocess
+import sys
+
+from hyperspy_fusion import cli
+
+# In a process of its own: in this one kernels have been called before.
+PROGRAM = """
+from hyperspy_fusion.warm_up import warm_up
+from hyperspy_fusion.core.calibrated.convex import certificate, multigrid, sweep
+from hyperspy_fusion.core.published import kernels, tv_prox
+
+warm_up()
+print(len(warm_up()))
+for module in (certificate, multigrid, sweep, kernels, tv_prox):
+    for name, kernel in vars(module).items():
+        part = getattr(kernel, "targetoptions", {}).get("forceinline")
+        if hasattr(kernel, "signatures") and not part:
+            print(name, len(kernel.signatures))
+"""
+
+
+def test_all_kernels_are_compiled():
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-W", "ignore", "-c", PROGRAM],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    again, *found = done.stdout.splitlines()
+    assert again == "0"
+    assert len(found) > 7
+    assert all(line.endswith(" 1") for line in found)
+
+
+def test_command(capsys, monkeypatch):
+    assert cli.main(["warm-up"]) == 0
+    monkeypatch.setattr(cli, "warm_up", lambda: ["iterate", "join"])
+    assert cli.main(["warm-up"]) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(("Nothing to do", "Compiled "))
+    assert second.startswith("Compiled 2 kernels in 0 s: iterate, join")
