@@ -12,6 +12,7 @@ from .loading import load_multimodal as load_multimodal
 from .plot import plot_composite as plot_composite
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
+from .plot import plot_misfit as plot_misfit
 from .plot import plot_weights as plot_weights
 from .propagation import Propagated as Propagated
 from .propagation import propagate as propagate

@@ -4,6 +4,7 @@ import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.contour import ContourSet
 from matplotlib.patches import Rectangle
 from numpy.testing import assert_allclose
 
@@ -14,10 +15,14 @@ from hyperspy_fusion import (
     fuse_multimodal,
     fuse_published,
     get_haadf_model,
+    get_misfit,
     plot_convergence,
     plot_fusion,
+    plot_misfit,
     plot_weights,
 )
+from hyperspy_fusion.derived import flagged_pixels
+from hyperspy_fusion.inputs.measurement import measure
 
 OPTIONS = {"n_iter": 4}
 CALIBRATED = {"background": 0.02}
@@ -266,6 +271,100 @@ class TestFusion:
         assert np.ma.getmaskarray(found[1].images[0].get_array()).sum() == 16
         assert not np.ma.is_masked(found[5].images[0].get_array())
 
+    def test_options_of_the_picture(self, fusion):
+        figure = plt.figure(figsize=(12, 6))
+        found = plot_fusion(
+            *fusion, fig=figure, cmap="viridis", scalebar=False, axes_decor="ticks"
+        )
+        assert all(panel.figure is figure for panel in found)
+        assert plt.get_fignums() == [figure.number]
+        assert found[1].images[0].cmap.name == "viridis"
+        assert found[0].images[0].cmap.name == "gray"
+        assert not hasattr(found[0], "scalebar")
+        assert len(found[0].get_xticks()) > 0
+
+
+@pytest.fixture(scope="module")
+def contradicted():
+    """A fusion whose HAADF image has a spot that no map explains."""
+    maps, haadf, _ = data.core_shell(64)
+    haadf.data[4:20, 40:56] += 0.5 * haadf.data.max()
+    with pytest.warns(UserWarning, match="contradicts the maps in"):
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
+    return maps, fused, haadf
+
+
+def outlines(panel):
+    """The regions that are outlined, as paths."""
+    return [c.get_paths() for c in panel.collections if isinstance(c, ContourSet)]
+
+
+class TestFlaggedPixels:
+    def test_they_are_outlined_in_image_and_model(self, contradicted):
+        found = plot_fusion(*contradicted)
+        for panel in (found[0], found[4]):
+            ((path,),) = outlines(panel)
+            assert path.contains_point((48, 12))  # in nm, within the spot
+            assert not path.contains_point((15, 50))
+            (left, _), (right, bottom) = path.get_extents().get_points()
+            assert left < 40
+            assert right > 55
+            assert 19 < bottom < 45
+            assert panel.get_xlim() == (-0.5, 63.5)
+        assert not any(outlines(panel) for panel in found[1:4])
+        assert "pixels (outlined)." in found[0].figure.texts[0].get_text()
+
+    def test_they_are_about_as_many_as_the_fusion_left_out(self, contradicted):
+        maps, fused, haadf = contradicted
+        found = flagged_pixels(measure(maps, haadf), fused)
+        assert found.dtype == bool
+        share = fused[0].metadata.Multimodal_fusion.flagged
+        assert found.mean() == pytest.approx(share, rel=0.3)
+        assert found[6:18, 42:54].all()
+
+    def test_none_and_all(self, contradicted):
+        maps, fused, haadf = contradicted
+        for share in (0.0, 1.0):
+            other = [signal.deepcopy() for signal in fused]
+            for signal in other:
+                signal.metadata.Multimodal_fusion.flagged = share
+            assert (flagged_pixels(measure(maps, haadf), other) == share).all()
+            assert not any(map(outlines, plot_fusion(maps, other, haadf)))
+
+    def test_misfit(self, contradicted):
+        _, _, haadf = contradicted
+        image, difference, local = plot_misfit(*contradicted)
+        assert_allclose(shown(image), haadf.data)
+        assert_allclose(shown(difference), get_misfit(*contradicted).data)
+        z = get_misfit(*contradicted, standardised=True).data
+        assert_allclose(shown(local), z)
+        for panel in (difference, local):
+            low, high = panel.images[0].get_clim()
+            assert low == -high
+        assert high >= 4.5
+        assert all(map(outlines, (image, difference, local)))
+        text = image.figure.texts[0].get_text()
+        assert "was not used in" in text
+        assert "(outlined)" in text
+        labels = [p.images[0].colorbar.ax.get_ylabel() for p in (image, local)]
+        assert labels == ["intensity (arb. units)", "standard deviations"]
+
+    def test_misfit_of_what_has_no_guard(self, fusion):
+        image, difference = plot_misfit(*fusion)
+        assert difference.get_title() == "image − model"
+        text = image.figure.texts[0].get_text()
+        assert text == "Positive: the image is brighter than the maps tell."
+
+    def test_misfit_of_a_series(self, two, calibrated_series):
+        maps, haadf = two
+        found = plot_misfit(
+            maps, calibrated_series, haadf, CALIBRATED["background"], inav=1
+        )
+        assert_allclose(shown(found[0]), haadf.inav[1].data)
+        assert "nowhere so much" in found[0].figure.texts[0].get_text()
+        with pytest.raises(ValueError, match=r"series of shape \(2,\).* inav="):
+            plot_misfit(maps, calibrated_series, haadf)
+
 
 class TestConvergence:
     def test_curves_and_weights(self, fusion):
@@ -299,6 +398,23 @@ class TestConvergence:
         steps = np.arange(1, len(record.cost.total) + 1)
         assert_allclose(line.get_xdata(), record.cost_interval * steps)
         assert_allclose(line.get_ydata(), record.cost.total)
+
+    def test_a_sentence_tells_how_it_ended(self, fusion, calibrated):
+        record = calibrated[0].metadata.Multimodal_fusion
+        (axes, *_) = plot_convergence(calibrated)
+        assert axes.figure.texts[0].get_text().splitlines()[0] == (
+            f"Converged after {record.n_iter} iterations: the total cost is at most "
+            f"{100 * record.gap:.2g} % above its minimum. Values are of every 25th "
+            "iteration."
+        )
+        (axes, *_) = plot_convergence(fusion[1])
+        *_, before, last = fusion[1][0].metadata.Multimodal_fusion.cost.total
+        change = 100 * abs(last - before) / last
+        assert axes.figure.texts[0].get_text().splitlines()[0] == (
+            "Ended after 4 iterations: the last changed the total cost by "
+            f"{change:.2g} %."
+        )
+        assert axes.get_ylabel() == "cost"
 
     def test_plain_total_variation(self):
         maps, haadf, _ = data.core_shell(32)
@@ -340,7 +456,7 @@ def test_no_map_at_all(plot):
 
 class TestWeights:
     def test_curves_and_what_was_chosen(self, calibrated):
-        axes = plot_weights(calibrated)
+        (axes,) = plot_weights(calibrated)
         record = calibrated[0].metadata.Multimodal_fusion
         tried = record.weights_tried
         *curves, ring = axes.lines
@@ -365,7 +481,7 @@ class TestWeights:
 
     def test_one_map_shows_the_same(self, calibrated):
         one, all_of_them = plot_weights(calibrated[2]), plot_weights(calibrated)
-        for a, b in zip(one.lines, all_of_them.lines, strict=True):
+        for a, b in zip(one[0].lines, all_of_them[0].lines, strict=True):
             assert_allclose(a.get_xydata(), b.get_xydata())
 
     def test_weights_that_were_given(self):
@@ -374,13 +490,67 @@ class TestWeights:
         with pytest.raises(ValueError, match="did not choose its weights"):
             plot_weights(fused)
         fused = fuse_multimodal(maps, haadf, lambda_tv=3)
-        *_, ring = plot_weights(fused).lines
+        *_, ring = plot_weights(fused)[0].lines
         assert ring.get_xdata() == 3
+
+    def test_no_curve_hides_another_one(self, calibrated):
+        *curves, _ = plot_weights(calibrated)[0].lines
+        sizes = [curve.get_markersize() for curve in curves]
+        assert len(sizes) > 2
+        assert sizes == sorted(set(sizes), reverse=True)
+        assert len({curve.get_marker() for curve in curves}) == len(curves)
+        widths = [curve.get_linewidth() for curve in curves]
+        assert widths == sorted(set(widths), reverse=True)
+        order = [curve.get_zorder() for curve in curves]
+        assert order == sorted(order)
+
+    @pytest.mark.parametrize("method", ["calibrated", "published"])
+    def test_images_of_low_right_and_high_weights(self, method):
+        maps, haadf, _ = data.core_shell(32)
+        if method == "calibrated":
+            given = {"background": 0.02}
+            fused = fuse_multimodal(maps, haadf, lambda_haadf=0.1, **given)
+            options, fuse = {"lambda_haadf": 0.1, **given}, fuse_multimodal
+        else:
+            given, options, fuse = {}, {"n_iter": 4, "gamma": 1.7}, fuse_published
+            fused = fuse(maps, haadf, **options)
+        found = plot_weights(fused, maps, haadf, images=True, cmap="viridis", **given)
+        assert [panel.get_title() for panel in found[::3]] == [
+            "Co, under",
+            "Co, right",
+            "Co, over",
+        ]
+        weight = fused[0].metadata.Multimodal_fusion.lambda_tv
+        for panels, factor in ((found[:3], 0.25), (found[6:], 4)):
+            expected = fuse(maps, haadf, lambda_tv=weight * factor, **options)
+            for panel, signal in zip(panels, expected, strict=True):
+                assert_allclose(shown(panel), signal.data, rtol=1e-5)
+        for panel, signal in zip(found[3:6], fused, strict=True):
+            assert_allclose(shown(panel), signal.data)
+        clims = {panel.images[0].get_clim() for panel in found[::3]}
+        assert len(clims) == 1
+        text = found[0].figure.texts[0].get_text()
+        assert f"right: λ$_{{TV}}$ = {weight:.3g}" in text
+
+    def test_images_of_one_position_of_a_series(self, two, calibrated_series):
+        maps, haadf = two
+        found = plot_weights(
+            calibrated_series, maps, haadf, images=True, inav=1, **CALIBRATED
+        )
+        assert_allclose(shown(found[3]), calibrated_series[0].inav[1].data)
+
+    def test_images_need_the_measurement(self, calibrated):
+        with pytest.raises(ValueError, match=r"plot_weights\(fused, maps, haadf, im"):
+            plot_weights(calibrated, images=True)
+        maps, haadf, _ = data.core_shell(32)
+        fused = fuse_published(maps, haadf, regularize=False, **OPTIONS)
+        with pytest.raises(ValueError, match="without total variation"):
+            plot_weights(fused, maps, haadf, images=True)
 
     def test_one_position_of_a_series(self, calibrated_series):
         record = calibrated_series[0].metadata.Multimodal_fusion
         for position in (0, 1):
-            *curves, ring = plot_weights(calibrated_series, inav=position).lines
+            *curves, ring = plot_weights(calibrated_series, inav=position)[0].lines
             assert ring.get_xdata() == record.lambda_tv[position]
             tried = record.weights_tried[position]
             n_tried = np.isfinite(tried).all(axis=1).sum()
@@ -395,7 +565,7 @@ class TestWeights:
     def test_weights_that_tiles_share(self, series_of):
         images = [data.core_shell(64, seed=seed) for seed in (1, 2)]
         fused = fuse_multimodal(*series_of(*images), tile_size=32, weights="shared")
-        assert plot_weights(fused, inav=0).lines
+        assert plot_weights(fused, inav=0)[0].lines
         with pytest.raises(ValueError, match="expected the first position of the ser"):
             plot_weights(fused, inav=1)
 

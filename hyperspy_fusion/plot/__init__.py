@@ -3,6 +3,13 @@
 from .composite import plot_composite
 from .convergence import plot_convergence
 from .fusion import plot_fusion
+from .misfit import plot_misfit
 from .weights import plot_weights
 
-__all__ = ["plot_composite", "plot_convergence", "plot_fusion", "plot_weights"]
+__all__ = [
+    "plot_composite",
+    "plot_convergence",
+    "plot_fusion",
+    "plot_misfit",
+    "plot_weights",
+]

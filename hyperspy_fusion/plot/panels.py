@@ -46,34 +46,36 @@ def figure_with(
 
 
 def grid_of_images(
-    images: Sequence, n_columns: int, fig: Any = None
+    images: Sequence, n_columns: int, fig: Any = None, *, wrap: bool = True
 ) -> tuple[Figure, list[list[Axes]]]:
     """Figure and axes for rows of images, all as large as the first of their row.
 
-    Columns that do not fit on a screen are continued below.
+    Columns that do not fit on a screen are continued below, if they may `wrap`.
     """
     ratios = [height_over_width(image) for image in images]
     width = max(_PANEL / sqrt(ratios[0]), _NARROWEST)
     heights = [width * ratio + _ABOVE for ratio in ratios]
     width += _BESIDE
 
-    def distance_from_screen(wrap: int) -> float:
-        size = wrap * width, ceil(n_columns / wrap) * sum(heights)
+    def distance_from_screen(length: int) -> float:
+        size = length * width, ceil(n_columns / length) * sum(heights)
         return abs(log(size[0] / size[1] / _SCREEN))
 
-    wrap = min(range(1, n_columns + 1), key=distance_from_screen)
-    n_blocks = ceil(n_columns / wrap)
-    wrap = ceil(n_columns / n_blocks)  # blocks of equal length
-    size = np.array([wrap * width, n_blocks * sum(heights)])
+    length = n_columns
+    if wrap:
+        length = min(range(1, n_columns + 1), key=distance_from_screen)
+    n_blocks = ceil(n_columns / length)
+    length = ceil(n_columns / n_blocks)  # blocks of equal length
+    size = np.array([length * width, n_blocks * sum(heights)])
     figure, axes = figure_with(
         n_blocks * len(images),
-        wrap,
+        length,
         size * min(1, _WIDEST / size[0]),
         fig,
         height_ratios=heights * n_blocks,
     )
-    axes = axes.reshape(n_blocks, len(images), wrap).swapaxes(0, 1)
-    axes = axes.reshape(len(images), n_blocks * wrap)
+    axes = axes.reshape(n_blocks, len(images), length).swapaxes(0, 1)
+    axes = axes.reshape(len(images), n_blocks * length)
     for unused in axes[:, n_columns:].flat:
         unused.remove()
     return figure, axes[:, :n_columns].tolist()

@@ -2,63 +2,126 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
 from hyperspy.signals import BaseSignal
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from ..derived import first_of, record_of
-from .panels import MARGINS, choose_position
+from ..core.calibrated.method import CalibratedOptions
+from ..core.published.method import PublishedOptions
+from ..derived import first_of, maps_of_fusion, record_of
+from ..execution.arrays import computed
+from ..fusion import fuse_multimodal, fuse_published
+from ..inputs.images import as_images, choose_haadf
+from ..inputs.stacks import split
+from .panels import (
+    STEPS,
+    add_caption,
+    add_colorbar,
+    choose_position,
+    figure_with,
+    grid_of_images,
+    plain_images,
+    range_of,
+    show_images,
+)
 
-_RING = {"ms": 13, "mfc": "none", "mec": "crimson", "mew": 2, "ls": "none"}
+if TYPE_CHECKING:
+    from ..inputs.measurement import Image, Maps
+
+_RING = {"ms": 16, "mfc": "none", "mec": "crimson", "mew": 2, "ls": "none"}
+_MARKERS = "osD^vPX"
+_LARGEST, _SMALLEST = 9.0, 4.5  # points, of the marker of the first and the last curve
+_FACTOR = 4.0  # between λ that is too low, right and too high
 
 
-def plot_weights(fused: Any, *, inav: Any = None) -> Axes:
-    """Show the cross-validation that chose the weights.
+def plot_weights(
+    fused: Any,
+    maps: Maps | None = None,
+    haadf: Image | None = None,
+    *,
+    images: bool = False,
+    inav: Any = None,
+    fig: Figure | None = None,
+    cmap: str | Colormap = "inferno",
+    scalebar: bool = True,
+    axes_decor: str | None = None,
+    **measurement: Any,
+) -> list[Axes]:
+    """Show the cross-validation that chose the weights, or what λ_TV does to the maps.
 
     Each line is one weight of the HAADF term; where the line at 0 is the lowest, the
-    image does not help.
+    image does not help. With `images`, fused maps are shown instead, with a quarter of
+    λ_TV, with λ_TV, and with four times as much.
 
     Parameters
     ----------
     fused : ElementalMap or list of ElementalMap
         A fused map, or all of them: they share their weights.
+    maps, haadf : optional
+        As they were given to the fusion; only for `images`.
+    images : bool, default False
+        Whether to show maps, which are fused two times more. Works for both methods.
     inav : int, float or tuple, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
+    fig : matplotlib.figure.Figure, optional
+        Where to draw; by default a new figure.
+    cmap, scalebar, axes_decor : optional
+        As for :func:`plot_fusion`; only for `images`.
+    **measurement
+        Whatever else was given to the fusion and is not in its record: ``background``,
+        ``mask``, ``sensitivities``; only for `images`.
 
     Returns
     -------
-    matplotlib.axes.Axes
-        The held-out error against λ_TV. The chosen weights are ringed: λ_TV may lie
-        between the tried values, at the vertex of a parabola.
+    list of matplotlib.axes.Axes
+        One with the held-out error against λ_TV, the chosen weights ringed: λ_TV may
+        lie between the tried values, at the vertex of a parabola. Or those of the
+        images, with low, chosen and high λ_TV.
 
     Raises
     ------
     ValueError
-        If a map does not come from a fusion, if no weights were chosen, or if
-        it is a series and `inav` is missing.
+        If a map does not come from a fusion, if no weights were chosen, if maps and
+        image are missing for `images`, or if it is a series and `inav` is missing.
 
     Examples
     --------
     >>> import hyperspy_fusion
     >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
-    >>> ax = hyperspy_fusion.plot_weights(fused)
+    >>> axes = hyperspy_fusion.plot_weights(fused)
+    >>> axes = hyperspy_fusion.plot_weights(fused, maps, haadf, images=True)
+    >>> len(axes)
+    9
     """
+    if images:
+        style = {"cmap": cmap, "scalebar": scalebar, "axes_decor": axes_decor}
+        return _plot_images(fused, maps, haadf, measurement, inav, fig, style)
     tried, (lambda_tv, lambda_haadf) = _weights(fused, inav)
     lambdas, weights, errors = tried.T
     errors = 100 * (errors / errors.min() - 1)
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(np.unique(weights))))
+    every = np.unique(weights)
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(every)))
+    sizes = np.linspace(_LARGEST, _SMALLEST, len(every))
 
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    figure.get_layout_engine().set(**MARGINS)
-    for weight, colour in zip(np.unique(weights), colours, strict=True):
+    _, ((axes,),) = figure_with(1, 1, (7.5, 4.5), fig)
+    # A curve on top of another one has smaller markers and a thinner line: both show.
+    for weight, colour, size, marker in zip(
+        every, colours, sizes, _MARKERS * len(every), strict=False
+    ):
         x, y = lambdas[weights == weight], errors[weights == weight]
         label = f"{weight:.3g}" if weight > 0 else "0, without the image"
-        axes.plot(x, y, "o-", ms=4.5, color=colour, label=label)
+        style = {"color": colour, "marker": marker, "ms": size, "lw": size / 2.5}
+        axes.plot(x, y, label=label, **style)
         if weight == lambda_haadf:
             height = np.interp(np.log(lambda_tv), np.log(x), y)
     label = f"chosen, λ$_{{TV}}$ = {lambda_tv:.3g}"
@@ -66,11 +129,112 @@ def plot_weights(fused: Any, *, inav: Any = None) -> Axes:
     axes.set_xscale("log")
     axes.set_xticks(np.unique(lambdas), [f"{x:.3g}" for x in np.unique(lambdas)])
     axes.minorticks_off()
+    # Curves near the least error are apart, those far above it still on the picture.
+    axes.set_yscale("function", functions=(_root, _square))
+    axes.yaxis.set_major_locator(MaxNLocator(8, steps=STEPS))
+    axes.set_ylim(-0.003 * errors.max(), None)
     axes.set_xlabel("λ$_{TV}$, weight of the total variation")
     axes.set_ylabel("squared error of the prediction\nabove the least (%)")
     axes.grid(alpha=0.3)
     axes.legend(title="λ$_{HAADF}$", loc="center left", bbox_to_anchor=(1, 0.5))
-    return axes
+    return [axes]
+
+
+def _root(x: np.ndarray) -> np.ndarray:
+    """Square root, with the sign."""
+    return np.sign(x) * np.sqrt(np.abs(x))
+
+
+def _square(x: np.ndarray) -> np.ndarray:
+    """The inverse of the root."""
+    return np.sign(x) * np.square(x)
+
+
+def _plot_images(
+    fused: Any,
+    maps: Any,
+    haadf: Any,
+    measurement: dict[str, Any],
+    inav: Any,
+    fig: Figure | None,
+    style: dict[str, Any],
+) -> list[Axes]:
+    """Fused maps with low, right and high λ_TV."""
+    fused = maps_of_fusion(fused)
+    record = record_of(fused[0])
+    if maps is None or haadf is None:
+        raise ValueError(
+            "images=True fuses the maps again: expected also the measured maps and the "
+            "HAADF image, plot_weights(fused, maps, haadf, images=True)"
+        )
+    elements = record.elements.split(",")
+    right = plain_images(computed([s.data for s in fused]), fused[0], inav)
+    maps = [as_images(signal, "map") for signal in split(maps)]
+    if isinstance(haadf, list | tuple):
+        haadf = choose_haadf(haadf, maps[0].data.shape[-2:])
+    series = fused[0].data.shape[:-2]
+    weights = (np.asarray(record[name]) for name in ("lambda_tv", "lambda_haadf"))
+    chosen = np.stack([np.broadcast_to(weight, series) for weight in weights], axis=-1)
+    if series:
+        chosen = _at_position(chosen, fused[0], series, inav)
+        maps = [signal.inav[inav] for signal in maps]
+        haadf = as_images(haadf, "HAADF image").inav[inav]
+    lambda_tv, lambda_haadf = chosen.tolist()
+    if lambda_tv == 0 or record.get_item("regularize") is False:
+        raise ValueError(
+            "these maps were fused without total variation: expected a fusion with "
+            "lambda_tv above 0"
+        )
+
+    def with_weight(weight: float) -> list[BaseSignal]:
+        """The maps fused with another λ_TV and whatever else the record holds."""
+        published = record.method == "published"
+        fuse: Any = fuse_multimodal
+        kind: Any = CalibratedOptions
+        if published:
+            fuse, kind = fuse_published, PublishedOptions
+        options = {
+            field.name: record[field.name]
+            for field in fields(kind)
+            if record.has_item(field.name)
+        }
+        if not published:
+            options["uncertainty"] = False
+            options.pop("haadf_offset", None)  # what was found, not what was given
+        options |= {"lambda_tv": weight, "lambda_haadf": lambda_haadf}
+        options |= {"elements": elements, "match": record.get_item("match")}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same
+            again = fuse(maps, haadf, **options, **measurement, show_progressbar=False)
+        return plain_images(computed([s.data for s in again]), again[0])
+
+    lambdas = [lambda_tv / _FACTOR, lambda_tv, lambda_tv * _FACTOR]
+    rows = [with_weight(lambdas[0]), right, with_weight(lambdas[2])]
+    figure, axes = grid_of_images([row[0] for row in rows], len(elements), fig)
+    panels = [panel for row in axes for panel in row]
+    limits = [(min(low, 0.0), high) for low, high in (range_of(s.data) for s in right)]
+    words = "under", "right", "over"
+    show_images(
+        panels,
+        [image for row in rows for image in row],
+        [f"{element}, {word}" for word in words for element in elements],
+        [style["cmap"]],
+        limits * len(rows),
+        scalebar=[0] if style["scalebar"] else [],
+        axes_decor=style["axes_decor"],
+    )
+    quantity = fused[0].metadata.get_item("Signal.quantity", "")
+    for panel in panels:
+        add_colorbar(panel, quantity)
+    values = ", ".join(
+        f"{word}: λ$_{{TV}}$ = {value:.3g}"
+        for word, value in zip(words, lambdas, strict=True)
+    )
+    add_caption(
+        figure,
+        f"{values}.\nUnder: noise is left. Over: edges and small parts are lost.",
+    )
+    return panels
 
 
 def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,145 @@
+"""Where the HAADF image and the maps disagree."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+
+from ..derived import complete_record, flagged_pixels, get_misfit, maps_of_fusion
+from ..execution.arrays import computed
+from ..inputs.measurement import measure
+from .panels import (
+    add_caption,
+    add_colorbar,
+    grid_of_images,
+    outline,
+    plain_images,
+    range_of,
+    show_images,
+)
+
+if TYPE_CHECKING:
+    from ..inputs.measurement import Background, Image, Maps, Mask
+
+_LEAST_Z = 4.5  # standard deviations at the ends of the colours, at least: the guard's
+
+
+def plot_misfit(
+    maps: Maps,
+    fused: Any,
+    haadf: Image,
+    background: Background = None,
+    *,
+    mask: Mask = None,
+    inav: Any = None,
+    fig: Figure | None = None,
+    cmap: str | Colormap = "PuOr",
+    scalebar: bool = True,
+    axes_decor: str | None = None,
+) -> list[Axes]:
+    """Show where the HAADF image and the maps disagree.
+
+    Parameters
+    ----------
+    maps, fused, haadf, background, mask
+        As for :func:`get_misfit`.
+    inav : int, float or tuple, optional
+        The position of a series to show, as ``signal.inav[...]`` takes it.
+    fig : matplotlib.figure.Figure, optional
+        Where to draw; by default a new figure.
+    cmap : str or Colormap, default "PuOr"
+        Of the misfits, with 0 in its middle.
+    scalebar : bool, default True
+        Whether there is a scale bar, if the axes have units.
+    axes_decor : {None, "all", "ticks", "off"}
+        As for :func:`hyperspy.api.plot.plot_images`; None shows no ticks.
+
+    Returns
+    -------
+    list of matplotlib.axes.Axes
+        HAADF image; image minus the model from fused maps, in units of the image; and
+        the local misfit of image and measured maps in standard deviations, by which
+        the guard of the calibrated method judges. Where the image was not used because
+        of it, it is outlined. The last is left out where it is not defined: for the
+        published method and for fractions.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the signals do not belong together, or they are series and `inav` is missing.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+    >>> axes = hyperspy_fusion.plot_misfit(maps, fused, haadf)
+    >>> [ax.get_title() for ax in axes]
+    ['HAADF', 'image − model', 'local misfit']
+    """
+    fused = maps_of_fusion(fused)
+    record = complete_record(fused[0])
+    judged = record["method"] == "calibrated" and "fraction_sum" not in record
+    signals = maps, fused, haadf, background
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
+        misfits = [get_misfit(*signals, mask=mask)]
+        if judged:
+            misfits.append(get_misfit(*signals, standardised=True, mask=mask))
+        measurement = measure(
+            maps,
+            haadf,
+            background,
+            elements=record["elements"].split(","),
+            mask=mask,
+            match=record.get("match"),
+        )
+    arrays = computed([measurement.haadf, *(misfit.data for misfit in misfits)])
+    flagged = flagged_pixels(measurement, fused)
+    *images, outlined = plain_images([*arrays, flagged], misfits[0], inav)
+
+    figure, (panels,) = grid_of_images(images[:1], len(images), fig, wrap=False)
+    show_images(
+        panels,
+        images,
+        ["HAADF", "image − model", "local misfit"][: len(images)],
+        ["gray", *[cmap] * len(misfits)],
+        [range_of(images[0].data), *map(_symmetric, images[1:], (0.0, _LEAST_Z))],
+        scalebar=[0] if scalebar else [],
+        axes_decor=axes_decor,
+    )
+    seen = bool(outlined.data.any() and not outlined.data.all())
+    intensity = "intensity (arb. units)"
+    labels = [intensity, intensity, "standard deviations"]
+    for panel, label in zip(panels, labels, strict=False):
+        add_colorbar(panel, label)
+        if seen:
+            outline(panel, outlined)
+    add_caption(figure, _sentence(record, judged=judged, outlined=seen))
+    return panels
+
+
+def _symmetric(image: Any, least: float) -> tuple[float, float]:
+    """Range of values with 0 in its middle."""
+    end = max(*np.abs(range_of(image.data)), least)
+    return -end, end
+
+
+def _sentence(record: dict[str, Any], *, judged: bool, outlined: bool) -> str:
+    """What the guard found."""
+    bright = "Positive: the image is brighter than the maps tell"
+    if not judged:
+        return f"{bright}."
+    share = np.mean(np.asarray(record["flagged"], dtype=float))
+    found = "nowhere so much that it was left out"
+    if share == 1:
+        found = "so much that it was not used at all"
+    elif share > 0:
+        found = f"so much that it was not used in {100 * share:.2g} % of the pixels"
+        found += " (outlined)" * outlined
+    return f"{bright}.\nThe image contradicts the maps {found}."
