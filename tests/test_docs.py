@@ -64,3 +64,91 @@ def test_the_same_for_a_velox_file(real_data, tmp_path, monkeypatch):
     assert len(plt.get_fignums()) == 2
     run(saved, found)
     assert {path.stem for path in tmp_path.glob("*.hspy")} == {"C", "O", "Ca", "Cu"}
+
+
+# --- the chains of the gallery --------------------------------------------------
+
+
+def run_chain(name):
+    """Run an example of the gallery and return the names it leaves."""
+    path = DOCS / "examples" / "chains" / f"{name}.py"
+    return run(path.read_text(encoding="utf-8"))
+
+
+def error(images, truth):
+    """Relative error of all maps together."""
+    images, truth = (np.stack([s.data for s in signals]) for signals in (images, truth))
+    return np.linalg.norm(images - truth) / np.linalg.norm(truth)
+
+
+@pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")  # of eXSpy
+def test_quantification_of_fused_maps_is_that_of_measured_ones():
+    found = run_chain("plot_quantification")
+    true = [image.data.sum() for image in found["specimen"].truth]
+    atoms = np.divide(true, found["cross_sections"])
+    for method in ("CL", "zeta", "cross_section"):
+        measured, fused = (
+            found["mean"][method, name] for name in ("measured", "fused")
+        )
+        assert_allclose(fused, measured, rtol=0.01)
+        assert_allclose(fused, 100 * atoms / atoms.sum(), rtol=0.1)  # noise of counts
+    known = ~found["empty"]
+    noisy, fused, true = (
+        np.stack([image.data[known] for image in found[name]])
+        for name in ("noisy", "percent", "true")
+    )
+    assert_allclose(fused.sum(axis=0), 100, rtol=1e-4)
+    assert np.abs(fused - true).mean() < 0.3 * np.nanmean(np.abs(noisy - true))
+
+
+def test_model_is_fused_and_components_are_not_worth_it():
+    found = run_chain("plot_model_and_pca")
+    errors = {name: found["errors"](images) for name, images in found["fused"].items()}
+    before = found["errors"](found["net"]["model"])
+    assert np.all(np.divide(errors["model"], before) < 0.4)
+    assert errors["PCA"][0] > 2 * errors["windows"][0]  # of gold
+    said = " ".join(str(warning.message) for warning in found["said"])
+    assert "the HAADF image contradicts the maps" in said
+
+
+def test_eels_intensities_are_fused_with_their_variance():
+    found = run_chain("plot_eels_model")
+    record = found["fused"][0].metadata.Multimodal_fusion
+    assert record.kind == "values with given noise"
+    assert record.elements == "Co,Mn,O"
+    before, after = (found["errors"](found[name]) for name in ("maps", "fused"))
+    assert np.all(np.divide(after, before) < 0.5)
+
+
+def test_phases_of_fused_maps():
+    found = run_chain("plot_phases")
+    assert np.mean(found["phase"] == found["truly"]) > 0.95
+
+
+def test_profile_across_an_interface():
+    found = run_chain("plot_profile")
+    measured, fused = (
+        error(
+            [found["line"](s) for s in images],
+            [found["line"](s) for s in found["truth"]],
+        )
+        for images in (found["maps"], found["fused"])
+    )
+    assert fused < 0.2 * measured
+
+
+def test_drift_is_undone():
+    found = run_chain("plot_drift")
+    np.testing.assert_array_equal(found["shifts"], found["drift"])
+    for before, after, truth in (
+        ("maps", "frame_by_frame", "truth"),
+        ("total", "together", "true_total"),
+    ):
+        errors = [error(found[name], found[truth]) for name in (before, after)]
+        assert errors[1] < 0.3 * errors[0]
+
+
+def test_every_chain_is_tested():
+    text = Path(__file__).read_text(encoding="utf-8")
+    for path in (DOCS / "examples" / "chains").glob("*.py"):
+        assert f'run_chain("{path.stem}")' in text
