@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from hyperspy_fusion import cli
+from hyperspy_fusion.cli import program
 
 # In a process of its own: in this one kernels have been called before.
 PROGRAM = """
@@ -39,7 +40,7 @@ def test_all_kernels_are_compiled():
 
 def test_command(capsys, monkeypatch):
     assert cli.main(["warm-up"]) == 0
-    monkeypatch.setattr(cli, "warm_up", lambda: ["iterate", "join"])
+    monkeypatch.setattr(program, "warm_up", lambda: ["iterate", "join"])
     assert cli.main(["warm-up"]) == 0
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith(("Nothing to do", "Compiled "))
