@@ -251,6 +251,8 @@ def test_values_of_options():
         ),
         ("as lock_flux=False asks for", "as --no-lock-flux asks for"),
         ("lambda_tv=0.7 was chosen, the", "--lambda-tv 0.7 was chosen, the"),
+        ("be kept: lock_flux is not used", "be kept: lock_flux is not used"),
+        ("file.toml has 'lambda_tv', which", "file.toml has 'lambda_tv', which"),
         ("the background of the lines", "the background of the lines"),
         ("with lambda_haadf=0.", "with --lambda-haadf 0."),
     ],

@@ -84,7 +84,8 @@ _KINDS = {name: kind for name, kind, *_ in _EVERY}
 _SAID = re.compile(
     rf"\b({'|'.join(sorted(_KINDS, key=len, reverse=True))})"
     r"""=(?P<value>'[^']*'|"[^"]*"|\[[^\]]*\]|[\w.+-]*\w)?"""
-    rf"|(?<!')\b({'|'.join(name for name in _KINDS if '_' in name)})\b(?!=)"
+    rf"|(?<!')\b({'|'.join(n for n, k in _KINDS.items() if '_' in n and k != 'off')})"
+    r"\b(?!=)"
 )
 _QUOTES = "'\",[]"
 # What a user of the shell has instead of functions.
