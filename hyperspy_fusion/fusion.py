@@ -179,6 +179,7 @@ def fuse_multimodal(
     return fuse(options)
 
 
+@helpful
 def fuse_published(
     maps: Maps,
     haadf: Image,
@@ -227,12 +228,11 @@ def fuse_published(
         Iterations (30), and steps of the total-variation prox in each (3).
     z_weighting : {"Z", "none", "Z/sum", "Z**gamma", "Z**gamma/sum"}
         Weights :math:`w_i`: Z or :math:`Z^γ` over the mean, or sum, of all elements.
-    initial_threshold : float, optional
-        Start with all pixels below this fraction of a map's range set to 0.
+    initial_threshold, tolerance : float, optional
+        Start with pixels below this fraction of a map's range set to 0; stop when the
+        total cost changes by at most this fraction in an iteration.
     regularize, tv_algorithm : bool and {"FGP", "GP"}
         Whether there is total variation; fast or plain gradient projection.
-    tolerance : float, optional
-        Stop when the total cost changes by at most this fraction in an iteration.
     lazy_output, show_progressbar, num_workers
         As for :func:`fuse_multimodal`.
 
