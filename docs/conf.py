@@ -1,13 +1,17 @@
 """Sphinx configuration: `sphinx-build -W docs docs/_build`.
 
 No network is needed if `HYPERSPY_FUSION_DATA` names the folder of the real data files,
-which an example downloads otherwise.
+which examples download otherwise. Where neither is to be had, these are not run.
 """
 
 import importlib.metadata
+import os
+import re
 import warnings
 
 import hyperspy.api as hs
+
+from hyperspy_fusion import data
 
 project = "hyperspy_fusion"
 author = "The hyperspy_fusion developers"
@@ -24,6 +28,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
+    "sphinx-mathjax-offline",
     "sphinxcontrib.bibtex",
 ]
 exclude_patterns = ["_build", "examples"]
@@ -34,14 +39,24 @@ html_title = "hyperspy_fusion"
 html_show_sourcelink = False
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
+# pages without others below them need no navigation beside them
+alone = (
+    "index",
+    "getting_started",
+    "installation",
+    "developers",
+    "bibliography",
+    "changes",
+)
+html_sidebars = {page: [] for page in alone}
 html_theme_options = {
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": False,
 }
 
-myst_enable_extensions = ["deflist", "dollarmath"]
-myst_heading_anchors = 2
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
 
 autodoc_typehints = "none"  # types and units stand in the docstrings
 numpydoc_show_class_members = False  # HyperSpy's signals have hundreds
@@ -69,6 +84,7 @@ bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 
 hs.preferences.General.show_progressbar = False
+hs.set_log_level("ERROR")  # a note on Numexpr for each component of a model
 
 # `import exspy` raises it under HyperSpy 2.5; readers of the gallery cannot help it.
 warnings.filterwarnings("ignore", message="Importing `Lazy")
@@ -79,7 +95,16 @@ def quiet_zspy(*_):
     warnings.filterwarnings("ignore", message="The NestedDirectoryStore")
 
 
+run = re.escape(os.sep) + "plot_"
+if not os.environ.get("HYPERSPY_FUSION_DATA"):
+    try:
+        data.dysco3(), data.co3o4_mn3o4()
+    except OSError as error:
+        print("The examples on published data are shown but not run:", error)
+        run += "(?!dysco3|co3o4|fgp)"
+
 sphinx_gallery_conf = {
+    "filename_pattern": run,
     "reset_modules": ("matplotlib", "seaborn", quiet_zspy),
     "examples_dirs": "examples",
     "gallery_dirs": "auto_examples",
