@@ -277,7 +277,7 @@ def test_maps_and_image_of_other_pixels(fuse):
     assert_array_equal(
         misfit.data, hf.get_misfit(part, by_hand, haadf.isig[8:56, 4:60]).data
     )
-    plt.close(hf.plot_fusion(part, matched, haadf))
+    plt.close(hf.plot_fusion(part, matched, haadf)[0].figure)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

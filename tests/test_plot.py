@@ -108,6 +108,28 @@ class TestFusion:
         labels = [panel.images[0].colorbar.ax.get_ylabel() for panel in found]
         assert labels == ["intensity (arb. units)", *["X-rays (counts)"] * 3] * 2
 
+    @pytest.mark.parametrize("shape", [(16, 160), (160, 16)])
+    def test_oblong_images_have_room_for_labels_and_fit_on_a_screen(self, shape):
+        rng = np.random.default_rng(0)
+        maps = [ElementalMap(rng.poisson(2.0, shape)) for _ in range(2)]
+        for signal in maps:
+            signal.metadata.Signal.quantity = "X-rays (counts)"
+        haadf = HAADFImage(rng.random(shape))
+        fused = fuse_published(maps, haadf, elements=["C", "N"], **OPTIONS)
+        found = plot_fusion(maps, fused, haadf)
+        figure = found[0].figure
+        figure.canvas.draw()
+        assert max(figure.get_size_inches()) < 16
+        for panel in found:
+            bar = panel.images[0].colorbar.ax
+            flat = shape[0] < shape[1]
+            label = bar._right_title if flat else bar.yaxis.label
+            assert label.get_text().endswith(("(counts)", "(arb. units)"))
+            box = label.get_window_extent()
+            assert not box.overlaps(panel.get_window_extent())
+            assert not box.overlaps(panel.title.get_window_extent())
+            assert bar.get_window_extent().width < 0.2 * figure.dpi
+
     def test_scale_bar_carries_the_units(self, fusion):
         found = plot_fusion(*fusion)
         assert [hasattr(panel, "scalebar") for panel in found] == [1, *[0] * 7]

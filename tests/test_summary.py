@@ -250,7 +250,7 @@ def test_lazy_maps(specimen):
         specimen.maps, specimen.haadf, background=0.02, lazy_output=True
     )
     assert hf.summarize(lazy) == NOT_COMPUTED
-    figure = hf.plot_fusion(specimen.maps, lazy, specimen.haadf)
+    figure = hf.plot_fusion(specimen.maps, lazy, specimen.haadf)[0].figure
     lazy[0].compute()
     eager = hf.fuse_multimodal(specimen.maps, specimen.haadf, background=0.02)
     assert hf.summarize(lazy) == hf.summarize(eager)

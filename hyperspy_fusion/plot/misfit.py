@@ -17,6 +17,7 @@ from .panels import (
     add_caption,
     add_colorbar,
     grid_of_images,
+    height_over_width,
     outline,
     plain_images,
     range_of,
@@ -26,6 +27,7 @@ from .panels import (
 if TYPE_CHECKING:
     from ..inputs.measurement import Background, Image, Maps, Mask
 
+_FLAT = 0.5  # height over width of images that are one below the other
 _LEAST_Z = 4.5  # standard deviations at the ends of the colours, at least: the guard's
 
 
@@ -103,7 +105,8 @@ def plot_misfit(
     flagged = flagged_pixels(measurement, fused)
     *images, outlined = plain_images([*arrays, flagged], misfits[0], inav)
 
-    figure, (panels,) = grid_of_images(images[:1], len(images), fig, wrap=False)
+    flat = height_over_width(images[0]) < _FLAT
+    figure, (panels,) = grid_of_images(images[:1], len(images), fig, wrap=flat)
     show_images(
         panels,
         images,

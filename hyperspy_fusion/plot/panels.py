@@ -26,8 +26,11 @@ SHOWN = (0.2, 99.8)  # percentiles at the ends of the colours
 _PANEL = 2.4  # inches, the side of a square image
 _BESIDE, _ABOVE = 0.8, 0.35  # inches, for a colour bar and a title
 _BAR = 0.12  # inches, the width of a colour bar
-_NARROWEST, _WIDEST = 1.3, 15.0  # inches, of an image and of a figure
+_NARROWEST = 1.1  # inches, for a title
+_WIDEST, _TALLEST = 15.0, 12.0  # inches, of a figure
+_LETTER = 0.07  # inches, of a label
 _SCREEN = 1.6  # width over height
+_NARROW = 3.0  # height over width
 _MOST_OBLONG = 10.0  # HyperSpy stretches images that are more oblong
 
 
@@ -53,9 +56,10 @@ def grid_of_images(
     Columns that do not fit on a screen are continued below, if they may `wrap`.
     """
     ratios = [height_over_width(image) for image in images]
-    width = max(_PANEL / sqrt(ratios[0]), _NARROWEST)
+    width = _PANEL / sqrt(ratios[0])
+    width = min(width, (_TALLEST - len(images) * _ABOVE) / sum(ratios))
     heights = [width * ratio + _ABOVE for ratio in ratios]
-    width += _BESIDE
+    width = max(width, _NARROWEST) + _BESIDE
 
     def distance_from_screen(length: int) -> float:
         size = length * width, ceil(n_columns / length) * sum(heights)
@@ -139,9 +143,11 @@ def _outline(scalebar: Any) -> None:
     line.set_path_effects(OUTLINE)
     figure, axes = text.figure, scalebar.ax
     height = axes.get_window_extent().height * 72 / figure.dpi
+    (left, right), (y, _) = line.get_data()
     if height < 3 * text.get_size():
-        (_, right), (y, _) = line.get_data()
         text.set(position=(right, y), ha="left", text=f" {text.get_text()}")
+    elif height > _NARROW * axes.get_window_extent().width * 72 / figure.dpi:
+        text.set(x=left, ha="left")  # as it may be longer than the bar
 
 
 def add_colorbar(panel: Axes, label: str) -> None:
@@ -150,19 +156,33 @@ def add_colorbar(panel: Axes, label: str) -> None:
     values, (low, high) = picture.get_array(), picture.get_clim()
     beyond = values.min() < low, values.max() > high
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
-    width = panel.figure.bbox.width / panel.figure.dpi
-    width = width / panel.get_gridspec().ncols - _BESIDE
+    width, height = _size_of_image(panel)
     bar = panel.figure.colorbar(
         picture,
         cax=panel.inset_axes((1 + 0.1 / width, 0, _BAR / width, 1)),
         extend=extend,
-        label=label,
-        ticks=MaxNLocator(4, steps=STEPS),
+        ticks=MaxNLocator(max(min(4, int(4 * height)), 1), steps=STEPS),
     )
+    if len(label) * _LETTER > height:  # it would not fit beside the bar
+        bar.ax.set_title(label, loc="right", size="small")
+    else:
+        bar.set_label(label, size="small")
     bar.formatter.set_useMathText(True)
     bar.ax.tick_params(labelsize="small")
     bar.ax.yaxis.offsetText.set_size("small")
-    bar.ax.yaxis.label.set_size("small")
+
+
+def _size_of_image(panel: Axes) -> tuple[float, float]:
+    """Width and height in inches that the image of a panel of the grid will have."""
+    figure, place = panel.figure, panel.get_subplotspec()
+    grid = place.get_gridspec()
+    parts = grid.get_height_ratios()
+    height = figure.bbox.height / figure.dpi * parts[place.rowspan.start] / sum(parts)
+    width = figure.bbox.width / figure.dpi / grid.ncols - _BESIDE
+    n_y, n_x = panel.images[0].get_array().shape
+    ratio = float(np.clip(n_y / n_x, 1 / _MOST_OBLONG, _MOST_OBLONG))
+    width = max(min(width, (height - _ABOVE) / ratio), _BAR)
+    return width, width * ratio
 
 
 def add_caption(figure: Figure, caption: str) -> None:
