@@ -14,7 +14,7 @@ INFO = "import sys; from hyperspy_fusion.cli import main; main(['info', sys.argv
 FUSE = """
 import hyperspy_fusion
 maps, haadf, _ = hyperspy_fusion.data.core_shell(size=32)
-hyperspy_fusion.fuse_published(maps, haadf, n_iter=1)
+hyperspy_fusion.fuse_published(maps, haadf, n_iter=1, show_progressbar=False)
 """
 
 
