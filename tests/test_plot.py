@@ -371,6 +371,17 @@ class TestFlaggedPixels:
         labels = [p.images[0].colorbar.ax.get_ylabel() for p in (image, local)]
         assert labels == ["intensity (arb. units)", "standard deviations"]
 
+    def test_misfit_that_the_final_coefficients_explain(self, contradicted):
+        maps, fused, _ = contradicted
+        model = get_haadf_model(fused)
+        weightless = [signal.deepcopy() for signal in fused]
+        for signal in weightless:
+            signal.metadata.Multimodal_fusion.lambda_haadf = 0.0
+        found = plot_misfit(maps, weightless, model)
+        assert not any(map(outlines, found))
+        text = found[0].figure.texts[0].get_text()
+        assert text.endswith("agrees by the final coefficients; its weight is 0.")
+
     def test_misfit_of_what_has_no_guard(self, fusion):
         image, difference = plot_misfit(*fusion)
         assert difference.get_title() == "image − model"

@@ -19,8 +19,14 @@ fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0.02)
 hyperspy_fusion.plot_fusion(maps, fused, haadf)
 
 # %%
+# All elements in one picture: the hue tells the composition, the HAADF image the
+# brightness. Cobalt and oxygen, blue and red, make the cores violet; manganese and
+# oxygen, yellow and red, make the shells amber.
+hyperspy_fusion.plot_composite(fused, haadf)
+
+# %%
 # The weights were chosen by cross-validation: half of the counts was fused, and the
-# result compared with the other half. The line far above the others is that of the
+# result compared with the other half. The line above the others is that of the
 # counts alone: the HAADF image helps.
 hyperspy_fusion.plot_weights(fused)
 

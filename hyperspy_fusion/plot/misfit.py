@@ -144,5 +144,7 @@ def _sentence(record: dict[str, Any], *, judged: bool, outlined: bool) -> str:
         found = "so much that it was not used at all"
     elif share > 0:
         found = f"so much that it was not used in {100 * share:.2g} % of the pixels"
-        found += " (outlined)" * outlined
+        found += " (outlined)" if outlined else ", and agrees by the final coefficients"
+    if not np.any(np.asarray(record["lambda_haadf"], dtype=float)):
+        found += "; its weight is 0"
     return f"{bright}.\nThe image contradicts the maps {found}."
