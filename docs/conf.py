@@ -73,7 +73,7 @@ numpydoc_validation_checks = {
 }
 numpydoc_validation_exclude = {
     r"^hyperspy_fusion\.core\.",  # internal: prose where it says it best
-    r"\.MultimodalData\.",  # fields of a named tuple
+    r"\.(MultimodalData|Propagated)\.",  # fields of named tuples
 }
 
 plot_include_source = True
