@@ -228,11 +228,11 @@ def fuse_published(
         Iterations (30), and steps of the total-variation prox in each (3).
     z_weighting : {"Z", "none", "Z/sum", "Z**gamma", "Z**gamma/sum"}
         Weights :math:`w_i`: Z or :math:`Z^γ` over the mean, or sum, of all elements.
-    initial_threshold, tolerance : float, optional
-        Start with pixels below this fraction of a map's range set to 0; stop when the
-        total cost changes by at most this fraction in an iteration.
-    regularize, tv_algorithm : bool and {"FGP", "GP"}
-        Whether there is total variation; fast or plain gradient projection.
+    initial_threshold, regularize : float, optional, and bool
+        Start with pixels below this fraction of a map's range set to 0; whether there
+        is total variation.
+    tv_algorithm, tolerance : {"FGP", "GP"} and float, optional
+        Fast or plain gradient projection; stop at this relative change of the cost.
     lazy_output, show_progressbar, num_workers
         As for :func:`fuse_multimodal`.
 
