@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .signals import ElementalMap
 
 _KEY = "hyperspy_fusion.WeightTuner"
-_PANEL, _DPI = 2.2, 90  # inches of a panel, dots an inch
+_PANEL, _DPI = 2.2, 110  # inches of a panel, dots an inch
 _BEYOND = 10  # factor by which the sliders go beyond the weights that are tried
 
 # Only where HyperSpy's own widgets are installed: what it says without them is right.
@@ -147,7 +147,7 @@ class WeightTuner(t.HasTraits):
         for panel, label in zip(panels[:, -1], labels, strict=True):
             panel.set_title(label, fontsize=9)
             panel.set_xlabel("lambda_tv", fontsize=8)
-            panel.set_xscale("log")
+            panel.set(xscale="log", xlim=self.range_of("lambda_tv"))
             panel.tick_params(labelsize=7)
         return figure
 
