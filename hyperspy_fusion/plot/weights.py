@@ -123,7 +123,8 @@ def plot_weights(
         style = {"color": colour, "marker": marker, "ms": size, "lw": size / 2.5}
         axes.plot(x, y, label=label, **style)
         if weight == lambda_haadf:
-            height = np.interp(np.log(lambda_tv), np.log(x), y)
+            # on the line as it is drawn
+            height = _square(np.interp(np.log(lambda_tv), np.log(x), _root(y)))
     label = f"chosen, λ$_{{TV}}$ = {lambda_tv:.3g}"
     axes.plot(lambda_tv, height, "o", label=label, zorder=3, **_RING)
     axes.set_xscale("log")
