@@ -7,7 +7,7 @@ How many steps does the total-variation prox need? The minimum of
 .. math:: F(x) = \tfrac12 ‖x - y‖^2 + λ\,TV(x), \quad x \ge 0
 
 is approached by plain gradient projection (GP) and by its fast variant with momentum
-(FGP), here on the measured scandium map of DyScO₃ scaled to [0, 1].
+(FGP), here on a quarter of the measured scandium map of DyScO₃, scaled to [0, 1].
 """
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,7 @@ from hyperspy_fusion.core.published.method import scale_to_unit
 from hyperspy_fusion.core.published.tv_prox import total_variation_prox
 
 maps, _ = hyperspy_fusion.data.dysco3()
-scandium = scale_to_unit(maps[0].data)[0].astype(float)
+scandium = scale_to_unit(maps[0].isig[:128, :128].data)[0].astype(float)
 
 
 # %%
@@ -72,5 +72,5 @@ panels[0].set_ylabel("$(F_k - F^*) / F^*$")
 panels[0].legend()
 
 # %%
-# Three steps, as in the tutorial for DyScO₃, stay a quarter above the minimum:
-# there the number of steps smooths as much as the weight does.
+# Three steps, as in the tutorial for DyScO₃, stay a quarter above the minimum: there
+# the number of steps smooths as much as the weight does.

@@ -54,7 +54,7 @@ hyperspy_fusion.plot_convergence(published)
 # %%
 # **HAADF** is the misfit of the image. It should fall: the measured maps, from which
 # the iteration starts, are noisy, and so is the image that they predict. Here it falls
-# by a third in a few iterations and then creeps up, because smooth maps predict the
+# by nearly half in a few iterations and then creeps up, because smooth maps predict the
 # sharp columns worse.
 #
 # **Chemical** is the misfit of the measured maps. It may rise: nothing fits them as
