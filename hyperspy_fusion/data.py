@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 import pooch
+from hyperspy.signals import Signal1D
 from scipy import ndimage
 
 from .inputs.elements import atomic_number
+from .inputs.foreign import elements_of_exspy
 from .signals import ElementalMap, HAADFImage
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "janus",
     "lattice",
     "measure",
+    "xray_spectra",
 ]
 
 _SENSITIVITIES = np.array([1.0, 1.3, 1.6])  # X-ray counts per atom, element by element
@@ -341,6 +344,87 @@ def measure(
         image += 0.1 * np.sin(2 * np.pi * np.arange(n_x) / n_x)
     haadf = _GAIN * rng.poisson(electrons * image) + _OFFSET
     return measured, haadf, expected
+
+
+def xray_spectra(
+    truth: Sequence[ElementalMap],
+    lines: Sequence[str],
+    *,
+    n_channels: int = 768,
+    scale: float = 0.02,
+    continuum: float = 0.03,
+    seed: int = 1,
+) -> Any:
+    """Simulate the X-ray spectrum image of a specimen.
+
+    Parameters
+    ----------
+    truth : list of ElementalMap
+        Expected counts of a line of each element, as `Specimen.truth`.
+    lines : list of str
+        These lines, as "Fe_Ka". Of each, all lines of its shell are simulated, with the
+        energies and relative weights of eXSpy, for a detector of 130 eV at Mn Kα.
+    n_channels : int
+        Channels of a spectrum.
+    scale : float
+        Width of a channel in keV; the first is at that energy.
+    continuum : float
+        Counts of bremsstrahlung per keV at 1 keV for each count of the maps; it falls
+        as 1 / E.
+    seed : int
+        Of the Poisson noise.
+
+    Returns
+    -------
+    exspy.signals.EDSTEMSpectrum
+        Counts, shape ``(y, x, n_channels)``, uint16.
+
+    Raises
+    ------
+    ValueError
+        If there is not one line for each map, or eXSpy does not know a line.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.janus(size=32)
+    >>> hyperspy_fusion.data.xray_spectra(truth, ["Au_La", "Fe_Ka", "O_Ka"])
+    <EDSTEMSpectrum, title: , dimensions: (32, 32|768)>
+    """
+    if len(lines) != len(truth):
+        raise ValueError(
+            f"{len(lines)} lines were given for {len(truth)} maps: expected one each"
+        )
+    energy = scale * np.arange(1, n_channels + 1)
+    thickness = sum(image.data for image in truth)
+    expected = np.multiply.outer(continuum * thickness, scale / energy)
+    for line, image in zip(lines, truth, strict=True):
+        element, _, shell = line.partition("_")
+        table = elements_of_exspy().get_item(f"{element}.Atomic_properties.Xray_lines")
+        if table is None or shell not in table:
+            raise ValueError(
+                f"{line!r} is no X-ray line of eXSpy: expected one such as 'Fe_Ka'"
+            )
+        for name, of_shell in table.as_dictionary().items():
+            if not name.startswith(shell[0]):
+                continue
+            centre = of_shell["energy (keV)"]
+            width = np.sqrt(0.0025 * (centre - 5.9) + 0.13**2) / 2.355
+            peak = np.exp(-(((energy - centre) / width) ** 2) / 2)
+            peak *= of_shell["weight"] * scale / (width * np.sqrt(2 * np.pi))
+            expected += np.multiply.outer(image.data, peak)
+    counts = np.random.default_rng(seed).poisson(expected).astype(np.uint16)
+    axes = [
+        axis.get_axis_dictionary() for axis in truth[0].axes_manager.signal_axes[::-1]
+    ]
+    channels = {"size": n_channels, "scale": scale, "offset": scale}
+    axes.append({**channels, "name": "E", "units": "keV"})
+    spectra = Signal1D(counts, axes=axes)
+    spectra.set_signal_type("EDS_TEM")
+    spectra.set_microscope_parameters(
+        beam_energy=200, beam_current=0.1, live_time=1e-3, energy_resolution_MnKa=130
+    )
+    return spectra
 
 
 def _unmapped_blobs(n_y: int, n_x: int) -> np.ndarray:

@@ -40,9 +40,7 @@ def tune_weights(obj: Any, **_: Any) -> dict[str, Any]:
     )
     apply.on_click(lambda _: obj.apply())
     close = ipywidgets.Button(description="Close", tooltip="Close the preview.")
-    picture = ipywidgets.Image(
-        format="png", layout={"align_self": "flex-start"}
-    )
+    picture = ipywidgets.Image(format="png", layout={"align_self": "flex-start"})
     link((obj, "picture"), (picture, "value"))
     buttons = ipywidgets.HBox([apply, close])
     box = ipywidgets.VBox([*sliders.values(), use, picture, message, buttons])

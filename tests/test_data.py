@@ -223,3 +223,41 @@ class TestPublished:
         assert asked["url"].endswith("/08cbef2/data/PTO_Trilayer_dataset.npz")
         assert asked["known_hash"] == f"sha256:{pooch.file_hash(path)}"
         assert asked["path"] == pooch.os_cache("hyperspy_fusion")
+
+
+class TestXraySpectra:
+    LINES = ("Au_La", "Fe_Ka", "O_Ka")
+
+    def test_counts_of_the_lines_are_those_of_the_truth(self):
+        truth = data.janus(size=16, counts=200).truth
+        spectra = data.xray_spectra(truth, self.LINES, continuum=0.0)
+        assert spectra.metadata.Signal.signal_type == "EDS_TEM"
+        energy = spectra.axes_manager[-1].axis
+        total = spectra.data.sum(axis=(0, 1))
+        for image, (low, high) in zip(
+            truth[1:], [(6.2, 6.6), (0.42, 0.65)], strict=True
+        ):
+            found = total[(energy > low) & (energy < high)].sum()
+            expected = image.data.sum()
+            assert abs(found - expected) < 4 * np.sqrt(expected) + 0.01 * expected
+
+    def test_axes_are_those_of_the_maps(self):
+        truth = data.janus(size=16).truth
+        spectra = data.xray_spectra(truth, self.LINES, n_channels=100)
+        assert spectra.data.shape == (16, 16, 100)
+        x = truth[0].axes_manager["x"]
+        assert spectra.axes_manager["x"].scale == x.scale
+        assert spectra.axes_manager["x"].units == x.units
+
+    @pytest.mark.parametrize(
+        ("lines", "words"),
+        [
+            (["Au_La"], "1 lines were given for 3 maps"),
+            (["Au_La", "Fe_Ka", "Xx_Ka"], "'Xx_Ka' is no X-ray line"),
+            (["Au_La", "Fe_Ka", "O"], "'O' is no X-ray line"),
+        ],
+    )
+    def test_wrong_lines(self, lines, words):
+        truth = data.janus(size=16).truth
+        with pytest.raises(ValueError, match=words):
+            data.xray_spectra(truth, lines)
