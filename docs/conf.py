@@ -7,7 +7,10 @@ which examples download otherwise. Where neither is to be had, these are not run
 import importlib.metadata
 import os
 import re
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import hyperspy.api as hs
 
@@ -116,3 +119,19 @@ sphinx_gallery_conf = {
 suppress_warnings = ["config.cache"]  # of the function in it
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def add_unreleased(_app, page, source):
+    """Put what is not released yet on the page of changes."""
+    if page == "changes":
+        command = [sys.executable, "-m", "towncrier", "build", "--draft"]
+        where = Path(__file__).parent.parent
+        command += ["--version", "Unreleased", "--dir", str(where)]
+        draft = subprocess.run(  # noqa: S603 - a fixed command
+            command, capture_output=True, text=True, check=True
+        )
+        source[0] = source[0].replace("UNRELEASED", draft.stdout)
+
+
+def setup(app):
+    app.connect("source-read", add_unreleased)
