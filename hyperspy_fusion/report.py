@@ -13,6 +13,8 @@ from hyperspy.signals import BaseSignal
 
 from .derived import record_of
 from .inputs.measurement import Background, Image, Maps, measure
+from .inputs.stacks import REPLICAS
+from .propagation import propagate
 
 __all__ = ["composition", "index_page", "report_page"]
 
@@ -42,7 +44,7 @@ def composition(
     haadf: Image,
     background: Background = None,
     sensitivities: Mapping[str, float] | None = None,
-) -> list[tuple[str, float, float, float, float]]:
+) -> list[tuple[str, float, float, float, float, float]]:
     """Sums and shares of the elements, before and after a fusion.
 
     Parameters
@@ -59,8 +61,9 @@ def composition(
     -------
     list of tuple
         For each element its symbol, the sum of the measured and of the fused map in
-        their units, and its shares in percent: of the signal or, with sensitivities,
-        of the atoms.
+        their units, its shares in percent, of the signal or, with sensitivities, of the
+        atoms, and the standard deviation of the second; NaN if the maps have no
+        replicas.
     """
     record = record_of(fused[0])
     elements = record.elements.split(",")
@@ -74,26 +77,32 @@ def composition(
         found = np.asarray(record.get_item("vacuum_background", 0.0), dtype=float)
         below = found[..., np.newaxis, np.newaxis] if found.ndim else found
     before = np.moveaxis(measurement.maps - below, -3, 0)
-    sums = np.array(
-        [
-            [np.nansum(net, dtype=float), np.nansum(after.data, dtype=float)]
-            for net, after in zip(before, fused, strict=True)
-        ]
-    )
-    atoms = [(sensitivities or {}).get(element, 1.0) for element in elements]
-    amounts = sums / np.array(atoms)[:, np.newaxis]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = 100 * amounts / amounts.sum(axis=0)
+    atoms = np.array([(sensitivities or {}).get(element, 1.0) for element in elements])
+
+    def sums_of(images: Sequence[BaseSignal]) -> np.ndarray:
+        return np.array([np.nansum(image.data, dtype=float) for image in images])
+
+    def shares(sums: np.ndarray) -> np.ndarray:
+        amounts = sums / atoms
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return 100 * amounts / amounts.sum()
+
+    measured = np.array([np.nansum(net, dtype=float) for net in before])
+    sums = sums_of(fused)
+    errors = np.full(len(elements), np.nan)
+    if fused[0].metadata.has_item(REPLICAS):
+        errors = propagate(lambda maps: shares(sums_of(maps)), fused).std
+    columns = measured, sums, shares(measured), shares(sums), errors
     return [
-        (element, *map(float, (*pair, *part)))
-        for element, pair, part in zip(elements, sums, shares, strict=True)
+        (element, *map(float, numbers))
+        for element, *numbers in zip(elements, *columns, strict=True)
     ]
 
 
 def report_page(
     title: str,
     fused: Sequence[BaseSignal],
-    amounts: Sequence[tuple[str, float, float, float, float]],
+    amounts: Sequence[tuple[str, float, float, float, float, float]],
     pictures: Mapping[str, bytes],
     *,
     summary: str,
@@ -136,7 +145,12 @@ def report_page(
     ]
     share = "at.%" if of_atoms else "% of the signal"
     rows = [
-        (name, *(f"{one:.5g}" for one in own[:2]), *(f"{one:.2f}" for one in own[2:]))
+        (
+            name,
+            *(f"{one:.5g}" for one in own[:2]),
+            f"{own[2]:.2f}",
+            f"{own[3]:.2f}" + ("" if np.isnan(own[4]) else f" ± {own[4]:.2f}"),
+        )
         for name, *own in amounts
     ]
     header = ["element", "sum measured", "sum fused", f"{share} measured", "fused"]
@@ -147,8 +161,8 @@ def report_page(
         f"<ul>{sentences}</ul>",
         first,
         f"<h2>Composition</h2>{_table(header, rows)}",
-        "<p>Sums without background, as far as it is known, in the units of the maps."
-        "</p>",
+        "<p>Sums without background, as far as it is known, in the units of the maps; "
+        "standard deviations of the shares if there are replicas.</p>",
         f"<h2>Weights and cost</h2><div class=row>{''.join(others)}</div>",
         f"<h2>Parameters</h2>{_table(['entry', 'value'], _parameters(record))}",
         f"<h2>To repeat this run</h2><pre>{escape(settings)}</pre>" if settings else "",

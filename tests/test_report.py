@@ -19,11 +19,27 @@ def test_composition_before_and_after(specimen):
     fused = fuse(specimen.maps, specimen.haadf)
     rows = composition(specimen.maps, fused, specimen.haadf)
     assert [row[0] for row in rows] == ["Co", "Mn", "O"]
-    before, after, *shares = zip(*(row[1:] for row in rows), strict=True)
+    before, after, *shares, errors = zip(*(row[1:] for row in rows), strict=True)
+    assert np.isnan(errors).all()  # without replicas
     assert_allclose(before, [signal.data.sum() for signal in specimen.maps])
     assert_allclose(after, [signal.data.sum(dtype=float) for signal in fused])
     for own, sums in zip(shares, (before, after), strict=True):
         assert_allclose(own, 100 * np.array(sums) / sum(sums))
+
+
+def test_composition_with_errors(specimen):
+    maps, haadf, truth = specimen
+    fused = hf.fuse_multimodal(maps, haadf, 0.02, n_replicas=10)
+    rows = composition(maps, fused, haadf, 0.02)
+    sums = np.array([image.data.sum() for image in truth])
+    expected = 100 * sums / sums.sum()
+    for row, own in zip(rows, expected, strict=True):
+        assert 0.1 < row[5] < 5
+        assert abs(row[4] - own) < 4 * row[5]
+    page = report_page(
+        "", fused, rows, {"fusion.png": b""}, summary="", settings="", of_atoms=False
+    )
+    assert f"{rows[0][4]:.2f} ± {rows[0][5]:.2f}" in page
 
 
 def test_composition_without_background_and_of_atoms(specimen):

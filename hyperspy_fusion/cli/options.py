@@ -63,6 +63,7 @@ OF_METHOD: dict[str, list[Option]] = {
         ("haadf_offset", "weight", "X|auto", "HAADF intensity without matter"),
         ("seed", int, "N", "seed of the random split of the counts"),
         ("uncertainty", bool, "", "estimate the variance of each pixel"),
+        ("n_replicas", int, "N", "replicas, for errors of what the maps give"),
         ("lock_flux", "off", "", "do not keep the sum of each map"),
         ("weights", str, "HOW", "of a series: 'per position' or shared"),
         ("tile_size", int, "N", "pixels a side of tiles that are solved one by one"),
