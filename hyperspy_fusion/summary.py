@@ -132,11 +132,17 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
         f"the HAADF image was used{share(len(used), total)}; its weight {weight} was "
         f"{how}"
     )
-    fits = [r["guard"] for r in used if r["flagged"] == 0]
+    fits = [r["guard"] for r in used if r["flagged"] == 0 and np.isfinite(r["guard"])]
     if fits:
         yield (
             "the image agrees with the maps everywhere (largest local difference: "
             f"{_range(fits, '.1f')} standard deviations){share(len(fits), total)}"
+        )
+    untested = sum(np.isnan(r["guard"]) for r in used)
+    if untested:
+        yield (
+            "where the image contradicts the maps was not tested, since they are "
+            f"fractions{share(untested, total)}"
         )
     parts = [100 * r["flagged"] for r in used if r["flagged"] > 0]
     if parts:

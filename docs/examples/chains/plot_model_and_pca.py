@@ -9,7 +9,6 @@ components, but it should not: here it is measured why.
 
 import warnings
 
-import exspy
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
@@ -21,39 +20,7 @@ import hyperspy_fusion
 # :doc:`plot_quantification`.
 specimen = hyperspy_fusion.data.janus(size=64, counts=20)
 elements, lines = ["Au", "Fe", "O"], ["Au_La", "Fe_Ka", "O_Ka"]
-
-
-def spectrum_image(truth, lines, channels=768, kev=0.02, seed=1):
-    """Draw spectra of the families of some lines, and of a background."""
-    energy = kev * np.arange(1, channels + 1)
-    thickness = sum(image.data for image in truth)
-    expected = np.multiply.outer(0.03 * thickness, kev / energy)
-    for (element, family), image in zip(
-        (line.split("_") for line in lines), truth, strict=True
-    ):
-        table = exspy.material.elements[element].Atomic_properties.Xray_lines
-        for name, line in table.as_dictionary().items():
-            if name.startswith(family[0]):
-                width = np.sqrt(0.0025 * (line["energy (keV)"] - 5.9) + 0.13**2) / 2.355
-                peak = np.exp(-(((energy - line["energy (keV)"]) / width) ** 2) / 2)
-                peak *= line["weight"] / peak.sum()
-                expected += np.multiply.outer(image.data, peak)
-    axes = [
-        *(
-            axis.get_axis_dictionary()
-            for axis in truth[0].axes_manager.signal_axes[::-1]
-        ),
-        {"size": channels, "scale": kev, "offset": kev, "name": "E", "units": "keV"},
-    ]
-    counts = np.random.default_rng(seed).poisson(expected).astype(np.uint16)
-    spectra = exspy.signals.EDSTEMSpectrum(counts, axes=axes)
-    spectra.set_microscope_parameters(
-        beam_energy=200, beam_current=0.1, live_time=1e-3, energy_resolution_MnKa=130
-    )
-    return spectra
-
-
-spectra = spectrum_image(specimen.truth, lines)
+spectra = hyperspy_fusion.data.xray_spectra(specimen.truth, lines)
 windows = hyperspy_fusion.load_multimodal(
     [spectra, specimen.haadf], lines=lines, background_windows="auto"
 )
