@@ -360,7 +360,8 @@ def xray_spectra(
     Parameters
     ----------
     truth : list of ElementalMap
-        Expected counts of a line of each element, as `Specimen.truth`.
+        Expected counts of a line of each element, shape ``(y, x)``, as
+        `Specimen.truth`.
     lines : list of str
         These lines, as "Fe_Ka". Of each, all lines of its shell are simulated, with the
         energies and relative weights of eXSpy, for a detector of 130 eV at Mn Kα.
@@ -382,7 +383,8 @@ def xray_spectra(
     Raises
     ------
     ValueError
-        If there is not one line for each map, or eXSpy does not know a line.
+        If there is not one line for each map, eXSpy does not know a line, or a channel
+        has more counts than uint16 holds.
 
     Examples
     --------
@@ -413,7 +415,14 @@ def xray_spectra(
             peak = np.exp(-(((energy - centre) / width) ** 2) / 2)
             peak *= of_shell["weight"] * scale / (width * np.sqrt(2 * np.pi))
             expected += np.multiply.outer(image.data, peak)
-    counts = np.random.default_rng(seed).poisson(expected).astype(np.uint16)
+    counts = np.random.default_rng(seed).poisson(expected)
+    most = np.iinfo(np.uint16).max
+    if counts.max() > most:
+        raise ValueError(
+            f"a channel has {counts.max()} counts: expected at most {most}, give fewer "
+            "counts of the lines"
+        )
+    counts = counts.astype(np.uint16)
     axes = [
         axis.get_axis_dictionary() for axis in truth[0].axes_manager.signal_axes[::-1]
     ]

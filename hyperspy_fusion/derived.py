@@ -48,6 +48,36 @@ def complete_record(fused: BaseSignal) -> dict[str, Any]:
     return complete
 
 
+def measured_as(
+    record: DictionaryTreeBrowser,
+    maps: Maps,
+    haadf: Image,
+    background: Background = None,
+    mask: Mask = None,
+) -> Measurement:
+    """What was fused, with the elements and the matching that are in the record."""
+    return measure(
+        maps,
+        haadf,
+        background,
+        elements=record.elements.split(","),
+        mask=mask,
+        match=record.get_item("match"),
+    )
+
+
+def net_maps(measurement: Measurement, record: DictionaryTreeBrowser) -> Any:
+    """Measured maps without the background that was given, or found in the vacuum.
+
+    In the units of the maps, shape ``navigation + (n_elements, y, x)``.
+    """
+    below = measurement.background
+    if below is None:
+        below = np.asarray(record.get_item("vacuum_background", [0.0]), dtype=float)
+        below = below[..., np.newaxis, np.newaxis]
+    return measurement.maps - below
+
+
 def first_of(fused: Any) -> Any:
     """One of the maps of a fusion, which share their record."""
     if not isinstance(fused, list | tuple):
@@ -191,14 +221,7 @@ def get_misfit(
     model = get_haadf_model(fused)
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
-    measurement = measure(
-        maps,
-        haadf,
-        background,
-        elements=record.elements.split(","),
-        mask=mask,
-        match=record.get_item("match"),
-    )
+    measurement = measured_as(record, maps, haadf, background, mask)
     image = new_signal(model, measurement.haadf - model.data)
     image.metadata.General.title = "Misfit"
     if not standardised:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from hyperspy.signals import BaseSignal
 
-from .derived import record_of
-from .inputs.measurement import Background, Image, Maps, measure
+from .derived import measured_as, net_maps, record_of
+from .inputs.measurement import Background, Image, Maps
 from .inputs.stacks import REPLICAS
 from .propagation import propagate
 
@@ -68,15 +68,9 @@ def composition(
     record = record_of(fused[0])
     elements = record.elements.split(",")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the fusion said it
-        measurement = measure(
-            maps, haadf, background, elements=elements, match=record.get_item("match")
-        )
-    below = measurement.background
-    if below is None:
-        found = np.asarray(record.get_item("vacuum_background", 0.0), dtype=float)
-        below = found[..., np.newaxis, np.newaxis] if found.ndim else found
-    before = np.moveaxis(measurement.maps - below, -3, 0)
+        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
+        measurement = measured_as(record, maps, haadf, background)
+    before = np.moveaxis(net_maps(measurement, record), -3, 0)
     atoms = np.array([(sensitivities or {}).get(element, 1.0) for element in elements])
 
     def sums_of(images: Sequence[BaseSignal]) -> np.ndarray:

@@ -13,7 +13,7 @@ from hyperspy.ui_registry import TOOLKIT_REGISTRY, UI_REGISTRY, add_gui_method
 from matplotlib.figure import Figure
 
 from .core.calibrated.weights import LAMBDA_HAADF, LAMBDA_TV
-from .execution.plan import preview
+from .execution.plan import check_preview, preview
 from .results import update
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _KEY = "hyperspy_fusion.WeightTuner"
 _PANEL, _DPI = 2.2, 110  # inches of a panel, dots an inch
 _BEYOND = 10  # factor by which the sliders go beyond the weights that are tried
 
-# Only where HyperSpy's own widgets are installed: what it says without them is right.
+# Only where HyperSpy's own widgets are installed.
 if "ipywidgets" in TOOLKIT_REGISTRY:
     UI_REGISTRY[_KEY]["ipywidgets"] = {
         "module": "hyperspy_fusion.widgets",
@@ -47,8 +47,12 @@ class WeightTuner(t.HasTraits):
 
     Parameters
     ----------
-    measurement, options, execution
-        Of the fusion.
+    measurement : Measurement
+        Maps and HAADF image.
+    options : CalibratedOptions
+        Options of the method.
+    execution : ExecutionOptions
+        How it is run.
     fuse : callable
         ``fuse(options)`` returns fused maps.
 
@@ -59,11 +63,17 @@ class WeightTuner(t.HasTraits):
     use_haadf : bool
         Whether the HAADF image is used; without it μ is 0.
     message : str
-        What is shown, and how exact it is.
+        Which pixels are shown, and how near their cost is to the optimum.
     picture : bytes
-        Measured maps above fused ones, and how both data are met; a PNG file.
+        Measured maps above fused maps, and the misfit of the HAADF image and of the
+        counts against λ; a PNG file.
     fused : list of ElementalMap
         The fused maps, which :meth:`apply` changes in place.
+
+    Raises
+    ------
+    ValueError
+        If the data are lazy or fused in tiles.
     """
 
     lambda_tv = t.Float(LAMBDA_TV[-1])
@@ -80,6 +90,7 @@ class WeightTuner(t.HasTraits):
         fuse: Callable[[CalibratedOptions], list[ElementalMap]],
     ) -> None:
         super().__init__()
+        check_preview(measurement, options, execution)
         self._options, self._fuse = options, fuse
         self.fused = fuse(options)
         record = self.fused[0].metadata.Multimodal_fusion
@@ -196,6 +207,11 @@ def tune(
     toolkit: Any,
 ) -> Any:
     """Fuse, and show the widgets: fused maps, or the widgets if these are not shown."""
+    if not UI_REGISTRY.get(_KEY):  # told before a long fusion, not after it
+        raise ImportError(
+            "interactive is True and there are no widgets: install "
+            "hyperspy_gui_ipywidgets, and start Python again"
+        )
     tuner = WeightTuner(measurement, options, execution, fuse)
     widgets = tuner.gui(display=display, toolkit=toolkit)  # type: ignore[attr-defined]
     return tuner.fused if display else widgets

@@ -261,3 +261,9 @@ class TestXraySpectra:
         truth = data.janus(size=16).truth
         with pytest.raises(ValueError, match=words):
             data.xray_spectra(truth, lines)
+
+    def test_more_counts_than_a_channel_holds(self):
+        truth = data.janus(size=16).truth
+        truth[1].data *= 1e6
+        with pytest.raises(ValueError, match="expected at most 65535"):
+            data.xray_spectra(truth, self.LINES)

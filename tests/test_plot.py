@@ -380,7 +380,7 @@ class TestFlaggedPixels:
         found = plot_misfit(maps, weightless, model)
         assert not any(map(outlines, found))
         text = found[0].figure.texts[0].get_text()
-        assert text.endswith("agrees by the final coefficients; its weight is 0.")
+        assert text.endswith("though the final model fits; its weight is 0.")
 
     def test_misfit_of_what_has_no_guard(self, fusion):
         image, difference = plot_misfit(*fusion)
@@ -564,6 +564,15 @@ class TestWeights:
         assert len(clims) == 1
         text = found[0].figure.texts[0].get_text()
         assert f"right: λ$_{{TV}}$ = {weight:.3g}" in text
+
+    def test_maps_of_other_weights_need_no_replicas(self, monkeypatch):
+        maps, haadf, _ = data.core_shell(32)
+        fused = fuse_multimodal(
+            maps, haadf, lambda_tv=4, lambda_haadf=0.1, n_replicas=2, uncertainty=True
+        )
+        refits = "hyperspy_fusion.core.calibrated.method.uncertainty"
+        monkeypatch.setattr(refits, lambda *_, **__: pytest.fail("there were refits"))
+        assert len(plot_weights(fused, maps, haadf, images=True)) == 9
 
     def test_images_of_one_position_of_a_series(self, two, calibrated_series):
         maps, haadf = two

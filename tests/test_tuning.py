@@ -4,7 +4,7 @@ import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from hyperspy.ui_registry import TOOLKIT_REGISTRY
+from hyperspy.ui_registry import UI_REGISTRY
 from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
@@ -13,6 +13,16 @@ import hyperspy_fusion as hf
 @pytest.fixture
 def specimen():
     return hf.data.core_shell(32, counts=8)
+
+
+@pytest.fixture
+def no_fusion(monkeypatch):
+    """Errors come before anything is fused."""
+
+    def run(*_):
+        pytest.fail("it was fused before the error")
+
+    monkeypatch.setattr("hyperspy_fusion.fusion._run", run)
 
 
 def tune(specimen, **options):
@@ -106,6 +116,7 @@ def test_variance_follows(specimen, monkeypatch):
     assert not np.array_equal(fused[0].get_noise_variance().data, before)
 
 
+@pytest.mark.usefixtures("no_fusion")
 @pytest.mark.parametrize("options", [{"tile_size": 32}, {"lazy_output": True}])
 def test_tiles_and_lazy_maps_are_refused(options):
     specimen = hf.data.core_shell(96, counts=8)
@@ -119,8 +130,8 @@ def test_a_stack_is_refused(specimen):
         stack.fuse_multimodal(specimen.haadf, interactive=True)
 
 
-def test_without_widgets_hyperspy_says_what_to_install(specimen, monkeypatch):
-    monkeypatch.setattr("hyperspy.ui_registry.TOOLKIT_REGISTRY", set())
-    assert TOOLKIT_REGISTRY  # those of the tests
+@pytest.mark.usefixtures("no_fusion")
+def test_without_widgets_it_is_said_what_to_install(specimen, monkeypatch):
+    monkeypatch.setitem(UI_REGISTRY, "hyperspy_fusion.WeightTuner", {})
     with pytest.raises(ImportError, match="hyperspy_gui_ipywidgets"):
         tune(specimen)

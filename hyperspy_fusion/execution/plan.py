@@ -148,12 +148,12 @@ def plan_calibrated(
     return _image_tasks(_arrays(measurement), measurement, solve)
 
 
-def preview(
+def check_preview(
     measurement: Measurement,
     options: calibrated.CalibratedOptions,
     execution: ExecutionOptions,
-) -> Preview:
-    """A part of the first image, calibrated with all of that image."""
+) -> None:
+    """Raise a ValueError if there can be no preview, before anything is fused."""
     tiles = tiles_of(measurement.maps, execution.tile_size, HALOS[options.regularizer])
     if measurement.lazy or execution.lazy_output or tiles is not None:
         raise ValueError(
@@ -162,6 +162,14 @@ def preview(
             "[m.isig[:1024, :1024] for m in maps], after compute() if they are lazy, "
             "and fuse all with lambda_tv and lambda_haadf"
         )
+
+
+def preview(
+    measurement: Measurement,
+    options: calibrated.CalibratedOptions,
+    execution: ExecutionOptions,
+) -> Preview:
+    """A part of the first image, calibrated with all of that image."""
     first = _inputs_at(_arrays(measurement), (0,) * len(measurement.navigation_shape))
     return Preview.of(
         **first,

@@ -39,6 +39,11 @@ def read_arrays(path: str | Path, pixel_size: float | None = None) -> list[BaseS
     pixel_size : float, optional
         Size of a pixel in nm; by default the images are not calibrated.
 
+    Returns
+    -------
+    list of Signal2D
+        One for each array, in the order of the file.
+
     Raises
     ------
     ValueError

@@ -19,10 +19,11 @@ from ..derived import (
     flagged_pixels,
     get_haadf_model,
     maps_of_fusion,
+    measured_as,
+    net_maps,
     record_of,
 )
 from ..execution.arrays import computed
-from ..inputs.measurement import measure
 from ..summary import caption_of
 from .panels import (
     SHOWN,
@@ -113,7 +114,7 @@ def plot_fusion(
     record = record_of(fused[0])
     elements = record.elements.split(",")
     measured, modelled, outlined = _images(
-        maps, fused, haadf, elements, background=background, mask=mask, inav=inav
+        maps, fused, haadf, background=background, mask=mask, inav=inav
     )
     limits = [range_of(measured[0].data)]
     limits += map(_map_limits, measured[1:], modelled[1:])
@@ -175,7 +176,6 @@ def _images(
     maps: Maps,
     fused: list,
     haadf: Image,
-    elements: list[str],
     *,
     background: Any,
     mask: Any,
@@ -190,15 +190,8 @@ def _images(
     record = record_of(fused[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        match = record.get_item("match")
-        measurement = measure(
-            maps, haadf, background, elements=elements, mask=mask, match=match
-        )
-    known = measurement.background
-    if known is None:  # what was found in the vacuum
-        known = np.asarray(record.get_item("vacuum_background", [0.0]))
-        known = known[..., np.newaxis, np.newaxis]
-    net = measurement.maps - known
+        measurement = measured_as(record, maps, haadf, background, mask)
+    net = net_maps(measurement, record)
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
             f"the fused maps give a HAADF model of shape {model.data.shape} and the "

@@ -10,9 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
-from ..derived import complete_record, flagged_pixels, get_misfit, maps_of_fusion
+from ..derived import (
+    complete_record,
+    flagged_pixels,
+    get_misfit,
+    maps_of_fusion,
+    measured_as,
+    record_of,
+)
 from ..execution.arrays import computed
-from ..inputs.measurement import measure
 from .panels import (
     add_caption,
     add_colorbar,
@@ -93,14 +99,7 @@ def plot_misfit(
         misfits = [get_misfit(*signals, mask=mask)]
         if judged:
             misfits.append(get_misfit(*signals, standardised=True, mask=mask))
-        measurement = measure(
-            maps,
-            haadf,
-            background,
-            elements=record["elements"].split(","),
-            mask=mask,
-            match=record.get("match"),
-        )
+        measurement = measured_as(record_of(fused[0]), maps, haadf, background, mask)
     arrays = computed([measurement.haadf, *(misfit.data for misfit in misfits)])
     flagged = flagged_pixels(measurement, fused)
     *images, outlined = plain_images([*arrays, flagged], misfits[0], inav)
@@ -144,7 +143,7 @@ def _sentence(record: dict[str, Any], *, judged: bool, outlined: bool) -> str:
         found = "so much that it was not used at all"
     elif share > 0:
         found = f"so much that it was not used in {100 * share:.2g} % of the pixels"
-        found += " (outlined)" if outlined else ", and agrees by the final coefficients"
+        found += " (outlined)" if outlined else ", though the final model fits"
     if not np.any(np.asarray(record["lambda_haadf"], dtype=float)):
         found += "; its weight is 0"
     return f"{bright}.\nThe image contradicts the maps {found}."

@@ -200,7 +200,7 @@ def _plot_images(
             if record.has_item(field.name)
         }
         if not published:
-            options["uncertainty"] = False
+            options |= {"uncertainty": False, "n_replicas": None}
             options.pop("haadf_offset", None)  # what was found, not what was given
         options |= {"lambda_tv": weight, "lambda_haadf": lambda_haadf}
         options |= {"elements": elements, "match": record.get_item("match")}
