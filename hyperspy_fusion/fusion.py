@@ -103,7 +103,7 @@ def fuse_multimodal(
     lock_flux : bool, default True
         Keep the sum of each map that the data know.
     uncertainty, n_replicas : bool and int, optional
-        Keep the variance of each pixel; and so many (20) replicas for `propagate`.
+        Keep the variance of each pixel; number of replicas for `propagate` (20, say).
     tolerance, max_iter : float and int
         Largest relative gap of the objective (1e-3), and most iterations (2000).
     haadf_offset : float or "auto"

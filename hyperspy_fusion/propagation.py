@@ -48,15 +48,15 @@ def propagate(
     r"""Apply a function to fused maps, and find the standard deviation of its result.
 
     The function is applied to the fused maps x and to each of their K replicas
-    :math:`r_k`, maps that may as well be the true ones: they differ from x by
-    simulated noise and by the smoothing of the fusion, with the correlations that
-    these have between pixels and elements. The standard deviation is
+    :math:`r_k`, as in a bootstrap: maps that differ from x by simulated noise and by
+    the smoothing of the fusion, with the correlations that these have between pixels
+    and elements. The standard deviation is
 
     .. math:: \sqrt{\frac 1 K \sum_k [f(r_k) - f(x)]^2}
 
-    It holds noise and smoothing, but not what is assumed: the HAADF model, the
-    background, the factors of a quantification. Where a ratio divides by nearly nothing
-    it says little.
+    It includes noise and smoothing, but not the errors of what is assumed: the HAADF
+    model, the background, the factors of a quantification. It is not reliable for a
+    ratio whose denominator is near 0.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""One file, or many in a night: fuse, write, report, and go on where it ended."""
+"""Fusion of one file or of many: fuse, write, report, and resume."""
 
 import argparse
 import sys
@@ -135,7 +135,7 @@ def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file; whatever goes wrong is told, and the next file has its turn."""
     try:
         return fuse_file(arguments, path, output)
-    except Exception as error:  # a night's work does not end with one file
+    except Exception as error:  # one file must not stop the others
         if arguments.traceback:
             raise
         return Outcome(WRONG, _told(error))

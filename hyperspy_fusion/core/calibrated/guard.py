@@ -449,8 +449,8 @@ def _are_enough(prepared: PreparedData) -> bool:
 def contradicted(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
     """Pixels that :func:`guard` flags with the coefficients as they are.
 
-    Shape ``(y, x)``, bool; `trusted` is ignored, an image that is not finite is never
-    flagged.
+    Shape ``(y, x)``, bool. `trusted` is ignored; pixels where the image is not finite
+    are never flagged.
     """
     flagged = np.zeros(prepared.haadf.shape, dtype=bool)
     for _ in range(_PASSES):

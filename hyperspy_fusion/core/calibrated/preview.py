@@ -83,7 +83,7 @@ class Preview:
         elements: Sequence[str] = (),
         num_workers: int | None = None,
     ) -> "Preview":
-        """Calibrate an image, and keep the part of it that holds most.
+        """Calibrate an image, and keep the part of it with the highest signal.
 
         The arguments are those of :func:`~.method.solve`.
         """
@@ -147,7 +147,7 @@ class Preview:
 
 
 def busiest(maps: np.ndarray, size: int = SIZE) -> tuple[slice, slice]:
-    """Rows and columns of the square that holds most of all maps.
+    """Rows and columns of the square with the highest sum of all maps.
 
     `maps` have the shape ``(n_elements, y, x)``, NaN where missing; each counts as much
     as the others.

@@ -47,31 +47,32 @@ def uncertainty(
         r_k = x + \sqrt{\frac K {K - 1}} (y_k - \bar y) + s_k \sqrt 3\, T_k β
 
     so that the mean square of :math:`f(r_k) - f(x)` is the squared error of any
-    function f of the maps, with all correlations. The signs :math:`s_k` are half of
-    them positive: the sign of the true bias is that of β mostly, but not everywhere.
-    Nor is it at its place: it is displaced (:math:`T_k`) by a normal random number of
-    1.5 pixels. Both are the same in all tiles and images, the simulated noise is not.
+    function f of the maps, with all correlations. Half of the signs :math:`s_k` are
+    positive, and :math:`T_k` displaces the bias by random whole pixels (standard
+    deviation 1.5): the true bias has mostly, but not everywhere, the sign of β, and
+    lies near it, but not at the same pixels. Signs and displacements are the same in
+    all tiles and images, the simulated noise is not.
 
     Parameters
     ----------
     prepared : PreparedData
-        With coefficients and offset.
+        The data, with coefficients and offset of the HAADF model.
     prior : numpy.ndarray
-        Expected c_i in any common unit.
+        Expected c_i in any common unit, shape ``(n_elements,)``.
     problem_of : callable
         ``problem_of(prepared)`` is the convex problem of data.
     maps : numpy.ndarray
-        Fused maps x.
+        Fused maps x, shape ``(n_elements, y, x)``, counts or units of the values.
     run : Workers
         The threads.
     n_refits : int
         Number K of refits, at least 2.
     seed : int
-        Of the simulation, together with the data.
+        Seed of the simulation; the data are a part of it.
     keep : bool
         Whether replicas are returned.
     callback : callable, optional
-        Of each refit.
+        Called by the iteration of each refit.
 
     Returns
     -------

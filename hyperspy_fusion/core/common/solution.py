@@ -59,7 +59,7 @@ class Solution:
     variance : numpy.ndarray or None
         Variance of the maps, if it was asked for.
     replicas : numpy.ndarray or None
-        Maps that may as well be the true ones, if they were asked for, shape
+        Maps with simulated errors, as in a bootstrap, if they were asked for, shape
         ``(n_replicas, n_elements, y, x)``.
     notes, warnings : tuple of str
         What a user may want to know, and what a user has to know.
