@@ -12,7 +12,7 @@ import numpy as np
 from hyperspy.signals import BaseSignal
 
 from .derived import measured_as, net_maps, record_of
-from .inputs.measurement import Background, Image, Maps
+from .inputs.measurement import Background, Image, Maps, Mask
 from .inputs.stacks import REPLICAS
 from .propagation import propagate
 
@@ -44,14 +44,16 @@ def composition(
     haadf: Image,
     background: Background = None,
     sensitivities: Mapping[str, float] | None = None,
+    mask: Mask = None,
 ) -> list[tuple[str, float, float, float, float, float]]:
     """Sums and shares of the elements, before and after a fusion.
 
     Parameters
     ----------
-    maps, haadf, background
-        As they were fused. The known background is subtracted from the measured maps;
-        else that which the fusion found in the vacuum.
+    maps, haadf, background, mask
+        As they were fused. Masked pixels are left out of the measured sums. The known
+        background is subtracted from the measured maps; else that which the fusion
+        found in the vacuum.
     fused : list of ElementalMap
         The fused maps.
     sensitivities : dict of str to float, optional
@@ -69,7 +71,7 @@ def composition(
     elements = record.elements.split(",")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = measured_as(record, maps, haadf, background)
+        measurement = measured_as(record, maps, haadf, background, mask)
     before = np.moveaxis(net_maps(measurement, record), -3, 0)
     atoms = np.array([(sensitivities or {}).get(element, 1.0) for element in elements])
 

@@ -182,7 +182,8 @@ def test_settings_that_cannot_be_read(tmp_path, capsys, text, message):
 def test_sensitivities_and_mask(tmp_path):
     maps, _ = save_specimen("a.npz", size=32)
     mask = np.zeros(maps[0].data.shape, dtype=np.uint8)
-    mask[3, 4:6] = 255
+    brightest = np.argsort(maps[0].data, axis=None)[-2:]
+    mask.flat[brightest] = 255
     hs.signals.Signal2D(mask).save("mask.tif")
     given = ["--sensitivities", "Co=1", "Mn=2", "O=0.5", "--mask", "mask.tif"]
     weights = ["--lambda-tv", "4", "--lambda-haadf", "0.1"]
@@ -191,6 +192,8 @@ def test_sensitivities_and_mask(tmp_path):
     assert record.missing_pixels == 3 * 2
     page = (tmp_path / "a-fused" / "report.html").read_text(encoding="utf-8")
     assert "at.% measured" in page
+    known = maps[0].data.sum(where=mask == 0)
+    assert f"<td>Co<td class=number>{known:.5g}<" in page
     assert page.count("data:image/png;base64,") == 2
 
 

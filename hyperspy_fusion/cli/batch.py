@@ -208,6 +208,7 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
         (maps, fused, haadf, background),
         settings=options.dump(settings, {"result": result}),
         sensitivities=given.get("sensitivities"),
+        mask=given.get("mask"),
     )
     return outcome
 
@@ -265,14 +266,15 @@ def write(
     *,
     settings: str,
     sensitivities: dict[str, float] | None = None,
+    mask: np.ndarray | None = None,
 ) -> None:
     """Write maps, fused maps, HAADF image and background, with pictures and report."""
     maps, fused, haadf, background = fusion
-    pictures = files.draw(maps, fused, haadf, background)
+    pictures = files.draw(maps, fused, haadf, background, mask)
     page = report_page(
         title,
         fused,
-        composition(maps, fused, haadf, background, sensitivities),
+        composition(maps, fused, haadf, background, sensitivities, mask),
         pictures,
         summary=options.spoken(fused[0].metadata.Multimodal_fusion.summary),
         settings=settings,

@@ -123,12 +123,14 @@ def _write_signals(folder: Path, fused: Any) -> None:
     fused[0].get_cost_history().save(folder / "cost_history.hspy")
 
 
-def draw(maps: Any, fused: Any, haadf: Any, background: Any = None) -> dict[str, bytes]:
+def draw(
+    maps: Any, fused: Any, haadf: Any, background: Any = None, mask: Any = None
+) -> dict[str, bytes]:
     """Draw the fusion, its weights and its convergence, of a series the first one."""
     first = (0,) * haadf.axes_manager.navigation_dimension or None
     drawn = {
         "fusion.png": hyperspy_fusion.plot_fusion(
-            maps, fused, haadf, inav=first, background=background
+            maps, fused, haadf, background, mask=mask, inav=first
         ),
         "convergence.png": hyperspy_fusion.plot_convergence(fused),
     }
