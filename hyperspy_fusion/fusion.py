@@ -129,9 +129,9 @@ def fuse_multimodal(
 
     Raises
     ------
-    TypeError, ValueError
-        If an argument is no signal, or an option unknown or of the wrong type; if
-        signals do not belong together, or data or an option are out of range.
+    TypeError, ValueError, ImportError
+        If an argument is no signal, or an option unknown or of the wrong type; signals
+        do not belong together; data or an option are out of range; widgets are missing.
 
     Examples
     --------

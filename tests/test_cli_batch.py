@@ -210,6 +210,9 @@ def test_sensitivities_and_mask(tmp_path):
         (["--elements", "Fe"], "there is no map of 'Fe'"),
         (["--pixel-size", "-1"], "cannot read a.npz: --pixel-size is -1.0: expected"),
         (["--match", "shape"], "match is 'shape': expected None, 'axes' or 'pixels'"),
+        (["--file-format", "EMD"], "cannot read a.npz: --file-format is given for a.n"),
+        (["--jobs", "0"], "--jobs is 0: expected at least 1"),
+        (["none*.emd"], "no file fits none*.emd"),
     ],
 )
 def test_options_that_are_wrong(capsys, given, message):

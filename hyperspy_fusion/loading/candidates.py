@@ -153,6 +153,12 @@ def read(source: Source, *, lazy: bool, **kwargs: object) -> list[BaseSignal]:
 def _read_file(path: str | Path, *, lazy: bool, **kwargs: Any) -> list[BaseSignal]:
     """List the signals of a file, or the images of one of named arrays."""
     if holds_arrays(path):
+        others = ", ".join(sorted(kwargs.keys() - {"pixel_size"}))
+        if others:
+            raise TypeError(
+                f"{others} is given for {path}, a file of named arrays: leave it out, "
+                "the only option for such files is pixel_size"
+            )
         signals = read_arrays(path, **kwargs)
         return [signal.as_lazy() for signal in signals] if lazy else signals
     if "pixel_size" in kwargs:

@@ -47,6 +47,11 @@ def test_the_pixel_size_of_other_files_is_their_own(tmp_path):
         found(tmp_path / "any.emd", pixel_size=1)
 
 
+def test_options_of_other_files(path):
+    with pytest.raises(TypeError, match="file_format is given .* only option .* pixel"):
+        find_candidates(path, file_format="EMD", pixel_size=1)
+
+
 @pytest.mark.parametrize("pixel_size", [0, -1, np.nan])
 def test_pixel_sizes_that_cannot_be(path, pixel_size):
     with pytest.raises(ValueError, match="expected the size of a pixel in nm"):
