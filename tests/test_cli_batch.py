@@ -164,6 +164,18 @@ def test_a_run_can_be_repeated_by_its_settings(tmp_path, capsys):
     assert (record.elements, record.gamma) == ("O,Co", 1.9)
 
 
+@pytest.mark.usefixtures("_no_pictures")
+def test_options_that_are_0_or_off_come_before_settings(tmp_path):
+    save_specimen("a.npz")
+    settings = tmp_path / "settings.toml"
+    settings.write_text('files = "a.npz"\nlambda-haadf = 0.5\ngamma = 1.4\n')
+    given = ["--config", str(settings), "--lambda-haadf", "0", "--no-regularize"]
+    assert cli.main(["fuse", *QUICK, *given]) == 0
+    record = hs.load(tmp_path / "a-fused" / "Co.hspy").metadata.Multimodal_fusion
+    found = record.lambda_haadf, record.regularize, record.gamma
+    assert found == (0.0, False, 1.4)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -202,7 +202,7 @@ def _fuse(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
     if arguments.config:
         argv = ["fuse", *options.as_argv(arguments.config)]
         for name, value in vars(parser.parse_args(argv)).items():
-            if getattr(arguments, name) in (None, False, []):
+            if getattr(arguments, name) in (None, []):  # 0 and False were given
                 setattr(arguments, name, value)
     arguments.method = arguments.method or "calibrated"
     if not arguments.files:
