@@ -7,6 +7,7 @@ from html import escape
 from importlib.metadata import version
 from platform import python_version
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from hyperspy.signals import BaseSignal
@@ -177,8 +178,10 @@ def index_page(title: str, rows: Sequence[Mapping[str, str]]) -> str:
         name = escape(row["file"])
         picture = ""
         if "report" in row:
-            name = f'<a href="{escape(row["report"])}">{name}</a>'
-            picture = f'<img alt="" loading="lazy" src="{escape(row["picture"])}">'
+            # a # or % in the name of a file means something else in a link
+            report, picture = quote(row["report"]), quote(row["picture"])
+            name = f'<a href="{report}">{name}</a>'
+            picture = f'<img alt="" loading="lazy" src="{picture}">'
         message = escape(row["message"] or "no warning").replace("\n", "<br>")
         cells.append(
             f"<tr><td>{name}<td>{escape(row['state'])}<td>{message}<td>{picture}"

@@ -1,6 +1,7 @@
 """Many files in a night: patterns, settings, resuming, reports, exit status."""
 
 import re
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -99,6 +100,26 @@ def test_without_resume_nothing_is_replaced(capsys):
     assert cli.main(others) == 2
     message = "a-fused is the result of other settings (gamma): choose another"
     assert message in capsys.readouterr().err
+    assert cli.main([*others, "--overwrite"]) == 0  # as the message says
+    assert options.read(Path("a-fused", "run.toml"))["gamma"] == 1.5
+    assert cli.main([*others, "--overwrite"]) == 0
+    assert "a-fused is there already" in capsys.readouterr().out
+
+
+def test_an_interrupted_process_does_not_begin_with_the_next_file(monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batch, "fuse_file", interrupt)
+    monkeypatch.setattr(batch.os, "_exit", sys.exit)
+    with pytest.raises(SystemExit, match="130"):
+        batch._apart(SimpleNamespace(traceback=False), "a.npz", Path("a"))
+
+
+def test_a_folder_for_many_that_cannot_be_made(capsys):
+    save_specimen("a.npz")
+    assert cli.main(["fuse", "a.npz", "b.npz", *QUICK, "--output", "x/y"]) == 2
+    assert re.search(r"error: the folder .*x does not exist", capsys.readouterr().err)
 
 
 def test_jobs_give_the_same(tmp_path, capsys):
@@ -231,6 +252,18 @@ def test_options_that_are_wrong(capsys, given, message):
     save_specimen("a.npz")
     assert cli.main(["fuse", "a.npz", *given]) == 2
     assert capsys.readouterr().err.startswith(f"hyperspy-fusion: error: {message}")
+
+
+def test_a_mask_is_one_image(capsys):
+    maps, _ = save_specimen("a.npz")
+    hs.signals.Signal2D(np.stack([m.data for m in maps])).save("series.hspy")
+    with h5py.File("two.hspy", "w") as two, h5py.File("series.hspy") as one:
+        two.attrs.update(one.attrs)
+        for name in ("one", "two"):
+            one.copy("Experiments/__unnamed__", two, f"Experiments/{name}")
+    assert cli.main(["fuse", "a.npz", "--mask", "two.hspy"]) == 2
+    message = "--mask: two.hspy holds 2 signals: expected one image"
+    assert message in capsys.readouterr().err
 
 
 def test_values_of_options():

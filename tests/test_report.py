@@ -89,12 +89,12 @@ def test_an_index_links_reports_and_tells_errors():
             "file": "a",
             "state": "fused",
             "message": "",
-            "report": "a/r",
-            "picture": "a/p",
+            "report": "a #1/r",
+            "picture": "a #1/p",
         },
         {"file": "b", "state": "failed", "message": "no <file>"},
     ]
     page = index_page("Night", rows)
-    assert '<a href="a/r">a</a><td>fused<td>no warning' in page
-    assert 'src="a/p"' in page
+    assert '<a href="a%20%231/r">a</a><td>fused<td>no warning' in page
+    assert 'src="a%20%231/p"' in page
     assert "<td>b<td>failed<td>no &lt;file&gt;<td>" in page

@@ -1,6 +1,7 @@
 """Fusion of one file or of many: fuse, write, report, and resume."""
 
 import argparse
+import os
 import sys
 import time
 import warnings
@@ -45,8 +46,7 @@ class Outcome:
 def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
     """Fuse several files into folders below one; return the exit status."""
     base = arguments.output or Path("fused")
-    if base.exists() and not base.is_dir():
-        raise FileExistsError(f"{base} is a file: choose another --output")
+    files.check_output(base, overwrite=True)
     base.mkdir(exist_ok=True)
     outputs = _outputs(base, paths)
     rows: dict[str, dict[str, str]] = {}
@@ -126,8 +126,11 @@ def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file in a process of its own, and hand back what is printed."""
     plt.switch_backend("Agg")
     said = StringIO()
-    with redirect_stdout(said), redirect_stderr(said), plain_warnings():
-        outcome = _try(arguments, path, output)
+    try:
+        with redirect_stdout(said), redirect_stderr(said), plain_warnings():
+            outcome = _try(arguments, path, output)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)  # a process of the pool would begin with the next file
     return Outcome(outcome.code, outcome.message, said.getvalue())
 
 
@@ -168,7 +171,9 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
     """Fuse a file into a folder."""
     settings = {"files": [str(Path(path).resolve())], **options.given_of(arguments)}
     if arguments.resume and (output / files.CONFIG).exists():
-        return _as_before(output, settings)
+        before = _as_before(output, settings, overwrite=arguments.overwrite)
+        if before is not None:
+            return before
     files.check_output(output, overwrite=arguments.overwrite)
     given = options.for_fusion(arguments)
     maps, haadf, background = files.load(files.read(arguments, path), arguments)
@@ -213,11 +218,15 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
     return outcome
 
 
-def _as_before(output: Path, settings: dict[str, Any]) -> Outcome:
-    """What an earlier run found; an error if it was another one."""
+def _as_before(
+    output: Path, settings: dict[str, Any], *, overwrite: bool
+) -> Outcome | None:
+    """What an earlier run found; of another run None, or an error if it is to stay."""
     before = options.read(output / files.CONFIG)
     result = before.pop("result", {})
     if before != settings:
+        if overwrite:
+            return None
         names = {k for k in before | settings if before.get(k) != settings.get(k)}
         raise ValueError(
             f"{output} is the result of other settings ({', '.join(sorted(names))}): "

@@ -151,8 +151,9 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"{output} is a file: choose another --output")
     if output.exists() and not overwrite:
         raise FileExistsError(
-            f"the folder {output} exists: choose another --output, replace the files "
-            "of an earlier run in it with --overwrite, or go on with --resume"
+            f"the folder {output} exists: choose another --output, or replace the "
+            "files of an earlier run in it with --overwrite; 'fuse' can also go on "
+            "with --resume"
         )
     base = _base(output)
     if not os.access(base, os.W_OK):

@@ -244,8 +244,14 @@ def _mask(path: str) -> np.ndarray:
     """Read a mask: an image that is not 0 where pixels are missing."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"--mask: there is no file {path}")
-    array = np.load(path) if path.endswith(".npy") else hs.load(path).data
-    return np.asarray(array) != 0
+    if path.endswith(".npy"):
+        return np.load(path) != 0
+    images = hs.load(path)
+    if isinstance(images, list):
+        raise ValueError(
+            f"--mask: {path} holds {len(images)} signals: expected one image"
+        )
+    return np.asarray(images.data) != 0
 
 
 # --- files -----------------------------------------------------------------------

@@ -201,8 +201,9 @@ def _demo(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
 def _fuse(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
     if arguments.config:
         argv = ["fuse", *options.as_argv(arguments.config)]
+        defaults = vars(parser.parse_args(["fuse"]))
         for name, value in vars(parser.parse_args(argv)).items():
-            if getattr(arguments, name) in (None, []):  # 0 and False were given
+            if getattr(arguments, name) == defaults[name]:  # it was not given
                 setattr(arguments, name, value)
     arguments.method = arguments.method or "calibrated"
     if not arguments.files:
