@@ -178,7 +178,7 @@ def index_page(title: str, rows: Sequence[Mapping[str, str]]) -> str:
         name = escape(row["file"])
         picture = ""
         if "report" in row:
-            # a # or % in the name of a file means something else in a link
+            # the name of a file may hold what has a meaning in links, as # and %
             report, picture = quote(row["report"]), quote(row["picture"])
             name = f'<a href="{report}">{name}</a>'
             picture = f'<img alt="" loading="lazy" src="{picture}">'

@@ -581,6 +581,35 @@ class TestWeights:
         )
         assert_allclose(shown(found[3]), calibrated_series[0].inav[1].data)
 
+    def test_images_of_one_position_with_background_and_mask_of_each(self, two):
+        maps, haadf = two
+        mask = np.zeros(haadf.data.shape, dtype=bool)
+        mask[1, 2:4, 5] = True
+        given = {"background": [one * 0 + 0.02 for one in maps], "mask": mask}
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1, **given)
+        found = plot_weights(fused, maps, haadf, images=True, inav=1, **given)
+        expected = fuse_multimodal(
+            [one.inav[1] for one in maps],
+            haadf.inav[1],
+            lambda_tv=1,
+            lambda_haadf=0.1,
+            background=0.02,
+            mask=mask[1],
+        )
+        assert_allclose(shown(found[0]), expected[0].data, rtol=1e-5)
+        stacked = given | {"background": hs.stack(given["background"])}
+        again = plot_weights(fused, maps, haadf, images=True, inav=1, **stacked)
+        assert_allclose(shown(again[0]), expected[0].data, rtol=1e-5)
+
+    def test_a_subfigure(self, calibrated):
+        left, _ = plt.figure().subfigures(1, 2)
+        (axes,) = plot_weights(calibrated, fig=left)
+        assert axes in left.axes
+
+    def test_options_that_are_of_no_use(self, calibrated):
+        with pytest.raises(TypeError, match="plot_weights got image: expected"):
+            plot_weights(calibrated, image=True)
+
     def test_images_need_the_measurement(self, calibrated):
         with pytest.raises(ValueError, match=r"plot_weights\(fused, maps, haadf, im"):
             plot_weights(calibrated, images=True)

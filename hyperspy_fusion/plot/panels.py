@@ -44,7 +44,7 @@ def figure_with(
     if fig is None:
         fig = plt.figure(figsize=size)
     if fig.get_layout_engine() is None:
-        fig.set_layout_engine("constrained", **MARGINS)
+        fig.canvas.figure.set_layout_engine("constrained", **MARGINS)  # of subfigures
     return fig, fig.subplots(n_rows, n_columns, squeeze=False, **options)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,8 @@ def plot_weights(
 
     Raises
     ------
+    TypeError
+        If there are other options without `images`, or unknown ones.
     ValueError
         If a map does not come from a fusion, if no weights were chosen, if maps and
         image are missing for `images`, or if it is a series and `inav` is missing.
@@ -106,6 +109,11 @@ def plot_weights(
     if images:
         style = {"cmap": cmap, "scalebar": scalebar, "axes_decor": axes_decor}
         return _plot_images(fused, maps, haadf, measurement, inav, fig, style)
+    if measurement:
+        raise TypeError(
+            f"plot_weights got {', '.join(measurement)}: expected what was given to "
+            "the fusion only together with images=True"
+        )
     tried, (lambda_tv, lambda_haadf) = _weights(fused, inav)
     lambdas, weights, errors = tried.T
     errors = 100 * (errors / errors.min() - 1)
@@ -180,6 +188,10 @@ def _plot_images(
         chosen = _at_position(chosen, fused[0], series, inav)
         maps = [signal.inav[inav] for signal in maps]
         haadf = as_images(haadf, "HAADF image").inav[inav]
+        measurement = {
+            name: _part_of(given, fused[0], series, inav)
+            for name, given in measurement.items()
+        }
     lambda_tv, lambda_haadf = chosen.tolist()
     if lambda_tv == 0 or record.get_item("regularize") is False:
         raise ValueError(
@@ -266,6 +278,23 @@ def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
             "first position of the series, for which those of all were chosen"
         )
     return rows[np.lexsort(rows.T[:2])], chosen
+
+
+def _part_of(given: Any, signal: BaseSignal, series: tuple[int, ...], inav: Any) -> Any:
+    """One position of a background or mask, where it has one for each."""
+    if isinstance(given, Mapping):
+        return {
+            name: _part_of(one, signal, series, inav) for name, one in given.items()
+        }
+    if isinstance(given, list | tuple):
+        return [_part_of(one, signal, series, inav) for one in given]
+    if isinstance(given, BaseSignal):
+        images = as_images(given, "background or mask")
+        own = images.data.shape[-2 - len(series) : -2] == series
+        return images.inav[inav] if own else given
+    if np.ndim(given) > 2:
+        return _at_position(np.asarray(given), signal, series, inav)
+    return given
 
 
 def _at_position(
