@@ -1,8 +1,8 @@
 """Many files in a night: patterns, settings, resuming, reports, exit status."""
 
 import re
-import sys
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 
 import h5py
@@ -107,13 +107,18 @@ def test_without_resume_nothing_is_replaced(capsys):
 
 
 def test_an_interrupted_process_does_not_begin_with_the_next_file(monkeypatch):
-    def interrupt(*_):
+    begun = []
+
+    def interrupt(_arguments, path, _output):
+        begun.append(path)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(batch, "fuse_file", interrupt)
-    monkeypatch.setattr(batch.os, "_exit", sys.exit)
-    with pytest.raises(SystemExit, match="130"):
-        batch._apart(SimpleNamespace(traceback=False), "a.npz", Path("a"))
+    monkeypatch.setattr(batch, "_INTERRUPTED", Event())
+    for path in ("a.npz", "b.npz"):
+        with pytest.raises(KeyboardInterrupt):
+            batch._apart(SimpleNamespace(), path, Path("out"))
+    assert begun == ["a.npz"]
 
 
 def test_a_folder_for_many_that_cannot_be_made(capsys):
@@ -159,6 +164,15 @@ def test_files_of_one_name_have_folders_of_their_own(tmp_path):
         save_specimen(name)
     assert cli.main(["fuse", "a.npz", "a.h5", *QUICK]) == 0
     assert listed(tmp_path / "fused") == {"a.npz", "a.h5", "index.html"}
+
+
+def test_info_of_many_goes_on_after_a_bad_one(capsys):
+    Path("a.npz").write_text("no arrays")
+    save_specimen("b.npz")
+    assert cli.main(["info", "a.npz", "b.npz"]) == 2
+    printed = capsys.readouterr()
+    assert "error: cannot read a.npz" in printed.err
+    assert "Would fuse Co, Mn, O" in printed.out
 
 
 # --- settings --------------------------------------------------------------------

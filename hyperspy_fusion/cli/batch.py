@@ -1,7 +1,6 @@
 """Fusion of one file or of many: fuse, write, report, and resume."""
 
 import argparse
-import os
 import sys
 import time
 import warnings
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -32,6 +32,8 @@ STATES = {
     NOT_CONVERGED: "not converged",
 }
 USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
+# A process of a pool goes on with the files that wait for it, unless it knows better.
+_INTERRUPTED = Event()
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,14 @@ def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file in a process of its own, and hand back what is printed."""
     plt.switch_backend("Agg")
     said = StringIO()
+    if _INTERRUPTED.is_set():
+        raise KeyboardInterrupt
     try:
         with redirect_stdout(said), redirect_stderr(said), plain_warnings():
             outcome = _try(arguments, path, output)
     except KeyboardInterrupt:
-        os._exit(INTERRUPTED)  # a process of the pool would begin with the next file
+        _INTERRUPTED.set()
+        raise
     return Outcome(outcome.code, outcome.message, said.getvalue())
 
 

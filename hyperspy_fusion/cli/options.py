@@ -11,6 +11,8 @@ from typing import Any
 import hyperspy.api as hs
 import numpy as np
 
+from ..loading.candidates import as_list
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:
@@ -246,12 +248,12 @@ def _mask(path: str) -> np.ndarray:
         raise FileNotFoundError(f"--mask: there is no file {path}")
     if path.endswith(".npy"):
         return np.load(path) != 0
-    images = hs.load(path)
-    if isinstance(images, list):
+    images = as_list(hs.load(path))
+    if len(images) != 1:
         raise ValueError(
             f"--mask: {path} holds {len(images)} signals: expected one image"
         )
-    return np.asarray(images.data) != 0
+    return np.asarray(images[0].data) != 0
 
 
 # --- files -----------------------------------------------------------------------

@@ -64,13 +64,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except batch.USER_ERRORS as error:
         if arguments.traceback:
             raise
-        print(f"hyperspy-fusion: error: {options.spoken(error)}", file=sys.stderr)
+        _say(error)
         return batch.WRONG
     except KeyboardInterrupt:
         several = getattr(arguments, "several", False)
         left = "go on with --resume" if several else "nothing was written"
         print(f"hyperspy-fusion: interrupted, {left}", file=sys.stderr)
         return batch.INTERRUPTED
+
+
+def _say(error: Exception) -> None:
+    print(f"hyperspy-fusion: error: {options.spoken(error)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -220,10 +224,18 @@ def _fuse(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
 
 def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
     paths = files.expand(arguments.files)
+    code = batch.DONE
     for path in paths:
         if len(paths) > 1:
             print(f"{path}:")
-        signals = files.read(arguments, path)
+        try:
+            signals = files.read(arguments, path)
+        except (OSError, ValueError) as error:
+            if arguments.traceback:
+                raise
+            _say(error)
+            code = batch.WRONG
+            continue
         try:
             loaded = files.load(signals, arguments)
             found = lines_about(signals, loaded)
@@ -232,7 +244,7 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
             print(f"Would be refused: {options.spoken(error)}")
         else:
             print("\n".join(map(options.spoken, found)))
-    return batch.DONE
+    return code
 
 
 def _warm_up(_arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
