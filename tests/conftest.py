@@ -7,6 +7,7 @@ from typing import NamedTuple
 import hyperspy.api as hs
 import hypothesis
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 
 from hyperspy_fusion.execution.tiles import HALOS
@@ -18,6 +19,13 @@ hypothesis.settings.register_profile(
     "hyperspy_fusion", deadline=None, max_examples=50, derandomize=True
 )
 hypothesis.settings.load_profile("hyperspy_fusion")
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    """Close the figures of a test: others count those that are open."""
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session", autouse=True)
