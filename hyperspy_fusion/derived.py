@@ -11,7 +11,8 @@ from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
 from .core.calibrated.guard import contradicted, local_z
-from .core.calibrated.method import CalibratedOptions, judged_again
+from .core.calibrated.method import judged_again
+from .core.calibrated.options import CalibratedOptions
 from .execution.arrays import computed
 from .inputs.elements import infer_element, name_element
 from .inputs.images import new_signal

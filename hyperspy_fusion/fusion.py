@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from .core.calibrated.method import CalibratedOptions
+from .core.calibrated.options import CalibratedOptions
 from .core.common.options import helpful
 from .core.published.method import PublishedOptions
 from .execution.assembly import assemble
@@ -20,7 +20,7 @@ from .tuning import tune
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .core.calibrated.method import Regularizer
+    from .core.calibrated.options import Regularizer
     from .core.common.options import Options
     from .core.published.forward import ZWeighting
     from .core.published.tv_prox import TVAlgorithm
@@ -45,6 +45,7 @@ def fuse_multimodal(
     gamma: float = 1.7,
     regularizer: Regularizer = "tgv",
     lock_flux: bool = True,
+    share: bool = False,
     uncertainty: bool = False,
     n_replicas: int | None = None,
     tolerance: float = 1e-3,
@@ -100,8 +101,8 @@ def fuse_multimodal(
         Exponent γ of the Z-contrast, 1.4 to 2: the prior of c_i is Z_i^γ.
     regularizer : {"tgv", "tv"}
         Total generalised variation of second order, or total variation.
-    lock_flux : bool, default True
-        Keep the sum of each map that the data know.
+    lock_flux, share : bool, default True and False
+        Keep sums that the data know; let pixels that look alike share their counts.
     uncertainty, n_replicas : bool and int, optional
         Keep the variance of each pixel; number of replicas for `propagate` (20, say).
     tolerance, max_iter : float and int
@@ -114,10 +115,8 @@ def fuse_multimodal(
         Of a series: weights for each image, or one set for all from three of them.
     tile_size : int, optional
         Pixels a side of tiles, at least 32; by default of lazy chunks, or above 4096.
-    lazy_output : bool, optional
-        Return lazy maps, solved when they are computed; by default if the input is.
-    show_progressbar, num_workers : bool and int, optional
-        Progress bar and number of threads; by default HyperSpy's and Numba's setting.
+    lazy_output, show_progressbar, num_workers : bool, bool and int, optional
+        Solve when maps are computed; by default as the input, HyperSpy and Numba say.
     interactive, display, toolkit
         Sliders for the weights and a preview; "Apply to all" changes maps in place.
 
@@ -147,6 +146,7 @@ def fuse_multimodal(
         gamma=gamma,
         regularizer=regularizer,
         lock_flux=lock_flux,
+        share=share,
         uncertainty=uncertainty,
         n_replicas=n_replicas,
         tolerance=tolerance,

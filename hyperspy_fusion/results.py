@@ -14,6 +14,7 @@ from hyperspy.signals import BaseSignal
 from . import __version__
 from .core.calibrated.method import CHECK_EVERY
 from .core.calibrated.parts import together
+from .core.calibrated.sharing import Sharing
 from .core.common.messages import merged, warn
 from .core.common.options import Options
 from .core.common.solution import Solution
@@ -237,6 +238,8 @@ def pending_record(
         each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
         numbers: tuple[str, ...] = ("haadf_gain", "haadf_model_error", "gap")
         numbers += ("guard", "flagged", "missing_pixels", "haadf_missing_pixels")
+        if options.share:
+            each |= {name: np.shape(n) for name, n in Sharing().record().items()}
         record["cost_interval"] = CHECK_EVERY
     else:
         n_values, numbers = options.n_iter, ("haadf_range",)

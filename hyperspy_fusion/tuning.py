@@ -19,7 +19,7 @@ from .results import update
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from .core.calibrated.method import CalibratedOptions
+    from .core.calibrated.options import CalibratedOptions
     from .core.calibrated.preview import Preview, Previewed
     from .execution.plan import ExecutionOptions
     from .inputs.measurement import Measurement

@@ -3,9 +3,11 @@
 import numba
 import numpy as np
 
-from .core.calibrated.method import CalibratedOptions
+from .core.calibrated.groups import Chemistry, shared
 from .core.calibrated.method import solve as solve_calibrated
+from .core.calibrated.options import CalibratedOptions
 from .core.common.compilation import compiling_seen_by
+from .core.common.threads import Workers
 from .core.published.method import PublishedOptions
 from .core.published.method import solve as solve_published
 from .core.published.tv_prox import total_variation_prox
@@ -42,4 +44,6 @@ def warm_up() -> list[str]:
         solve_calibrated(maps, haadf, [27, 25], calibrated, num_workers=2)
         solve_published(maps, haadf, [27, 25], published)
         total_variation_prox(haadf, 1.0, 1)
+        near = np.arange(_SIZE**2, dtype=np.int32)[:, np.newaxis]
+        shared(maps, near, 1, Chemistry.of(maps, maps, (3.0, 5.0)), Workers())
     return compiled

@@ -11,11 +11,12 @@ from hyperspy_fusion.cli import program
 PROGRAM = """
 from hyperspy_fusion.warm_up import warm_up
 from hyperspy_fusion.core.calibrated.convex import certificate, multigrid, sweep
+from hyperspy_fusion.core.calibrated import groups
 from hyperspy_fusion.core.published import kernels, tv_prox
 
 warm_up()
 print(len(warm_up()))
-for module in (certificate, multigrid, sweep, kernels, tv_prox):
+for module in (certificate, groups, multigrid, sweep, kernels, tv_prox):
     for name, kernel in vars(module).items():
         part = getattr(kernel, "targetoptions", {}).get("forceinline")
         if hasattr(kernel, "signatures") and not part:

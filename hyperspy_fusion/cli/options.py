@@ -65,6 +65,7 @@ OF_METHOD: dict[str, list[Option]] = {
         ("haadf_offset", "weight", "X|auto", "HAADF intensity without matter"),
         ("seed", int, "N", "seed of the random split of the counts"),
         ("uncertainty", bool, "", "estimate the variance of each pixel"),
+        ("share", bool, "", "let pixels that look alike share their counts"),
         ("n_replicas", int, "N", "replicas, for errors of what the maps give"),
         ("lock_flux", "off", "", "do not keep the sum of each map"),
         ("weights", str, "HOW", "of a series: 'per position' or shared"),

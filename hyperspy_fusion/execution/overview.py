@@ -10,7 +10,8 @@ import numpy as np
 
 from ..core.calibrated import parts
 from ..core.calibrated.flux import vacuum_note
-from ..core.calibrated.method import CalibratedOptions, Decision
+from ..core.calibrated.method import Decision
+from ..core.calibrated.options import CalibratedOptions
 from ..core.calibrated.prepare import Totals
 from ..core.calibrated.reading import goes_below_zero
 from ..core.calibrated.sample import representative_tiles, tile_at

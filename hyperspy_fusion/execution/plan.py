@@ -137,6 +137,11 @@ def plan_calibrated(
     halo = HALOS[options.regularizer]
     tiles = tiles_of(measurement.maps, execution.tile_size, halo)
     shared = execution.weights == "shared"
+    if tiles is not None and options.share:
+        raise ValueError(
+            "share is True for an image that is solved in tiles: expected an image in "
+            "one piece, in memory and of at most 4096 pixels a side, or share=False"
+        )
     if tiles is not None:
         return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
     messages: tuple[str, ...] = ()

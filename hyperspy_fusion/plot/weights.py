@@ -16,7 +16,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..core.calibrated.method import CalibratedOptions
+from ..core.calibrated.options import CalibratedOptions
 from ..core.published.method import PublishedOptions
 from ..derived import first_of, maps_of_fusion, record_of
 from ..execution.arrays import computed

@@ -10,6 +10,7 @@ warnings.simplefilter("ignore")
 import numpy as np
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated.convex import certificate, multigrid, sweep
+from hyperspy_fusion.core.calibrated import groups
 from hyperspy_fusion.core.published import kernels, tv_prox
 
 maps, haadf, _ = hf.data.core_shell(size=40)
@@ -33,6 +34,8 @@ for arguments, options in (
     ((known, haadf), GIVEN | {"mask": mask}),
     ((flipped, haadf.isig[::-1, ::-1]), GIVEN),
     ((maps, haadf), GIVEN | {"tile_size": 32}),
+    ((maps, haadf), GIVEN | {"share": True}),
+    ((known[:1], haadf), GIVEN | {"share": True, "mask": mask}),
 ):
     hf.fuse_multimodal(*arguments, **options)
 for options in (
@@ -46,7 +49,7 @@ for options in (
 hf.fuse_published(maps[:1], haadf)
 tv_prox.total_variation_prox(haadf.data.T, 1, 3)
 tv_prox.total_variation_prox(np.broadcast_to(1, (4, 4)), 1, 3)
-for module in (certificate, multigrid, sweep, kernels, tv_prox):
+for module in (certificate, groups, multigrid, sweep, kernels, tv_prox):
     for name, kernel in vars(module).items():
         part = getattr(kernel, "targetoptions", {}).get("forceinline")
         if hasattr(kernel, "signatures") and not part:
@@ -65,6 +68,6 @@ def test_kernels_are_compiled_for_one_type_each():
     assert done.returncode == 0, done.stderr
     found = dict(line.split() for line in done.stdout.splitlines())
     kernels = "iterate", "join", "refine_rows", "sum_rows", "primal_rows", "dual_rows"
-    kernels += "iterate_published", "tv_prox_rows"
+    kernels += "iterate_published", "tv_prox_rows", "group_rows", "share_rows"
     assert found == dict.fromkeys(kernels, "1") | {"join": found["join"]}
     assert found["join"] in "01"  # images as small as these are left to one thread

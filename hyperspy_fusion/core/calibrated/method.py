@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ..common.missing import fill, missing_pixels
-from ..common.options import Options, choice, flag, number, whole_number
 from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
 from .coefficients import CALIBRATION_LAMBDA, CrossFit
@@ -18,40 +17,15 @@ from .convex.sweep import State
 from .flux import vacuum_background, vacuum_note
 from .guard import GuardReport, contrast, guard, is_inverted, model_error
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
+from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
+from .sharing import share_counts
 from .shift import Shift, aligned, far_shift, near_shift
 from .uncertainty import uncertainty
 from .weights import TRIAL_ITERATIONS, Weights, weigh
 
-Regularizer = Literal["tgv", "tv"]
 _ROUGH_ITERATIONS = 20
-_REFITS = 10  # where replicas are not asked for
-
-
-@dataclass(frozen=True, kw_only=True)
-class CalibratedOptions(Options):
-    """Options of :func:`~hyperspy_fusion.fuse_multimodal`, which describes them.
-
-    None as `lambda_haadf`, `lambda_tv` or `haadf_offset` means "auto".
-    """
-
-    lambda_haadf: Any = number(None, least=0, instead="'auto'")
-    lambda_tv: Any = number(None, above=0, instead="'auto'")
-    gamma: float = number(1.7, above=0)
-    regularizer: Regularizer = choice("tgv", Regularizer)
-    lock_flux: bool = flag(default=True)
-    uncertainty: bool = flag(default=False)
-    n_replicas: int | None = whole_number(None, least=2, instead="None")
-    tolerance: float = number(1e-3, above=0)
-    max_iter: int = whole_number(2000, least=1)
-    haadf_offset: Any = number(None, instead="'auto'")
-    seed: int = whole_number(0, least=0)
-
-    @property
-    def n_refits(self) -> int:
-        """Simulated measurements that are fused for the uncertainty; 0 for none."""
-        return self.n_replicas or (_REFITS if self.uncertainty else 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -425,7 +399,7 @@ def solve(
         decision, prepared = decide(preparation, prior, options, run, callback_for)
         del preparation  # frees the pixels as they were before the calibration
         problem, start = decision.begin(prepared, options, run, callback_for("start"))
-        kept = prepared if options.n_refits else None
+        kept = prepared if options.n_refits or options.share else None
         del prepared  # frees its pixels
         missing = missing_pixels(maps, haadf)
         return conclude(
@@ -454,7 +428,7 @@ def conclude(
     inner: tuple[slice, slice] | None = None,
     start: State | None = None,
 ) -> Solution:
-    """Solve for the maps and report; `prepared` is for the uncertainty.
+    """Solve for the maps and report; `prepared` is for uncertainty and sharing.
 
     `missing` are the numbers of missing pixels for the record.
     """
@@ -469,8 +443,19 @@ def conclude(
         callback=callback_for("solution"),
         window=inner,
     )
+    sharing = None
+    if prepared is not None and options.share:
+        sharing, optimum, weights = share_counts(
+            prepared,
+            optimum,
+            weights,
+            run,
+            options,
+            fractions=decision.rounds is not None,
+            callback=callback_for("sharing"),
+        )
     variance, replicas = None, None
-    if prepared is not None:
+    if prepared is not None and options.n_refits:
         variance, replicas = uncertainty(
             prepared,
             prior,
@@ -514,8 +499,9 @@ def conclude(
             "change": optimum.change,
             "guard": report.largest,
             "flagged": report.flagged,
+            **({} if sharing is None else sharing.record()),
         },
-        notes=decision.all_notes(),
+        notes=(*decision.all_notes(), *([] if sharing is None else [sharing.note])),
         warnings=decision.warnings(),
     )
 

@@ -27,7 +27,7 @@ from .prepare import PEDESTAL, Preparation, PreparedData, scales
 from .weights import Weights, choose_weights, significance
 
 if TYPE_CHECKING:
-    from .method import CalibratedOptions
+    from .options import CalibratedOptions
 
 LAMBDA_HAADF = 0.03  # 0.01 to 0.1 give the same amounts within 6 %
 _ALONE_ITERATIONS = 60  # of fractions without the image

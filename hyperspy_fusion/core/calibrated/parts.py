@@ -15,7 +15,6 @@ from .convex.solver import WarmStart, common_flux_multiplier, minimise
 from .flux import FluxLock, judge, vacuum_background
 from .guard import GuardReport, guard
 from .method import (
-    CalibratedOptions,
     Decision,
     conclude,
     decide,
@@ -23,6 +22,7 @@ from .method import (
     stage_callbacks,
     understand,
 )
+from .options import CalibratedOptions
 from .prepare import PreparedData, Totals, prepare
 from .shift import Shift, aligned, far_shift
 

@@ -21,7 +21,7 @@ from .reading import Units, check_magnitude, goes_below_zero, recognise
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
-    from .method import CalibratedOptions
+    from .options import CalibratedOptions
 
 PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels

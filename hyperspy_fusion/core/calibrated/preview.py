@@ -5,16 +5,16 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
-from ..common.missing import fill
 from ..common.threads import workers
 from .convex.iteration import restart
 from .convex.problem import Problem
 from .convex.solver import minimise
 from .convex.sweep import State
-from .method import CalibratedOptions, Decision, decide, understand
+from .method import Decision, decide, understand
+from .options import CalibratedOptions
 from .prepare import PreparedData
+from .sample import busiest
 
 SIZE = 256  # pixels a side of the part, at most
 _ITERATIONS = 25  # between two certificates
@@ -99,7 +99,7 @@ class Preview:
         )
         with workers(num_workers) as run:
             decision, prepared = decide(preparation, prior, options, run)
-        rows, columns = window = busiest(prepared.net())
+        rows, columns = window = busiest(prepared.net(), SIZE)
         return cls(
             window=window,
             decision=decision,
@@ -144,28 +144,3 @@ class Preview:
             deviance=2 * chemical / max(known, 1),
             gap=gap,
         )
-
-
-def busiest(maps: np.ndarray, size: int = SIZE) -> tuple[slice, slice]:
-    """Rows and columns of the square with the highest sum of all maps.
-
-    `maps` have the shape ``(n_elements, y, x)``, NaN where missing; each counts as much
-    as the others.
-    """
-    shape = maps.shape[1:]
-    sides = [min(size, n) for n in shape]
-    filled = np.maximum(fill(maps), 0)
-    sums = filled.sum(axis=(1, 2), dtype=np.float64)
-    total = np.tensordot(1 / np.maximum(sums, 1e-30), filled, axes=1)
-    found = uniform_filter(total.astype(np.float64), sides, mode="constant")
-    # of squares within the image: that of a pixel begins half a side before it
-    inside = tuple(
-        slice(side // 2, side // 2 + n - side + 1)
-        for side, n in zip(sides, shape, strict=True)
-    )
-    corner = np.unravel_index(found[inside].argmax(), found[inside].shape)
-    rows, columns = (
-        slice(int(first), int(first) + side)
-        for first, side in zip(corner, sides, strict=True)
-    )
-    return rows, columns

@@ -4,6 +4,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import uniform_filter
+
+from ..common.missing import fill
 
 # Images of at least so many pixels are calibrated on 4 x 4 tiles of 96 x 96 pixels.
 LARGE = 2**18
@@ -54,3 +57,28 @@ def tile_at(array: np.ndarray, corner: tuple[int, int]) -> Any:
     """The tile of an array that begins at a corner ``(y, x)``."""
     y, x = corner
     return array[..., y : y + TILE, x : x + TILE]
+
+
+def busiest(maps: np.ndarray, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the square with the highest sum of all maps.
+
+    `maps` have the shape ``(n_elements, y, x)``, NaN where missing; each counts as much
+    as the others.
+    """
+    shape = maps.shape[1:]
+    sides = [min(size, n) for n in shape]
+    filled = np.maximum(fill(maps), 0)
+    sums = filled.sum(axis=(1, 2), dtype=np.float64)
+    total = np.tensordot(1 / np.maximum(sums, 1e-30), filled, axes=1)
+    found = uniform_filter(total.astype(np.float64), sides, mode="constant")
+    # of squares within the image: that of a pixel begins half a side before it
+    inside = tuple(
+        slice(side // 2, side // 2 + n - side + 1)
+        for side, n in zip(sides, shape, strict=True)
+    )
+    corner = np.unravel_index(found[inside].argmax(), found[inside].shape)
+    rows, columns = (
+        slice(int(first), int(first) + side)
+        for first, side in zip(corner, sides, strict=True)
+    )
+    return rows, columns

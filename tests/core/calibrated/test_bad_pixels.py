@@ -5,7 +5,7 @@ from scipy.ndimage import minimum_filter
 
 from hyperspy_fusion import data
 from hyperspy_fusion.core.calibrated.bad_pixels import set_aside
-from hyperspy_fusion.core.calibrated.method import CalibratedOptions
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
 
 SPECIMENS = data.core_shell, data.janus, data.lattice

@@ -12,7 +12,7 @@ from hyperspy_fusion.core.calibrated.composition import (
     normalised,
     sum_of_fractions,
 )
-from hyperspy_fusion.core.calibrated.method import CalibratedOptions
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
 
 # --- what fractions are -------------------------------------------------------------

@@ -4,7 +4,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from specimens import discs
 
 from hyperspy_fusion.core.calibrated import sample
-from hyperspy_fusion.core.calibrated.method import CalibratedOptions, solve
+from hyperspy_fusion.core.calibrated.method import solve
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 
 OPTIONS = CalibratedOptions()
 GIVEN = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.1)

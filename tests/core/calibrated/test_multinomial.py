@@ -5,12 +5,12 @@ from specimens import fractions_of, wedge
 
 from hyperspy_fusion.core.calibrated import multinomial
 from hyperspy_fusion.core.calibrated.method import (
-    CalibratedOptions,
     shared_weights,
     solve,
     understand,
 )
 from hyperspy_fusion.core.calibrated.multinomial import Fractions, weigh_fractions
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 
 OPTIONS = CalibratedOptions()
 GIVEN = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.03)

@@ -3,8 +3,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 from hyperspy_fusion import data
-from hyperspy_fusion.core.calibrated.method import CalibratedOptions, solve
-from hyperspy_fusion.core.calibrated.preview import Preview, busiest
+from hyperspy_fusion.core.calibrated.method import solve
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
+from hyperspy_fusion.core.calibrated.preview import Preview
+from hyperspy_fusion.core.calibrated.sample import busiest
 
 Z = 27, 25, 8
 

@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from specimens import discs
 
 import hyperspy_fusion
-from hyperspy_fusion.core.calibrated.method import CalibratedOptions
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.reading import read_map
 

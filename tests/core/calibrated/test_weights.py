@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from hyperspy_fusion.core.calibrated import weights
-from hyperspy_fusion.core.calibrated.method import CalibratedOptions
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.weights import (
     LAMBDA_HAADF,

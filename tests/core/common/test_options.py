@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 
-from hyperspy_fusion.core.calibrated.method import CalibratedOptions
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.common.options import (
     Options,
     choice,

@@ -1,0 +1,138 @@
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
+
+from hyperspy_fusion import data
+from hyperspy_fusion.core.calibrated.method import solve
+from hyperspy_fusion.core.calibrated.options import CalibratedOptions
+from hyperspy_fusion.core.calibrated.sharing import Sharing
+
+Z = 66, 21, 8
+GIVEN = {"lambda_tv": 2.8, "lambda_haadf": 0.1}
+BACKGROUND = np.full((3, 1, 1), 0.02)
+
+
+def arrays(specimen):
+    maps, truth = (
+        np.stack([signal.data for signal in signals])
+        for signals in (specimen.maps, specimen.truth)
+    )
+    return maps, specimen.haadf.data, truth
+
+
+def fuse(maps, haadf, *, share=True, num_workers=None, weights=GIVEN, **others):
+    options = CalibratedOptions(share=share, **weights)
+    others = {"background": BACKGROUND, **others}
+    return solve(maps, haadf, Z, options, num_workers=num_workers, **others)
+
+
+def error(maps, truth):
+    return np.mean(
+        [
+            np.linalg.norm(a - b) / np.linalg.norm(b)
+            for a, b in zip(maps, truth, strict=True)
+        ]
+    )
+
+
+@pytest.fixture(scope="module")
+def crystal():
+    return arrays(data.lattice(size=64, counts=4))
+
+
+@pytest.fixture(scope="module")
+def fused(crystal):
+    return fuse(*crystal[:2])
+
+
+def test_a_crystal(crystal, fused):
+    maps, haadf, truth = crystal
+    first = fuse(maps, haadf, share=False)
+    assert fused.record["sharing"] == 1
+    assert (fused.record["sharing_gain"] > 3).all()
+    assert fused.record["gap"] <= 1e-3
+    assert error(fused.maps, truth) < 0.6 * error(first.maps, truth)
+    sums = (maps - BACKGROUND).sum(axis=(1, 2))
+    assert_allclose(fused.maps.sum(axis=(1, 2)), sums, rtol=1e-4)
+    assert any("share their counts, " in note for note in fused.notes)
+
+
+def test_threads_do_not_matter(crystal, fused):
+    maps, haadf, _ = crystal
+    again = fuse(maps, haadf, num_workers=1)
+    assert_array_equal(again.maps, fused.maps)
+
+
+def test_a_single_odd_column_is_kept():
+    specimen = data.lattice(size=64, counts=16)
+    maps, haadf, truth = arrays(specimen)
+    # half of the heavy element of a column is missing
+    y, x = np.unravel_index(truth[0, 24:40, 24:40].argmax(), (16, 16))
+    rows, columns = slice(y + 20, y + 29), slice(x + 20, x + 29)
+    odd = maps.copy()
+    rng = np.random.default_rng(0)
+    odd[0, rows, columns] = rng.binomial(maps[0, rows, columns].astype(int), 0.5)
+    found = fuse(odd, haadf)
+    column = found.maps[0, rows, columns].sum() / truth[0, rows, columns].sum()
+    assert 0.35 < column < 0.65
+
+
+def test_values_with_variance(crystal):
+    _, haadf, truth = crystal
+    variance = np.full((3, 1, 1), 2.0)
+    rng = np.random.default_rng(0)
+    values = rng.normal(truth, np.sqrt(2.0))
+    first = fuse(values, haadf, share=False, variance=variance, background=None)
+    second = fuse(values, haadf, variance=variance, background=None)
+    assert second.record["sharing"] == 1
+    assert error(second.maps, truth) < 0.8 * error(first.maps, truth)
+
+
+def test_an_image_that_has_nothing_to_do_with_the_maps(crystal):
+    """The lattice of the image must not be put into smooth chemistry."""
+    rng = np.random.default_rng(0)
+    smooth = gaussian_filter(rng.standard_normal((3, 64, 64)), (0, 5, 5), mode="wrap")
+    truth = np.maximum(4 + 30 * smooth, 0.3)
+    maps = rng.poisson(truth + 0.02).astype(float)
+    found = fuse(maps, crystal[1], weights={})
+    first = fuse(maps, crystal[1], weights={}, share=False)
+    assert found.record["sharing"] == 0
+    assert_array_equal(found.maps, first.maps)
+    assert any("do not share their counts" in note for note in found.notes)
+
+
+def test_missing_pixels_are_filled(crystal):
+    maps, haadf, truth = crystal
+    holed = maps.copy()
+    holed[:, 20:24, 20:40] = np.nan
+    found = fuse(holed, haadf)
+    assert found.record["sharing"] == 1
+    assert np.isfinite(found.maps).all()
+    assert error(found.maps, truth) < 0.15
+
+
+def test_fractions_are_left_alone(crystal):
+    maps, haadf, _ = crystal
+    fractions = (maps + 0.5) / (maps + 0.5).sum(axis=0)
+    found = fuse(fractions, haadf, background=None)
+    assert found.record["sharing"] == 0
+    assert any("not made for maps of fractions" in note for note in found.notes)
+
+
+def test_what_was_returned_is_said():
+    sharing = Sharing(
+        accepted=True,
+        gains=(5.0, 4.0),
+        element=1.0,
+        choice=(64, 0.1, 0.01),
+        size=40.0,
+        returned=0.02,
+    )
+    assert "In 2 % of the pixels the measured counts contradict" in sharing.note
+    assert "no proof" in sharing.note
+
+
+def test_not_with_uncertainty():
+    with pytest.raises(ValueError, match="share is True together with uncertainty"):
+        CalibratedOptions(share=True, uncertainty=True)
