@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = "accuracy", "errors", "field", "speed", "scale"
+BENCHMARKS = "accuracy", "errors", "field", "sharing", "speed", "scale"
 
 
 def main(arguments):

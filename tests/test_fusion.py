@@ -4,7 +4,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import exspy
 import hyperspy.api as hs
@@ -1134,3 +1134,38 @@ def test_a_part_of_a_stack_knows_its_elements(part):
             assert one.metadata.Sample.elements == other.metadata.Sample.elements
             assert one.metadata.General.title == other.metadata.General.title
             assert_array_equal(one.data, other.data)
+
+
+class TestShare:
+    """Pixels that look alike share their counts."""
+
+    GIVEN = MappingProxyType({"lambda_tv": 2.8, "lambda_haadf": 0.1, "share": True})
+
+    def test_the_summary_says_what_was_shared(self):
+        maps, haadf, _ = hf.data.lattice(size=48)
+        fused = hf.fuse_multimodal(maps, haadf, 0.02, **self.GIVEN)
+        record = fused[0].metadata.Multimodal_fusion
+        assert record.sharing == 1
+        assert record.sharing_gain.min() > 3
+        assert "Pixels that look alike share their counts, " in hf.summarize(fused)
+
+    def test_each_image_of_a_lazy_series_by_itself(self):
+        specimens = [hf.data.lattice(size=32, seed=k) for k in range(2)]
+        maps = [
+            hs.stack(list(each), show_progressbar=False)
+            for each in zip(*(s.maps for s in specimens), strict=True)
+        ]
+        haadf = hs.stack([s.haadf for s in specimens], show_progressbar=False)
+        fused = hf.fuse_multimodal(maps, haadf, 0.02, lazy_output=True, **self.GIVEN)
+        record = fused[0].metadata.Multimodal_fusion
+        assert record.sharing.shape == (2,)
+        fused[0].compute(show_progressbar=False)
+        alone = hf.fuse_multimodal(
+            specimens[1].maps, specimens[1].haadf, 0.02, **self.GIVEN
+        )
+        np.testing.assert_array_equal(fused[0].data[1], alone[0].data)
+
+    def test_not_in_tiles(self):
+        maps, haadf, _ = hf.data.lattice(size=64)
+        with pytest.raises(ValueError, match="share is True for an image that is"):
+            hf.fuse_multimodal(maps, haadf, tile_size=32, **self.GIVEN)
