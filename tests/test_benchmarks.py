@@ -48,6 +48,11 @@ def field(package):
 
 
 @pytest.fixture(scope="module")
+def sharing(package):
+    return package("sharing")
+
+
+@pytest.fixture(scope="module")
 def speed(package):
     return package("speed")
 
@@ -285,3 +290,23 @@ def test_large_image_goes_from_disk_to_disk(package, tmp_path, monkeypatch):
         counts = hs.load(tmp_path / f"{title}.zspy").data
         net = counts.sum(dtype=float) - scale.BACKGROUND * counts.size
         assert_allclose(image.sum(dtype=float), net, rtol=1e-5)
+
+
+def test_shared_counts_of_a_lattice(sharing, capsys):
+    options = "--size 48 --specimens lattice --counts 4 --seeds 1 --tables specimens"
+    sharing.main(options.split())
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("| lattice"))
+    name, counts, first, second, ratio, *_ = row.strip("| ").split("|")
+    assert (name.strip(), counts.strip()) == ("lattice", "4")
+    assert_allclose(float(ratio), float(second) / float(first), atol=0.006)
+
+
+def test_odd_columns_are_half_of_another_element(sharing):
+    maps, haadf, truth, places, odd = sharing.odd_lattice(96, 50.0, 1)
+    assert maps.shape == truth.shape == (3, 96, 96)
+    assert haadf.shape == (96, 96)
+    heavy = truth[0][tuple(places.T)]
+    others = np.delete(heavy, odd)
+    assert (heavy[odd] < 0.6 * others.min()).all()
+    assert np.ptp(others) < 0.05 * others.mean()
