@@ -11,7 +11,7 @@ from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
 from .core.calibrated.guard import contradicted, local_z
-from .core.calibrated.method import judged_again
+from .core.calibrated.method import reevaluate
 from .core.calibrated.options import CalibratedOptions
 from .execution.arrays import computed
 from .inputs.elements import infer_element, name_element
@@ -269,7 +269,7 @@ def _judged(
     found = np.empty(haadf.shape, dtype=np.float32)
     for position in np.ndindex(measurement.navigation_shape):
         variance, given = measurement.variance, measurement.background
-        found[position] = judged_again(
+        found[position] = reevaluate(
             judge,
             maps[position],
             haadf[position],

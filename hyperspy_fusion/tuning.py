@@ -109,6 +109,8 @@ class WeightTuner(t.HasTraits):
             f"rows {rows.start} to {rows.stop - 1}, columns {columns.start} to "
             f"{columns.stop - 1}{where}"
         )
+        if options.share:
+            self._where += ", each pixel with its own counts"
         self._figure: Figure | None = None
         self._tried: list[tuple[float, float, float]] = []
         self.trait_set(lambda_tv=tv, use_haadf=haadf > 0)

@@ -50,6 +50,11 @@ def test_sliders_move_the_preview(specimen):
     assert not plt.get_fignums()  # a notebook would show it a second time
 
 
+def test_a_preview_does_not_share_counts(specimen):
+    message = tune(specimen, share=True)["wdict"]["message"].value
+    assert "each pixel with its own counts" in message
+
+
 def test_apply_changes_the_fused_maps_in_place(specimen, monkeypatch):
     tuners = []
     monkeypatch.setattr(

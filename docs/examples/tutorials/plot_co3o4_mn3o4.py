@@ -70,7 +70,8 @@ hs.plot.plot_images(
     cmap="inferno",
     axes_decor="off",
     colorbar="multi",
-    fig=plt.figure(figsize=(11, 3)),
+    padding={"wspace": 0.5},
+    fig=plt.figure(figsize=(12, 3)),
 )
 
 # %%
@@ -98,7 +99,8 @@ hs.plot.plot_images(
     axes_decor="off",
     colorbar="multi",
     vmin=0,
-    fig=plt.figure(figsize=(9, 8)),
+    padding={"wspace": 0.4},
+    fig=plt.figure(figsize=(10, 8)),
 )
 
 # %%

@@ -91,7 +91,8 @@ hs.plot.plot_images(
     cmap="inferno",
     axes_decor="off",
     colorbar="multi",
-    fig=plt.figure(figsize=(11, 3)),
+    padding={"wspace": 0.5},
+    fig=plt.figure(figsize=(12, 3)),
 )
 
 # %%

@@ -565,7 +565,7 @@ def shared_weights(
         return weigh_fractions(fractions, run, **given)
 
 
-def judged_again(
+def reevaluate(
     judge: Callable[[PreparedData, np.ndarray], np.ndarray],
     maps: np.ndarray,
     haadf: np.ndarray,

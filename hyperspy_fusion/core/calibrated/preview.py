@@ -1,8 +1,8 @@
 """Fused maps of a part of an image, fast enough to follow a slider."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -72,31 +72,16 @@ class Preview:
     @classmethod
     def of(
         cls,
-        maps: np.ndarray,
-        haadf: np.ndarray,
-        atomic_numbers: Sequence[int],
         options: CalibratedOptions,
         *,
-        background: np.ndarray | None = None,
-        variance: np.ndarray | None = None,
-        sensitivities: Sequence[float] | None = None,
-        elements: Sequence[str] = (),
         num_workers: int | None = None,
+        **inputs: Any,
     ) -> "Preview":
         """Calibrate an image, and keep the part of it with the highest signal.
 
-        The arguments are those of :func:`~.method.solve`.
+        `inputs` are the data, as :func:`~.method.understand` takes them.
         """
-        preparation, prior = understand(
-            maps,
-            haadf,
-            atomic_numbers,
-            options,
-            background,
-            variance,
-            sensitivities,
-            elements=elements,
-        )
+        preparation, prior = understand(options=options, **inputs)
         with workers(num_workers) as run:
             decision, prepared = decide(preparation, prior, options, run)
         rows, columns = window = busiest(prepared.net(), SIZE)

@@ -80,8 +80,9 @@ class Sharing:
             return f"pixels that look alike do not share their counts: {self.obstacle}"
         one, other = self.gains
         predicted = (
-            f"held-out data are predicted better by {one:.1f} and {other:.1f} standard "
-            f"deviations on two splits ({self.element:.1f} for the worst element)"
+            f"the gain in the prediction of held-out data is {one:.1f} and {other:.1f} "
+            f"standard deviations on two splits ({self.element:.1f} for the worst "
+            "element)"
         )
         if not self.accepted:
             return (
@@ -309,7 +310,7 @@ def share_counts(
         max_iter=options.max_iter,
         callback=callback,
     )
-    back = contradicted(prepared, first, optimum.maps)
+    back = share_of_first(prepared, first, optimum.maps)
     maps = optimum.maps + back * (first - optimum.maps)
     if prepared.flux is not None and back.any():
         known = np.isfinite(prepared.data)
@@ -347,7 +348,7 @@ def _climb(total: Callable) -> tuple[int, float, float]:
     return at(0, place[0])
 
 
-def contradicted(
+def share_of_first(
     prepared: PreparedData, first: np.ndarray, second: np.ndarray
 ) -> np.ndarray:
     """Share of the first stage in each pixel, 0 to 1, shape ``(y, x)``, float32.
