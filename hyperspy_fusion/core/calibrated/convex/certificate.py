@@ -6,31 +6,20 @@ import numpy as np
 
 from ...common.compilation import compilers, index
 from ...common.threads import Workers
-from .problem import Problem, flux_correction, for_kernels
+from .duals import ROUNDING, improve, largest
+from .problem import Problem, flux_correction, for_kernels, stacked
 
 # NaN and infinity have to be respected.
 _kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
-_, _part_of_finite = compilers(fastmath=True)
 
 # The bound holds for maps of up to so many times the flux found, where it is free, and
 # the values found at missing pixels.
 _MOST = 2.0
-_ROUNDING = 1e-12
-_NEWTON = 1e-5  # largest last change of the HAADF dual
-_NEWTON_STEPS = 20
+_ROUNDS = 3  # through the duals of several images
 _HELD = 1e300  # no slope: other terms bound these pixels
 
 
 _SERIAL = Workers()
-
-
-@_part_of_finite
-def _largest(row):
-    """Largest of finite numbers, in a loop that can be vectorised."""
-    largest = row[0]
-    for x in range(row.size):
-        largest = max(largest, row[x])
-    return largest
 
 
 class _Measured(NamedTuple):
@@ -42,15 +31,15 @@ class _Measured(NamedTuple):
     pedestal: np.ndarray
     poisson: bool
     tv_scale: np.ndarray
-    haadf: np.ndarray
+    haadf: np.ndarray  # of all elastic images
     haadf_precision: np.ndarray
-    haadf_factor: float  # to the unit of the image in the kernels
-    weight_factor: float  # and to its weight there
-    coefficients: np.ndarray  # k_i, of scaled maps and of the image in its unit
+    haadf_factor: np.ndarray  # to the unit of each image in the kernels
+    weight_factor: np.ndarray  # and to its weight there
+    coefficients: np.ndarray  # k_ji, of scaled maps and of images in their units
 
     @classmethod
     def of(cls, problem: Problem) -> "_Measured":
-        unit = float(problem.haadf_unit)
+        images = problem.images
         variance = np.zeros((1, 1, 1)) if problem.variance is None else problem.variance
         return cls(
             data=for_kernels(problem.data),
@@ -59,11 +48,13 @@ class _Measured(NamedTuple):
             pedestal=problem.pedestal.astype(np.float64),
             poisson=problem.poisson,
             tv_scale=problem.tv_scale.astype(np.float64),
-            haadf=for_kernels(problem.haadf),
-            haadf_precision=for_kernels(problem.haadf_precision),
-            haadf_factor=1 / unit,
-            weight_factor=float(problem.lambda_haadf * unit**2),
-            coefficients=problem.coefficients / (problem.tv_scale * unit),
+            haadf=stacked([image.values for image in images]),
+            haadf_precision=stacked([image.precision for image in images]),
+            haadf_factor=np.array([1 / float(image.unit) for image in images]),
+            weight_factor=np.array(
+                [float(image.weight * image.unit**2) for image in images]
+            ),
+            coefficients=problem.scaled_coefficients.astype(np.float64),
         )
 
 
@@ -80,7 +71,7 @@ def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None)
     """Terms of the objective, and bounds that scale the dual point."""
     n_elements, n_y, n_x = state.u.shape
     second_order = problem.alpha is not None
-    row_terms = np.zeros((3, n_y))
+    row_terms = np.zeros((2 + len(problem.images), n_y))
     row_excess = np.zeros(n_y)
     row_least = np.empty((n_elements, n_y))
     rows = rows or slice(0, n_y)
@@ -108,22 +99,26 @@ def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None)
         row_excess,
         row_least,
     )
-    haadf, chemical, tv = row_terms.sum(axis=1).tolist()
-    return (haadf * problem.haadf_unit**2, chemical, tv), row_excess, row_least
+    chemical, tv, *misfits = row_terms.sum(axis=1).tolist()
+    haadf, *others = (
+        misfit * image.unit**2
+        for misfit, image in zip(misfits, problem.images, strict=True)
+    )
+    return (haadf, chemical, tv, *others), row_excess, row_least
 
 
 def certificate(problem, state, run=_SERIAL):
     """Primal and dual value of the objective: rigorous bounds of the optimum.
 
     The primal value is that of maps that meet all constraints. The dual point is
-    p = E* q, scaled down until ‖p‖ ≤ 1 and ‖q‖ ≤ α hold everywhere, with the HAADF
-    dual optimised in each pixel; any such point bounds the optimum from below.
+    p = E* q, scaled down until ‖p‖ ≤ 1 and ‖q‖ ≤ α hold everywhere, with the duals of
+    the images optimised in each pixel; any such point bounds the optimum from below.
 
     Returns
     -------
     terms : tuple of float
         HAADF term without its weight, chemical (half the deviance) and TGV term at
-        the maps.
+        the maps; then the terms of further images, without their weights.
     upper, lower : float
         The objective at the maps, and a lower bound for all maps.
     """
@@ -135,8 +130,7 @@ def certificate(problem, state, run=_SERIAL):
     factor, summand = flux_correction(problem, sums)
 
     terms, row_excess, row_least = _primal_terms(problem, state, factor, summand, run)
-    haadf, chemical, tv = terms
-    upper = problem.lambda_haadf * haadf + chemical + tv
+    upper = problem.value(terms)
     flux_multiplier = problem.scaled_flux_multiplier  # 0 where the flux is locked
     upper += float(flux_multiplier @ sums)
 
@@ -153,7 +147,7 @@ def certificate(problem, state, run=_SERIAL):
     slope += scale if problem.poisson else 0
     # not below the rate if there is no such pixel
     slope = slope.clip(max=scale)
-    lift = (_ROUNDING * (scale + abs(slope)) - slope).clip(0)
+    lift = (ROUNDING * (scale + abs(slope)) - slope).clip(0)
     row_values = np.empty(n_y)
     second_order = problem.alpha is not None
     run(
@@ -305,7 +299,8 @@ def primal_rows(
     first, last : int
         The columns whose terms count.
     row_terms : numpy.ndarray
-        HAADF (in its unit), chemical and TGV term, shape ``(3, y)``, written.
+        Chemical and TGV term, and that of each image (in its unit), shape
+        ``(2 + n_images, y)``, written.
     row_excess : numpy.ndarray
         Square of the largest norm of the dual point over its bound, shape ``(y,)``.
     row_least : numpy.ndarray
@@ -319,11 +314,13 @@ def primal_rows(
     haadf, haadf_precision = measured.haadf, measured.haadf_precision
     haadf_factor, weight_factor = measured.haadf_factor, measured.weight_factor
     coefficients = measured.coefficients
+    n_images = coefficients.shape[0]
     n_elements, n_y, n_x = u.shape
     first, last = index(first), index(last)
     each_background = background.size > n_elements
     each_variance = variance.size > n_elements
-    model, norm_p, norm_q = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    model, norm_p, norm_q = np.empty((n_images, n_x)), np.empty(n_x), np.empty(n_x)
+    held = np.empty(n_x, np.bool_)
     slope, bend = np.empty(n_x), np.empty(n_x)
     above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
     fall = np.empty(n_x)
@@ -341,19 +338,25 @@ def primal_rows(
             i = order[group]
             _pull(dual, second_order, i, y, above, along_y, along_x, pull)
             scale = 1 / tv_scale[i]
+            held[:] = False
+            for j in range(n_images):
+                if coefficients[j, i] > 0:
+                    for x in range(n_x):
+                        weight = np.float64(haadf_precision[j, y, x])
+                        held[x] = held[x] or weight_factor[j] * weight > 0
             for x in range(n_x):
                 value = factor[i] * max(u[i, y, x], np.float32(0)) + summand[i]
                 here[x] = value
                 below[x] = factor[i] * max(u[i, next_y, x], np.float32(0)) + summand[i]
-                model[x] += coefficients[i] * value
                 norm_p[x] += along_y[x] ** 2 + along_x[x] ** 2
-                weighed = weight_factor * np.float64(haadf_precision[y, x]) > 0
-                held = weighed and coefficients[i] > 0
                 missing = np.isnan(data[i, y, x])
-                bounded = held or missing or not poisson
+                bounded = held[x] or missing or not poisson
                 fall[x] = -_HELD if bounded else -pull[x]
+            for j in range(n_images):
+                for x in range(n_x):
+                    model[j, x] += coefficients[j, i] * here[x]
             here[n_x] = here[n_x - 1]
-            row_least[i, y] = -_largest(fall)
+            row_least[i, y] = -largest(fall)
             for x in range(first, last):
                 b = np.float64(data[i, y, x])
                 maps = here[x] * scale
@@ -393,26 +396,20 @@ def primal_rows(
             if ends[group]:
                 for x in range(first, last):
                     tv += np.sqrt(slope[x]) + alpha * np.sqrt(bend[x])
-                excess = max(excess, _largest(norm_p), _largest(norm_q) / alpha**2)
+                excess = max(excess, largest(norm_p), largest(norm_q) / alpha**2)
                 norm_p[:] = 0
                 norm_q[:] = 0
                 slope[:] = 0
                 bend[:] = 0
-        misfit = 0.0
-        for x in range(first, last):
-            away = haadf_factor * np.float64(haadf[y, x]) - model[x]
-            misfit += np.float64(haadf_precision[y, x]) * away**2 / 2
-        row_terms[0, y] = misfit
-        row_terms[1, y] = chemical
-        row_terms[2, y] = tv
+        for j in range(n_images):
+            misfit = 0.0
+            for x in range(first, last):
+                away = haadf_factor[j] * np.float64(haadf[j, y, x]) - model[j, x]
+                misfit += np.float64(haadf_precision[j, y, x]) * away**2 / 2
+            row_terms[2 + j, y] = misfit
+        row_terms[0, y] = chemical
+        row_terms[1, y] = tv
         row_excess[y] = excess
-
-
-@_part
-def _positive_root(b, c):
-    """The root of t^2 + b t - c, where c >= 0, without cancellation."""
-    larger = (np.sqrt(b**2 + 4 * c) + abs(b)) / 2
-    return c / max(larger, 1e-300) if b > 0 else larger
 
 
 @_kernel
@@ -433,18 +430,19 @@ def dual_rows(
 
     .. math::
 
-        \min_{u ≥ 0} D(u) + \tfrac w2 (h - k u)^2 + ⟨g, u⟩
-        = \max_s -\tfrac{s^2}{2 w} - s h + \min_{u ≥ 0} D(u) + ⟨g + k s, u⟩
+        \min_{u ≥ 0} D(u) + \sum_j \tfrac{w_j}2 (h_j - k_j u)^2 + ⟨g, u⟩
+        = \max_s -\sum_j \Bigl( \tfrac{s_j^2}{2 w_j} + s_j h_j \Bigr)
+        + \min_{u ≥ 0} D(u) + ⟨g + \sum_j k_j s_j, u⟩
 
     Any s gives a bound, so that a few Newton steps from the iteration's `haadf_dual`
-    are enough.
+    are enough, for one image after the other.
 
     Parameters
     ----------
     dual : numpy.ndarray
         q, or p without second order.
     haadf_dual : numpy.ndarray
-        A first s, shape ``(y, x)``.
+        A first s, shape ``(n_images, y, x)``.
     shrink : float
         Factor of the dual point.
     multipliers : numpy.ndarray
@@ -471,22 +469,32 @@ def dual_rows(
     n_elements, _, n_x = data.shape
     each_background = background.size > n_elements
     each_variance = variance.size > n_elements
+    n_images = coefficients.shape[0]
     above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
-    pull, image, weight = np.empty(n_x), np.empty(n_x), np.empty(n_x)
-    s, floor = np.empty(n_x), np.empty(n_x)
-    model, response = np.empty(n_x), np.empty(n_x)
-    slopes = np.empty((n_elements, n_x))
+    pull, held = np.empty(n_x), np.empty(n_x, np.bool_)
+    image, weight = np.empty((n_images, n_x)), np.empty((n_images, n_x))
+    s = np.empty((n_images, n_x))
+    scratch = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    model = scratch[1]
+    slopes, others = np.empty((n_elements, n_x)), np.empty((n_elements, n_x))
     # of counts: b and the offset; of values: the value and its variance
     first, second = np.empty((n_elements, n_x)), np.empty((n_elements, n_x))
     for y in range(start, stop):
-        floor[:] = -np.inf
         total = 0.0
-        for x in range(n_x):
-            image[x] = haadf_factor * np.float64(haadf[y, x])
-            weight[x] = weight_factor * np.float64(haadf_precision[y, x])
+        for j in range(n_images):
+            for x in range(n_x):
+                image[j, x] = haadf_factor[j] * np.float64(haadf[j, y, x])
+                weight[j, x] = weight_factor[j] * np.float64(haadf_precision[j, y, x])
+                used = weight[j, x] > 0
+                s[j, x] = np.float64(haadf_dual[j, y, x]) if used else 0.0
         for i in range(n_elements):
             _pull(dual, second_order, i, y, above, along_y, along_x, pull)
-            k, scale = coefficients[i], 1 / tv_scale[i]
+            scale = 1 / tv_scale[i]
+            held[:] = False
+            for j in range(n_images):
+                if coefficients[j, i] > 0:
+                    for x in range(n_x):
+                        held[x] = held[x] or weight[j, x] > 0
             for x in range(n_x):
                 b = np.float64(data[i, y, x])
                 missing = np.isnan(b)
@@ -504,53 +512,33 @@ def dual_rows(
                     )
                     first[i, x] = 0.0 if missing else b * tv_scale[i]
                     second[i, x] = 0.0 if missing else spread * tv_scale[i] ** 2
-                # This is where g + k s is 0 but for rounding. With element i alone s
-                # would come out as alone - slope / k; the others only raise it.
-                least = _ROUNDING * (scale + abs(slope))
+                least = ROUNDING * (scale + abs(slope))
                 slope += 0.0 if missing else lift[i]
                 raised = slope
-                if missing and not (weight[x] > 0 and k > 0):
+                if missing and not held[x]:
                     raised = max(slope, least)
                 total -= (raised - slope) * _MOST * max(found[i, y, x], np.float32(0))
-                slope = raised
-                slopes[i, x] = slope
-                if k > 0 and (poisson or missing):
-                    shift = second[i, x] if poisson else 0.0
-                    middle = weight[x] * (image[x] + k * shift) - slope / k
-                    alone = _positive_root(middle, weight[x] * first[i, x])
-                    floor[x] = max(floor[x], max(alone, least / k) - slope / k)
-        for x in range(n_x):
-            s[x] = max(np.float64(haadf_dual[y, x]), floor[x]) if weight[x] > 0 else 0.0
-        for _ in range(_NEWTON_STEPS):
-            model[:] = 0
-            response[:] = 0
-            for i in range(n_elements):
-                k = coefficients[i]
-                if k <= 0:
-                    continue
-                if poisson:
+                slopes[i, x] = raised
+        for _ in range(1 if n_images == 1 else _ROUNDS):
+            for j in range(n_images):
+                for i in range(n_elements):
                     for x in range(n_x):
-                        inverse = 1 / (slopes[i, x] + k * s[x])
-                        u = first[i, x] * inverse - second[i, x]
-                        model[x] += k * max(u, 0.0)
-                        response[x] += k**2 * first[i, x] * inverse**2 if u > 0 else 0.0
-                else:
-                    for x in range(n_x):
-                        u = first[i, x] - second[i, x] * (slopes[i, x] + k * s[x])
-                        model[x] += k * max(u, 0.0)
-                        response[x] += k**2 * second[i, x] if u > 0 else 0.0
-            for x in range(n_x):
-                balance = s[x] + weight[x] * (image[x] - model[x])
-                new = s[x] - balance / (1 + weight[x] * response[x])
-                new = max(new, floor[x]) if weight[x] > 0 else 0.0
-                response[x] = abs(new - s[x]) - _NEWTON * (1 + abs(s[x]))
-                s[x] = new
-            if _largest(response) <= 0:
-                break
+                        others[i, x] = slopes[i, x]
+                    for other in range(n_images):
+                        if other != j:
+                            for x in range(n_x):
+                                others[i, x] += coefficients[other, i] * s[other, x]
+                row = data[:, y]
+                improve(
+                    j, row, measured, others, first, second, image, weight, s, scratch
+                )
         for i in range(n_elements):
-            k, scale = coefficients[i], 1 / tv_scale[i]
+            scale = 1 / tv_scale[i]
+            for j in range(n_images):
+                for x in range(n_x):
+                    slopes[i, x] += coefficients[j, i] * s[j, x]
             for x in range(n_x):
-                slope = slopes[i, x] + k * s[x]
+                slope = slopes[i, x]
                 if poisson:
                     u = max(first[i, x] / slope - second[i, x], 0.0)
                     model[x] = (u + second[i, x]) * scale
@@ -565,7 +553,8 @@ def dual_rows(
                 else:
                     term = (model[x] - first[i, x]) ** 2 / (2 * second[i, x])
                 total += 0.0 if np.isnan(data[i, y, x]) else term
-        for x in range(n_x):
-            if weight[x] > 0:
-                total -= s[x] ** 2 / (2 * weight[x]) + s[x] * image[x]
+        for j in range(n_images):
+            for x in range(n_x):
+                if weight[j, x] > 0:
+                    total -= s[j, x] ** 2 / (2 * weight[j, x]) + s[j, x] * image[j, x]
         row_values[y] = total

@@ -45,7 +45,7 @@ def cold_start(problem: Problem, maps: np.ndarray | None = None) -> State:
         v=v,
         p=np.zeros((2, *u.shape), np.float32),
         q=np.zeros((3, *second), np.float32),
-        haadf_dual=np.zeros(problem.shape, np.float32),
+        haadf_dual=np.zeros((len(problem.images), *problem.shape), np.float32),
         flux_dual=problem.scaled_flux_multiplier,
     )
 
@@ -138,15 +138,20 @@ def restart(state: State, old: Problem, new: Problem) -> None:
     """Convert a state in place from one problem to another one of the same pixels.
 
     Maps stay the same in counts, so that u and v scale with `tv_scale`; p and q keep
-    their bounds, `haadf_dual` its unit. If the flux was locked and is free now, its
-    multipliers become the problem's `flux_multiplier`.
+    their bounds, `haadf_dual` its units. Both have the same number of images. If the
+    flux was locked and is free now, its multipliers become the problem's
+    `flux_multiplier`.
     """
     ratio = new.tv_scale / old.tv_scale
     factor = ratio.astype(np.float32)[:, None, None]
-    used = new.lambda_haadf > 0 and old.lambda_haadf > 0
-    unit = np.float32(new.haadf_unit / old.haadf_unit if used else 0)
+    pairs = zip(new.images, old.images, strict=True)
+    units = [
+        one.unit / other.unit if min(one.weight, other.weight) > 0 else 0
+        for one, other in pairs
+    ]
     np.multiply(state.u, factor, out=state.u)
     if new.alpha is not None:
         np.multiply(state.v, factor, out=state.v)
-    np.multiply(state.haadf_dual, unit, out=state.haadf_dual)
+    factors = np.array(units, np.float32)[:, None, None]
+    np.multiply(state.haadf_dual, factors, out=state.haadf_dual)
     np.divide(state.flux_dual, ratio, out=state.flux_dual)

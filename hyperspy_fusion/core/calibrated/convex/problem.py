@@ -3,14 +3,15 @@ r"""The calibrated method: a convex problem in counts, solved to a certified gap
 .. math::
 
     \min_{x ≥ 0} \sum_i \sum_r [x_i - (b_i + δ_i) \log(x_i + β_i + δ_i)]
-    + \tfrac12 \sum_r w (h - o - \sum_i c_i x_i)^2
+    + \sum_j \tfrac12 \sum_r w_j (h_j - o_j - \sum_i c_{ji} x_i)^2
     + TGV_α^2(L_i x_i) \quad \text{subject to } \sum_r x_i = F_i
 
-with w = μ / σ_h² and L_i = λ / √s_i. Poisson term and constraint are over measured
-pixels; where F_i is infinite the flux is free. The unknowns of the solver are
-u_i = L_i x_i.
+with w_j = μ_j / σ_j² and L_i = λ / √s_i, over all elastic images j, the first of which
+is HAADF. Poisson term and constraint are over measured pixels; where F_i is infinite
+the flux is free. The unknowns of the solver are u_i = L_i x_i.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +28,42 @@ def for_kernels(array: np.ndarray) -> np.ndarray:
     For any other type, order or flag a kernel would be compiled again.
     """
     return np.require(array, np.float32, ["C", "W"])
+
+
+def stacked(arrays: list[np.ndarray]) -> np.ndarray:
+    """Arrays of one shape as kernels take them; one alone is not copied if need not."""
+    if len(arrays) == 1:
+        return for_kernels(arrays[0])[None]
+    return np.stack([for_kernels(array) for array in arrays])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """The term of one elastic image.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        h - o: the image without offset, shape ``(y, x)``.
+    precision : numpy.ndarray
+        1 / σ², shape ``(y, x)``; 0 where the image is not used.
+    weight : float
+        μ.
+    coefficients : numpy.ndarray
+        c_i ≥ 0, intensity per count, shape ``(n_elements,)``.
+    """
+
+    values: np.ndarray
+    precision: np.ndarray
+    weight: float
+    coefficients: np.ndarray
+
+    @cached_property
+    def unit(self) -> float:
+        """Unit of the image in the kernels: its median σ / √μ."""
+        weight = self.weight * self.precision
+        used = weight > 0
+        return 1 / np.sqrt(np.median(weight[used])) if used.any() else 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +106,8 @@ class Problem:
     apart : tuple of bool
         The elements whose TGV has a norm of its own; the others share one, so that
         their edges coincide. Empty if all share one.
+    elastic : tuple of Image
+        Further elastic images.
     """
 
     data: np.ndarray
@@ -85,6 +124,7 @@ class Problem:
     flux_multiplier: np.ndarray | None = None
     alpha: float | None = 0.5
     apart: tuple[bool, ...] = ()
+    elastic: tuple[Image, ...] = ()
 
     @property
     def poisson(self) -> bool:
@@ -105,11 +145,30 @@ class Problem:
         return np.sqrt(np.mean(self.tv_scale**2 * variance))
 
     @cached_property
-    def haadf_unit(self) -> float:
-        """Unit of the HAADF image in the kernels: its median σ_h / √μ."""
-        weight = self.lambda_haadf * self.haadf_precision
-        used = weight > 0
-        return 1 / np.sqrt(np.median(weight[used])) if used.any() else 1.0
+    def images(self) -> tuple[Image, ...]:
+        """All elastic images, HAADF first."""
+        haadf = Image(
+            values=self.haadf,
+            precision=self.haadf_precision,
+            weight=self.lambda_haadf,
+            coefficients=self.coefficients,
+        )
+        return haadf, *self.elastic
+
+    @property
+    def scaled_coefficients(self) -> np.ndarray:
+        """k_ji, of scaled maps and of images in their units, ``(n_images, n)``."""
+        return np.stack(
+            [image.coefficients / (self.tv_scale * image.unit) for image in self.images]
+        )
+
+    def value(self, terms: Sequence[float]) -> float:
+        """The sum of the terms of the objective, as from :func:`certificate`."""
+        haadf, chemical, tv, *others = terms
+        value = self.lambda_haadf * haadf + chemical + tv
+        for image, term in zip(self.elastic, others, strict=True):
+            value += image.weight * term
+        return value
 
     @property
     def scaled_flux_multiplier(self) -> np.ndarray:
@@ -144,18 +203,17 @@ class Problem:
         arrays = [
             self.background,
             self.pedestal,
-            self.haadf,
-            self.haadf_precision,
-            self.coefficients,
             self.tv_scale,
             *(array for array in optional if array is not None),
         ]
-        largest = np.inf if np.isinf(self.data).any() else self.lambda_haadf
-        return [largest, self.typical, *(float(np.sum(array)) for array in arrays)]
+        for image in self.images:
+            arrays += [image.values, image.precision, image.coefficients]
+            arrays.append(np.array(image.weight))
+        largest = np.inf if np.isinf(self.data).any() else self.typical
+        return [largest, *(float(np.sum(array)) for array in arrays)]
 
     def scaled(self) -> Scaled:
         """The problem in u = L x and h in its unit, as the kernels take it."""
-        unit = self.haadf_unit
         data = np.empty(self.data.shape, np.float32)
         precision = np.zeros((1, 1, 1) if self.poisson else data.shape, np.float32)
         for i, (image, tv_scale) in enumerate(
@@ -178,13 +236,14 @@ class Problem:
             poisson=self.poisson,
             rate=(1 / self.tv_scale).astype(np.float32),
             offset=for_kernels(offset),
-            haadf=for_kernels(self.haadf / unit),
-            haadf_weight=for_kernels(
-                self.lambda_haadf * unit**2 * self.haadf_precision
+            haadf=stacked([image.values / image.unit for image in self.images]),
+            haadf_weight=stacked(
+                [
+                    image.weight * image.unit**2 * image.precision
+                    for image in self.images
+                ]
             ),
-            coefficients=(self.coefficients / (self.tv_scale * unit)).astype(
-                np.float32
-            ),
+            coefficients=self.scaled_coefficients.astype(np.float32),
         )
 
 
@@ -220,6 +279,15 @@ def coarsen(problem: Problem) -> Problem:
         tv_scale=problem.tv_scale / 2,
         typical=2 * problem.typical,
         alpha=None if problem.alpha is None else problem.alpha / 2,
+        elastic=tuple(
+            replace(
+                image,
+                values=total(image.values) / 4,
+                precision=total(image.precision),
+                coefficients=image.coefficients / 4,
+            )
+            for image in problem.elastic
+        ),
     )
 
 

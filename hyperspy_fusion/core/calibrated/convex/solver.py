@@ -33,7 +33,7 @@ class Optimum:
     state : State
         For a warm start.
     history : list of tuple
-        ``(n_iter, (haadf, chemical, tv))`` at each certificate.
+        ``(n_iter, terms)`` at each certificate, with its terms.
     gap : float
         Upper bound of the distance of the objective to its optimum.
     n_iter : int
@@ -113,7 +113,7 @@ def minimise(
             check_finite(bounds, f"the cost after {n_iter} iterations is", _REMEDY)
             # The sum of the terms, which are not negative: the objective itself may be
             # around 0 where it has a flux multiplier.
-            value = problem.lambda_haadf * terms[0] + terms[1] + terms[2]
+            value = problem.value(terms)
             gap = (upper - lower) / value if value > 0 else 0.0
             if window is not None:
                 terms = terms_within(problem, state, *window, run)

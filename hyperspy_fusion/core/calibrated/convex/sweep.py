@@ -15,18 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 from ...common.compilation import compilers, index
+from .prox import combined, joint_prox, seen
 
 # Columns at a time, so that their scratch stays in the cache and Newton's method ends
 # early where it can. With 256, long rows take 20 % longer.
 _CHUNK = index(1024)
 _ONE = index(1)
-# Newton's method ends when the HAADF dual changes by less than this fraction: the prox
-# is linear in it within such a step.
-_NEWTON = np.float32(1e-2)
-_NEWTON_STEPS = 30
 # Smaller numbers are treated as 0: their squares would be subnormal, and slow.
 _TINY = np.float32(1e-18)
-_LEAST_SQUARE = np.float32(1e-30)
 
 _kernel, _part = compilers(fastmath=True)
 
@@ -44,7 +40,8 @@ class State(NamedTuple):
         Duals of gradient and symmetrised gradient, shapes ``(2, n_elements, y, x)``
         and ``(3, n_elements, y, x)``.
     haadf_dual : numpy.ndarray
-        Dual s of the HAADF term, of the image in its unit, shape ``(y, x)``.
+        Dual s of the term of each elastic image, that of HAADF first; of the image in
+        its unit, shape ``(n_images, y, x)``.
     flux_dual : numpy.ndarray
         Multiplier of the flux lock, shape ``(n_elements,)``, float64.
     """
@@ -74,10 +71,10 @@ class Scaled(NamedTuple):
     offset : numpy.ndarray
         e, background and pedestal, shape ``(n_elements, 1, 1)`` or that of the maps.
     haadf, haadf_weight : numpy.ndarray
-        h without offset and its weight w, shape ``(y, x)``; in a unit that makes s of
-        the order of 1.
+        h of each elastic image without offset, that of HAADF first, and its weight w,
+        shape ``(n_images, y, x)``; in a unit that makes s of the order of 1.
     coefficients : numpy.ndarray
-        k_i >= 0, shape ``(n_elements,)``.
+        k_ji >= 0, shape ``(n_images, n_elements)``.
     """
 
     data: np.ndarray
@@ -130,10 +127,12 @@ class _Scratch(NamedTuple):
     target: np.ndarray
     value: np.ndarray
     slope: np.ndarray
-    dual: np.ndarray  # of one row
+    dual: np.ndarray  # of each image
     change: np.ndarray
     model: np.ndarray
-    response: np.ndarray
+    response: np.ndarray  # of each two images
+    matrix: np.ndarray
+    combined: np.ndarray  # of one row
     norm: np.ndarray
     padded: np.ndarray
     new: np.ndarray  # of three components
@@ -167,118 +166,18 @@ def _targets(u, p, i, y, a, n, tau, padded, target):
 
 
 @_part
-def _poisson_prox(scaled, i, y, a, n, tau, pull, flux_dual, scratch):
-    """Prox of τ ((rate + ν) u - b log(u + e)) over u >= 0, and its derivative.
-
-    Along a row; ν is the flux multiplier. Data below zero mark a missing pixel, which
-    has no such term.
-    """
-    zero, half = np.float32(0), np.float32(0.5)
-    data, offset, target = scaled.data, scratch.offset, scratch.target
-    dual, value, slope = scratch.dual, scratch.value, scratch.slope
-    four_tau = np.float32(4) * tau
-    push = tau * (scaled.rate[i] + flux_dual)
-    for x in range(n):
-        b = data[i, y, a + x]
-        t = target[i, x] - (push if b >= zero else zero) - pull * dual[x]
-        t += offset[i, x]
-        root = np.sqrt(t * t + four_tau * max(b, zero) + _LEAST_SQUARE)
-        u = half * (t + root) - offset[i, x]
-        value[i, x] = max(u, zero)
-        slope[i, x] = half + half * t / root if u > zero else zero
-
-
-@_part
-def _gaussian_prox(scaled, i, y, a, n, tau, pull, flux_dual, scratch):
-    """Prox of τ (precision (u - b)² / 2 + ν u) over u >= 0, and its derivative.
-
-    Along a row; ν is the flux multiplier. The precision of a missing pixel is 0.
-    """
-    zero, one = np.float32(0), np.float32(1)
-    data, precision, target = scaled.data, scaled.precision, scratch.target
-    dual, value, slope = scratch.dual, scratch.value, scratch.slope
-    push = tau * flux_dual
-    for x in range(n):
-        weight = tau * precision[i, y, a + x]
-        shrink = one / (one + weight)
-        u = target[i, x] - pull * dual[x] - (push if weight > zero else zero)
-        u = (u + weight * data[i, y, a + x]) * shrink
-        value[i, x] = max(u, zero)
-        slope[i, x] = shrink if u > zero else zero
-
-
-@_part
-def _add_response(i, n, coefficient, pull, scratch):
-    model, response = scratch.model, scratch.response
-    value, slope = scratch.value, scratch.slope
-    for x in range(n):
-        model[x] += coefficient * value[i, x]
-        response[x] += coefficient * pull * slope[i, x]
-
-
-@_part
-def _newton_step(scaled, y, a, n, scratch):
-    """Newton step of the HAADF dual; returns whether it is small all along the row."""
-    zero, one = np.float32(0), np.float32(1)
-    haadf, weight = scaled.haadf, scaled.haadf_weight
-    model, response = scratch.model, scratch.response
-    dual, step = scratch.dual, scratch.change
-    # Two loops: a single one that writes to all these arrays is not vectorised.
-    for x in range(n):
-        w = weight[y, a + x]
-        pull = dual[x] + w * (haadf[y, a + x] - model[x])
-        step[x] = pull / (one + w * response[x])
-    excess = zero  # a sum, since a maximum is not vectorised
-    for x in range(n):
-        old, change = dual[x], step[x]
-        excess += max(abs(change) - _NEWTON * (one + abs(old)), zero)
-        dual[x] = old - change
-        model[x] = zero
-        response[x] = zero
-    return excess == zero
-
-
-@_part
-def _joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
-    """Exact joint prox of the data terms of all elements and of the HAADF term.
-
-    Newton's method on the HAADF dual s, which solves s + w (h - Σ k_i u_i(s)) = 0: the
-    left side is increasing and concave, so that it converges from anywhere.
-    """
-    zero = np.float32(0)
-    n_elements = state.u.shape[0]
-    dual, kept = scratch.dual, state.haadf_dual
-    if pulled:
-        for x in range(n):
-            dual[x] = kept[y, a + x]
-    for trial in range(_NEWTON_STEPS):
-        for i in range(n_elements):
-            coefficient = scaled.coefficients[i]
-            pull = steps.u * coefficient
-            if trial > 0 and pull == zero:
-                continue
-            flux = np.float32(state.flux_dual[i])
-            if scaled.poisson:
-                _poisson_prox(scaled, i, y, a, n, steps.u, pull, flux, scratch)
-            else:
-                _gaussian_prox(scaled, i, y, a, n, steps.u, pull, flux, scratch)
-            _add_response(i, n, coefficient, pull, scratch)
-        if not pulled or _newton_step(scaled, y, a, n, scratch):
-            break
-    if pulled:
-        for x in range(n):
-            kept[y, a + x] = dual[x]
-
-
-@_part
-def _finish_maps(u, scaled, i, y, a, n, pull, relaxation, scratch, bars):
-    """Correct the prox, extrapolate, relax.
+def _finish_maps(u, scaled, i, y, a, n, tau, relaxation, scratch, bars):
+    """Correct the prox by the last change of the duals, extrapolate, relax.
 
     Returns the sum of the extrapolated row over its measured pixels.
     """
+    pull, step = tau * scaled.coefficients[0, i], scratch.change[0]
+    if scaled.coefficients.shape[0] > 1:
+        pull, step = tau, scratch.combined
+        combined(scaled.coefficients, i, n, scratch.change, step)
     data, precision = scaled.data, scaled.precision
     zero, two = np.float32(0), np.float32(2)
-    value, slope, step = scratch.value, scratch.slope, scratch.change
+    value, slope = scratch.value, scratch.slope
     for x in range(n):
         old = u[i, y, a + x]
         new = max(value[i, x] + pull * slope[i, x] * step[x], zero)
@@ -426,7 +325,7 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
     mapped = offset.size > n_elements
     pulled = False
     for i in range(n_elements):
-        pulled = pulled or scaled.coefficients[i] > np.float32(0)
+        pulled = pulled or seen(scaled.coefficients, i)
     for y in range(start, stop):
         first = y == start
         here, above = scratch.bars[y % 2], scratch.bars[1 - y % 2]
@@ -439,11 +338,10 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
                 if mapped:
                     for x in range(n):
                         own_offset[i, x] = offset[i, y, a + x]
-            _joint_prox(state, scaled, steps, pulled, y, a, n, scratch)
+            joint_prox(state, scaled, steps, pulled, y, a, n, scratch)
             for i in range(n_elements):
-                pull = steps.u * scaled.coefficients[i]
                 row_sums[i, y] += _finish_maps(
-                    u, scaled, i, y, a, n, pull, relaxation, scratch, here
+                    u, scaled, i, y, a, n, steps.u, relaxation, scratch, here
                 )
                 # zeros beyond both ends of a row
                 here[0, i, n_x + 1] = here[0, i, n_x]
@@ -491,18 +389,20 @@ def _join(state, steps, relaxation, edges, row_sums, seams, scratch):
 
 
 @_part
-def _scratch(n_elements, n_x):
+def _scratch(n_elements, n_images, n_x):
     """Scratch of a sweep over rows of `n_x` pixels."""
-    chunk = n_elements, _CHUNK
+    chunk, images = (n_elements, _CHUNK), (n_images, _CHUNK)
     return _Scratch(
         np.empty(chunk, np.float32),
         np.empty(chunk, np.float32),
         np.empty(chunk, np.float32),
         np.empty(chunk, np.float32),
-        np.zeros(_CHUNK, np.float32),
-        np.zeros(_CHUNK, np.float32),
-        np.zeros(_CHUNK, np.float32),
-        np.zeros(_CHUNK, np.float32),
+        np.zeros(images, np.float32),
+        np.zeros(images, np.float32),
+        np.zeros(images, np.float32),
+        np.zeros((n_images, n_images, _CHUNK), np.float32),
+        np.empty((n_images, n_images, _CHUNK), np.float32),
+        np.empty(_CHUNK, np.float32),
         np.zeros(_CHUNK, np.float32),
         np.empty(_CHUNK + _ONE, np.float32),
         np.empty((3, n_elements, _CHUNK), np.float32),
@@ -546,7 +446,7 @@ def iterate(
         has to follow when all blocks are done.
     """
     n_elements, _, n_x = state.u.shape
-    scratch = _scratch(n_elements, n_x)
+    scratch = _scratch(n_elements, state.haadf_dual.shape[0], n_x)
     for i in range(n_elements):
         scratch.offset[i] = scaled.offset[i, 0, 0]
     for k in range(n_iter):
@@ -562,5 +462,5 @@ def iterate(
 @_kernel
 def join(state, steps, relaxation, edges, row_sums, seams):
     """End an iteration whose blocks were swept one by one; see :func:`iterate`."""
-    scratch = _scratch(state.u.shape[0], 1)
+    scratch = _scratch(state.u.shape[0], 1, 1)
     _join(state, steps, relaxation, edges, row_sums, seams, scratch)

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import minimize
 
-from hyperspy_fusion.core.calibrated.convex.problem import Problem
+from hyperspy_fusion.core.calibrated.convex.problem import Image, Problem
 from hyperspy_fusion.core.common.operators import (
     gradient,
     joint_norm,
@@ -25,9 +25,10 @@ def make_problem(
     missing=0.0,
     flux=True,
     seed=0,
+    further=(),
     **changes,
 ):
-    """Smooth random specimens, measured."""
+    """Smooth random specimens, measured; `further` images have these weights."""
     rng = np.random.default_rng(seed)
     truth = gaussian_filter(rng.uniform(0, 1, (n_elements, *shape)), (0, 2, 2))
     truth *= counts / truth.mean()
@@ -59,7 +60,23 @@ def make_problem(
         typical=float(np.mean(tv_scale * truth.mean(axis=(1, 2)))),
         flux=np.where(flux, sums, np.inf) if np.any(flux) else None,
     )
-    return replace(problem, **changes)
+    rng = np.random.default_rng([seed, 1])
+    elastic = tuple(further_image(rng, truth, weight) for weight in further)
+    return replace(problem, elastic=elastic, **changes)
+
+
+def further_image(rng, truth, weight):
+    """Another elastic image of the specimen, with its own coefficients."""
+    coefficients = rng.uniform(0, 3, len(truth))
+    values = np.tensordot(coefficients, truth, 1)
+    sigma = 0.03 * values.mean() * rng.uniform(0.5, 2, values.shape)
+    precision = np.where(rng.random(values.shape) < 0.1, 0, sigma**-2.0)
+    return Image(
+        values=values + sigma * rng.normal(size=values.shape),
+        precision=precision,
+        weight=weight,
+        coefficients=coefficients,
+    )
 
 
 def objective(problem, maps, slopes):
@@ -74,7 +91,10 @@ def objective(problem, maps, slopes):
         chemical = expected - b - b * np.log(ratio)
     else:
         chemical = (maps - data) ** 2 / (2 * problem.variance)
-    misfit = problem.haadf - np.tensordot(problem.coefficients, maps, 1)
+    misfit = 0.0
+    for image in problem.images:
+        away = image.values - np.tensordot(image.coefficients, maps, 1)
+        misfit += image.weight * np.sum(image.precision * away**2) / 2
     u = maps * problem.tv_scale[:, None, None]
     variation = 0.0
     for group in norm_groups(problem):
@@ -83,11 +103,7 @@ def objective(problem, maps, slopes):
         else:
             own = slopes[:, group]
             variation += total_generalised_variation(u[group], own, problem.alpha)
-    return (
-        chemical[known].sum()
-        + problem.lambda_haadf * np.sum(problem.haadf_precision * misfit**2) / 2
-        + variation
-    )
+    return chemical[known].sum() + misfit + variation
 
 
 def norm_groups(problem):
@@ -99,11 +115,10 @@ def norm_groups(problem):
 
 def pixel_terms(problem, y, x):
     """Data terms of one pixel as a function of scaled u, with gradient."""
-    tv_scale, c = problem.tv_scale, problem.coefficients
+    tv_scale = problem.tv_scale
     b = problem.data[:, y, x]
     known = np.isfinite(b)
     b = np.where(known, b, 0)
-    weight = problem.lambda_haadf * problem.haadf_precision[y, x]
 
     def terms(u):
         counts = u / tv_scale
@@ -116,9 +131,13 @@ def pixel_terms(problem, y, x):
             variance = problem.variance[:, y, x]
             each = (counts - b) ** 2 / (2 * variance)
             slope = (counts - b) / variance
-        misfit = problem.haadf[y, x] - c @ counts
-        total = each[known].sum() + weight * misfit**2 / 2
-        return total, (np.where(known, slope, 0) - weight * misfit * c) / tv_scale
+        total, slope = each[known].sum(), np.where(known, slope, 0)
+        for image in problem.images:
+            weight = image.weight * image.precision[y, x]
+            misfit = image.values[y, x] - image.coefficients @ counts
+            total += weight * misfit**2 / 2
+            slope -= weight * misfit * image.coefficients
+        return total, slope / tv_scale
 
     return terms
 
@@ -163,5 +182,10 @@ PROBLEMS = {
     "few counts": {"counts": 0.05},
     "many counts": {"counts": 1e4},
     "no coefficients": {"coefficients": np.zeros(2)},
+    "two images": {"further": (0.1,)},
+    "two images, values": {"further": (0.3,), "poisson": False, "missing": 0.2},
+    "further image alone": {"further": (0.1,), "lambda_haadf": 0.0, "missing": 0.1},
+    "four images": {"further": (0.1, 1.0, 0.03), "n_elements": 3, "missing": 0.2},
+    "few counts, two images": {"further": (1.0,), "counts": 0.05, "flux": False},
 }
 each_problem = pytest.mark.parametrize("options", PROBLEMS.values(), ids=PROBLEMS)

@@ -73,8 +73,27 @@ def lifted(slope, unheld, missing, tv_scale, most, most_missing):
     return slope + np.where(missing, own, lift[:, None, None]), paid
 
 
+def best_duals(images, ks, weights, slope, bounded, minimiser, duals):
+    """The dual of each image by bisection, one after the other."""
+    duals = [np.where(w > 0, s, 0) for w, s in zip(weights, duals, strict=True)]
+    for _ in range(1 if len(images) == 1 else 40):
+        for j, (image, k, weight) in enumerate(zip(images, ks, weights, strict=True)):
+            a = slope + sum(ks[i] * duals[i] for i in range(len(ks)) if i != j)
+            pole = np.where((k > 0) & bounded, -a / np.maximum(k, 1e-300), -np.inf)
+            largest = 1e6 * (1 + abs(weight * image.values))
+            low = np.maximum(pole.max(axis=0), -largest)
+            high = np.maximum(low, 0) + largest
+            for _ in range(200):
+                s = (low + high) / 2
+                u = minimiser(a + k * s)
+                short = s + weight * (image.values - (k * u).sum(axis=0)) < 0
+                low, high = np.where(short, s, low), np.where(short, high, s)
+            duals[j] = np.where(weight > 0, high, 0)
+    return duals
+
+
 def reference(problem, state):
-    """The bound in NumPy, by the formulas; the haadf_dual by bisection."""
+    """The bound in NumPy, by the formulas; the duals of the images by bisection."""
     tv_scale = problem.tv_scale[:, None, None]
     missing = np.isnan(problem.data)
     data = np.where(missing, 0, problem.data)
@@ -98,10 +117,11 @@ def reference(problem, state):
     else:
         b = data * tv_scale
         variance = np.where(missing, 0, problem.variance * tv_scale**2)
-    k = (problem.coefficients / problem.tv_scale)[:, None, None]
-    weight = problem.lambda_haadf * problem.haadf_precision
-    used = weight > 0
-    unheld = ~(used & (k > 0)) & (missing | problem.poisson)
+    images = problem.images
+    ks = [(image.coefficients / problem.tv_scale)[:, None, None] for image in images]
+    weights = [image.weight * image.precision for image in images]
+    held = np.any([(w > 0) & (k > 0) for w, k in zip(weights, ks, strict=True)], axis=0)
+    unheld = ~held & (missing | problem.poisson)
     slope, lift = lifted(slope, unheld, missing, tv_scale, most, 2 * u)
 
     def minimiser(slope):
@@ -109,18 +129,12 @@ def reference(problem, state):
             return np.maximum(b / np.maximum(slope, 1e-300) - offset * tv_scale, 0)
         return np.maximum(b - variance * slope, 0)
 
-    pole = np.where(
-        (k > 0) & (missing | problem.poisson), -slope / np.maximum(k, 1e-300), -np.inf
-    )
-    low = np.maximum(pole.max(axis=0), -1e6 * (1 + abs(weight * problem.haadf)))
-    high = np.maximum(low, 0) + 1e6 * (1 + abs(weight * problem.haadf))
-    for _ in range(200):
-        s = (low + high) / 2
-        u = minimiser(slope + k * s)
-        short = s + weight * (problem.haadf - (k * u).sum(axis=0)) < 0
-        low, high = np.where(short, s, low), np.where(short, high, s)
-    s = np.where(used, high, 0)
-    a = slope + k * s
+    bounded = missing | problem.poisson
+    first = [
+        dual / image.unit for dual, image in zip(state.haadf_dual, images, strict=True)
+    ]
+    duals = best_duals(images, ks, weights, slope, bounded, minimiser, first)
+    a = slope + sum(k * s for k, s in zip(ks, duals, strict=True))
     u = minimiser(a)
     if problem.poisson:
         values = np.where(missing, 0, kl_div(b, u / tv_scale + offset))
@@ -128,8 +142,11 @@ def reference(problem, state):
     else:
         spread = np.where(missing, 1, variance)
         values = np.where(missing, 0, (u - b) ** 2 / (2 * spread)) + a * u
-    haadf = s**2 / (2 * np.where(used, weight, 1)) + s * problem.haadf
-    return bound - lift + values.sum() - haadf[used].sum()
+    for image, weight, s in zip(images, weights, duals, strict=True):
+        used = weight > 0
+        cost = s**2 / (2 * np.where(used, weight, 1)) + s * image.values
+        bound -= cost[used].sum()
+    return bound - lift + values.sum()
 
 
 @each_problem
@@ -142,7 +159,12 @@ def test_against_the_formulas(options, state_of):
     slopes = state.v if problem.alpha is not None else None
     expected = objective(problem, with_flux(problem, state.u), slopes)
     assert_allclose(upper, expected, rtol=1e-6)  # maps are float32
-    assert_allclose(lower, reference(problem, state), atol=1e-6 * upper)
+    best = reference(problem, state)
+    assert lower <= best + 1e-6 * upper
+    if len(problem.images) == 1:
+        assert_allclose(lower, best, atol=1e-6 * upper)
+    elif state_of is near_the_optimum:  # the duals of several are found in a few turns
+        assert upper - lower <= 1.02 * (upper - best) + 1e-6 * upper
 
 
 @pytest.mark.parametrize("alpha", [0.5, None])
@@ -178,14 +200,18 @@ def test_deviance(b, ratio):
     poisson=st.booleans(),
     lambda_haadf=st.sampled_from([0.0, 0.1, 1.0]),
     n_elements=st.integers(1, 3),
+    further=st.sampled_from([(), (0.3,)]),
 )
-def test_dual_value_is_the_least_of_each_pixel(seed, poisson, lambda_haadf, n_elements):
+def test_dual_value_is_the_least_of_each_pixel(
+    seed, poisson, lambda_haadf, n_elements, further
+):
     problem = make_problem(
         (2, 2),
         n_elements,
         poisson=poisson,
         seed=seed,
         lambda_haadf=lambda_haadf,
+        further=further,
         alpha=None,
         flux=False,
     )
@@ -210,7 +236,10 @@ def test_dual_value_is_the_least_of_each_pixel(seed, poisson, lambda_haadf, n_el
         b = problem.data + problem.pedestal[:, None, None]
         offset = problem.background + problem.pedestal[:, None, None]
         expected += np.sum(b * np.log(b) - b + offset)
-    assert_allclose(certificate(problem, state)[2], expected, rtol=1e-6, atol=1e-6)
+    found = certificate(problem, state)[2]
+    assert found <= expected + 1e-6 * (1 + abs(expected))
+    if not further:  # the duals of several are found in a few turns
+        assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @each_problem
@@ -222,7 +251,8 @@ def test_no_maps_are_below_the_bound(options, seed):
     state = random_state(problem, rng)
     terms, upper, bound = certificate(problem, state)
     assert np.isfinite(bound)
-    weighted = (problem.lambda_haadf, 1, 1) @ np.array(terms)
+    weights = [image.weight for image in problem.elastic]
+    weighted = (problem.lambda_haadf, 1, 1, *weights) @ np.array(terms)
     assert_allclose(upper, weighted, rtol=1e-12)
     assert bound <= upper
     start = np.maximum(cold_start(problem).u, 0.1).astype(float)

@@ -260,6 +260,30 @@ def test_transposed(options):
     assert_allclose(other, np.swapaxes(maps, 1, 2), atol=2e-3 * maps.max())
 
 
+def test_an_image_is_worth_two_of_half_its_weight():
+    problem = make_problem((40, 37), 3, lambda_haadf=0.3)
+    half = replace(problem.images[0], weight=0.15)
+    two = replace(problem, lambda_haadf=0.15, elastic=(half,))
+    one, other = optimum(problem, 1e-5), optimum(two, 1e-5)
+    assert one.n_iter == other.n_iter
+    assert_allclose(other.maps, one.maps, atol=2e-3 * one.maps.max())
+    (haadf, *_, further), terms = other.history[-1][1], one.history[-1][1]
+    assert_allclose([haadf, further], terms[0], rtol=1e-3)
+    assert_allclose(two.value((haadf, *terms[1:], further)), problem.value(terms))
+
+
+@pytest.mark.parametrize("spoilt", ["weight", "precision", "coefficients"])
+def test_a_further_image_without_weight_changes_nothing(spoilt):
+    problem = make_problem(missing=0.1)
+    image = make_problem(further=(0.3,)).elastic[0]
+    image = replace(image, **{spoilt: 0 * getattr(image, spoilt)})
+    without = optimum(problem, 1e-4)
+    found = optimum(replace(problem, elastic=(image,)), 1e-4)
+    assert_allclose(found.maps, without.maps, atol=1e-3 * without.maps.max())
+    if spoilt != "coefficients":
+        assert_allclose(found.gap, without.gap, rtol=0.1)
+
+
 @pytest.mark.parametrize("unit", [1e-9, 40.0, 1e9])
 def test_unit_of_the_haadf_image(unit):
     problem = make_problem()
@@ -344,10 +368,12 @@ def test_restart_at_other_weights(alpha, mu):
     )
     state = optimum(old, 1e-4).state
     maps = state.u / old.tv_scale[:, None, None]
-    haadf_dual = state.haadf_dual / old.haadf_unit
+    haadf_dual = state.haadf_dual / old.images[0].unit
     restart(state, old, new)
     assert_allclose(state.u / new.tv_scale[:, None, None], maps, rtol=1e-6)
-    assert_allclose(state.haadf_dual / new.haadf_unit, haadf_dual * (mu > 0), rtol=1e-5)
+    assert_allclose(
+        state.haadf_dual / new.images[0].unit, haadf_dual * (mu > 0), rtol=1e-5
+    )
     # another start, the same optimum
     again, fresh = optimum(new, 1e-6, start=state), optimum(new, 1e-6)
     assert_allclose(again.maps, fresh.maps, atol=2e-2 * fresh.maps.max())

@@ -84,8 +84,11 @@ def pure_prox(problem, start, tau, flux_dual=0.0):
     lambda_haadf=st.sampled_from([0.0, 0.03, 1.0]),
     counts=st.sampled_from([0.1, 3.0, 100.0]),
     tau=st.sampled_from([0.03, 1.0, 30.0]),
+    further=st.sampled_from([(), (0.1,), (0.03, 1.0, 0.3)]),
 )
-def test_prox_against_brute_force(seed, n_elements, poisson, lambda_haadf, counts, tau):
+def test_prox_against_brute_force(
+    seed, n_elements, poisson, lambda_haadf, counts, tau, further
+):
     problem = make_problem(
         (1, 3),
         n_elements,
@@ -94,6 +97,7 @@ def test_prox_against_brute_force(seed, n_elements, poisson, lambda_haadf, count
         missing=0.2,
         seed=seed,
         lambda_haadf=lambda_haadf,
+        further=further,
     )
     rng = np.random.default_rng(seed)
     start = problem.typical * rng.normal(1, 2, (n_elements, 1, 3))

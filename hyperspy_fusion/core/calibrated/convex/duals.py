@@ -1,0 +1,85 @@
+"""Duals of the images for the certificate: Newton's method along a row, in float64."""
+
+import numpy as np
+
+from ...common.compilation import compilers
+
+ROUNDING = 1e-12
+_NEWTON = 1e-5  # largest last change of a dual
+_NEWTON_STEPS = 20
+
+# NaN and infinity have to be respected.
+_, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
+_, _part_of_finite = compilers(fastmath=True)
+
+
+@_part_of_finite
+def largest(row):
+    """Largest of finite numbers, in a loop that can be vectorised."""
+    largest = row[0]
+    for x in range(row.size):
+        largest = max(largest, row[x])
+    return largest
+
+
+@_part
+def _positive_root(b, c):
+    """The root of t^2 + b t - c, where c >= 0, without cancellation."""
+    larger = (np.sqrt(b**2 + 4 * c) + abs(b)) / 2
+    return c / max(larger, 1e-300) if b > 0 else larger
+
+
+@_part
+def improve(j, data, measured, slopes, first, second, image, weight, s, scratch):
+    """Newton steps along a row for the dual of one image, the others being held.
+
+    `slopes` are those from all else. The dual is not below its floor, so that the
+    slope of each element that the image shows is positive where it has to be.
+    """
+    poisson, tv_scale = measured.poisson, measured.tv_scale
+    coefficients = measured.coefficients
+    n_elements, n_x = slopes.shape
+    floor, model, response = scratch
+    floor[:] = -np.inf
+    for i in range(n_elements):
+        k, scale = coefficients[j, i], 1 / tv_scale[i]
+        if k <= 0:
+            continue
+        for x in range(n_x):
+            slope = slopes[i, x]
+            # This is where g + k s is 0 but for rounding. With element i alone s
+            # would come out as alone - slope / k; the others only raise it.
+            least = ROUNDING * (scale + abs(slope))
+            if poisson or np.isnan(data[i, x]):
+                shift = second[i, x] if poisson else 0.0
+                middle = weight[j, x] * (image[j, x] + k * shift) - slope / k
+                alone = _positive_root(middle, weight[j, x] * first[i, x])
+                floor[x] = max(floor[x], max(alone, least / k) - slope / k)
+    for x in range(n_x):
+        s[j, x] = max(s[j, x], floor[x]) if weight[j, x] > 0 else 0.0
+    for _ in range(_NEWTON_STEPS):
+        model[:] = 0
+        response[:] = 0
+        for i in range(n_elements):
+            k = coefficients[j, i]
+            if k <= 0:
+                continue
+            if poisson:
+                for x in range(n_x):
+                    inverse = 1 / (slopes[i, x] + k * s[j, x])
+                    u = first[i, x] * inverse - second[i, x]
+                    model[x] += k * max(u, 0.0)
+                    response[x] += k**2 * first[i, x] * inverse**2 if u > 0 else 0.0
+            else:
+                for x in range(n_x):
+                    u = first[i, x] - second[i, x] * (slopes[i, x] + k * s[j, x])
+                    model[x] += k * max(u, 0.0)
+                    response[x] += k**2 * second[i, x] if u > 0 else 0.0
+        for x in range(n_x):
+            balance = s[j, x] + weight[j, x] * (image[j, x] - model[x])
+            new = s[j, x] - balance / (1 + weight[j, x] * response[x])
+            new = max(new, floor[x]) if weight[j, x] > 0 else 0.0
+            response[x] = abs(new - s[j, x]) - _NEWTON * (1 + abs(s[j, x]))
+            s[j, x] = new
+        if largest(response) <= 0:
+            break
