@@ -17,6 +17,7 @@ import pooch
 from hyperspy.signals import Signal1D
 from scipy import ndimage
 
+from .detectors import SENSITIVITIES, detected, elastic_image, gaussian
 from .inputs.elements import atomic_number
 from .inputs.foreign import elements_of_exspy
 from .signals import ElementalMap, HAADFImage
@@ -26,17 +27,15 @@ __all__ = [
     "co3o4_mn3o4",
     "core_shell",
     "dysco3",
+    "elastic_image",
     "janus",
     "lattice",
     "measure",
     "xray_spectra",
 ]
 
-_SENSITIVITIES = np.array([1.0, 1.3, 1.6])  # X-ray counts per atom, element by element
 _BACKGROUND = 0.02  # X-ray counts per pixel
 _Z_EXPONENT = 1.7
-_PEDESTAL = 0.1  # of the specimen's largest HAADF intensity
-_GAIN, _OFFSET = 3.7, 500.0  # of the HAADF detector
 
 _PITCH = 16  # pixels between the columns of the lattice
 _BLUR = 0.7  # standard deviation in pixels, of the particles
@@ -323,11 +322,9 @@ def measure(
     for name, value in {"counts": counts, "electrons": electrons}.items():
         if not value > 0:
             raise ValueError(f"{name} is {value}: expected a number above 0")
-    if not 0 <= nonlinear <= 0.5:
-        raise ValueError(f"nonlinear is {nonlinear}: expected 0 to 0.5")
     rng = np.random.default_rng(seed)
 
-    sensitivities = _SENSITIVITIES[:, np.newaxis, np.newaxis]
+    sensitivities = SENSITIVITIES[:, np.newaxis, np.newaxis]
     counted = thickness * sensitivities
     dose = counts / np.percentile(counted, 99, axis=(1, 2)).mean()
     expected = thickness * (sensitivities * dose)
@@ -335,14 +332,15 @@ def measure(
 
     image = np.tensordot(np.power(atomic_numbers, _Z_EXPONENT), thickness, 1)
     image /= image.max()
-    if unmapped:
-        image += _unmapped_blobs(*image.shape)
-    image *= 1 - nonlinear * image
-    image = ndimage.shift(image, shift, order=1, mode="nearest") + _PEDESTAL
-    if wave:
-        n_x = image.shape[1]
-        image += 0.1 * np.sin(2 * np.pi * np.arange(n_x) / n_x)
-    haadf = _GAIN * rng.poisson(electrons * image) + _OFFSET
+    haadf = detected(
+        rng,
+        image,
+        electrons,
+        nonlinear=nonlinear,
+        shift=shift,
+        unmapped=unmapped,
+        wave=wave,
+    )
     return measured, haadf, expected
 
 
@@ -436,18 +434,6 @@ def xray_spectra(
     return spectra
 
 
-def _unmapped_blobs(n_y: int, n_x: int) -> np.ndarray:
-    """Two Gaussians of height 0.5, at the same place in images of any size."""
-    blobs = np.zeros((n_y, n_x))
-    for y, x in ((40 / 128, 80 / 128), (90 / 128, 45 / 128)):
-        blobs += 0.5 * np.outer(_gaussian(n_y, y * n_y, 5), _gaussian(n_x, x * n_x, 5))
-    return blobs
-
-
-def _gaussian(size: int, centre: float, sigma: float) -> np.ndarray:
-    return np.exp(-((np.arange(size) - centre) ** 2) / (2 * sigma**2))
-
-
 def _chord(size: int, centre: np.ndarray, radius: float) -> np.ndarray:
     """Length of the beam's path through a sphere, in pixels."""
     y, x = np.ogrid[:size, :size]
@@ -497,7 +483,7 @@ def _lattice_thickness(size: int) -> dict[str, np.ndarray]:
         """Gaussians at the same offset ``(y, x)``, in cells, in every unit cell."""
         along_y, along_x = (
             sum(
-                _gaussian(size, (cell + part) * _PITCH, sigma)
+                gaussian(size, (cell + part) * _PITCH, sigma)
                 for cell in range(-1, size // _PITCH + 2)
             )
             for part in offset

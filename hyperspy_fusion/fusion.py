@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .core.common.options import Options
     from .core.published.forward import ZWeighting
     from .core.published.tv_prox import TVAlgorithm
+    from .inputs.further import Elastic
     from .inputs.measurement import Background, Image, Maps, Mask, Matching, Measurement
     from .signals import ElementalMap
 
@@ -40,6 +41,7 @@ def fuse_multimodal(
     sensitivities: Mapping[str, float] | None = None,
     mask: Mask = None,
     match: Matching = None,
+    elastic: Elastic = None,
     lambda_haadf: float | Literal["auto"] = "auto",
     lambda_tv: float | Literal["auto"] = "auto",
     gamma: float = 1.7,
@@ -95,6 +97,9 @@ def fuse_multimodal(
         True where pixels of the maps are missing, as NaN: filled by the model.
     match : {"axes", "pixels"}, optional
         Bring both to the area that their axes share, or take their pixels for the same.
+    elastic : BaseSignal, or list or dict of BaseSignal, optional
+        Up to 3 more images of the pixels of the HAADF image: phase, ADF, bright field,
+        named by their titles or a dict. Those that do not help are not used.
     lambda_haadf, lambda_tv : float or "auto"
         Weights μ, λ of HAADF term and regulariser; "auto": chosen by cross-validation.
     gamma : float, default 1.7
@@ -162,17 +167,10 @@ def fuse_multimodal(
         num_workers=num_workers,
         interactive=interactive,
     )
-    measurement = measure(
-        maps,
-        haadf,
-        background,
-        elements=elements,
-        sensitivities=sensitivities,
-        mask=mask,
-        match=match,
-        lazily=True,
+    measured = partial(measure, elements=elements, sensitivities=sensitivities)
+    measurement = measured(
+        maps, haadf, background, mask=mask, match=match, elastic=elastic, lazily=True
     )
-
     fuse = partial(_run, "calibrated", plan_calibrated, measurement, execution)
     if execution.interactive:
         return tune(fuse, measurement, options, execution, display, toolkit)

@@ -12,6 +12,7 @@ from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
 from . import __version__
+from .core.calibrated.elastic import Further, barred_for_fractions, record_of
 from .core.calibrated.method import CHECK_EVERY
 from .core.calibrated.parts import together
 from .core.calibrated.sharing import Sharing
@@ -68,6 +69,8 @@ class Conclusion:
         Whether the background was given.
     warnings : tuple of str
         Those that the signals gave before the fusion.
+    elastic_names : tuple of str
+        Names of the further elastic images.
     """
 
     method: str
@@ -80,6 +83,7 @@ class Conclusion:
     notes: tuple[str, ...]
     background_given: bool
     warnings: tuple[str, ...]
+    elastic_names: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -97,6 +101,7 @@ class Conclusion:
             notes=measurement.notes,
             background_given=measurement.background is not None,
             warnings=measurement.warnings,
+            elastic_names=measurement.elastic_names,
         )
 
     @property
@@ -114,6 +119,7 @@ class Conclusion:
     def asked(self) -> dict[str, Any]:
         """Entries of the record that are known beforehand."""
         options = {k: v for k, v in asdict(self.options).items() if v is not None}
+        names = self.elastic_names
         return {
             "method": self.method,
             "version": __version__,
@@ -121,6 +127,7 @@ class Conclusion:
             "atomic_numbers": np.array(self.atomic_numbers, dtype=np.float64),
             **options,
             **({"match": self.match} if self.match else {}),
+            **({"elastic": "\n".join(names)} if names else {}),
         }
 
     def __call__(
@@ -238,6 +245,10 @@ def pending_record(
         each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
         numbers: tuple[str, ...] = ("haadf_gain", "haadf_model_error", "gap")
         numbers += ("guard", "flagged", "missing_pixels", "haadf_missing_pixels")
+        if conclusion.elastic_names:
+            further = Further(conclusion.elastic_names, None, np.ones(n_elements))
+            known = record_of(barred_for_fractions(further), further.prior)
+            each |= {name: np.shape(value) for name, value in known.items()}
         if options.share:
             each |= {name: np.shape(n) for name, n in Sharing().record().items()}
         record["cost_interval"] = CHECK_EVERY

@@ -20,7 +20,7 @@ FLOORS = [
     {"loading", "data", "plot", "report"},
     {"signals"},
     {"widgets"},
-    {"fusion", "derived", "propagation", "warm_up"},
+    {"fusion", "derived", "propagation", "warm_up", "detectors"},
     {"tuning"},
     {"results", "progress"},
     {"summary"},

@@ -137,6 +137,8 @@ def plan_calibrated(
     halo = HALOS[options.regularizer]
     tiles = tiles_of(measurement.maps, execution.tile_size, halo)
     shared = execution.weights == "shared"
+    if measurement.elastic is not None:
+        _check_elastic(options, tiled=tiles is not None, shared=shared)
     if tiles is not None and options.share:
         raise ValueError(
             "share is True for an image that is solved in tiles: expected an image in "
@@ -148,6 +150,8 @@ def plan_calibrated(
     if shared:
         options, messages = _with_shared_weights(measurement, options, chemistry)
     solve = partial(calibrated.solve, options=options, **chemistry)
+    if measurement.elastic_names:
+        solve = partial(solve, elastic_names=measurement.elastic_names)
     if messages:
         solve = partial(_solve_with, messages, solve)
     return _image_tasks(_arrays(measurement), measurement, solve)
@@ -160,12 +164,41 @@ def check_preview(
 ) -> None:
     """Raise a ValueError if there can be no preview, before anything is fused."""
     tiles = tiles_of(measurement.maps, execution.tile_size, HALOS[options.regularizer])
+    if measurement.elastic is not None:
+        raise ValueError(
+            "interactive is True together with elastic: expected one of them, since "
+            "the sliders know the weight of HAADF only"
+        )
     if measurement.lazy or execution.lazy_output or tiles is not None:
         raise ValueError(
             "interactive is True for lazy or tiled data: expected maps in memory, of "
             "at most 4096 pixels a side. Choose the weights on a part of them, as "
             "[m.isig[:1024, :1024] for m in maps], after compute() if they are lazy, "
             "and fuse all with lambda_tv and lambda_haadf"
+        )
+
+
+def _check_elastic(
+    options: calibrated.CalibratedOptions, *, tiled: bool, shared: bool
+) -> None:
+    """Raise a ValueError for what several elastic images do not go together with."""
+    asked = {
+        "share is True": options.share,
+        "uncertainty is True": options.uncertainty,
+        f"n_replicas is {options.n_replicas}": options.n_replicas is not None,
+        "weights is 'shared'": shared,
+    }
+    for found, is_so in asked.items():
+        if is_so:
+            raise ValueError(
+                f"{found} together with elastic: expected one of them, since this is "
+                "known for HAADF alone"
+            )
+    if tiled:
+        raise ValueError(
+            "elastic was given for an image that is solved in tiles: expected an image "
+            "in one piece, of at most 4096 pixels a side and, if it is lazy, in one "
+            "chunk; without elastic, HAADF is used alone"
         )
 
 
@@ -217,11 +250,13 @@ def _solve_with(
 
 
 def _arrays(measurement: Measurement) -> dict[str, Any]:
+    further = {"elastic": measurement.elastic} if measurement.elastic_names else {}
     return {
         "maps": measurement.maps,
         "haadf": measurement.haadf,
         "background": measurement.background,
         "variance": measurement.variance,
+        **further,
     }
 
 
@@ -241,7 +276,8 @@ def _check_and_solve(
     check: Callable, solve: Callable, *, maps: Any, haadf: Any, **others: Any
 ) -> Solution:
     """Check the values of lazy signals, which are known now, and solve."""
-    messages = tuple(check([*maps, haadf]))
+    further = others.get("elastic")
+    messages = tuple(check([*maps, haadf, *([] if further is None else further)]))
     return _solve_with(messages, solve, maps=maps, haadf=haadf, **others)
 
 

@@ -16,6 +16,7 @@ from hyperspy.signals import BaseSignal, Signal2D
 from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy, stack
 from .elements import atomic_number, infer_element
+from .further import Elastic, further_images
 from .images import (
     as_images,
     axes_of,
@@ -63,14 +64,20 @@ class Measurement:
     images : tuple of Signal2D
         The signals of the maps, viewed as images, for axes and metadata of the result.
     check : callable or None
-        ``check([*maps, haadf])`` checks the values of one position of lazy signals,
-        which are not known before, and returns warnings; None if they are checked.
+        ``check([*maps, haadf, *elastic])`` checks the values of one position of lazy
+        signals, which are not known before, and returns warnings; None if they are
+        checked.
     match : {"axes", "pixels", None}
         By what maps and image were brought to the same pixels.
     notes : tuple of str
         How that was done.
     warnings : tuple of str
         What was said of the signals.
+    elastic : numpy.ndarray, dask.array.Array or None
+        Further elastic images, shape ``navigation + (n_images, y, x)``; NaN where
+        missing.
+    elastic_names : tuple of str
+        Their names.
     """
 
     maps: Any
@@ -84,6 +91,8 @@ class Measurement:
     match: Matching
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
+    elastic: Any = None
+    elastic_names: tuple[str, ...] = ()
 
     @property
     def navigation_shape(self) -> tuple[int, ...]:
@@ -97,8 +106,8 @@ class Measurement:
 
     @property
     def lazy(self) -> bool:
-        """Whether maps or HAADF image are lazy."""
-        return is_lazy(self.maps, self.haadf)
+        """Whether maps or an image are lazy."""
+        return is_lazy(self.maps, self.haadf, self.elastic)
 
 
 def measure(
@@ -110,6 +119,7 @@ def measure(
     sensitivities: Mapping[str, float] | None = None,
     mask: Mask = None,
     match: Matching = None,
+    elastic: Elastic = None,
     allow_missing: bool = True,
     lazily: bool = False,
 ) -> Measurement:
@@ -117,7 +127,7 @@ def measure(
 
     Parameters
     ----------
-    maps, haadf, background, elements, sensitivities, mask, match
+    maps, haadf, background, elements, sensitivities, mask, match, elastic
         As for :func:`hyperspy_fusion.fuse_multimodal`.
     allow_missing : bool
         Whether pixels may be missing (NaN); else that is an error.
@@ -148,7 +158,10 @@ def measure(
     haadf = as_images(haadf, "HAADF image")
     for name, image in zip(names[1:], images[1:], strict=True):
         said += check_same_pixels(first, first_name, image, f"map of {name}")
-    sums, shown, haadf, notes = _on_common_area(images, haadf, match)
+    further = further_images(elastic, haadf, said)
+    sums, shown, (haadf, *others), notes = _on_common_area(
+        images, [haadf, *further.values()], match
+    )
     said += check_same_pixels(shown[0], first_name, haadf, "HAADF image")
     shown = _calibrated([*shown, haadf])[:-1]
 
@@ -159,19 +172,22 @@ def measure(
     }
     if sums is not None:
         inputs = {k: None if a is None else sums(a) for k, a in inputs.items()}
-    inputs["images"] = [native(signal.data) for signal in (*shown, haadf)]
-    check = partial(check_values, tuple(names), allow_missing=allow_missing)
+    inputs["images"] = [native(signal.data) for signal in (*shown, haadf, *others)]
+    check = partial(
+        check_values, tuple(names), allow_missing=allow_missing, further=tuple(further)
+    )
     lazy = lazily and is_lazy(*inputs["images"])
     if not lazy:
         inputs = computed(inputs)
     if background is not None and not is_lazy(inputs["background"]):
         _check_background(inputs["background"])
-    *stacked, image = inputs["images"]
-    stacked = stack(stacked, axis=-3)
+    arrays = inputs["images"]
+    stacked, image = stack(arrays[: len(names)], axis=-3), arrays[len(names)]
+    seen = arrays[len(names) + 1 :]
     if allow_missing:
         stacked = _without_unknown(stacked, inputs["mask"], inputs["variance"])
     if not lazy:
-        said += check([*np.moveaxis(stacked, -3, 0), image])
+        said += check([*np.moveaxis(stacked, -3, 0), image, *seen])
     for message in said:
         warn(message)
     return Measurement(
@@ -186,6 +202,8 @@ def measure(
         match=match,
         notes=notes,
         warnings=tuple(said),
+        elastic=stack(seen, axis=-3) if seen else None,
+        elastic_names=tuple(further),
     )
 
 
@@ -229,24 +247,26 @@ def _already_fused(names: Sequence[str], signals: Sequence[BaseSignal]) -> list[
 
 
 def _on_common_area(
-    images: list[Signal2D], haadf: Signal2D, match: Matching
-) -> tuple[Callable[[Any], Any] | None, list[Signal2D], Signal2D, tuple[str, ...]]:
-    """Maps and HAADF image in the pixels of their common area.
+    images: list[Signal2D], elastic: list[Signal2D], match: Matching
+) -> tuple[Callable[[Any], Any] | None, list[Signal2D], list[Signal2D], tuple]:
+    """Maps and elastic images, HAADF first, in the pixels of their common area.
 
     With the function that brings other arrays there, and notes.
     """
+    haadf = elastic[0]
     if match is None:
-        return None, images, haadf, ()
+        return None, images, elastic, ()
     if match == "pixels":
         if images[0].data.shape[-2:] != haadf.data.shape[-2:]:
-            return None, images, haadf, ()  # which is an error
+            return None, images, elastic, ()  # which is an error
         calibration = axes_of(images[0])[-2:]
         note = (
             f"the HAADF image {describe(haadf)} was taken to show the pixels of the "
             f"maps, {describe(images[0])}, whatever its axes say"
         )
         axes = [*axes_of(haadf)[:-2], *calibration]
-        return None, images, new_signal(haadf, haadf.data, axes=axes), (note,)
+        elastic = [new_signal(image, image.data, axes=axes) for image in elastic]
+        return None, images, elastic, (note,)
     if match != "axes":
         raise ValueError(f"match is {match!r}: expected None, 'axes' or 'pixels'")
     area = Match.of(images[0], haadf)
@@ -255,8 +275,11 @@ def _on_common_area(
         for image in images
     ]
     axes = [*axes_of(haadf)[:-2], *axes_of(shown[0])[-2:]]
-    haadf = new_signal(haadf, area.image(native(haadf.data)), axes=axes)
-    return area.sums, shown, haadf, area.notes
+    elastic = [
+        new_signal(image, area.image(native(image.data)), axes=axes)
+        for image in elastic
+    ]
+    return area.sums, shown, elastic, area.notes
 
 
 def _calibrated(images: Sequence[Signal2D]) -> list[Signal2D]:
@@ -475,19 +498,31 @@ def _check_background(background: np.ndarray) -> None:
 
 
 def check_values(
-    elements: Sequence[str], arrays: Sequence[np.ndarray], *, allow_missing: bool
+    elements: Sequence[str],
+    arrays: Sequence[np.ndarray],
+    *,
+    allow_missing: bool,
+    further: Sequence[str] = (),
 ) -> list[str]:
-    """Check that maps and HAADF image hold finite numbers, not all the same.
+    """Check that maps and elastic images hold finite numbers, not all the same.
 
-    `arrays` are the maps of these elements and the image, or series of them. Returns
-    the warnings.
+    `arrays` are the maps of these elements, the HAADF image and the `further` images of
+    these names, or series of them. Returns the warnings.
     """
     labels = [*(f"map of {name}" for name in elements), "HAADF image"]
+    labels += [f"elastic image {name}" for name in further]
     ranges = [
         _finite_range(label, array, allow_missing=allow_missing)
         for label, array in zip(labels, arrays, strict=True)
     ]
-    return _check_contrast(labels, ranges)
+    n_maps = len(elements) + 1
+    for name, (low, high) in zip(further, ranges[n_maps:], strict=True):
+        if low == high:
+            raise ValueError(
+                f"the elastic image {name} is constant ({high}): it has no information "
+                "on the specimen, leave it out"
+            )
+    return _check_contrast(labels[:n_maps], ranges[:n_maps])
 
 
 def _finite_range(

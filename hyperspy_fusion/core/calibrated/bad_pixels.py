@@ -100,6 +100,25 @@ def set_aside(
     return maps, haadf, notes
 
 
+def image_without_bad(
+    maps: np.ndarray, image: np.ndarray, name: str
+) -> tuple[np.ndarray, list[str]]:
+    """A further elastic image with NaN at its bad pixels, and notes that name these."""
+    image = np.asarray(image)
+    if min(image.shape) < _LEAST_SIZE or not np.isfinite(image).any():
+        return image, []
+    finder = _Finder(maps, image)
+    saturated = finder.saturated()
+    bad = finder.bad_image() & ~saturated
+    notes = []
+    if saturated.any():
+        words = name, "not used", "saturated"
+        notes.append(_note(image, saturated, *words, is_part=False))
+    if bad.any():
+        notes.append(_note(image, bad, name, "not used", is_part=False))
+    return np.where(bad | saturated, np.nan, image), notes
+
+
 def _filtered(image: np.ndarray) -> bool:
     """Whether neighbouring pixels of a map share their noise."""
     clipped = np.minimum(image, np.quantile(image, _ORDINARY, method="lower"))

@@ -130,17 +130,23 @@ def initial_coefficients(
     normal = products(columns, columns)
     spread = np.diag(normal)
     normal = normal - np.diag(np.minimum(noise, 0.9 * spread))
+    right = products(columns, (image - image.mean())[None])[:, 0]
+    solution = non_negative(normal, right)
+    return solution, float(image.mean() - solution @ smooth.mean(axis=1))
+
+
+def non_negative(normal: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Least squares with solutions of at least 0, from the normal equations."""
     spread = np.diag(normal)
     empty = spread == 0  # constant maps, whose coefficient is 0
     scale = np.where(empty, 0, 1 / np.sqrt(np.where(empty, 1, spread)))
-    right = products(columns, (image - image.mean())[None])[:, 0] * scale
+    right = right * scale
     values, vectors = np.linalg.eigh(normal * scale[:, None] * scale)
     roots = np.sqrt(np.maximum(values, 1e-6 * max(values.max(), 1e-300)))
     solution, _ = nnls(
         (vectors * roots) @ vectors.T, (vectors / roots) @ vectors.T @ right
     )
-    solution *= scale
-    return solution, float(image.mean() - solution @ smooth.mean(axis=1))
+    return solution * scale
 
 
 def _smoothed(

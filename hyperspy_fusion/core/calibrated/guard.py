@@ -337,7 +337,11 @@ class GuardReport:
 
     @property
     def message(self) -> str:
-        """The warning; empty if nothing was found."""
+        """The warning about the HAADF image; empty if nothing was found."""
+        return self.message_of("the HAADF image")
+
+    def message_of(self, name: str) -> str:
+        """The warning about an image of this name; empty if nothing was found."""
         inverted = (
             "seems to have inverted contrast, as a bright-field image: it is dark "
             f"where the maps are bright (correlation {self.correlation:.2f}). Pass the "
@@ -345,7 +349,7 @@ class GuardReport:
             "heavy element is missing among the maps"
         )
         if self.flagged == 0 and self.inverted:
-            return f"the HAADF image {inverted}"
+            return f"{name} {inverted}"
         if self.flagged == 0:
             return "" if self.judged else _TOO_FEW
         percent = 100 * self.flagged
@@ -357,7 +361,7 @@ class GuardReport:
         if self.brighter:
             cause = "is brighter than expected from the maps: an element may be missing"
         found = (
-            f"the HAADF image contradicts the maps {where} (by up to "
+            f"{name} contradicts the maps {where} (by up to "
             f"{self.largest:.0f} standard deviations) and is not used there."
         )
         if self.inverted:

@@ -7,25 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from ..common.missing import fill, missing_pixels
+from ..common.missing import missing_pixels
 from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
-from .coefficients import CALIBRATION_LAMBDA, CrossFit
-from .convex.problem import Problem, coarsen
-from .convex.solver import CHECK_EVERY, Optimum, WarmStart, minimise
+from .convex.problem import Problem
+from .convex.solver import CHECK_EVERY, Optimum, minimise
 from .convex.sweep import State
-from .flux import vacuum_background, vacuum_note
-from .guard import GuardReport, contrast, guard, is_inverted, model_error
+from .elastic import (
+    EXPONENT,
+    Found,
+    Further,
+    barred_for_fractions,
+    choose_further,
+    examine_further,
+    record_of,
+)
+from .examine import examine
+from .guard import GuardReport
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
 from .sharing import share_counts
-from .shift import Shift, aligned, far_shift, near_shift
+from .shift import Shift, aligned
 from .uncertainty import uncertainty
-from .weights import TRIAL_ITERATIONS, Weights, weigh
-
-_ROUGH_ITERATIONS = 20
+from .weights import Weights, weigh
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +63,8 @@ class Decision:
         Displacement that was undone before the image was cut into tiles.
     rounds : Rounds or None
         How fractions are fused; None if the maps are none.
+    elastic : tuple of Found
+        Further elastic images.
     """
 
     units: Units
@@ -70,6 +78,7 @@ class Decision:
     flux_multiplier: np.ndarray | None = None
     undone: Shift = Shift()
     rounds: Rounds | None = None
+    elastic: tuple[Found, ...] = ()
 
     def problem(self, prepared: PreparedData) -> Problem:
         """The convex problem of these pixels."""
@@ -85,12 +94,14 @@ class Decision:
             found = *found, *self.rounds.warnings
         # Of an image that the guard dropped nothing else is to be said.
         chosen = self.weights.warnings if self.report.flagged < 1 else ()
-        return tuple(filter(None, (*found, *chosen)))
+        further = [text for image in self.elastic for text in image.warnings]
+        return tuple(filter(None, (*found, *chosen, *further)))
 
     def all_notes(self) -> tuple[str, ...]:
         """What was assumed."""
         notes = *self.notes, self.background_note, *self.numbers.lock.notes
-        return tuple(filter(None, notes))
+        further = [text for image in self.elastic for text in image.told]
+        return tuple(filter(None, (*notes, *further)))
 
     def record(self) -> dict[str, Any]:
         """Entries of the record of the fusion."""
@@ -114,6 +125,7 @@ class Decision:
             "kind": self.units.kind,
             **({"weights_tried": tried} if len(tried) else {}),
             **({} if self.rounds is None else self.rounds.record),
+            **(record_of(self.elastic, gain) if self.elastic else {}),
         }
 
     def begin(
@@ -143,24 +155,39 @@ def decide(
     options: CalibratedOptions,
     run: Workers,
     callback_for: Callable[[str], Callable | None] = lambda _: None,
+    further: Further | None = None,
 ) -> tuple[Decision, PreparedData]:
     """Calibrate, find where the HAADF image can be trusted, and choose the weights.
 
-    ``callback_for(stage)`` returns the callback of a stage, or None. Returns the
-    decision, and the data on which it was made.
+    Of `further` elastic images those are used that help. ``callback_for(stage)``
+    returns the callback of a stage, or None. Returns the decision, and the data on
+    which it was made.
     """
     if preparation.units.total is not None:
-        return _decide_fractions(preparation, prior, options, run, callback_for)
+        decision, prepared = _decide_fractions(
+            preparation, prior, options, run, callback_for
+        )
+        if further is not None:
+            barred = tuple(barred_for_fractions(further))
+            decision = replace(decision, elastic=barred)
+        return decision, prepared
     examined = examine(preparation, prior, run, callback_for)
     prepared = examined.prepared
-    weights = weigh(
-        [prepared.take(preparation.tiles)],
-        run,
-        seed=options.seed,
-        lambda_tv=options.lambda_tv,
-        lambda_haadf=options.lambda_haadf,
-        callback=callback_for("weights"),
-    )
+    given: dict[str, Any] = {
+        "seed": options.seed,
+        "lambda_tv": options.lambda_tv,
+        "lambda_haadf": options.lambda_haadf,
+        "callback": callback_for("weights"),
+    }
+    weights = weigh([prepared.take(preparation.tiles)], run, **given)
+    elastic: list[Found] = []
+    if further is not None:
+        elastic, prepared = examine_further(
+            preparation, prepared, further, run, callback_for
+        )
+        elastic, prepared, weights = choose_further(
+            elastic, prepared, preparation.tiles, weights, run, **given
+        )
     prepared = replace(prepared, apart=weights.apart)
     decision = Decision(
         units=preparation.units,
@@ -171,6 +198,7 @@ def decide(
         notes=preparation.notes,
         background=examined.background,
         background_note=examined.note,
+        elastic=tuple(elastic),
     )
     return decision, prepared
 
@@ -208,108 +236,6 @@ def _decide_fractions(
     return decision, prepared
 
 
-@dataclass(frozen=True, kw_only=True)
-class Examined:
-    """Data that were calibrated, and what was found about them.
-
-    Attributes
-    ----------
-    prepared : PreparedData
-        With coefficients, the image moved back by the shift, and `trusted` 0 where it
-        contradicts the maps.
-    shift : Shift
-        Displacement of the HAADF image against the maps.
-    report : GuardReport
-        Of the guard.
-    background : numpy.ndarray or None
-        Counts a pixel that were found in the vacuum, shape ``(n_elements,)``.
-    note : str
-        What was assumed about the background, for the user; or empty.
-    """
-
-    prepared: PreparedData
-    shift: Shift
-    report: GuardReport
-    background: np.ndarray | None
-    note: str
-
-
-def examine(
-    preparation: Preparation,
-    prior: np.ndarray,
-    run: Workers,
-    callback_for: Callable[[str], Callable | None] = lambda _: None,
-) -> Examined:
-    """Calibrate, and find where the HAADF image can be trusted."""
-    prepared, tiles = preparation.prepared, preparation.tiles
-    warm = WarmStart(run, callback_for("calibration"))
-    cross_fit = CrossFit(callback_for("calibration"))
-    coarse = WarmStart(run)  # on the tiles of a large image
-
-    def recalibrate(
-        prepared: PreparedData,
-    ) -> tuple[PreparedData, PreparedData, np.ndarray]:
-        part, fused = cross_fit.calibrate(prepared.take(tiles), prior, run)
-        prepared = replace(prepared, coefficients=part.coefficients, offset=part.offset)
-        return prepared, part, fused
-
-    def with_maps(prepared: PreparedData) -> tuple[PreparedData, np.ndarray]:
-        prepared, _, fused = recalibrate(prepared)
-        return prepared, fused if tiles is None else rough_maps(prepared, coarse)
-
-    # first of all: a shift biases the coefficients and looks like model error
-    alone = counts_alone(prepared.take(tiles), warm)
-    shift = Shift()
-    if prepared.pixels == prepared.haadf.size:  # no sample of the tiles of an image
-        weight = prepared.trusted / prepared.sigma**2
-        seen = alone if tiles is None else fill(prepared.net())
-        shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))
-    shift += near_shift(aligned(prepared, shift).take(tiles), alone)
-    prepared, part, fused = recalibrate(aligned(prepared, shift))
-    background, note = None, ""
-    correlation = contrast(part, prior)
-    # the vacuum of an inverted image is where most of the specimen is
-    if not (preparation.background_known or is_inverted(correlation)):
-        background = vacuum_background(prepared)
-    if background is not None:
-        values = background * preparation.units.gain
-        note = vacuum_note(values, preparation.elements)
-        known = background.astype(np.float32)[:, None, None]
-        prepared = replace(prepared, background=known)
-        prepared = replace(preparation, prepared=prepared).locked().prepared
-        prepared, part, fused = recalibrate(prepared)
-    error = model_error(part, fused)
-    if error > 0:
-        prepared, part, fused = recalibrate(prepared.with_error(error))
-    del part
-    prepared, report = guard(
-        prepared, fused if tiles is None else rough_maps(prepared, coarse), with_maps
-    )
-    return Examined(
-        prepared=prepared,
-        shift=shift,
-        report=replace(report, correlation=correlation),
-        background=background,
-        note=note,
-    )
-
-
-def rough_maps(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
-    """Fused maps on pixels twice as large, good enough to estimate the noise."""
-    problem = prepared.problem(CALIBRATION_LAMBDA, 1.0)
-    if min(problem.shape) < 2:
-        return warm.solve(problem, _ROUGH_ITERATIONS)
-    problem = coarsen(problem)
-    coarse = warm.solve(problem, _ROUGH_ITERATIONS) / 4
-    odd = [(0, n % 2) for n in prepared.haadf.shape]
-    return np.pad(coarse, [(0, 0), *odd], mode="edge")
-
-
-def counts_alone(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
-    """Maps fused without the HAADF image."""
-    return warm.solve(prepared.problem(CALIBRATION_LAMBDA, 0.0), TRIAL_ITERATIONS)
-
-
 def stage_callbacks(callback: Callable | None) -> Callable[[str], Callable | None]:
     """Callback for each stage of :func:`solve`, from one for all of them."""
     return lambda stage: None if callback is None else partial(callback, stage)
@@ -336,9 +262,21 @@ def understand(
         totals=totals,
         elements=elements,
     )
-    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
-    prior *= preparation.units.gain
-    return preparation, prior if sensitivities is None else prior / sensitivities
+    return preparation, expected_coefficients(
+        atomic_numbers, options.gamma, preparation.units, sensitivities
+    )
+
+
+def expected_coefficients(
+    atomic_numbers: Sequence[int],
+    exponent: float,
+    units: Units,
+    sensitivities: Sequence[float] | None,
+) -> np.ndarray:
+    """Expected c_i per count: a power of Z over the sensitivity."""
+    prior = np.asarray(atomic_numbers, dtype=np.float64) ** exponent
+    prior *= units.gain
+    return prior if sensitivities is None else prior / sensitivities
 
 
 def solve(
@@ -351,6 +289,8 @@ def solve(
     variance: np.ndarray | None = None,
     sensitivities: Sequence[float] | None = None,
     elements: Sequence[str] = (),
+    elastic: np.ndarray | None = None,
+    elastic_names: Sequence[str] = (),
     num_workers: int | None = None,
     callback: Callable | None = None,
 ) -> Solution:
@@ -372,6 +312,11 @@ def solve(
         Relative sensitivity factors.
     elements : sequence of str
         Symbols, for the messages.
+    elastic : numpy.ndarray, optional
+        Further elastic images, shape ``(n_images, y, x)``, in any units; NaN where
+        missing.
+    elastic_names : sequence of str
+        Their names, for the messages.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
@@ -396,7 +341,15 @@ def solve(
     )
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
-        decision, prepared = decide(preparation, prior, options, run, callback_for)
+        further = None
+        if elastic is not None:
+            expected = expected_coefficients(
+                atomic_numbers, EXPONENT, preparation.units, sensitivities
+            )
+            further = Further(tuple(elastic_names), elastic, expected)
+        decision, prepared = decide(
+            preparation, prior, options, run, callback_for, further
+        )
         del preparation  # frees the pixels as they were before the calibration
         problem, start = decision.begin(prepared, options, run, callback_for("start"))
         kept = prepared if options.n_refits or options.share else None
@@ -488,7 +441,7 @@ def conclude(
         sums=sums,
         variance=variance,
         replicas=replicas,
-        costs=cost_history(optimum, weights),
+        costs=cost_history(optimum, weights, decision.elastic),
         n_iter=optimum.n_iter,
         status=str(Status.CONVERGED if converged else Status.MAX_ITER),
         converged=converged,
@@ -506,16 +459,22 @@ def conclude(
     )
 
 
-def cost_history(optimum: Optimum, weights: Weights) -> CostHistory:
+def cost_history(
+    optimum: Optimum, weights: Weights, elastic: Sequence[Found] = ()
+) -> CostHistory:
     """Terms of the objective at each certificate.
 
-    The chemical term is half the deviance, which differs from the negative
-    log-likelihood by a constant.
+    The total has those of further `elastic` images, too. The chemical term is half the
+    deviance, which differs from the negative log-likelihood by a constant.
     """
-    haadf, chemical, tv = np.array([terms for _, terms in optimum.history]).T
+    haadf, chemical, tv, *others = np.array([terms for _, terms in optimum.history]).T
     tv = tv / weights.lambda_tv
+    total = weights.lambda_haadf * haadf + chemical + weights.lambda_tv * tv
+    used = [image.weight for image in elastic if image.weight > 0]
+    for weight, term in zip(used, others, strict=True):
+        total = total + weight * term
     return CostHistory(
-        total=weights.lambda_haadf * haadf + chemical + weights.lambda_tv * tv,
+        total=total,
         haadf=haadf,
         chemical=chemical,
         tv=tv,

@@ -12,13 +12,13 @@ from ..common.solution import Solution
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
 from .convex.solver import WarmStart, common_flux_multiplier, minimise
+from .examine import rough_maps
 from .flux import FluxLock, judge, vacuum_background
 from .guard import GuardReport, guard
 from .method import (
     Decision,
     conclude,
     decide,
-    rough_maps,
     stage_callbacks,
     understand,
 )

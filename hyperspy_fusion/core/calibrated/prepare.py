@@ -13,7 +13,7 @@ from scipy.ndimage import gaussian_filter
 from ..common.missing import fill, missing_notes, missing_pixels
 from .bad_pixels import set_aside
 from .composition import normalised
-from .convex.problem import Problem
+from .convex.problem import Image, Problem
 from .correlation import Kernel
 from .flux import FluxLock, judge
 from .noise import NoiseLine, haadf_noise_line
@@ -73,6 +73,8 @@ class PreparedData:
         Elements whose TGV has a norm of its own; empty if none has.
     kernels : tuple of Kernel or None
         Filters that the noise of the maps went through; empty if it is white.
+    elastic : tuple of Image
+        Further elastic images, calibrated, with their weights.
     """
 
     data: np.ndarray
@@ -93,6 +95,7 @@ class PreparedData:
     pixels: int
     apart: tuple[bool, ...] = ()
     kernels: tuple[Kernel | None, ...] = ()
+    elastic: tuple[Image, ...] = ()
 
     @property
     def correlated(self) -> bool:
@@ -129,11 +132,11 @@ class PreparedData:
     def numbers(self) -> PreparedData:
         """The data without its pixels."""
         nothing: dict[str, Any] = dict.fromkeys(_PER_PIXEL)
-        return replace(self, **nothing)
+        return replace(self, elastic=(), **nothing)
 
     def with_numbers(self, other: PreparedData) -> PreparedData:
         """These pixels, with the coefficients, scales and settings of other data."""
-        pixels = {name: getattr(self, name) for name in _PER_PIXEL}
+        pixels = {name: getattr(self, name) for name in (*_PER_PIXEL, "elastic")}
         return replace(other, **pixels)
 
     def take(self, tiles: Any) -> PreparedData:
@@ -147,8 +150,13 @@ class PreparedData:
     def cut(self, part: Callable) -> PreparedData:
         """Apply a function to each array of pixels."""
         arrays = {name: getattr(self, name) for name in _PER_PIXEL}
+        elastic = tuple(
+            replace(image, values=part(image.values), precision=part(image.precision))
+            for image in self.elastic
+        )
         return replace(
             self,
+            elastic=elastic,
             **{
                 name: part(array)
                 for name, array in arrays.items()
@@ -183,10 +191,20 @@ class PreparedData:
             level=self.level * share,
             pedestal=self.pedestal * share,
             coefficients=self.coefficients / share,
+            elastic=tuple(
+                replace(image, coefficients=image.coefficients / share)
+                for image in self.elastic
+            ),
         )
 
+    def weighted(self, weights: Sequence[float]) -> PreparedData:
+        """The same data with these weights of the further images."""
+        pairs = zip(self.elastic, weights, strict=True)
+        elastic = tuple(replace(image, weight=weight) for image, weight in pairs)
+        return replace(self, elastic=elastic)
+
     def problem(self, lambda_tv: float, lambda_haadf: float) -> Problem:
-        """The convex problem with these weights."""
+        """The convex problem with these weights; images without one are left out."""
         tv_scale = lambda_tv / np.sqrt(self.scale, dtype=np.float64)
         return Problem(
             data=self.data,
@@ -202,6 +220,7 @@ class PreparedData:
             flux=self.flux,
             alpha=self.alpha,
             apart=self.apart,
+            elastic=tuple(image for image in self.elastic if image.weight > 0),
         )
 
 

@@ -43,13 +43,17 @@ class Shift:
 
     @property
     def message(self) -> str:
-        """The warning; empty if there is no displacement."""
+        """The warning about the HAADF image; empty if there is no displacement."""
+        return self.message_of("the HAADF image")
+
+    def message_of(self, name: str) -> str:
+        """The warning about an image; empty if there is no displacement."""
         if not self.significant:
             return ""
         whole = self.y.is_integer() and self.x.is_integer()
         how = "by whole pixels" if whole else "and interpolated by cubic splines"
         return (
-            f"the HAADF image is displaced against the maps by ({self.y:.3g}, "
+            f"{name} is displaced against the maps by ({self.y:.3g}, "
             f"{self.x:.3g}) pixels (down, right; {self.z:.1f} standard deviations): it "
             f"was moved back {how}"
         )

@@ -19,7 +19,7 @@ from .split import generators, split, thinned
 # lowest μ, which real images may need, have to be significantly better.
 LAMBDA_TV = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0, 22.4)
 LAMBDA_HAADF = (0.0, 0.03, 0.1, 0.3, 1.0)
-_LOWEST = (0.01, 0.003)
+LOWEST = (0.01, 0.003)
 _FIRST = 4.0, 0.1
 
 # Pixels above which half the folds suffice: of counts, and of hidden pixels.
@@ -27,7 +27,7 @@ _MANY_COUNTS, _MANY_VALUES = 2**15, 2**18
 _PARTS = 5  # folds of hidden pixels, for data that are no counts
 
 # Standard deviations from which on a held-out gain is significant.
-_LEAST_GAIN = 2.0
+LEAST_GAIN = 2.0
 _LEAST_GAIN_APART = 1.0
 
 
@@ -114,7 +114,7 @@ class Weights:
             found.append(
                 "the HAADF image was not used: it does not improve the prediction of "
                 f"the maps ({self.gain:.1f} standard deviations, at least "
-                f"{_LEAST_GAIN:g} are required). The maps are denoised without it"
+                f"{LEAST_GAIN:g} are required). The maps are denoised without it"
             )
         ends = {
             LAMBDA_TV[0]: "lower end of its range: perhaps the specimen has detail in "
@@ -157,58 +157,79 @@ def choose_weights(
             gain=np.nan,
             tried=np.empty((0, 3)),
         )
-    search = _Search(score, LAMBDA_TV if lambda_tv is None else (lambda_tv,))
+    search = Search(score, LAMBDA_TV if lambda_tv is None else (lambda_tv,))
     grid = search.grid
     start = grid.index(_FIRST[0]) if _FIRST[0] in grid else 0
     if lambda_haadf is not None:
         position = search.climb(lambda_haadf, start)
         return search.weights(position, lambda_haadf, np.nan)
     position = search.climb(_FIRST[1], start)
-    mu = min(LAMBDA_HAADF, key=lambda mu: search.total(position, mu))
-    if mu <= LAMBDA_HAADF[1]:
-        for lower in _LOWEST:
-            if search.gain((position, lower), (position, mu)) < _LEAST_GAIN:
-                break
-            mu = lower
+    mu = search.best(position, LAMBDA_HAADF)
     position = search.climb(mu, position)
     without = search.climb(0.0, position)
     gain = search.gain((position, mu), (without, 0.0))
-    if gain < _LEAST_GAIN:
+    if gain < LEAST_GAIN:
         return search.weights(without, 0.0, gain)
     return search.weights(position, mu, gain)
 
 
-class _Search:
-    """Scores of the weights that were tried, λ by its index in a grid."""
+class Search:
+    """Scores of the weights that were tried, λ by its index in a grid.
+
+    μ is a number, or one for each of several images.
+    """
 
     def __init__(self, score: Callable, grid: Sequence[float]) -> None:
         self.score, self.grid = score, grid
-        self.scores: dict[tuple[float, float], np.ndarray] = {}
+        self.scores: dict[tuple[float, Any], np.ndarray] = {}
 
-    def blocks(self, position: int, mu: float) -> np.ndarray:
+    def blocks(self, position: int, mu: Any) -> np.ndarray:
         """Scores of all blocks."""
         weights = self.grid[position], mu
         if weights not in self.scores:
             self.scores[weights] = self.score(*weights)
         return self.scores[weights]
 
-    def total(self, position: int, mu: float) -> float:
+    def total(self, position: int, mu: Any) -> float:
         """The score."""
         return self.blocks(position, mu).sum()
 
-    def gain(self, one: tuple[int, float], other: tuple[int, float]) -> float:
+    def gain(self, one: tuple[int, Any], other: tuple[int, Any]) -> float:
         """Standard deviations by which the score of `one` is lower than of `other`."""
         return significance(self.blocks(*other) - self.blocks(*one))
 
-    def climb(self, mu: float, position: int) -> int:
+    def best(
+        self,
+        position: int,
+        mus: Sequence[float],
+        with_weight: Callable[[float], Any] = lambda mu: mu,
+    ) -> float:
+        """Best of some μ of one image, the lowest of all only if better for sure.
+
+        ``with_weight(mu)`` is the μ of all images.
+        """
+        mu = min(mus, key=lambda mu: self.total(position, with_weight(mu)))
+        if mu <= LAMBDA_HAADF[1]:
+            for lower in LOWEST:
+                one, other = with_weight(lower), with_weight(mu)
+                if self.gain((position, one), (position, other)) < LEAST_GAIN:
+                    break
+                mu = lower
+        return mu
+
+    def climb(self, mu: Any, position: int) -> int:
         """Index of the lowest score near a position."""
         near = [i for i in range(position - 1, position + 2) if 0 <= i < len(self.grid)]
         best = min(near, key=lambda i: self.total(i, mu))
         return position if best == position else self.climb(mu, best)
 
+    def refined(self, position: int, mu: Any) -> float:
+        """λ, refined by a parabola."""
+        return _polish(self.grid, position, lambda i: self.total(i, mu))
+
     def weights(self, position: int, mu: float, gain: float) -> Weights:
         """The chosen weights, with λ refined."""
-        lambda_tv = _polish(self.grid, position, lambda i: self.total(i, mu))
+        lambda_tv = self.refined(position, mu)
         tried = [(*weights, s.mean()) for weights, s in sorted(self.scores.items())]
         return Weights(
             lambda_tv=lambda_tv, lambda_haadf=mu, gain=gain, tried=np.array(tried)
@@ -251,42 +272,77 @@ def weigh(
     """
     if lambda_tv is not None and lambda_haadf is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
-    folds_of = [held_out(image, seed) for image in images]
-    most = max(map(len, folds_of))
-    tried = count()
-
-    def errors(
-        fold: tuple, weights: Any, apart: tuple[bool, ...], run: Workers
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Squared errors, and halves of the deviance, of one fold."""
-        trial, target, norm = fold
-        trial = replace(trial, apart=apart)
-        # Not from the maps of the last trial, whose weights may be far off.
-        maps = minimise(
-            trial.problem(*weights), run, tolerance=None, max_iter=TRIAL_ITERATIONS
-        ).maps
-        squares = np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
-        return squares, np.nansum(deviance(trial, maps, target), axis=0)
-
-    def scores(*weights: float, apart: tuple[bool, ...] = ()) -> np.ndarray:
-        if callback is not None:  # not from the helping threads
-            callback(next(tried), np.inf)
-        every = [fold for folds in folds_of for fold in folds]
-        found = iter(
-            run.each(lambda fold, run: errors(fold, weights, apart, run), every)
-        )
-        blocks = []
-        for folds in folds_of:
-            totals = np.sum(list(islice(found, len(folds))), axis=0)
-            totals *= most / len(folds)
-            blocks.append([block_sums(total) for total in totals])
-        return np.concatenate(blocks, axis=1)
-
+    scores = Trials(images, run, seed=seed, callback=callback)
     found = choose_weights(lambda *w: scores(*w)[0], lambda_tv, lambda_haadf)
     chosen = found.lambda_tv, found.lambda_haadf
     n_elements = len(images[0].data)
     apart = choose_apart(lambda apart: scores(*chosen, apart=apart), n_elements)
     return replace(found, apart=apart)
+
+
+class Trials:
+    """Scores of weights, from trial fusions that predict held-out data.
+
+    Parameters
+    ----------
+    images : sequence of PreparedData
+        The data; each image counts alike, however often it was split.
+    run : Workers
+        The threads.
+    seed : int
+        Of the splits.
+    n_iter : int
+        Iterations of a trial.
+    callback : callable, optional
+        ``callback(n, inf)`` is called before each trial.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[PreparedData],
+        run: Workers,
+        *,
+        seed: int,
+        n_iter: int = TRIAL_ITERATIONS,
+        callback: Callable | None = None,
+    ) -> None:
+        self.run, self.n_iter, self.callback = run, n_iter, callback
+        self.folds_of = [held_out(image, seed) for image in images]
+        self.tried = count()
+
+    def __call__(
+        self,
+        *weights: float,
+        apart: tuple[bool, ...] = (),
+        elastic: Sequence[float] = (),
+    ) -> np.ndarray:
+        """Squared errors and deviance of all blocks, shape ``(2, n_blocks)``.
+
+        `weights` are λ and μ of the HAADF image, `elastic` those of further images.
+        """
+        if self.callback is not None:  # not from the helping threads
+            self.callback(next(self.tried), np.inf)
+        most = max(map(len, self.folds_of))
+        every = [fold for folds in self.folds_of for fold in folds]
+
+        def errors(fold: tuple, run: Workers) -> tuple[np.ndarray, np.ndarray]:
+            """Squared errors, and halves of the deviance, of one fold."""
+            trial, target, norm = fold
+            trial = replace(trial.weighted(elastic), apart=apart)
+            # Not from the maps of the last trial, whose weights may be far off.
+            maps = minimise(
+                trial.problem(*weights), run, tolerance=None, max_iter=self.n_iter
+            ).maps
+            squares = np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
+            return squares, np.nansum(deviance(trial, maps, target), axis=0)
+
+        found = iter(self.run.each(errors, every))
+        blocks = []
+        for folds in self.folds_of:
+            totals = np.sum(list(islice(found, len(folds))), axis=0)
+            totals *= most / len(folds)
+            blocks.append([block_sums(total) for total in totals])
+        return np.concatenate(blocks, axis=1)
 
 
 def choose_apart(score: Callable, n_elements: int) -> tuple[bool, ...]:

@@ -1,0 +1,126 @@
+"""What is found about an image before the weights: shift, coefficients, trust."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..common.missing import fill
+from ..common.threads import Workers
+from .coefficients import CALIBRATION_LAMBDA, CrossFit
+from .convex.problem import coarsen
+from .convex.solver import WarmStart
+from .flux import vacuum_background, vacuum_note
+from .guard import GuardReport, contrast, guard, is_inverted, model_error
+from .prepare import Preparation, PreparedData
+from .shift import Shift, aligned, far_shift, near_shift
+from .weights import TRIAL_ITERATIONS
+
+_ROUGH_ITERATIONS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Examined:
+    """Data that were calibrated, and what was found about them.
+
+    Attributes
+    ----------
+    prepared : PreparedData
+        With coefficients, the image moved back by the shift, and `trusted` 0 where it
+        contradicts the maps.
+    shift : Shift
+        Displacement of the HAADF image against the maps.
+    report : GuardReport
+        Of the guard.
+    background : numpy.ndarray or None
+        Counts a pixel that were found in the vacuum, shape ``(n_elements,)``.
+    note : str
+        What was assumed about the background, for the user; or empty.
+    """
+
+    prepared: PreparedData
+    shift: Shift
+    report: GuardReport
+    background: np.ndarray | None
+    note: str
+
+
+def examine(
+    preparation: Preparation,
+    prior: np.ndarray,
+    run: Workers,
+    callback_for: Callable[[str], Callable | None] = lambda _: None,
+    alone: np.ndarray | None = None,
+) -> Examined:
+    """Calibrate, and find where the HAADF image can be trusted.
+
+    `alone` are the maps of :func:`counts_alone` if they are known already.
+    """
+    prepared, tiles = preparation.prepared, preparation.tiles
+    warm = WarmStart(run, callback_for("calibration"))
+    cross_fit = CrossFit(callback_for("calibration"))
+    coarse = WarmStart(run)  # on the tiles of a large image
+
+    def recalibrate(
+        prepared: PreparedData,
+    ) -> tuple[PreparedData, PreparedData, np.ndarray]:
+        part, fused = cross_fit.calibrate(prepared.take(tiles), prior, run)
+        prepared = replace(prepared, coefficients=part.coefficients, offset=part.offset)
+        return prepared, part, fused
+
+    def with_maps(prepared: PreparedData) -> tuple[PreparedData, np.ndarray]:
+        prepared, _, fused = recalibrate(prepared)
+        return prepared, fused if tiles is None else rough_maps(prepared, coarse)
+
+    # first of all: a shift biases the coefficients and looks like model error
+    if alone is None:
+        alone = counts_alone(prepared.take(tiles), warm)
+    shift = Shift()
+    if prepared.pixels == prepared.haadf.size:  # no sample of the tiles of an image
+        weight = prepared.trusted / prepared.sigma**2
+        seen = alone if tiles is None else fill(prepared.net())
+        shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))
+    shift += near_shift(aligned(prepared, shift).take(tiles), alone)
+    prepared, part, fused = recalibrate(aligned(prepared, shift))
+    background, note = None, ""
+    correlation = contrast(part, prior)
+    # the vacuum of an inverted image is where most of the specimen is
+    if not (preparation.background_known or is_inverted(correlation)):
+        background = vacuum_background(prepared)
+    if background is not None:
+        values = background * preparation.units.gain
+        note = vacuum_note(values, preparation.elements)
+        known = background.astype(np.float32)[:, None, None]
+        prepared = replace(prepared, background=known)
+        prepared = replace(preparation, prepared=prepared).locked().prepared
+        prepared, part, fused = recalibrate(prepared)
+    error = model_error(part, fused)
+    if error > 0:
+        prepared, part, fused = recalibrate(prepared.with_error(error))
+    del part
+    prepared, report = guard(
+        prepared, fused if tiles is None else rough_maps(prepared, coarse), with_maps
+    )
+    return Examined(
+        prepared=prepared,
+        shift=shift,
+        report=replace(report, correlation=correlation),
+        background=background,
+        note=note,
+    )
+
+
+def rough_maps(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
+    """Fused maps on pixels twice as large, good enough to estimate the noise."""
+    problem = prepared.problem(CALIBRATION_LAMBDA, 1.0)
+    if min(problem.shape) < 2:
+        return warm.solve(problem, _ROUGH_ITERATIONS)
+    problem = coarsen(problem)
+    coarse = warm.solve(problem, _ROUGH_ITERATIONS) / 4
+    odd = [(0, n % 2) for n in prepared.haadf.shape]
+    return np.pad(coarse, [(0, 0), *odd], mode="edge")
+
+
+def counts_alone(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
+    """Maps fused without the HAADF image."""
+    return warm.solve(prepared.problem(CALIBRATION_LAMBDA, 0.0), TRIAL_ITERATIONS)
