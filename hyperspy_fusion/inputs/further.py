@@ -47,6 +47,12 @@ def further_images(
             )
     images = {name: _as_real(name, signal) for name, signal in named.items()}
     for name, image in images.items():
+        if image.data.ndim > haadf.data.ndim:
+            raise ValueError(
+                f"the elastic image {name} is {describe(named[name])}: expected one "
+                "image, as HAADF. A 4D-STEM data set becomes one by a virtual "
+                "detector, such as signal.isig[20:40, 20:40].sum(axis='sig').T"
+            )
         said += check_same_pixels(haadf, "HAADF image", image, f"elastic image {name}")
     return images
 
