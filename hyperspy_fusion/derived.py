@@ -15,6 +15,7 @@ from .core.calibrated.method import reevaluate
 from .core.calibrated.options import CalibratedOptions
 from .execution.arrays import computed
 from .inputs.elements import infer_element, name_element
+from .inputs.further import Elastic
 from .inputs.images import new_signal
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
 from .inputs.stacks import split
@@ -55,6 +56,7 @@ def measured_as(
     haadf: Image,
     background: Background = None,
     mask: Mask = None,
+    elastic: Elastic = None,
 ) -> Measurement:
     """What was fused, with the elements and the matching that are in the record."""
     return measure(
@@ -64,6 +66,7 @@ def measured_as(
         elements=record.elements.split(","),
         mask=mask,
         match=record.get_item("match"),
+        elastic=elastic,
     )
 
 
@@ -282,8 +285,10 @@ def _judged(
     return found
 
 
-def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
-    r"""HAADF image that the fused maps predict.
+def get_haadf_model(
+    fused: Sequence[ElementalMap] | ElementalMap, image: str | None = None
+) -> HAADFImage | Signal2D:
+    r"""HAADF image, or another elastic image, that the fused maps predict.
 
     Of the calibrated method it is :math:`o + \sum_i c_i x_i`, of the published one
     :math:`a + s \sum_i w_i \hat x_i^γ`, with the maps
@@ -294,18 +299,21 @@ def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
     ----------
     fused : list of ElementalMap, or ElementalMap
         All maps that one fusion returned, in their order, or a stack of them.
+    image : str, optional
+        Name of one of the further images that were given as `elastic`; by default the
+        HAADF image. Also of an image that was not used, by its coefficients.
 
     Returns
     -------
-    HAADFImage
-        Shape ``navigation + (y, x)``, in the units of the measured HAADF image, on
-        the axes of the first map.
+    HAADFImage, or Signal2D of another image
+        Shape ``navigation + (y, x)``, in the units of the measured image, on the axes
+        of the first map.
 
     Raises
     ------
     ValueError
         If maps are missing or do not come from one fusion, or are a part of a series:
-        its record is that of the whole.
+        its record is that of the whole; or the fusion had no image of this name.
     """
     fused = _all_maps_of_fusion(fused)
     record = record_of(fused[0])
@@ -321,6 +329,13 @@ def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
     def recorded(name: str) -> Any:  # of elements to maps, of positions to images
         return np.asarray(record[name])[..., np.newaxis, np.newaxis]
 
+    if image is not None:
+        k = _number_of(image, record)
+        coefficients = recorded("elastic_coefficients")[..., k, :, :, :]
+        data = (coefficients * maps).sum(axis=-3)
+        data += recorded("elastic_offset")[..., k, :, :]
+        return _image_like(fused[0], data, f"{image} model", "")
+
     if record.method == "published":
         span = recorded("map_range")
         scaled = (maps - recorded("map_offset")) / np.where(span > 0, span, 1)
@@ -329,8 +344,25 @@ def get_haadf_model(fused: Sequence[ElementalMap] | ElementalMap) -> HAADFImage:
     if record.method == "published":
         model *= recorded("haadf_range")
     model += recorded("haadf_offset")
-    image = new_signal(fused[0], model, signal_type="HAADF")
-    image.metadata.General.title = "HAADF model"
+    return _image_like(fused[0], model, "HAADF model", "HAADF")
+
+
+def _number_of(image: str, record: DictionaryTreeBrowser) -> int:
+    """The place of an elastic image in the record of a fusion."""
+    names = record.get_item("elastic", "").split("\n")
+    if image not in names:
+        known = ", ".join(filter(None, names))
+        raise ValueError(
+            f"the fusion had no elastic image {image!r} besides HAADF: expected "
+            f"{f'one of {known}' if known else 'none, since elastic was not given'}"
+        )
+    return names.index(image)
+
+
+def _image_like(fused: BaseSignal, data: Any, title: str, kind: str) -> Any:
+    """An image on the axes of a map, without what is true of the map only."""
+    image = new_signal(fused, data, signal_type=kind)
+    image.metadata.General.title = title
     del image.metadata.Multimodal_fusion
     # the element of the first map, and its unit
     for node in ("Sample.elements", "Sample.xray_lines", "Signal.quantity"):

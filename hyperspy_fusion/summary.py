@@ -70,7 +70,7 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
             yield f"the maps were taken for {name}{share(kinds.count(kind), total)}"
     yield from _about_the_image(fusion, records)
     if not any(np.any(record["shift"]) for record in records):
-        yield "no shift of the image against the maps was found"
+        yield f"no shift of {_image_of(fusion)} against the maps was found"
     without = [not np.any(record["vacuum_background"]) for record in records]
     if fusion.background_given:
         yield "the background that was given was taken into account"
@@ -97,6 +97,11 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
         f"{_end(found)}: the gap is {gap} of the objective"
         f"{last if np.isfinite(changes).all() else ''}"
     )
+
+
+def _image_of(fusion: Conclusion) -> str:
+    """What the HAADF image is called."""
+    return "the HAADF image" if fusion.elastic_names else "the image"
 
 
 def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[str]:
@@ -135,8 +140,8 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
     fits = [r["guard"] for r in used if r["flagged"] == 0 and np.isfinite(r["guard"])]
     if fits:
         yield (
-            "the image agrees with the maps everywhere (largest local difference: "
-            f"{_range(fits, '.1f')} standard deviations){share(len(fits), total)}"
+            f"{_image_of(fusion)} agrees with the maps everywhere (largest local "
+            f"difference: {_range(fits, '.1f')} standard deviations){share(len(fits), total)}"
         )
     untested = sum(np.isnan(r["guard"]) for r in used)
     if untested:
@@ -147,7 +152,7 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
     parts = [100 * r["flagged"] for r in used if r["flagged"] > 0]
     if parts:
         yield (
-            f"the image was not used in {_range(parts, '.2g')} % of the pixels, where "
+            f"{_image_of(fusion)} was not used in {_range(parts, '.2g')} % of the pixels, where "
             f"it contradicts the maps{share(len(parts), total)}"
         )
 

@@ -136,3 +136,28 @@ def test_inputs_stay_as_they_are(specimen, phase):
         hf.fuse_multimodal(maps, haadf, elastic=phase, **GIVEN)
     assert_array_equal(phase.data, before[0])
     assert phase.metadata.as_dictionary() == before[1]
+
+
+def test_models_of_the_images(fused, phase):
+    model = hf.get_haadf_model(fused, "phase")
+    assert model.metadata.General.title == "phase model"
+    assert model.metadata.Signal.signal_type == ""
+    assert np.corrcoef(model.data.ravel(), phase.data.ravel())[0, 1] > 0.9
+    assert abs(model.data.mean() / phase.data.mean() - 1) < 0.02
+    assert hf.get_haadf_model(fused, "BF").data.std() < 0.1 * phase.data.std()
+    with pytest.raises(ValueError, match="no elastic image 'ADF' .* one of phase, BF"):
+        hf.get_haadf_model(fused, "ADF")
+
+
+def test_plot_of_image_and_model_of_each(fused, specimen, phase, flat):
+    maps, haadf, _ = specimen
+    axes = hf.plot_fusion(maps, fused, haadf, elastic=[phase, flat])
+    titles = [panel.get_title() for panel in axes]
+    assert titles[:4] == ["HAADF", "phase", "BF", "Dy"]
+    assert titles[6:10] == ["HAADF model", "phase model", "BF model", "Dy fused"]
+    shown = np.asarray(axes[7].images[0].get_array())
+    assert_array_equal(shown, hf.get_haadf_model(fused, "phase").data)
+    with pytest.raises(ValueError, match="no elastic image 'phase'.* was not given"):
+        hf.plot_fusion(
+            maps, hf.fuse_multimodal(maps, haadf, **GIVEN), haadf, elastic=phase
+        )

@@ -40,6 +40,7 @@ from .panels import (
 )
 
 if TYPE_CHECKING:
+    from ..inputs.further import Elastic
     from ..inputs.measurement import Background, Image, Maps, Mask
 
 
@@ -50,6 +51,7 @@ def plot_fusion(
     background: Background | None = None,
     *,
     mask: Mask = None,
+    elastic: Elastic = None,
     zoom: Any = None,
     inav: Any = None,
     fig: Figure | None = None,
@@ -57,7 +59,7 @@ def plot_fusion(
     scalebar: bool = True,
     axes_decor: str | None = None,
 ) -> list[Axes]:
-    """Show the maps above the fused maps, and the HAADF image above its model.
+    """Show the maps above the fused maps, and the elastic images above their models.
 
     Measured maps are shown without their background, in the colours of the fused ones,
     which span the fused map and the smoothed measured one. Single counts may lie
@@ -73,7 +75,7 @@ def plot_fusion(
         All fused maps, or a stack of them.
     haadf : BaseSignal, or list of BaseSignal
         The HAADF image.
-    background, mask : optional
+    background, mask, elastic : optional
         As they were given to :func:`hyperspy_fusion.fuse_multimodal`.
     zoom : hyperspy.api.roi.RectangularROI or tuple of float, optional
         A region ``(left, top, right, bottom)`` in the units of the axes, which is
@@ -83,7 +85,7 @@ def plot_fusion(
     fig : matplotlib.figure.Figure, optional
         Where to draw; by default a new figure.
     cmap : str or Colormap, default "inferno"
-        Of the maps; the HAADF image and its model are grey.
+        Of the maps; the elastic images and their models are grey.
     scalebar : bool, default True
         Whether there is a scale bar, if the axes have units.
     axes_decor : {None, "all", "ticks", "off"}
@@ -92,8 +94,8 @@ def plot_fusion(
     Returns
     -------
     list of matplotlib.axes.Axes
-        Those of the images: HAADF image and measured maps, HAADF model and fused maps,
-        then the same of the zoom.
+        Those of the images: HAADF image, other elastic images and measured maps, then
+        their models and the fused maps, then the same of the zoom.
 
     Raises
     ------
@@ -114,16 +116,19 @@ def plot_fusion(
     record = record_of(fused[0])
     elements = record.elements.split(",")
     measured, modelled, outlined = _images(
-        maps, fused, haadf, background=background, mask=mask, inav=inav
+        maps, fused, haadf, background=background, mask=mask, elastic=elastic, inav=inav
     )
-    limits = [range_of(measured[0].data)]
-    limits += map(_map_limits, measured[1:], modelled[1:])
+    n_images = len(measured) - len(elements)
+    limits = [range_of(image.data) for image in measured[:n_images]]
+    limits += map(_map_limits, measured[n_images:], modelled[n_images:])
     used = np.any(np.not_equal(np.asarray(record.lambda_haadf), 0))
     used = used and np.any(np.less(np.asarray(record.get_item("flagged", 0)), 1))
     how = "fused" if used else "without HAADF"
+    models = [image.metadata.General.title for image in modelled[:n_images]]
+    images = [model.removesuffix(" model") for model in models]
     rows = [
-        (["HAADF", *elements], measured),
-        (["HAADF model", *(f"{element} {how}" for element in elements)], modelled),
+        ([*images, *elements], measured),
+        ([*models, *(f"{element} {how}" for element in elements)], modelled),
     ]
     if zoom is not None:
         region = _as_region(zoom, measured[0])
@@ -136,12 +141,13 @@ def plot_fusion(
         panels,
         [image for _, images in rows for image in images],
         [title for titles, _ in rows for title in titles],
-        ["gray", *[cmap] * len(elements)] * len(rows),
+        [*["gray"] * n_images, *[cmap] * len(elements)] * len(rows),
         limits * len(rows),
         scalebar=range(0, len(panels), 2 * n_columns) if scalebar else (),
         axes_decor=axes_decor,
     )
-    labels = [_unit_of_image(haadf), *[_unit_of_maps(fused[0])] * len(elements)]
+    labels = [_unit_of_image(haadf), *[_unit_of_image(None)] * (n_images - 1)]
+    labels += [_unit_of_maps(fused[0])] * len(elements)
     for row in axes:
         for panel, label in zip(row, labels, strict=True):
             add_colorbar(panel, label)
@@ -179,9 +185,10 @@ def _images(
     *,
     background: Any,
     mask: Any,
+    elastic: Any,
     inav: Any,
 ) -> tuple[list, list, Any]:
-    """The images before and after the fusion, the HAADF image first; and flagged ones.
+    """The images before and after the fusion, elastic images first; and flagged ones.
 
     Plain images of one field of view, computed together, so that lazy fused maps are
     solved once. The last is True where the guard flagged a pixel, or None.
@@ -190,7 +197,9 @@ def _images(
     record = record_of(fused[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = measured_as(record, maps, haadf, background, mask)
+        measurement = measured_as(record, maps, haadf, background, mask, elastic)
+    names = measurement.elastic_names
+    models = [get_haadf_model(fused, name) for name in names]
     net = net_maps(measurement, record)
     if model.data.shape != measurement.haadf.shape:
         raise ValueError(
@@ -201,14 +210,17 @@ def _images(
     arrays = computed(
         [
             measurement.haadf,
+            *(measurement.elastic[..., k, :, :] for k in range(len(names))),
             *np.moveaxis(net, -3, 0),
-            model.data,
+            *(signal.data for signal in (model, *models)),
             *(signal.data for signal in fused),
         ]
     )
     flagged = flagged_pixels(measurement, fused)
     *images, outlined = plain_images([*arrays, flagged], model, inav)
     half = len(images) // 2
+    for image, title in zip(images[half:], ("HAADF", *names), strict=False):
+        image.metadata.General.title = f"{title} model"
     any_flagged = outlined.data.any() and not outlined.data.all()
     return images[:half], images[half:], outlined if any_flagged else None
 
