@@ -141,7 +141,8 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
     if fits:
         yield (
             f"{_image_of(fusion)} agrees with the maps everywhere (largest local "
-            f"difference: {_range(fits, '.1f')} standard deviations){share(len(fits), total)}"
+            f"difference: {_range(fits, '.1f')} standard deviations)"
+            f"{share(len(fits), total)}"
         )
     untested = sum(np.isnan(r["guard"]) for r in used)
     if untested:
@@ -152,8 +153,8 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
     parts = [100 * r["flagged"] for r in used if r["flagged"] > 0]
     if parts:
         yield (
-            f"{_image_of(fusion)} was not used in {_range(parts, '.2g')} % of the pixels, where "
-            f"it contradicts the maps{share(len(parts), total)}"
+            f"{_image_of(fusion)} was not used in {_range(parts, '.2g')} % of the "
+            f"pixels, where it contradicts the maps{share(len(parts), total)}"
         )
 
 

@@ -16,6 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import hyperspy_fusion
 from hyperspy_fusion import ElementalMap, cli, fuse_multimodal, load_multimodal
 from hyperspy_fusion.cli import files as output_files
+from hyperspy_fusion.cli.assumed import lines_about
 from hyperspy_fusion.cli.options import spoken
 
 FILES = [
@@ -424,3 +425,45 @@ def test_entry_point():
         group="console_scripts", name="hyperspy-fusion"
     )
     assert entry.load() is cli.main
+
+
+class TestElastic:
+    @pytest.fixture
+    def file(self):
+        maps, haadf, truth = hyperspy_fusion.data.lattice(size=32)
+        phase = hyperspy_fusion.data.elastic_image(truth, "phase")
+        phase.save("ptycho.hspy")
+        arrays = {signal.metadata.General.title: signal.data for signal in maps}
+        np.savez("scan.npz", HAADF=haadf.data, **arrays)
+        return "scan.npz"
+
+    def test_another_file(self, file, capsys):
+        argv = ["fuse", file, "--elastic", "ptycho.hspy", "--lambda-tv", "3"]
+        assert cli.main([*argv, "--lambda-haadf", "0.1", "--pixel-size", "0.025"]) == 0
+        printed = capsys.readouterr().out
+        assert "The image phase was used; its weight" in printed
+        config = Path("scan-fused/run.toml").read_text(encoding="utf-8")
+        assert f'elastic = ["{Path("ptycho.hspy").resolve()}"]' in config
+        again = ["fuse", "--config", "scan-fused/run.toml", "--output", "again"]
+        assert cli.main(again) == 0
+        assert (
+            Path("again/fusion.png").stat().st_size
+            == Path("scan-fused/fusion.png").stat().st_size
+        )
+
+    def test_published_method_has_none(self, file, capsys):
+        argv = ["fuse", file, "--elastic", "ptycho.hspy", "--method", "published"]
+        assert cli.main(argv) == 2
+        assert "--elastic was given for the published method" in capsys.readouterr().err
+
+    def test_info_lists_what_could_serve(self):
+        maps, haadf, truth = hyperspy_fusion.data.lattice(size=32)
+        kinds = "phase", "bf"
+        images = [hyperspy_fusion.data.elastic_image(truth, kind) for kind in kinds]
+        signals = [*maps, haadf, *images]
+        *lines, last = lines_about(signals, load_multimodal(signals, elastic="bf"))
+        assert any("with 'HAADF' (32" in line and "'bf' (32" in line for line in lines)
+        expected = "  other images of the same pixels, for --elastic ...: phase"
+        assert spoken(last) == expected
+        used = load_multimodal(signals, elastic=list(kinds))
+        assert "other images" not in "".join(lines_about(signals, used))

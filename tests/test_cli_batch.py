@@ -288,6 +288,7 @@ def test_values_of_options():
         elements=None,
         lines=["Fe_Ka", "Cu_Ka"],
         haadf=None,
+        elastic=None,
         background_windows=["5,5.5,7,7.5", "7,7.5,9,9.5"],
         integration_windows=["2.5"],
     )

@@ -11,6 +11,7 @@ from ..inputs.images import describe
 from ..inputs.measurement import Measurement, measure
 from ..inputs.velox import filter_of
 from ..loading import find_candidates
+from ..loading.candidates import is_image, title_of
 from ..loading.load import MultimodalData
 from .files import element_of
 
@@ -20,13 +21,30 @@ def lines_about(signals: list, loaded: MultimodalData) -> list[str]:
     maps, haadf, background = loaded
     lines = [str(find_candidates(signals))]
     try:
-        measurement = measure(maps, haadf, background)
+        measurement = measure(maps, haadf, background, elastic=loaded.elastic or None)
     except ValueError as error:
         return [*lines, f"Would be refused: {error}"]
-    lines.append(
-        f"Would fuse {', '.join(map(element_of, maps))} with {describe(haadf)}"
-    )
-    return [*lines, *(f"  {line}" for line in _about(loaded, measurement))]
+    images = ", ".join(map(describe, (haadf, *loaded.elastic)))
+    lines.append(f"Would fuse {', '.join(map(element_of, maps))} with {images}")
+    about = [*_about(loaded, measurement), *_other_images(signals, loaded)]
+    return [*lines, *(f"  {line}" for line in about)]
+
+
+def _other_images(signals: list, loaded: MultimodalData) -> Iterator[str]:
+    """The images of the same pixels that could be fused, too."""
+    found = find_candidates(signals)
+    used = [title_of(signal) for signal in (loaded.haadf, *loaded.elastic)]
+    shape = loaded.haadf.data.shape
+    others = [
+        title_of(signal)
+        for signal in (*found.haadf, *filter(is_image, found.others))
+        if signal.data.shape == shape and title_of(signal) not in ("", *used)
+    ]
+    if others:
+        yield (
+            "other images of the same pixels, for elastic=[...]: "
+            f"{', '.join(dict.fromkeys(others))}"
+        )
 
 
 def _about(loaded: MultimodalData, measurement: Measurement) -> Iterator[str]:

@@ -181,8 +181,12 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
             return before
     files.check_output(output, overwrite=arguments.overwrite)
     given = options.for_fusion(arguments)
-    maps, haadf, background = files.load(files.read(arguments, path), arguments)
-    print(f"{', '.join(map(files.element_of, maps))} with {describe(haadf)}")
+    loaded = files.load(files.read(arguments, path), arguments)
+    maps, haadf, background = loaded
+    images = ", ".join(map(describe, (haadf, *loaded.elastic)))
+    print(f"{', '.join(map(files.element_of, maps))} with {images}")
+    if loaded.elastic:
+        given["elastic"] = loaded.elastic
     background = given.pop("background", background)
     if background is not None and arguments.method == "published":
         maps = [one - other for one, other in zip(maps, background, strict=True)]
@@ -219,6 +223,7 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
         settings=options.dump(settings, {"result": result}),
         sensitivities=given.get("sensitivities"),
         mask=given.get("mask"),
+        elastic=given.get("elastic"),
     )
     return outcome
 
@@ -281,10 +286,11 @@ def write(
     settings: str,
     sensitivities: dict[str, float] | None = None,
     mask: np.ndarray | None = None,
+    elastic: Any = None,
 ) -> None:
     """Write maps, fused maps, HAADF image and background, with pictures and report."""
     maps, fused, haadf, background = fusion
-    pictures = files.draw(maps, fused, haadf, background, mask)
+    pictures = files.draw(maps, fused, haadf, background, mask, elastic)
     page = report_page(
         title,
         fused,

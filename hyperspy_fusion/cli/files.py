@@ -63,7 +63,9 @@ def load(signals: list, arguments: argparse.Namespace) -> MultimodalData:
         frames=options.frames_of(arguments.frames),
         **options.for_loading(arguments),
     )
-    compute_together([*loaded.maps, loaded.haadf, *(loaded.background or ())])
+    compute_together(
+        [*loaded.maps, loaded.haadf, *loaded.elastic, *(loaded.background or ())]
+    )
     return loaded
 
 
@@ -124,13 +126,18 @@ def _write_signals(folder: Path, fused: Any) -> None:
 
 
 def draw(
-    maps: Any, fused: Any, haadf: Any, background: Any = None, mask: Any = None
+    maps: Any,
+    fused: Any,
+    haadf: Any,
+    background: Any = None,
+    mask: Any = None,
+    elastic: Any = None,
 ) -> dict[str, bytes]:
     """Draw the fusion, its weights and its convergence, of a series the first one."""
     first = (0,) * haadf.axes_manager.navigation_dimension or None
     drawn = {
         "fusion.png": hyperspy_fusion.plot_fusion(
-            maps, fused, haadf, background, mask=mask, inav=first
+            maps, fused, haadf, background, mask=mask, elastic=elastic, inav=first
         ),
         "convergence.png": hyperspy_fusion.plot_convergence(fused),
     }

@@ -25,6 +25,12 @@ INPUT: list[Option] = [
     ("elements", "names", "NAME", "what to map: symbols, or titles of maps"),
     ("lines", "names", "LINE", "lines or edges to map from spectra, as Fe_Ka or Fe_L3"),
     ("haadf", str, "IMAGE", "title of the HAADF image, or another file"),
+    (
+        "elastic",
+        "names",
+        "IMAGE",
+        "titles of more elastic images, or other files: phase, ADF, BF",
+    ),
     ("frames", str, "A:B|A,B", "frames to sum, from 0: a range or numbers"),
     (
         "background_windows",
@@ -179,6 +185,11 @@ def for_fusion(arguments: argparse.Namespace) -> dict[str, Any]:
             f"the {method} method has no option {', '.join(map(flag_of, unknown))}: "
             "see hyperspy-fusion fuse --help for the options of each method"
         )
+    if arguments.elastic is not None and method == "published":
+        raise ValueError(
+            "--elastic was given for the published method: expected the calibrated "
+            "one, which takes several elastic images"
+        )
     if "sensitivities" in given:
         given["sensitivities"] = _pairs(given["sensitivities"])
     if "mask" in given:
@@ -195,6 +206,7 @@ def for_loading(arguments: argparse.Namespace) -> dict[str, Any]:
         "elements": arguments.elements,
         "lines": arguments.lines,
         "haadf": arguments.haadf,
+        "elastic": arguments.elastic,
         "background_windows": _windows(
             "background_windows", arguments.background_windows
         ),
@@ -296,6 +308,8 @@ def given_of(arguments: argparse.Namespace) -> dict[str, Any]:
             continue
         if name in ("haadf", "mask") and Path(value).exists():
             value = str(Path(value).resolve())
+        if name == "elastic":
+            value = [str(Path(v).resolve()) if Path(v).exists() else v for v in value]
         given[flag_of(name)[2:]] = True if kind in (bool, "off") else value
     return given
 

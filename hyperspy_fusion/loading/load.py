@@ -9,7 +9,7 @@ from hyperspy.signals import BaseSignal
 
 from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy
-from ..inputs.images import as_images, choose_haadf
+from ..inputs.images import as_images, choose_haadf, describe
 from ..inputs.velox import filter_of, line_of, same_scan
 from ..signals import ElementalMap, HAADFImage
 from .candidates import (
@@ -39,7 +39,15 @@ from .spectra import as_names, lines_by_element, sample_entries
 _PLANS = {"EDS": plan_eds, "EELS": plan_eels}
 
 
-class MultimodalData(NamedTuple):
+class _Data(NamedTuple):
+    """What `MultimodalData` unpacks to."""
+
+    maps: list[ElementalMap]
+    haadf: HAADFImage
+    background: list[BaseSignal] | None
+
+
+class MultimodalData(_Data):
     """Maps, HAADF image and background, as :func:`fuse_multimodal` takes them.
 
     Attributes
@@ -51,11 +59,12 @@ class MultimodalData(NamedTuple):
     background : list of Signal2D or None
         Estimated background of each map, in the same pixels and units; None if it is
         not known.
+    elastic : tuple of Signal2D
+        The further images that were asked for. The data unpack to the other three:
+        ``fuse_multimodal(*data, elastic=data.elastic)`` takes all.
     """
 
-    maps: list[ElementalMap]
-    haadf: HAADFImage
-    background: list[BaseSignal] | None
+    elastic: tuple[BaseSignal, ...] = ()
 
 
 def load_multimodal(
@@ -64,6 +73,7 @@ def load_multimodal(
     lines: str | Sequence[str] | None = None,
     *,
     haadf: str | Path | BaseSignal | None = None,
+    elastic: str | Path | BaseSignal | Sequence[str | Path | BaseSignal] | None = None,
     background_windows: (
         Sequence[Sequence[float]] | np.ndarray | Literal["auto"] | None
     ) = None,
@@ -101,6 +111,8 @@ def load_multimodal(
     haadf : str, pathlib.Path or Signal2D, optional
         The HAADF image: title of an image of the source, path of another file, or a
         signal. By default the only image that fits by its title and its size.
+    elastic : str, pathlib.Path, Signal2D, or list of these, optional
+        Further elastic images, named in the same way, such as ``["DF-I", "BF"]``.
     background_windows : list of list of float, or "auto", optional
         For EDS, in the units of the energy axis, a row ``[left start, left stop,
         right start, right stop]`` for each map; ``"auto"`` takes those of eXSpy's
@@ -141,7 +153,7 @@ def load_multimodal(
         ready-made maps, and of EDS spectra without `background_windows`.
 
         The three are fields of a named tuple, in the order of the arguments of
-        :func:`fuse_multimodal`.
+        :func:`fuse_multimodal`; it has the further images as its attribute `elastic`.
 
     Raises
     ------
@@ -149,7 +161,7 @@ def load_multimodal(
         If something is missing or ambiguous; the message lists what there is. If
         there are no frames, not those of `frames`, or `frames` keeps none.
     TypeError
-        If `source` or `haadf` is no signal and no path, a name is no string, or
+        If `source`, `haadf` or `elastic` is no signal and no path, a name is no string, or
         `frames` is no slice and no list of integers or booleans.
 
     Warns
@@ -271,25 +283,35 @@ def load_multimodal(
             mapped = _map_spectra(candidates.spectrum_images, chosen, windows, shapes)
         maps, background, messages = mapped
         image = _pick_haadf(images, maps[0].data.shape[-2:], named=haadf is not None)
+        further = _further_images(elastic, candidates, image, maps[0], lazy=lazy)
         if frames is not None:
             image = average_frames(image, n_frames, kept, named=haadf is not None)
+            further = [
+                average_frames(other, n_frames, kept, named=True) for other in further
+            ]
     except ValueError as error:
         raise ValueError(f"{error}\nThere are\n{found}") from error
     image = as_images(image, "HAADF image").deepcopy()
     image.set_signal_type("HAADF")
     if compute:
-        compute_together([*maps, image, *(background or ())])
+        compute_together([*maps, image, *further, *(background or ())])
     for message in messages:
         warn(message)
-    return MultimodalData(maps, image, background)
+    data = MultimodalData(maps, image, background)
+    data.elastic = tuple(as_images(other, "elastic image") for other in further)
+    return data
 
 
 def _haadf_images(
-    haadf: str | Path | BaseSignal | None, candidates: Candidates, *, lazy: bool
+    haadf: str | Path | BaseSignal | None,
+    candidates: Candidates,
+    *,
+    lazy: bool,
+    option: str = "haadf",
 ) -> list[BaseSignal]:
-    """List the images that `haadf` allows."""
+    """List the images that `haadf`, or an entry of another option, allows."""
     if haadf is not None and not isinstance(haadf, str | Path):
-        return [as_images(haadf, "HAADF image")]
+        return [as_images(haadf, "HAADF image" if option == "haadf" else option)]
     images = _images(candidates)
     titled = [image for image in images if title_of(image) == haadf]
     if titled:
@@ -297,10 +319,12 @@ def _haadf_images(
     if haadf is not None:
         if not Path(haadf).exists():
             raise ValueError(
-                f"haadf={str(haadf)!r} is neither the title of an image nor an "
+                f"{option}={str(haadf)!r} is neither the title of an image nor an "
                 "existing file: expected one of the two, or a signal"
             )
         images = _images(find_candidates(haadf, lazy=lazy))
+    if not images and option != "haadf":
+        raise ValueError(f"{option}: there is no image in {haadf}")
     if not images:
         raise ValueError(
             f"there is no HAADF image in {haadf or 'the source'}: give one with "
@@ -322,6 +346,48 @@ def _pick_haadf(
         if 1 in (len(images), len(fitting)):
             return (fitting or images)[0]
     return choose_haadf(images, shape)
+
+
+def _further_images(
+    elastic: Any,
+    candidates: Candidates,
+    haadf: BaseSignal,
+    first: BaseSignal,
+    *,
+    lazy: bool,
+) -> list[BaseSignal]:
+    """Copies of the further elastic images that were named."""
+    names = [] if elastic is None else as_list(elastic)
+    return [
+        _further_image(name, candidates, haadf, first, lazy=lazy).deepcopy()
+        for name in names
+    ]
+
+
+def _further_image(
+    name: Any,
+    candidates: Candidates,
+    haadf: BaseSignal,
+    first: BaseSignal,
+    *,
+    lazy: bool,
+) -> BaseSignal:
+    """The elastic image of a title, of another file, or that was given."""
+    images = _haadf_images(name, candidates, lazy=lazy, option="elastic")
+    shapes = haadf.data.shape[-2:], first.data.shape[-2:]
+    fitting = [image for image in images if image.data.shape[-2:] in shapes]
+    fitting = fitting or images
+    if len(fitting) > 1:
+        listed = "\n".join(f"  {describe(image)}" for image in fitting)
+        raise ValueError(
+            f"elastic={str(name)!r} fits several images:\n{listed}\nGive the signal of "
+            "one of them"
+        )
+    if fitting[0] is haadf:
+        raise ValueError(
+            f"elastic={str(name)!r} is the HAADF image itself: expected another image"
+        )
+    return fitting[0]
 
 
 def _take_maps(candidates: Candidates, elements: list[str] | None) -> Mapped:
