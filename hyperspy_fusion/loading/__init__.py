@@ -6,5 +6,13 @@ signals of a file belong together, and makes maps and their background from spec
 
 from .candidates import Candidates, find_candidates
 from .load import MultimodalData, load_multimodal
+from .sum_spectrum import SumSpectrum, fit_sum_spectrum
 
-__all__ = ["Candidates", "MultimodalData", "find_candidates", "load_multimodal"]
+__all__ = [
+    "Candidates",
+    "MultimodalData",
+    "SumSpectrum",
+    "find_candidates",
+    "fit_sum_spectrum",
+    "load_multimodal",
+]

@@ -11,8 +11,9 @@ from hyperspy.signals import BaseSignal
 
 from ..inputs.foreign import elements_of_exspy
 from ..inputs.images import new_signal
+from .lines import PER_KEV, beam_energy_of, resolution_of
 from .maps import Mapped, background_signal, elemental_map
-from .overlaps import overlaps, resolution_of
+from .overlaps import overlaps
 from .smoothing import map_filled, smooth_counts
 from .spectra import (
     elements_of,
@@ -22,8 +23,6 @@ from .spectra import (
     sum_channels,
     window_rows,
 )
-
-_PER_KEV = {"eV": 1000.0, "keV": 1.0}
 
 
 def plan_eds(
@@ -57,7 +56,7 @@ def plan_eds(
     if background is not None:
         background = window_rows("background_windows", background, lines, 4, axis)
         _check_channels("background_windows", background, lines, axis)
-    unit = _PER_KEV[axis.units]
+    unit = PER_KEV[axis.units]
     windows = {
         line: [energy / unit for energy in row]
         for line, row in zip(lines, integration, strict=True)
@@ -103,16 +102,12 @@ def _check_range(
 
     eXSpy would only warn of the latter. To catch a warning is not safe in threads.
     """
-    if axis.units not in _PER_KEV:
+    if axis.units not in PER_KEV:
         raise ValueError(
             f"the energy axis is in {axis.units}: expected keV or eV, set "
             "signal.axes_manager.signal_axes[0].units"
         )
-    beams = [
-        spectra.metadata.get_item(f"Acquisition_instrument.{mode}.beam_energy", np.inf)
-        for mode in ("SEM", "TEM")
-    ]
-    high = min(axis.high_value, *(_PER_KEV[axis.units] * energy for energy in beams))
+    high = min(axis.high_value, PER_KEV[axis.units] * beam_energy_of(spectra))
     for line in lines:
         element, _, shell = line.partition("_")
         known = elements_of_exspy()[element].Atomic_properties.Xray_lines
@@ -121,7 +116,7 @@ def _check_range(
             raise ValueError(
                 f"{line} is not a line of {element}: expected one of {listed}"
             )
-        energy = _PER_KEV[axis.units] * known[shell]["energy (keV)"]
+        energy = PER_KEV[axis.units] * known[shell]["energy (keV)"]
         if not axis.low_value < energy < high:
             raise ValueError(
                 f"{line} is at {energy:.5g} {axis.units}, outside the measured "

@@ -6,6 +6,7 @@ neighbours in one of them alone is hot, dead, stuck or saturated.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from scipy.special import betainc, gammainc, gammaincc
 from ..common.missing import fill
 from .composition import sum_of_fractions
 from .correlation import find_kernel
-from .noise import count_step, haadf_noise_line, map_noise_line
+from .noise import count_step, haadf_noise, map_noise_line
 
 _CHANCE = 1e-7  # of a false alarm in an image
 _DOUBT = 1e-3  # chance below which another modality is believed to follow
@@ -85,16 +86,23 @@ def set_aside(
     tell(haadf, saturated, "the HAADF image", "not used", "saturated")
     bad = finder.bad_image() & ~saturated
     tell(haadf, bad, "the HAADF image", "not used")
-    haadf = np.where(bad | saturated, np.nan, haadf)
+    if bad.any() or saturated.any():
+        haadf = np.where(bad | saturated, np.nan, haadf)
+        finder = _Finder(maps, haadf)
     measured = maps
-    # A filter spreads an outlier, and what neighbours share looks like one.
-    white = np.array([not _filtered(image) for image in fill(maps)])
     # outliers add to the noise of maps that are no counts, and hide others
     for _ in range(_PASSES):
-        found = _Finder(maps, haadf).bad_maps() & white[:, None, None]
+        found = finder.bad_maps()
+        if not found.any():
+            break
+        if maps is measured:
+            # A filter spreads an outlier, and what neighbours share looks like one.
+            white = np.array([not _filtered(image) for image in fill(maps)])
+        found &= white[:, None, None]
         if not found.any():
             break
         maps = np.where(found, np.float32(np.nan), maps)
+        finder = _Finder(maps, haadf)
     for image, rest, name in zip(measured, maps, names, strict=True):
         tell(image, np.isnan(rest) & ~np.isnan(image), name, "treated as missing")
     return maps, haadf, notes
@@ -210,42 +218,63 @@ class _Finder:
         self.fractions = sum_of_fractions(filled[:, seen]) is not None
         self.seen = np.isfinite(haadf)
         self.image = fill(np.asarray(haadf, np.float64)[None])[0]
-        noise = haadf_noise_line(self.image)
-        self.sigma = np.sqrt(noise.variance(self.image))
         self.chance = _CHANCE / haadf.size
+
+    @cached_property
+    def sigma(self) -> np.ndarray:
+        """Standard deviation of the noise of the image."""
+        return haadf_noise(self.image)
+
+    @cached_property
+    def peaks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the image has a peak, and a hollow, or was not measured."""
+        rising, falling = (_peaks(sign * self.image, self.sigma) for sign in (1, -1))
+        return rising | ~self.seen, falling | ~self.seen
+
+    @cached_property
+    def counts_of_rise(self) -> np.ndarray:
+        """Counts of all maps for what the image rises above its surroundings."""
+        # within one pixel: particles may be displaced
+        rise = maximum_filter(self.image - _mean_beside(self.image, _OUTER), 3)
+        return self._counts_per_intensity(np.ones(self.seen.shape, bool)) * rise
 
     def bad_maps(self) -> np.ndarray:
         """True where a map is bad."""
         bad = np.zeros(self.known.shape, bool)
         if self.fractions:  # the noise of one is that of all, and no outlier is seen
             return bad
-        peaks = [_peaks(sign * self.image, self.sigma) | ~self.seen for sign in (1, -1)]
-        # within one pixel: particles may be displaced
-        rise = maximum_filter(self.image - _mean_beside(self.image, _OUTER), 3)
-        per_intensity = self._counts_per_intensity(np.ones(self.seen.shape, bool))
         for k, counts in enumerate(self.counts):
-            most, least = _extremes(counts)
-            area = _INNER.sum() * 3  # of a 5 x 5 neighbourhood
-            hot = counts > most + 3
-            hot[hot] = _more(counts[hot], 1, area * most[hot], area) < self.chance
-            dead = counts < least - 3
-            dead[dead] = _fewer(counts[dead], 1, area * least[dead], area) < self.chance
-            # A peak of the image excuses as many counts as an element may give for it.
-            enough = _UNEQUAL * per_intensity * rise >= counts - most
-            bright = peaks[0] & (enough | ~self.seen)
-            for found, peak, sign in ((hot, bright, 1), (dead, peaks[1], -1)):
-                real = peak[found]
-                # what takes the place of other elements may not show in the image
-                for other in self.counts[:k] + self.counts[k + 1 :]:
-                    real |= _moves(other, found, -sign)
-                found[found] = ~real
-                if found.sum() > max(_MOST_PIXELS * found.size, _FEW):
-                    found[:] = False
-            bad[k] = hot | dead
+            bad[k] = self._bad_map_pixels(k)
             for region in _stuck(np.where(self.known[k], counts, np.nan)):
                 if self._map_region_is_bad(k, *region):
                     bad[k][region[0]] = True
         return bad & self.known
+
+    def _bad_map_pixels(self, k: int) -> np.ndarray:
+        """Pixels of a map whose counts leave no trace elsewhere."""
+        counts = self.counts[k]
+        most, least = _extremes(counts)
+        area = _INNER.sum() * 3  # of a 5 x 5 neighbourhood
+        hot = counts > most + 3
+        hot[hot] = _more(counts[hot], 1, area * most[hot], area) < self.chance
+        dead = counts < least - 3
+        dead[dead] = _fewer(counts[dead], 1, area * least[dead], area) < self.chance
+        for found, sign in ((hot, 1), (dead, -1)):
+            if not found.any():
+                continue
+            real = self.peaks[0 if sign > 0 else 1][found]
+            if sign > 0:
+                # A peak excuses as many counts as an element may give for it.
+                rise = (counts - most)[found]
+                enough = _UNEQUAL * self.counts_of_rise[found] >= rise
+                real &= enough | ~self.seen[found]
+            # what takes the place of other elements may not show in the image
+            for other in self.counts[:k] + self.counts[k + 1 :]:
+                real |= _moves(other, found, -sign)
+            found[found] = ~real
+            if found.sum() > max(_MOST_PIXELS * found.size, _FEW):
+                found[:] = False
+        return hot | dead
 
     def _counts_per_intensity(self, typical: np.ndarray) -> float:
         """Counts of all maps for the HAADF intensity above its dark, on some pixels.
@@ -440,9 +469,9 @@ def _stuck(image: np.ndarray) -> Iterator[tuple[Region, list[Region]]]:
                 yield region, _sides(region)
     # zeros of sparse counts are attached to dead blocks, fewer to what is wider
     for size in _BLOCKS:
-        flat = maximum_filter(image, size, mode="nearest") == minimum_filter(
-            image, size, mode="nearest"
-        )
+        flat = _flat(image, size)
+        if not flat.any():
+            break
         labels, _ = label(binary_dilation(flat, np.ones((size, size))))
         areas = np.bincount(labels.ravel())
         for k, region in enumerate(find_objects(labels), start=1):
@@ -452,6 +481,16 @@ def _stuck(image: np.ndarray) -> Iterator[tuple[Region, list[Region]]]:
             inside &= rows.stop < n_y and columns.stop < n_x
             if inside and areas[k] == area <= _LARGEST_BLOCK * image.size:
                 yield region, _sides(region)
+
+
+def _flat(image: np.ndarray, size: int) -> np.ndarray:
+    """Where all pixels of the square around a pixel have the same value."""
+    down, right = image[1:] == image[:-1], image[:, 1:] == image[:, :-1]
+    flat = down[:, 1:] & down[:, :-1] & right[1:] & right[:-1]  # squares of 2 pixels
+    flat = np.pad(flat, size // 2, constant_values=True)
+    flat = np.logical_and.reduce([flat[k : k + len(image)] for k in range(size - 1)])
+    columns = range(size - 1)
+    return np.logical_and.reduce([flat[:, k : k + len(image.T)] for k in columns])
 
 
 def _sides(region: Region) -> list[Region]:

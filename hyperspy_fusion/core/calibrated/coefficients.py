@@ -19,7 +19,9 @@ from .split import split
 _LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
 _BAND = 16384  # pixels summed at a time, which stay in the cache
 PRIOR_WIDTH = 1.0  # relative standard deviation of the prior of the c_i
-_CALIBRATION_ITERATIONS = 30, 15, 15  # of each pass, from the last one on
+# Iterations of each pass, from the last one on: more passes bring the coefficients
+# nearer to their limit than more iterations.
+_FIRST, _AGAIN = (10, 10, 10), (10, 10)
 CALIBRATION_LAMBDA = 4.0
 
 
@@ -48,10 +50,14 @@ class CrossFit:
 
         Returns the data with coefficients and offset, and the last maps.
         """
-        net = prepared.net()
-        coefficients, offset = initial_coefficients(
-            net, prepared.noise_variance(net), prepared.haadf
-        )
+        iterations: tuple[int, ...] = _AGAIN
+        coefficients, offset = prepared.coefficients, prepared.offset
+        if self.warm[0].last is None:
+            iterations = _FIRST
+            net = prepared.net()
+            coefficients, offset = initial_coefficients(
+                net, prepared.noise_variance(net), prepared.haadf
+            )
         # The flux is free, but the multipliers of the locked problem stay: without
         # them, half a count a pixel leaves the fused maps 1 % worse.
         free = replace(prepared, lock=FluxLock.free(len(prior)))
@@ -62,7 +68,7 @@ class CrossFit:
         others = parts[::-1]
         counts = np.concatenate([part.net() for part in others], axis=-1) / share
         image = np.concatenate([part.haadf for part in others], axis=-1)
-        for n_iter in _CALIBRATION_ITERATIONS:
+        for n_iter in iterations:
             if self.callback is not None:
                 self.callback(0, np.inf)
 

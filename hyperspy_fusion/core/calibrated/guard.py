@@ -18,6 +18,7 @@ from scipy.ndimage import (
 )
 from scipy.special import ndtr, ndtri
 
+from ..common.operators import products
 from .prepare import PreparedData
 
 WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians over which misfits are averaged
@@ -112,9 +113,9 @@ def contrast(prepared: PreparedData, prior: np.ndarray) -> float:
         )
         values = total[known] / share[known]
         pair.append(values - values.mean())
-    one, other = pair
-    scale = np.sqrt((one @ one) * (other @ other))
-    return float(one @ other / scale) if scale > 0 else 0.0
+    (one, mixed), (_, other) = products(np.stack(pair), np.stack(pair))
+    scale = np.sqrt(one * other)
+    return float(mixed / scale) if scale > 0 else 0.0
 
 
 def is_inverted(correlation: float) -> bool:

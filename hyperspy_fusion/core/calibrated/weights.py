@@ -273,11 +273,23 @@ def weigh(
     if lambda_tv is not None and lambda_haadf is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
     scores = Trials(images, run, seed=seed, callback=callback)
-    found = choose_weights(lambda *w: scores(*w)[0], lambda_tv, lambda_haadf)
-    chosen = found.lambda_tv, found.lambda_haadf
-    n_elements = len(images[0].data)
-    apart = choose_apart(lambda apart: scores(*chosen, apart=apart), n_elements)
-    return replace(found, apart=apart)
+    known: dict[tuple[float, ...], np.ndarray] = {}
+
+    def score(*weights: float) -> np.ndarray:
+        known[weights] = scores(*weights)
+        return known[weights][0]
+
+    found = choose_weights(score, lambda_tv, lambda_haadf)
+    # the trial that is nearest to the refined λ
+    nearest = min(
+        (weights for weights in known if weights[1] == found.lambda_haadf),
+        key=lambda weights: abs(np.log(weights[0] / found.lambda_tv)),
+    )
+
+    def score_of(apart: tuple[bool, ...]) -> np.ndarray:
+        return scores(*nearest, apart=apart) if any(apart) else known[nearest]
+
+    return replace(found, apart=choose_apart(score_of, len(images[0].data)))
 
 
 class Trials:

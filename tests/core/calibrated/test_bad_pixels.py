@@ -1,10 +1,13 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
-from scipy.ndimage import minimum_filter
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from hyperspy_fusion import data
-from hyperspy_fusion.core.calibrated.bad_pixels import set_aside
+from hyperspy_fusion.core.calibrated.bad_pixels import _flat, set_aside
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
 
@@ -170,3 +173,18 @@ def test_a_spike_has_no_part_in_what_is_found_of_the_data():
     assert_array_equal(found.units.gain, expected.units.gain)
     assert_array_equal(found.prepared.scale, expected.prepared.scale)
     assert found.notes[0].startswith("1 pixel of the Co map is hot")
+
+
+@given(
+    image=hnp.arrays(
+        np.int8,
+        hnp.array_shapes(min_dims=2, max_dims=2, min_side=5),
+        elements=st.integers(0, 1),
+    ),
+    size=st.sampled_from([3, 5]),
+)
+def test_flat_squares(image, size):
+    most, least = (
+        f(image, size, mode="nearest") for f in (maximum_filter, minimum_filter)
+    )
+    assert_array_equal(_flat(image, size), most == least)

@@ -104,7 +104,7 @@ def test_measured_pixels_keep_their_counts_beside_missing_ones(tile_size):
         mask=mask,
         lambda_haadf=0.1,
         lambda_tv=4.0,
-        tolerance=0.01,  # a large hole takes many iterations
+        tolerance=0.02,  # a large hole takes many iterations
         tile_size=tile_size,
     )
     for one, counts in zip(fused, maps, strict=True):

@@ -1,0 +1,56 @@
+"""Energies, weights and widths of X-ray lines."""
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+from hyperspy.signals import BaseSignal
+
+from ..inputs.foreign import elements_of_exspy
+
+PER_KEV = {"eV": 1000.0, "keV": 1.0}  # units of an energy axis
+RESOLUTION = 130.0  # eV at Mn_Ka, where a file has none; the default of eXSpy
+_MN_KA = 5898.7  # eV
+
+
+def fwhm(energy: Any, resolution: float) -> Any:
+    """Width in keV of a line at an energy in keV, after Fiori and Newbury (1978).
+
+    `resolution` is that of the detector for Mn_Ka, in eV.
+    """
+    squared = resolution**2 + 2.5 * (1000 * energy - _MN_KA)
+    return np.sqrt(np.maximum(squared, 0)) / 1000
+
+
+def resolution_of(signal: BaseSignal) -> float:
+    """Energy resolution of the detector of a signal for Mn_Ka, in eV."""
+    found = RESOLUTION
+    for mode in ("SEM", "TEM"):
+        place = f"Acquisition_instrument.{mode}.Detector.EDS.energy_resolution_MnKa"
+        found = signal.metadata.get_item(place, found)
+    return float(found)
+
+
+def beam_energy_of(signal: BaseSignal) -> float:
+    """Energy of the beam of a signal in keV; infinite where a file has none."""
+    modes = ("SEM", "TEM")
+    places = (f"Acquisition_instrument.{mode}.beam_energy" for mode in modes)
+    return float(min(signal.metadata.get_item(place, np.inf) for place in places))
+
+
+@cache
+def lines_of(element: str) -> dict[str, tuple[float, float]]:
+    """Energy in keV of the X-ray lines of an element, and weight within their shell."""
+    table = elements_of_exspy()
+    if element not in table:
+        return {}
+    known = table[element].Atomic_properties.get_item("Xray_lines")
+    return {
+        f"{element}_{name}": (values["energy (keV)"], values["weight"])
+        for name, values in (known.as_dictionary() if known else {}).items()
+    }
+
+
+def element_of(line: str) -> str:
+    """Element of a line, as Fe of Fe_Ka."""
+    return line.partition("_")[0]
