@@ -64,7 +64,19 @@ class MultimodalData(_Data):
         ``fuse_multimodal(*data, elastic=data.elastic)`` takes all.
     """
 
-    elastic: tuple[BaseSignal, ...] = ()
+    elastic: tuple[BaseSignal, ...]
+
+    def __new__(  # noqa: PYI034 - Self is of Python 3.11
+        cls,
+        maps: list[ElementalMap],
+        haadf: HAADFImage,
+        background: list[BaseSignal] | None = None,
+        elastic: Sequence[BaseSignal] = (),
+    ) -> "MultimodalData":
+        """Three fields, and one beside them: `fuse_multimodal` takes three by place."""
+        data = super().__new__(cls, maps, haadf, background)
+        data.elastic = tuple(elastic)
+        return data
 
 
 def load_multimodal(
@@ -297,9 +309,8 @@ def load_multimodal(
         compute_together([*maps, image, *further, *(background or ())])
     for message in messages:
         warn(message)
-    data = MultimodalData(maps, image, background)
-    data.elastic = tuple(as_images(other, "elastic image") for other in further)
-    return data
+    further = [as_images(other, "elastic image") for other in further]
+    return MultimodalData(maps, image, background, further)
 
 
 def _haadf_images(

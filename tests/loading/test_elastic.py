@@ -1,3 +1,5 @@
+from copy import copy
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -21,6 +23,7 @@ def test_images_by_title(signals):
     assert data.elastic[0] is not signals[-1]
     assert data.background is background is None
     assert load_multimodal(signals).elastic == ()
+    assert len(copy(data).elastic) == 2
     fused = hf.fuse_multimodal(*data, elastic=data.elastic, lambda_tv=3, lambda_haadf=1)
     assert fused[0].metadata.Multimodal_fusion.elastic == "bf\nphase"
     assert len(maps) == 3
