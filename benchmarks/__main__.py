@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = "accuracy", "errors", "field", "sharing", "speed", "scale"
+BENCHMARKS = "accuracy", "elastic", "errors", "field", "sharing", "speed", "scale"
 
 
 def main(arguments):
