@@ -53,6 +53,11 @@ def sharing(package):
 
 
 @pytest.fixture(scope="module")
+def elastic(package):
+    return package("elastic")
+
+
+@pytest.fixture(scope="module")
 def speed(package):
     return package("speed")
 
@@ -310,3 +315,28 @@ def test_odd_columns_are_half_of_another_element(sharing):
     others = np.delete(heavy, odd)
     assert (heavy[odd] < 0.6 * others.min()).all()
     assert np.ptp(others) < 0.05 * others.mean()
+
+
+def test_several_elastic_images(elastic, capsys):
+    elastic.main(
+        ["--size", "48", "--specimens", "wells", "--counts", "4", "--seeds", "1"]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    ratios = {row[0]: float(row[1]) for row in rows if len(row) == 6 and "of" in row[5]}
+    assert set(ratios) == {*elastic.GOOD, *elastic.BAD}
+    assert ratios["phase"] < 0.9
+    assert ratios["noise"] == 1
+    (row,) = (row for row in rows if row[0] == "wells")
+    assert_allclose(float(row[3]), ratios["phase"], atol=0.006)
+
+
+def test_specimens_have_three_elements(elastic):
+    for simulate in elastic.SPECIMENS.values():
+        maps, haadf, truth = simulate(48, 4.0, 1)
+        assert len(maps) == len(truth) == 3
+        images = [elastic.second_image(kind, truth, 1) for kind in elastic.BAD]
+        for image in (*maps, *truth, haadf, *images):
+            assert image.data.shape == (48, 48)
+            assert np.isfinite(image.data).all()
+            assert image.data.min() >= 0

@@ -267,3 +267,41 @@ class TestXraySpectra:
         truth[1].data *= 1e6
         with pytest.raises(ValueError, match="expected at most 65535"):
             data.xray_spectra(truth, self.LINES)
+
+
+@pytest.mark.parametrize(("kind", "exponent"), [("phase", 0.7), ("maadf", 1.4)])
+def test_elastic_image_is_a_sum_over_the_elements(kind, exponent):
+    _, haadf, truth = data.janus(size=32, counts=1)
+    image = data.elastic_image(truth, kind, electrons=1e9)
+    atoms = np.stack([signal.data for signal in truth]) / [[[1.0]], [[1.3]], [[1.6]]]
+    expected = np.tensordot(np.power([79.0, 26, 8], exponent), atoms, 1)
+    relative = (image.data - 500) / 3.7e9 - 0.1
+    assert_allclose(relative, expected / expected.max(), atol=1e-3)
+    assert image.metadata.General.title == kind
+    assert image.axes_manager.signal_axes[0].scale == haadf.axes_manager[0].scale
+
+
+def test_bright_field_is_what_is_left():
+    truth = data.lattice(size=32).truth
+    image = data.elastic_image(truth, "bf", electrons=1e9).data
+    atoms = np.stack([signal.data for signal in truth]) / [[[1.0]], [[1.3]], [[1.6]]]
+    expected = np.tensordot([66, 21, 8], atoms, 1)
+    expected = 1 - 0.8 * expected / expected.max()
+    assert_allclose((image - 500) / 3.7e9 - 0.1, expected, atol=1e-3)
+    moved = data.elastic_image(truth, "bf", electrons=1e9, shift=(0, 2)).data
+    assert_allclose(moved[:, 2:], image[:, :-2], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "iDPC"}, "kind is 'iDPC': expected one of phase, maadf, bf"),
+        ({"electrons": 0}, "electrons is 0: expected a number above 0"),
+        ({"nonlinear": 0.9}, "nonlinear is 0.9: expected 0 to 0.5"),
+        ({"truth": []}, "truth has maps of : expected those of the three elements"),
+    ],
+)
+def test_elastic_images_that_cannot_be(change, message):
+    truth = data.lattice(size=32).truth
+    with pytest.raises(ValueError, match=message):
+        data.elastic_image(**{"truth": truth, **change})

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from hyperspy_fusion.inputs.images import as_images
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 if not DOCS.is_dir():
@@ -152,3 +154,18 @@ def test_every_chain_is_tested():
     text = Path(__file__).read_text(encoding="utf-8")
     for path in (DOCS / "examples" / "chains").glob("*.py"):
         assert f'run_chain("{path.stem}")' in text
+
+
+def test_several_elastic_images(capsys):
+    example, _, virtual_detector, phase = blocks("user_guide/elastic.md")
+    found = run(example)
+    assert "The image phase was used" in capsys.readouterr().out
+    assert len(found["fused"]) == 3
+    found = run(virtual_detector)
+    assert found["adf"].data.shape == (32, 32)
+    expected = found["patterns"].data[3, 4][found["ring"].data > 0].sum()
+    assert found["adf"].data[3, 4] == expected
+    wave = run(phase)
+    assert_allclose(wave["phase"].data, np.angle(wave["object_of_ptychography"]))
+    for signal in (found["adf"], wave["phase"]):
+        as_images(signal, "elastic image")
