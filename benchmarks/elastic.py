@@ -37,8 +37,8 @@ BAD = (
 )
 
 PAGE = """\
-This page is what `python -m benchmarks elastic --markdown docs/benchmarks/elastic.md`
-writes. Specimens ({size} x {size} pixels, 2000 electrons in each image, seeds {seeds})
+This page is what `python -m benchmarks elastic --seeds {options} --markdown
+docs/benchmarks/elastic.md` writes. Specimens ({size} x {size} pixels, 2000 electrons in each image, seed {seeds})
 are fused with the background of 0.02 counts a pixel and all else chosen: with the HAADF
 image alone, and with one more image by `elastic=`. The first three specimens are those
 of {{mod}}`hyperspy_fusion.data`; `inclusions`, `wells` and `wires` were written after
@@ -58,6 +58,7 @@ def main(argv=None):
         return PAGE.format(
             size=arguments.size,
             seeds=", ".join(map(str, arguments.seeds)),
+            options=" ".join(map(str, arguments.seeds)),
             minutes=minutes,
         )
 
