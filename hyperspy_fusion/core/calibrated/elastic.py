@@ -30,7 +30,6 @@ from .weights import (
     Search,
     Trials,
     Weights,
-    choose_apart,
     significance,
 )
 
@@ -300,13 +299,16 @@ def choose_further(
 ) -> tuple[list[Found], PreparedData, Weights]:
     """Choose the weights of further images, beginning with those without them.
 
-    Weights that are given stay. If no image helps, all is as it was.
+    Weights that are given stay, and elements that have a norm of their own. If no image
+    helps, all is as it was.
     """
     part = prepared.take(tiles)
     trials = Trials([part], run, seed=seed, n_iter=_TRIAL_ITERATIONS, callback=callback)
     allowed = [k for k, image in enumerate(found) if not image.obstacle]
     search = Search(
-        lambda lambda_tv, mus: trials(lambda_tv, mus[0], elastic=mus[1:])[0],
+        lambda lambda_tv, mus: trials(
+            lambda_tv, mus[0], apart=weights.apart, elastic=mus[1:]
+        )[0],
         LAMBDA_TV if lambda_tv is None else (lambda_tv,),
     )
     position, mus, gains = select(
@@ -319,14 +321,8 @@ def choose_further(
     if not any(mus[1:]):
         return found, replace(prepared, elastic=()), weights
     prepared = prepared.weighted(mus[1:])
-    chosen = search.refined(position, mus), mus[0]
-    apart = weights.apart
-    if lambda_tv is None or lambda_haadf is None:
-        apart = choose_apart(
-            lambda apart: trials(*chosen, apart=apart, elastic=mus[1:]),
-            len(prepared.data),
-        )
-    weights = replace(weights, lambda_tv=chosen[0], lambda_haadf=chosen[1], apart=apart)
+    lambda_tv = search.refined(position, mus)
+    weights = replace(weights, lambda_tv=lambda_tv, lambda_haadf=mus[0])
     return found, prepared, weights
 
 
