@@ -171,11 +171,11 @@ def cost_history(fused: BaseSignal) -> Signal1D:
     signal = hs.signals.Signal1D(np.stack(terms, axis=-2))
     signal.metadata.General.title = "Cost of the fusion"
     iteration = signal.axes_manager.signal_axes[0]
-    interval = int(record.get_item("cost_interval", 1))
-    iteration.name, iteration.scale, iteration.offset = "iteration", interval, interval
-    if iteration.high_value > record.get_item("max_iter", np.inf):
-        iteration.convert_to_non_uniform_axis()  # the last value came earlier
-        iteration.axis = np.append(iteration.axis[:-1], record.max_iter)
+    iteration.name, iteration.offset = "iteration", 1
+    known = np.asarray(record.cost_iterations)
+    if not np.array_equal(known, iteration.axis):
+        iteration.convert_to_non_uniform_axis()
+        iteration.axis = known
     signal.axes_manager.navigation_axes[0].name = "term"
     signal.metadata.set_item("Multimodal_fusion.terms", ",".join(TERMS))
     return signal

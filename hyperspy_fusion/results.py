@@ -12,8 +12,8 @@ from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
 from . import __version__
+from .core.calibrated.convex.solver import kept_at
 from .core.calibrated.elastic import Further, barred_for_fractions, record_of
-from .core.calibrated.method import CHECK_EVERY
 from .core.calibrated.parts import together
 from .core.calibrated.sharing import Sharing
 from .core.common.messages import merged, warn
@@ -172,7 +172,7 @@ class Conclusion:
             "warnings": "\n".join(every),
             "summary": summary_of(self, list(found.flat), notes, every),
             "cost": cost,
-            "cost_interval": found.flat[0].costs.interval,
+            "cost_iterations": max((c.iterations for c in costs), key=len),
         }
         return record, notes, messages
 
@@ -239,7 +239,7 @@ def pending_record(
     options: Any = conclusion.options
     each: dict[str, tuple[int, ...]] = {"haadf_coefficients": (n_elements,)}
     if conclusion.method == "calibrated":
-        n_values = -(-options.max_iter // CHECK_EVERY)
+        iterations = kept_at(options.max_iter)
         by_element = ["count_value", "change", "vacuum_background", "own_norm"]
         by_element.append("sum_kept")
         each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
@@ -251,14 +251,14 @@ def pending_record(
             each |= {name: np.shape(value) for name, value in known.items()}
         if options.share:
             each |= {name: np.shape(n) for name, n in Sharing().record().items()}
-        record["cost_interval"] = CHECK_EVERY
     else:
-        n_values, numbers = options.n_iter, ("haadf_range",)
+        iterations = np.arange(1, options.n_iter + 1)
+        numbers = ("haadf_range",)
         each |= {"map_offset": (n_elements,), "map_range": (n_elements,)}
-        record["cost_interval"] = 1
+    record["cost_iterations"] = iterations.astype(np.float64)
     numbers += ("n_iter", "lambda_haadf", "lambda_chem", "lambda_tv", "haadf_offset")
     each |= dict.fromkeys(numbers, ())
-    each |= {f"cost.{term}": (n_values,) for term in TERMS}
+    each |= {f"cost.{term}": (len(iterations),) for term in TERMS}
     for name, own in each.items():
         entry = later.entry(name, (*measurement.navigation_shape, *own))
         node, _, term = name.rpartition(".")

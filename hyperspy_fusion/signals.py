@@ -266,9 +266,10 @@ class ElementalMap(Signal2D):
         Returns
         -------
         Signal1D
-            Shape ``navigation + (4, n_iter)``: the navigation axis ``term`` runs
+            Shape ``navigation + (4, n_values)``: the navigation axis ``term`` runs
             over total, haadf, chemical and tv (``metadata.Multimodal_fusion.cost``),
-            the signal axis over the iterations, from 1.
+            the signal axis over the iterations, from 1; of the calibrated method it
+            is not uniform: 1, 2, 4, 8, 16, then each 25th and the last.
 
         Raises
         ------

@@ -11,7 +11,7 @@ from ..common.missing import missing_pixels
 from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
-from .convex.solver import CHECK_EVERY, Optimum, minimise
+from .convex.solver import Optimum, minimise
 from .convex.sweep import State
 from .elastic import (
     EXPONENT,
@@ -395,6 +395,7 @@ def conclude(
         start=start,
         callback=callback_for("solution"),
         window=inner,
+        early=True,
     )
     sharing = None
     if prepared is not None and options.share:
@@ -462,12 +463,13 @@ def conclude(
 def cost_history(
     optimum: Optimum, weights: Weights, elastic: Sequence[Found] = ()
 ) -> CostHistory:
-    """Terms of the objective at each certificate.
+    """Terms of the objective, in the first iterations and at each certificate.
 
     The total has those of further `elastic` images, too. The chemical term is half the
     deviance, which differs from the negative log-likelihood by a constant.
     """
-    haadf, chemical, tv, *others = np.array([terms for _, terms in optimum.history]).T
+    iterations, terms = zip(*optimum.history, strict=True)
+    haadf, chemical, tv, *others = np.array(terms).T
     tv = tv / weights.lambda_tv
     total = weights.lambda_haadf * haadf + chemical + weights.lambda_tv * tv
     used = [image.weight for image in elastic if image.weight > 0]
@@ -478,7 +480,7 @@ def cost_history(
         haadf=haadf,
         chemical=chemical,
         tv=tv,
-        interval=CHECK_EVERY,
+        iterations=np.array(iterations, dtype=np.float64),
     )
 
 
