@@ -26,6 +26,7 @@ from .inputs.elements import element_in, name_element
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
 from .inputs.stacks import (
+    FLAGGED,
     REPLICAS,
     UNCERTAINTY,
     gather,
@@ -60,7 +61,7 @@ class Conclusion:
     shape : tuple of int
         Shape of the series.
     places : tuple of tuple
-        Position and number of pixels of each task.
+        Position, number of pixels and first pixel of each task.
     match : {"axes", "pixels", None}
         How maps and image were brought to the same pixels.
     notes : tuple of str
@@ -78,7 +79,7 @@ class Conclusion:
     atomic_numbers: tuple[int, ...]
     options: Options
     shape: tuple[int, ...]
-    places: tuple[tuple[tuple[int, ...], int], ...]
+    places: tuple[tuple[tuple[int, ...], int, tuple[int, int]], ...]
     match: str | None
     notes: tuple[str, ...]
     background_given: bool
@@ -96,7 +97,7 @@ class Conclusion:
             atomic_numbers=measurement.atomic_numbers,
             options=options,
             shape=measurement.navigation_shape,
-            places=tuple((task.position, task.pixels) for task in tasks),
+            places=tuple((t.position, t.pixels, t.origin) for t in tasks),
             match=measurement.match,
             notes=measurement.notes,
             background_given=measurement.background is not None,
@@ -139,8 +140,8 @@ class Conclusion:
         and ``.nxs`` can save.
         """
         images: dict[tuple[int, ...], list] = {}
-        for solution, (position, pixels) in zip(solutions, self.places, strict=True):
-            images.setdefault(position, []).append((solution, pixels))
+        for solution, (position, *place) in zip(solutions, self.places, strict=True):
+            images.setdefault(position, []).append((solution, *place))
         shape = self.shape
         found = np.empty(shape, dtype=object)
         for position, tiles in images.items():
@@ -162,6 +163,8 @@ class Conclusion:
             name: _over_positions(shape, [r.get(name, np.nan) for r in records])
             for name in records[0]
         }
+        if not np.isfinite(recorded.get("flagged_spans", np.nan)).any():
+            recorded.pop("flagged_spans", None)
         record = {
             **self.asked,
             **recorded,
@@ -375,7 +378,8 @@ def complete(
         record, notes, messages = known.item()
         for metadata in _all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
-                riding = {n: metadata.get_item(n) for n in (UNCERTAINTY, REPLICAS)}
+                nodes = UNCERTAINTY, REPLICAS, FLAGGED
+                riding = {node: metadata.get_item(node) for node in nodes}
                 del metadata.Multimodal_fusion
                 _add_record(metadata, record)
                 for node, value in riding.items():

@@ -23,7 +23,7 @@ from .elastic import (
     record_of,
 )
 from .examine import examine
-from .guard import GuardReport
+from .guard import GuardReport, local_z
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
@@ -453,6 +453,7 @@ def conclude(
             "change": optimum.change,
             "guard": report.largest,
             "flagged": report.flagged,
+            "flagged_spans": report.spans,
             **({} if sharing is None else sharing.record()),
         },
         notes=(*decision.all_notes(), *([] if sharing is None else [sharing.note])),
@@ -527,7 +528,6 @@ def shared_weights(
 
 
 def reevaluate(
-    judge: Callable[[PreparedData, np.ndarray], np.ndarray],
     maps: np.ndarray,
     haadf: np.ndarray,
     fused: np.ndarray,
@@ -537,7 +537,7 @@ def reevaluate(
     background: Any = None,
     variance: np.ndarray | None = None,
 ) -> np.ndarray:
-    """What :func:`local_z` or :func:`contradicted` says of a finished fusion.
+    """The :func:`local_z` of a finished fusion.
 
     `fused` is in the units of `maps`, `record` what :func:`solve` recorded.
     """
@@ -556,4 +556,4 @@ def reevaluate(
     )
     prepared = prepared.with_error(float(record["haadf_model_error"]))
     seen = np.where(prepared.trusted > 0, prepared.haadf, np.nan)
-    return judge(replace(prepared, haadf=seen), fused / gain[:, None, None])
+    return local_z(replace(prepared, haadf=seen), fused / gain[:, None, None])
