@@ -315,7 +315,8 @@ class GuardReport:
     Attributes
     ----------
     largest : float
-        Largest absolute z on any scale and in any pass, in standard deviations.
+        Largest absolute z on any scale and in any pass, in standard deviations; NaN if
+        not `judged`.
     flagged : float
         Fraction of the pixels whose HAADF image is not used because of it.
     brighter : bool
@@ -386,7 +387,11 @@ class GuardReport:
 
 
 def guard(
-    prepared: PreparedData, maps: np.ndarray, recalibrate: Callable
+    prepared: PreparedData,
+    maps: np.ndarray,
+    recalibrate: Callable,
+    *,
+    judged: bool | None = None,
 ) -> tuple[PreparedData, GuardReport]:
     """Find where the HAADF image contradicts the maps; it is not used there.
 
@@ -403,6 +408,9 @@ def guard(
     recalibrate : callable
         ``recalibrate(prepared)`` returns the data with new coefficients and offset,
         found where `trusted` is 1, and the maps.
+    judged : bool, optional
+        Whether there are enough counts, else nothing is flagged; of a tile that of its
+        image, by default it is found.
 
     Returns
     -------
@@ -411,6 +419,8 @@ def guard(
         coefficients.
     report : GuardReport
     """
+    if judged is None:
+        judged = _are_enough(prepared)
     usable = prepared.trusted > 0
     everything = np.where(usable, prepared.haadf, np.nan)
     flagged = np.zeros(usable.shape, dtype=bool)
@@ -420,7 +430,7 @@ def guard(
         scores = _scores(replace(prepared, haadf=seen), maps)
         extremes += [_extreme(z) for z in scores]
         suspicious = _suspicious(scores, threshold(prepared.pixels))
-        if not suspicious.any():
+        if not (judged and suspicious.any()):
             break
         flagged |= suspicious
         trusted = usable & ~flagged
@@ -436,10 +446,10 @@ def guard(
     z = local_z(again, maps, step=_step(prepared, WIDTHS[0]))
     extreme = max([*extremes, _extreme(z)], key=abs)
     report = GuardReport(
-        largest=abs(extreme),
+        largest=abs(extreme) if judged else np.nan,
         flagged=float(flagged[usable].mean()) if usable.any() else 0.0,
         brighter=extreme > 0,
-        judged=_are_enough(prepared),
+        judged=judged,
         spans=spans_of(flagged & usable),
     )
     return prepared, report

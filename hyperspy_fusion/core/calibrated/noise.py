@@ -22,6 +22,7 @@ _BLOCK, _LEAST_BLOCKS, _LEAST_BRIGHT = 8, 8, 128
 _MOST_BLOCKS = 400
 _ROUNDED_TO = range(2, 64)
 _MORE_EVEN = 0.2
+_DIGITS = 64  # least step, in units of the last digit of float32
 _ROUNDED, _EXACT = 0.6, 2e-3  # deviation of whole numbers; of others, in steps
 
 
@@ -216,7 +217,8 @@ def count_step(values: np.ndarray) -> float | None:
     whole = bool((values == np.rint(values)).all())
     for shift in (0.0, 0.5) if whole else (0.0,):  # rounded, or cut off
         step = _step(values[values > 0] + shift, whole=whole)
-        if step is not None:
+        # any numbers are multiples of the last digit of float32
+        if step is not None and step > _DIGITS * np.spacing(np.float32(values[-1])):
             return 1.0 if whole and step < _LEAST_STEP else step
     return None
 

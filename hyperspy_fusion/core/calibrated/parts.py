@@ -280,13 +280,12 @@ def _part(
         warm = WarmStart(run)
         # the coefficients stay those of the sample
         prepared, report = guard(
-            prepared, rough_maps(prepared, warm), lambda s: (s, rough_maps(s, warm))
-        )
-        report = replace(
-            report,
-            correlation=decision.report.correlation,
+            prepared,
+            rough_maps(prepared, warm),
+            lambda s: (s, rough_maps(s, warm)),
             judged=decision.report.judged,
         )
+        report = replace(report, correlation=decision.report.correlation)
     return prepared, report, preparation.notes
 
 

@@ -118,6 +118,7 @@ def test_values():
     rng = np.random.default_rng(0)
     image = rng.normal(50, 1, (64, 64))
     assert read(image).gain is None
+    assert read(np.float32(image)).gain is None
     assert read(image - 50, negative=True).gain is None
 
 
