@@ -10,9 +10,9 @@ import numpy as np
 from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
-from .core.calibrated.guard import contradicted, local_z
 from .core.calibrated.method import reevaluate
 from .core.calibrated.options import CalibratedOptions
+from .core.common.spans import region_of
 from .execution.arrays import computed
 from .inputs.elements import infer_element, name_element
 from .inputs.further import Elastic
@@ -171,11 +171,11 @@ def cost_history(fused: BaseSignal) -> Signal1D:
     signal = hs.signals.Signal1D(np.stack(terms, axis=-2))
     signal.metadata.General.title = "Cost of the fusion"
     iteration = signal.axes_manager.signal_axes[0]
-    interval = int(record.get_item("cost_interval", 1))
-    iteration.name, iteration.scale, iteration.offset = "iteration", interval, interval
-    if iteration.high_value > record.get_item("max_iter", np.inf):
-        iteration.convert_to_non_uniform_axis()  # the last value came earlier
-        iteration.axis = np.append(iteration.axis[:-1], record.max_iter)
+    iteration.name, iteration.offset = "iteration", 1
+    known = np.asarray(record.cost_iterations)
+    if not np.array_equal(known, iteration.axis):
+        iteration.convert_to_non_uniform_axis()
+        iteration.axis = known
     signal.axes_manager.navigation_axes[0].name = "term"
     signal.metadata.set_item("Multimodal_fusion.terms", ",".join(TERMS))
     return signal
@@ -240,30 +240,31 @@ def get_misfit(
             "the local misfit is not defined for fractions, whose sum is that of the "
             "image: expected maps that were fused from counts"
         )
-    image.data[:] = _judged(local_z, measurement, fused)
+    image.data[:] = _local_misfit(measurement, fused)
     image.metadata.General.title = "Local misfit in standard deviations"
     return image
 
 
-def flagged_pixels(measurement: Measurement, fused: Sequence[BaseSignal]) -> np.ndarray:
+def flagged_pixels(fused: Sequence[BaseSignal]) -> np.ndarray:
     """Pixels where the HAADF image was not used since it contradicts the maps.
 
-    The record holds their number only: they are found again, by the coefficients that
-    were used. Shape ``navigation + (y, x)``, bool.
+    Shape ``navigation + (y, x)``, bool; False if it is not known where they are, as of
+    maps that were transposed.
     """
-    record = record_of(fused[0])
-    share = np.asarray(record.get_item("flagged", 0.0), dtype=np.float64)
-    flagged = np.broadcast_to(share[..., None, None] == 1, measurement.haadf.shape)
-    if not ((share > 0) & (share < 1)).any():
-        return flagged.copy()
-    found = _judged(contradicted, measurement, fused).astype(bool)
-    return np.where(share[..., None, None] > 0, flagged | found, False)  # noqa: FBT003
+    shape = fused[0].data.shape
+    spans = record_of(fused[0]).get_item("flagged_spans")
+    if spans is None:
+        spans = complete_record(fused[0]).get("flagged_spans", np.nan)
+    spans = np.asarray(spans)
+    flagged = np.zeros(shape, dtype=bool)
+    if np.isfinite(spans).any():
+        for position in np.ndindex(shape[:-2]):
+            flagged[position] = region_of(spans[position], shape[-2:])
+    return flagged
 
 
-def _judged(
-    judge: Any, measurement: Measurement, fused: Sequence[BaseSignal]
-) -> np.ndarray:
-    """What the guard says of the images of a finished fusion, one after the other."""
+def _local_misfit(measurement: Measurement, fused: Sequence[BaseSignal]) -> np.ndarray:
+    """Local misfit of the images of a finished fusion, one after the other."""
     record = record_of(fused[0])
     maps, haadf = computed([measurement.maps, measurement.haadf])
     results = np.stack(computed([signal.data for signal in fused]), axis=-3)
@@ -273,7 +274,6 @@ def _judged(
     for position in np.ndindex(measurement.navigation_shape):
         variance, given = measurement.variance, measurement.background
         found[position] = reevaluate(
-            judge,
             maps[position],
             haadf[position],
             results[position],

@@ -12,8 +12,8 @@ from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
 from . import __version__
+from .core.calibrated.convex.solver import kept_at
 from .core.calibrated.elastic import Further, barred_for_fractions, record_of
-from .core.calibrated.method import CHECK_EVERY
 from .core.calibrated.parts import together
 from .core.calibrated.sharing import Sharing
 from .core.common.messages import merged, warn
@@ -26,6 +26,7 @@ from .inputs.elements import element_in, name_element
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
 from .inputs.stacks import (
+    FLAGGED,
     REPLICAS,
     UNCERTAINTY,
     gather,
@@ -60,7 +61,7 @@ class Conclusion:
     shape : tuple of int
         Shape of the series.
     places : tuple of tuple
-        Position and number of pixels of each task.
+        Position, number of pixels and first pixel of each task.
     match : {"axes", "pixels", None}
         How maps and image were brought to the same pixels.
     notes : tuple of str
@@ -78,7 +79,7 @@ class Conclusion:
     atomic_numbers: tuple[int, ...]
     options: Options
     shape: tuple[int, ...]
-    places: tuple[tuple[tuple[int, ...], int], ...]
+    places: tuple[tuple[tuple[int, ...], int, tuple[int, int]], ...]
     match: str | None
     notes: tuple[str, ...]
     background_given: bool
@@ -96,7 +97,7 @@ class Conclusion:
             atomic_numbers=measurement.atomic_numbers,
             options=options,
             shape=measurement.navigation_shape,
-            places=tuple((task.position, task.pixels) for task in tasks),
+            places=tuple((t.position, t.pixels, t.origin) for t in tasks),
             match=measurement.match,
             notes=measurement.notes,
             background_given=measurement.background is not None,
@@ -139,8 +140,8 @@ class Conclusion:
         and ``.nxs`` can save.
         """
         images: dict[tuple[int, ...], list] = {}
-        for solution, (position, pixels) in zip(solutions, self.places, strict=True):
-            images.setdefault(position, []).append((solution, pixels))
+        for solution, (position, *place) in zip(solutions, self.places, strict=True):
+            images.setdefault(position, []).append((solution, *place))
         shape = self.shape
         found = np.empty(shape, dtype=object)
         for position, tiles in images.items():
@@ -162,6 +163,8 @@ class Conclusion:
             name: _over_positions(shape, [r.get(name, np.nan) for r in records])
             for name in records[0]
         }
+        if not np.isfinite(recorded.get("flagged_spans", np.nan)).any():
+            recorded.pop("flagged_spans", None)
         record = {
             **self.asked,
             **recorded,
@@ -172,7 +175,7 @@ class Conclusion:
             "warnings": "\n".join(every),
             "summary": summary_of(self, list(found.flat), notes, every),
             "cost": cost,
-            "cost_interval": found.flat[0].costs.interval,
+            "cost_iterations": max((c.iterations for c in costs), key=len),
         }
         return record, notes, messages
 
@@ -239,7 +242,7 @@ def pending_record(
     options: Any = conclusion.options
     each: dict[str, tuple[int, ...]] = {"haadf_coefficients": (n_elements,)}
     if conclusion.method == "calibrated":
-        n_values = -(-options.max_iter // CHECK_EVERY)
+        iterations = kept_at(options.max_iter)
         by_element = ["count_value", "change", "vacuum_background", "own_norm"]
         by_element.append("sum_kept")
         each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
@@ -251,14 +254,14 @@ def pending_record(
             each |= {name: np.shape(value) for name, value in known.items()}
         if options.share:
             each |= {name: np.shape(n) for name, n in Sharing().record().items()}
-        record["cost_interval"] = CHECK_EVERY
     else:
-        n_values, numbers = options.n_iter, ("haadf_range",)
+        iterations = np.arange(1, options.n_iter + 1)
+        numbers = ("haadf_range",)
         each |= {"map_offset": (n_elements,), "map_range": (n_elements,)}
-        record["cost_interval"] = 1
+    record["cost_iterations"] = iterations.astype(np.float64)
     numbers += ("n_iter", "lambda_haadf", "lambda_chem", "lambda_tv", "haadf_offset")
     each |= dict.fromkeys(numbers, ())
-    each |= {f"cost.{term}": (n_values,) for term in TERMS}
+    each |= {f"cost.{term}": (len(iterations),) for term in TERMS}
     for name, own in each.items():
         entry = later.entry(name, (*measurement.navigation_shape, *own))
         node, _, term = name.rpartition(".")
@@ -375,7 +378,8 @@ def complete(
         record, notes, messages = known.item()
         for metadata in _all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
-                riding = {n: metadata.get_item(n) for n in (UNCERTAINTY, REPLICAS)}
+                nodes = UNCERTAINTY, REPLICAS, FLAGGED
+                riding = {node: metadata.get_item(node) for node in nodes}
                 del metadata.Multimodal_fusion
                 _add_record(metadata, record)
                 for node, value in riding.items():

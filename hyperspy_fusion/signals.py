@@ -14,9 +14,12 @@ from .derived import cost_history
 from .execution.arrays import compute, is_lazy
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.stacks import (
+    FLAGGED,
     REPLICAS,
     UNCERTAINTY,
     VARIANCE,
+    crop_flagged,
+    lose_flagged,
     members_along,
     members_of,
     remove,
@@ -64,6 +67,8 @@ class ElementalMap(Signal2D):
             for one in (self, *members_of(self)):
                 one.metadata.Signal.signal_type = ""
             self._assign_subclass()
+        elif _of_other_pixels(old, self.data):  # it was cropped
+            lose_flagged(self)
 
     def get_noise_variance(self) -> Any:
         """Return the variance of each pixel, if it is known.
@@ -93,6 +98,7 @@ class ElementalMap(Signal2D):
             forget(copy)
         elif data.size == self.data.size:  # their order is not known
             remove(copy.metadata, UNCERTAINTY, REPLICAS)
+            lose_flagged(copy)
         return copy
 
     def _binary_operator_ruler(self, other: Any, op_name: str) -> Any:
@@ -124,11 +130,12 @@ class ElementalMap(Signal2D):
         if members_along(self):
             axis = self.axes_manager.navigation_axes[-1]
             take_part(part, self, places[axis.index_in_array])
+        crop_flagged(part, self.data.shape[-2:], places[-2:])
         if not isinstance(part, ElementalMap):
             variance = part.metadata.get_item(UNCERTAINTY)
             if variance is not None:
                 part.set_noise_variance(variance)  # where other signals have it
-            remove(part.metadata, REPLICAS)
+            remove(part.metadata, REPLICAS, FLAGGED)
         return part
 
     def _remove_axis(self, axes: Any) -> None:
@@ -266,9 +273,10 @@ class ElementalMap(Signal2D):
         Returns
         -------
         Signal1D
-            Shape ``navigation + (4, n_iter)``: the navigation axis ``term`` runs
+            Shape ``navigation + (4, n_values)``: the navigation axis ``term`` runs
             over total, haadf, chemical and tv (``metadata.Multimodal_fusion.cost``),
-            the signal axis over the iterations, from 1.
+            the signal axis over the iterations, from 1; of the calibrated method it
+            is not uniform: 1, 2, 4, 8, 16, then each 25th and the last.
 
         Raises
         ------
@@ -349,6 +357,13 @@ def _differ(old: Any, new: Any) -> bool:
         return False
     known = ~np.isnan(new)  # a region of interest is NaN outside
     return not np.array_equal(old[known], new[known])
+
+
+def _of_other_pixels(old: Any, new: Any) -> bool:
+    """Whether an array was replaced by one with images of another size."""
+    if old is None or new is None or object in (old.dtype, new.dtype):
+        return False
+    return old.shape[-2:] != new.shape[-2:]
 
 
 class HAADFImage(Signal2D):

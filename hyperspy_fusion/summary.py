@@ -69,8 +69,10 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
         if kind in kinds:
             yield f"the maps were taken for {name}{share(kinds.count(kind), total)}"
     yield from _about_the_image(fusion, records)
-    if not any(np.any(record["shift"]) for record in records):
-        yield f"no shift of {_image_of(fusion)} against the maps was found"
+    compared = [np.any(r["shift"]) for r in records if "fraction_sum" not in r]
+    if compared and not any(compared):
+        where = share(len(compared), total)
+        yield f"no shift of {_image_of(fusion)} against the maps was found{where}"
     without = [not np.any(record["vacuum_background"]) for record in records]
     if fusion.background_given:
         yield "the background that was given was taken into account"
@@ -137,6 +139,13 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
         f"the HAADF image was used{share(len(used), total)}; its weight {weight} was "
         f"{how}"
     )
+    yield from _where_it_fits(fusion, used, total)
+
+
+def _where_it_fits(
+    fusion: Conclusion, used: Sequence[dict], total: int
+) -> Iterator[str]:
+    """Where the images that were used contradict the maps."""
     fits = [r["guard"] for r in used if r["flagged"] == 0 and np.isfinite(r["guard"])]
     if fits:
         yield (
@@ -144,11 +153,17 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
             f"difference: {_range(fits, '.1f')} standard deviations)"
             f"{share(len(fits), total)}"
         )
-    untested = sum(np.isnan(r["guard"]) for r in used)
-    if untested:
+    untested = [r for r in used if np.isnan(r["guard"])]
+    of_fractions = sum("fraction_sum" in r for r in untested)
+    if of_fractions:
         yield (
-            "where the image contradicts the maps was not tested, since they are "
-            f"fractions{share(untested, total)}"
+            "where the image contradicts the maps was not tested, nor was a shift "
+            f"looked for, since they are fractions{share(of_fractions, total)}"
+        )
+    if n := len(untested) - of_fractions:
+        yield (
+            "where the image contradicts the maps was not tested, since they hold too "
+            f"few counts{share(n, total)}"
         )
     parts = [100 * r["flagged"] for r in used if r["flagged"] > 0]
     if parts:

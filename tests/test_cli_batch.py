@@ -1,6 +1,12 @@
 """Many files in a night: patterns, settings, resuming, reports, exit status."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
@@ -111,14 +117,58 @@ def test_an_interrupted_process_does_not_begin_with_the_next_file(monkeypatch):
 
     def interrupt(_arguments, path, _output):
         begun.append(path)
-        raise KeyboardInterrupt
+        batch._interrupt()
 
     monkeypatch.setattr(batch, "fuse_file", interrupt)
-    monkeypatch.setattr(batch, "_INTERRUPTED", Event())
+    monkeypatch.setattr(batch._Job, "stop", Event())
     for path in ("a.npz", "b.npz"):
         with pytest.raises(KeyboardInterrupt):
             batch._apart(SimpleNamespace(), path, Path("out"))
     assert begun == ["a.npz"]
+    batch._interrupt()  # what is not at work waits for its end
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C goes to a console there")
+def test_ctrl_c_ends_all_jobs(tmp_path):
+    for name in ("b.npz", "c.npz", "d.npz"):
+        save_specimen(name)
+    endless = ["--tolerance", "1e-15", "--max-iter", "1000000000"]
+    endless += ["--lambda-tv", "4", "--lambda-haadf", "0.1"]
+    arguments = ["fuse", "a.npz", "b.npz", "c.npz", "d.npz", *endless, "--jobs", "2"]
+    program = (
+        "import signal, sys; from hyperspy_fusion.cli import main;"
+        # a test that runs in the background passes on that it is ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.exit(main())"
+    )
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", program, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a group, to which a terminal sends Ctrl-C
+    ) as running:
+        try:
+            line = running.stdout.readline()
+            assert line == "[1/4] a.npz: failed\n"
+            time.sleep(3)  # two others are fused by now
+            os.killpg(running.pid, signal.SIGINT)
+            printed, errors = running.communicate(timeout=60)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == 130
+    last = errors.splitlines()[-1]
+    assert last == "hyperspy-fusion: interrupted, go on with --resume"
+    assert "Traceback" not in errors
+    assert printed == ""
+    assert listed(tmp_path / "fused") == {"index.html"}
+    for _ in range(100):  # until no job is left, nor the tracker of their resources
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, 0)
+            time.sleep(0.1)
+    with pytest.raises(ProcessLookupError):
+        os.killpg(running.pid, 0)
 
 
 def test_a_folder_for_many_that_cannot_be_made(capsys):
@@ -159,11 +209,83 @@ def test_an_error_nobody_thought_of_does_not_end_the_night(capsys, monkeypatch):
 
 
 @pytest.mark.usefixtures("_no_pictures")
-def test_files_of_one_name_have_folders_of_their_own(tmp_path):
-    for name in ("a.npz", "a.h5"):
+def test_files_of_one_name_have_folders_of_their_own(tmp_path, capsys):
+    names = ["a.npz", "a.h5", "x/a.npz", "y/a.npz", "x/b.npz", "c.npz"]
+    for name in names:
+        Path(name).parent.mkdir(exist_ok=True)
         save_specimen(name)
-    assert cli.main(["fuse", "a.npz", "a.h5", *QUICK]) == 0
-    assert listed(tmp_path / "fused") == {"a.npz", "a.h5", "index.html"}
+    assert cli.main(["fuse", *names[:2], *QUICK]) == 0
+    out = tmp_path / "fused"
+    assert listed(out) == {"a.npz", "a.h5", "index.html"}
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/*")}
+    # in another order, with more files, and one of them twice
+    again = [*reversed(names), "./a.npz", str(tmp_path / "c.npz")]
+    assert cli.main(["fuse", *again, *QUICK, "--resume"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("is there already") == 2
+    assert "6 of 6 files fused: see" in printed
+    new = {"x-a.npz", "y-a.npz", "b", "c"}
+    assert listed(out) == {"a.npz", "a.h5", "index.html"} | new
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    for folder in new | {"a.npz", "a.h5"}:
+        (source,) = options.read(out / folder / "run.toml")["files"]
+        expected = folder.replace("-", "/") + ".npz" * (folder in {"b", "c"})
+        assert source == str(tmp_path / expected.replace("b.npz", "x/b.npz"))
+    # alone, a file has no other folder than before
+    assert cli.main(["fuse", "y/a.npz", "c.npz", *QUICK, "--resume"]) == 0
+    assert capsys.readouterr().out.count("is there already") == 2
+
+
+def test_folders_do_not_depend_on_the_order(tmp_path):
+    paths = ["a.npz", "x/a.npz", "x/a.h5", "y/x/a.npz", "b.npz"]
+    found = batch._outputs(tmp_path, paths)
+    assert batch._outputs(tmp_path, paths[::-1]) == found
+    assert len(set(found.values())) == len(paths)
+    names = {path: folder.name for path, folder in found.items()}
+    assert names["b.npz"] == "b"
+    assert names["x/a.h5"] == "a.h5"
+    assert re.fullmatch("a-[0-9a-f]{8}", names["x/a.npz"])
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_what_does_not_change_the_result_is_no_other_setting(capsys):
+    save_specimen("a.npz")
+    assert cli.main(["fuse", "a.npz", *QUICK]) == 0
+    again = ["fuse", "a.npz", *QUICK, "--resume", "--num-workers", "1", "--lazy"]
+    assert cli.main(again) == 0
+    assert "a-fused is there already" in capsys.readouterr().out
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, capsys, monkeypatch):
+    for name in ("a.npz", "b.npz"):
+        save_specimen(name)
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(hyperspy_fusion, "fuse_published", refuse)
+    monkeypatch.setattr(files.os, "access", lambda path, _: path != tmp_path / "out")
+    for given in (["a.npz", "--overwrite"], ["a.npz", "b.npz"]):
+        assert cli.main(["fuse", *given, *QUICK, "--output", "out"]) == 2
+        error = capsys.readouterr().err
+        assert re.search(r"error: the folder .*out does not exist or cannot be", error)
+    assert listed(tmp_path / "out") == set()
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_folder_that_cannot_be_written_any_more(tmp_path, capsys, monkeypatch):
+    for name in ("a.npz", "b.npz"):
+        save_specimen(name)
+    write = files.write
+
+    def fail_once(output, *args):
+        if output.name == "a":
+            raise PermissionError(13, "Permission denied", str(output))
+        return write(output, *args)
+
+    monkeypatch.setattr(files, "write", fail_once)
+    assert cli.main(["fuse", "a.npz", "b.npz", *QUICK, "--output", "out"]) == 2
+    printed = capsys.readouterr()
+    assert "a.npz: [Errno 13] Permission denied: " in printed.err
+    assert "1 of 2 files fused, 1 failed" in printed.out
+    assert listed(tmp_path / "out") == {"b", "index.html"}
 
 
 def test_info_of_many_goes_on_after_a_bad_one(capsys):
@@ -214,7 +336,20 @@ def test_options_that_are_0_or_off_come_before_settings(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("lambda_tv = 1", "settings.toml has 'lambda_tv', which are no options"),
+        (
+            "lambda_tv = 1",
+            "settings.toml has 'lambda_tv', which are no options (perhaps lambda-tv)",
+        ),
+        (
+            "uncertanty = true",
+            "settings.toml has 'uncertanty', which are no options (p",
+        ),
+        ("jobs = 2", "settings.toml has 'jobs', which are no options: expected files"),
+        (
+            'files = "a.npz"\n[calibrated]\nlambda-tv = 1',
+            "settings.toml has 'calibrated', which are no options: expected files, and",
+        ),
+        ("files = 3", "settings.toml has files = 3: expected names of files"),
         ("files = [", "cannot read settings.toml: "),
         (None, "cannot read settings.toml: No such file"),
     ],

@@ -633,7 +633,8 @@ class TestCalibrated:
         chosen = tried[tried[:, 1] == record.lambda_haadf]
         assert chosen[:, 0].min() <= record.lambda_tv <= chosen[:, 0].max()
         lengths = {record.cost[term].shape for term in ("total", "haadf", "tv")}
-        assert lengths == {(record.n_iter / record.cost_interval,)}
+        assert lengths == {record.cost_iterations.shape}
+        assert record.cost_iterations[-1] == record.n_iter
 
     def test_costs_of_the_returned_signals(self, specimen, net):
         record = net[0].metadata.Multimodal_fusion

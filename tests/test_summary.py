@@ -131,7 +131,9 @@ def test_fractions(specimen):
     assert "The maps were taken for fractions, which sum" in hf.summarize(fused)
     assert "Warning: the maps are fractions, with a sum of 1" in hf.summarize(fused)
     assert "nan" not in hf.summarize(fused)
-    assert "was not tested, since they are fractions" in hf.summarize(fused)
+    summary = hf.summarize(fused)
+    assert "not tested, nor was a shift looked for, since they are fractions" in summary
+    assert "no shift of the image" not in summary
 
 
 def test_an_image_that_does_not_help(specimen):
@@ -300,3 +302,15 @@ def test_warnings_about_the_signals_are_kept(how):
     assert messages == kept
     assert sum("HAADF image is not calibrated" in message for message in kept) == 1
     assert sum("without any contrast: map of Mn" in message for message in kept) == 1
+
+
+def test_too_few_counts():
+    maps, haadf, _ = hf.data.core_shell(32)
+    rng = np.random.default_rng(1)
+    for signal in maps:
+        signal.data = rng.poisson(signal.data / 100)
+    with pytest.warns(UserWarning, match="too few counts to judge"):
+        fused = hf.fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
+    summary = hf.summarize(fused)
+    assert "was not tested, since they hold too few counts" in summary
+    assert "agrees with the maps" not in summary

@@ -1,18 +1,20 @@
 """Fusion of one file or of many: fuse, write, report, and resume."""
 
 import argparse
+import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Event
 from typing import Any
+from zlib import crc32
 
 import matplotlib.pyplot as plt
 import numba
@@ -32,8 +34,28 @@ STATES = {
     NOT_CONVERGED: "not converged",
 }
 USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
-# A process of a pool goes on with the files that wait for it, unless it knows better.
-_INTERRUPTED = Event()
+
+
+class _Job:
+    """What a process of a pool knows: whether it is at work, and whether all ends."""
+
+    at_work = False
+    stop: Any = Event()  # replaced by that of all processes
+
+
+def _begin_job(n_threads: int, stop: Any) -> None:
+    """Prepare a process of a pool, which ignores Ctrl-C so far."""
+    numba.set_num_threads(n_threads)
+    plt.switch_backend("Agg")
+    _Job.stop = stop
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(*_: Any) -> None:
+    """End the work of this process, if there is any, and begin with no other file."""
+    _Job.stop.set()
+    if _Job.at_work:
+        raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)
@@ -74,16 +96,42 @@ def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
 
 
 def _outputs(base: Path, paths: Sequence[str]) -> dict[str, Path]:
-    """A folder for each file, named after it; of equal names with their suffix."""
-    stems = [Path(path).stem for path in paths]
+    """A folder for each file: that of an earlier run, else one named after it.
+
+    Of the names of a file the shortest is taken that no other file has, so that it does
+    not depend on their order, and that is not the folder of another file.
+    """
+    owners = _owners(base)
+    earlier = {source: folder for folder, source in owners.items()}
+    taken = {folder for folder, source in owners.items() if source.exists()}
+    sources = [Path(path).resolve() for path in paths]
+    names = [name for source in sources for name in set(_names(source))]
     found: dict[str, Path] = {}
-    for path, stem in zip(paths, stems, strict=True):
-        name = stem if stems.count(stem) == 1 else Path(path).name
-        folder, n = base / name, 2
-        while folder in found.values():
-            folder, n = base / f"{name}-{n}", n + 1
+    for path, source in zip(paths, sources, strict=True):
+        folder = earlier.get(source)
+        if folder is None:
+            free = (base / name for name in _names(source) if names.count(name) == 1)
+            folder = next(one for one in free if one not in taken)
         found[path] = folder
     return found
+
+
+def _owners(base: Path) -> dict[Path, Path]:
+    """The file of which each folder below one holds the result."""
+    owners = {}
+    for path in sorted(base.glob(f"*/{files.CONFIG}")):
+        with suppress(ValueError):  # it is said when it is that file's turn
+            (source,) = options.read(path).get("files", [])
+            owners[path.parent] = Path(source)
+    return owners
+
+
+def _names(source: Path) -> Iterator[str]:
+    """Names for the result of a file, from short to those that nothing else has."""
+    yield source.stem
+    yield source.name
+    yield f"{source.parent.name}-{source.name}"
+    yield f"{source.stem}-{crc32(str(source).encode()):08x}"
 
 
 def _row(path: str, output: Path, outcome: Outcome, base: Path) -> dict[str, str]:
@@ -105,37 +153,37 @@ def _outcomes(
             yield path, _try(arguments, path, output)
         return
     threads = max(numba.get_num_threads() // jobs, 1)
+    context = get_context("spawn")  # a fork would copy locks of other threads
+    stop = context.Event()
     with ProcessPoolExecutor(
-        jobs,
-        mp_context=get_context("spawn"),  # a fork would copy locks of other threads
-        initializer=numba.set_num_threads,
-        initargs=(threads,),
+        jobs, context, initializer=_begin_job, initargs=(threads, stop)
     ) as pool:
-        waiting: dict[str, Future] = {
-            path: pool.submit(_apart, arguments, path, output)
-            for path, output in outputs.items()
-        }
+        with files.uninterrupted():  # nor are the processes, until they are ready
+            waiting: dict[str, Future] = {
+                path: pool.submit(_apart, arguments, path, output)
+                for path, output in outputs.items()
+            }
         try:
             for path, future in waiting.items():
                 error = future.exception()
                 yield path, Outcome(WRONG, _told(error)) if error else future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            stop.set()
+            pool.shutdown(cancel_futures=True)
             raise
 
 
 def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file in a process of its own, and hand back what is printed."""
-    plt.switch_backend("Agg")
     said = StringIO()
-    if _INTERRUPTED.is_set():
-        raise KeyboardInterrupt
+    _Job.at_work = True
     try:
+        if _Job.stop.is_set():
+            raise KeyboardInterrupt
         with redirect_stdout(said), redirect_stderr(said), plain_warnings():
             outcome = _try(arguments, path, output)
-    except KeyboardInterrupt:
-        _INTERRUPTED.set()
-        raise
+    finally:
+        _Job.at_work = False
     return Outcome(outcome.code, outcome.message, said.getvalue())
 
 
@@ -234,10 +282,11 @@ def _as_before(
     """What an earlier run found; of another run None, or an error if it is to stay."""
     before = options.read(output / files.CONFIG)
     result = before.pop("result", {})
-    if before != settings:
+    names = {k for k in before | settings if before.get(k) != settings.get(k)}
+    names -= options.WITHOUT_EFFECT
+    if names:
         if overwrite:
             return None
-        names = {k for k in before | settings if before.get(k) != settings.get(k)}
         raise ValueError(
             f"{output} is the result of other settings ({', '.join(sorted(names))}): "
             "choose another --output, or replace it with --overwrite"

@@ -26,16 +26,19 @@ CONFIG, REPORT, INDEX = "run.toml", "report.html", "index.html"
 
 def expand(patterns: Sequence[str]) -> list[str]:
     """List the files that paths and patterns name, each once."""
-    found: dict[str, None] = {}
+    found: list[str] = []
     for pattern in patterns:
         if Path(pattern).exists() or not glob.has_magic(pattern):
-            found[pattern] = None  # brackets in the name of a file are no pattern
+            found.append(pattern)  # brackets in the name of a file are no pattern
             continue
         matches = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207 - as given
         if not matches:
             raise FileNotFoundError(f"no file fits {pattern}")
-        found |= dict.fromkeys(matches)
-    return list(found)
+        found += matches
+    each: dict[Path, str] = {}
+    for path in found:
+        each.setdefault(Path(path).resolve(), path)
+    return list(each.values())
 
 
 def read(arguments: argparse.Namespace, path: str) -> list:
@@ -85,7 +88,7 @@ def write(
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
         names = sorted(path.name for path in folder.iterdir())
-        with _uninterrupted():
+        with uninterrupted():
             if target.exists():
                 # what says that all is done comes last
                 for name in sorted(names, key=CONFIG.__eq__):
@@ -106,7 +109,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """Let a Ctrl-C come too late: half of the files may be in place already."""
     handler = os_signal.signal(os_signal.SIGINT, os_signal.SIG_IGN)
     try:

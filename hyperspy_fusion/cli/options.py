@@ -5,6 +5,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,7 @@ OF_METHOD: dict[str, list[Option]] = {
         ("regularize", "off", "", "no total variation"),
     ],
 }
+WITHOUT_EFFECT = {"lazy", "num-workers"}  # on the result
 _EVERY = [*INPUT, *SHARED, *OF_METHOD["calibrated"], *OF_METHOD["published"]]
 _KINDS = {name: kind for name, kind, *_ in _EVERY}
 _SAID = re.compile(
@@ -316,16 +318,22 @@ def given_of(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def as_argv(path: Path) -> list[str]:
     """The options of a TOML file as arguments of the command line, files first."""
-    entries = {k: v for k, v in read(path).items() if not isinstance(v, dict)}
+    entries = read(path)
+    entries.pop("result", None)  # of the run that wrote the file
     files = entries.pop("files", [])
-    flags = {flag_of(name) for name, *_ in _EVERY} | {"--method"}
-    wrong = [key for key in entries if f"--{key}" not in flags]
+    known = ["method", *(flag_of(name)[2:] for name, *_ in _EVERY)]
+    wrong = [key for key in entries if key not in known]
     if wrong:
+        meant = [near for key in wrong for near in get_close_matches(key, known, 1)]
+        perhaps = f" (perhaps {', '.join(meant)})" * bool(meant)
         raise ValueError(
-            f"{path} has {', '.join(map(repr, wrong))}, which are no options: expected "
-            "files, and options of hyperspy-fusion fuse without -- in front"
+            f"{path} has {', '.join(map(repr, wrong))}, which are no options{perhaps}: "
+            "expected files, and options of hyperspy-fusion fuse without -- in front, "
+            "not in tables"
         )
-    argv = [files] if isinstance(files, str) else list(files)
+    if not all(isinstance(one, str) for one in as_list(files)):
+        raise ValueError(f"{path} has files = {files!r}: expected names of files")
+    argv = as_list(files)
     for key, value in entries.items():
         if isinstance(value, list):
             argv += [f"--{key}", *map(str, value)]

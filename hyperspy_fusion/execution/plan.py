@@ -95,6 +95,13 @@ class Task:
         return rows.stop - rows.start, columns.stop - columns.start
 
     @property
+    def origin(self) -> tuple[int, int]:
+        """First row and column of the result in its image."""
+        if self.tile is None:
+            return 0, 0
+        return self.tile.rows.start, self.tile.columns.start
+
+    @property
     def pixels(self) -> int:
         """Number of pixels of the result."""
         return self.size[0] * self.size[1]

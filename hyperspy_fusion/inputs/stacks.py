@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from hyperspy.signals import BaseSignal
 
+from ..core.common.spans import cropped
 from ..execution.arrays import stack as stack_arrays
 from .elements import infer_element, name_element, sample_entries
 from .images import as_images, axes_of, check_signal, new_signal
@@ -16,11 +17,16 @@ _logger = logging.getLogger(__name__)
 # Where HyperSpy keeps the variance of the noise.
 VARIANCE = "Signal.Noise_properties.variance"
 
+_NOT_KNOWN = np.array([np.nan])
+
 # Where a fusion does: a line profile would take it from the other place as its own.
 UNCERTAINTY = "Multimodal_fusion.variance"
 
 # An array, its first axis that of the replicas, the others those of the map.
 REPLICAS = "Multimodal_fusion.replicas"
+
+# Pixels whose image was not used, as spans of rows; left out if there are none.
+FLAGGED = "Multimodal_fusion.flagged_spans"
 
 
 def split(
@@ -166,6 +172,41 @@ def replicas_at(signal: BaseSignal, places: Sequence[Any]) -> Any:
     replicas = signal.metadata.get_item(REPLICAS)
     index: tuple[Any, ...] = slice(None), *places
     return None if replicas is None else replicas[index]
+
+
+def crop_flagged(part: BaseSignal, shape: Sequence[int], places: Sequence[Any]) -> None:
+    """Make the flagged pixels of a part, in place, those of its rows and columns.
+
+    `shape` is that of the images of which it is a part, `places` where it is in them.
+    """
+    if not all(isinstance(place, slice) for place in places):
+        lose_flagged(part)
+        return
+    spans = [place.indices(n) for place, n in zip(places, shape, strict=True)]
+    if all(span == (0, n, 1) for span, n in zip(spans, shape, strict=True)):
+        return
+    if any(step != 1 for *_, step in spans):
+        lose_flagged(part)
+        return
+    rows, columns = (slice(start, stop) for start, stop, _ in spans)
+    for metadata in (part.metadata, *(m.metadata for m in members_of(part))):
+        flagged = metadata.get_item(FLAGGED)
+        if flagged is not None and np.size(flagged) > 1:
+            found = cropped(np.asarray(flagged), rows, columns)
+            if np.isfinite(found).any():
+                metadata.set_item(FLAGGED, found)
+            else:
+                remove(metadata, FLAGGED)
+        elif metadata.has_item("Multimodal_fusion.pending"):
+            metadata.set_item(FLAGGED, _NOT_KNOWN)
+
+
+def lose_flagged(signal: BaseSignal) -> None:
+    """Say of a signal, in place, that it is not known where its flagged pixels are."""
+    for metadata in (signal.metadata, *(m.metadata for m in members_of(signal))):
+        pending = metadata.has_item("Multimodal_fusion.pending")
+        if pending or metadata.has_item(FLAGGED):
+            metadata.set_item(FLAGGED, _NOT_KNOWN)
 
 
 def _name_after(stack: BaseSignal, members: Sequence[Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from hyperspy.signals import BaseSignal
 
+from ..execution.arrays import computed
 from ..inputs.elements import infer_element
 from ..inputs.foreign import load_file
 from ..inputs.images import as_images, describe, may_be_haadf
@@ -204,11 +205,14 @@ def title_of(signal: BaseSignal) -> str:
     return signal.metadata.General.title.strip()
 
 
+def are_empty(maps: Sequence[BaseSignal]) -> list[bool]:
+    """Whether each of some maps is zero everywhere."""
+    return [not filled for filled in computed([signal.data.any() for signal in maps])]
+
+
 def _describe_map(signal: BaseSignal) -> str:
     text = f"{infer_element(signal)}: {describe(signal)}"
-    if not signal._lazy and not signal.data.any():  # noqa: SLF001
-        text += ", zero everywhere"
-    return text
+    return text + ", zero everywhere" * are_empty([signal])[0]
 
 
 def describe_spectra(spectra: BaseSignal) -> str:

@@ -180,7 +180,8 @@ def load_multimodal(
     -----
     UserWarning
         If a map shows counts of another element because the detector does not separate
-        their X-ray lines, and if ready-made maps were filtered.
+        their X-ray lines, if ready-made maps were filtered, and if maps are left out
+        because they are zero everywhere.
 
     See Also
     --------
@@ -403,10 +404,10 @@ def _further_image(
 
 def _take_maps(candidates: Candidates, elements: list[str] | None) -> Mapped:
     """Take ready-made maps, or those of their raw spectra if they were filtered."""
-    maps = choose_maps(candidates.maps, elements)
+    maps, messages = choose_maps(candidates.maps, elements)
     filtered = [signal for signal in maps if filter_of(signal)]
     if not filtered:
-        return Mapped(maps, None, overlaps_of_maps(maps))
+        return Mapped(maps, None, [*messages, *overlaps_of_maps(maps)])
     message = (
         f"the maps {', '.join(map(title_of, filtered))} were filtered by Velox "
         f"({filter_of(filtered[0])}), so that neighbouring pixels share their noise"
@@ -418,12 +419,12 @@ def _take_maps(candidates: Candidates, elements: list[str] | None) -> Mapped:
             f"{refusal}. Export the maps without a filter, or keep the spectrum image "
             "in the file"
         )
-        return Mapped(maps, None, [message, *overlaps_of_maps(maps)])
+        return Mapped(maps, None, [*messages, message, *overlaps_of_maps(maps)])
     made = {signal.metadata.Sample.elements[0]: signal for signal in raw.maps}
     lines = ", ".join(signal.metadata.Sample.xray_lines[0] for signal in raw.maps)
     message += f": maps of {lines} are made from the spectra of the file instead"
     maps = [made.get(s.metadata.Sample.elements[0], s) for s in maps]
-    return Mapped(maps, None, [message, *raw.warnings])
+    return Mapped(maps, None, [*messages, message, *raw.warnings])
 
 
 def _unfiltered(

@@ -8,7 +8,7 @@ from hyperspy.signals import BaseSignal, Signal2D
 from ..inputs.elements import infer_element
 from ..inputs.images import as_images, describe, new_signal
 from ..signals import ElementalMap
-from .candidates import title_of
+from .candidates import are_empty, title_of
 
 
 class Mapped(NamedTuple):
@@ -51,13 +51,28 @@ def image_shapes(images: Iterable[BaseSignal]) -> set[tuple[int, ...]]:
 
 def choose_maps(
     maps: Sequence[BaseSignal], elements: list[str] | None
-) -> list[ElementalMap]:
+) -> tuple[list[ElementalMap], list[str]]:
     """Copy the requested ready-made maps, one per element, all of one size.
 
-    `elements` holds titles or symbols and sets the order; None takes all maps.
+    `elements` holds titles or symbols and sets the order; None takes all maps. Maps
+    that are zero everywhere are left out where there are others, which a message tells.
     """
-    if elements is not None:
-        maps = [_find_map(maps, entry) for entry in elements]
+    every, empty = maps, are_empty(maps)
+    filled = [s for s, no in zip(maps, empty, strict=True) if not no] or maps
+    if elements is None:
+        maps = filled
+    else:
+        maps = [_find_map(filled, every, entry) for entry in elements]
+    asked = set(elements or map(title_of, every))
+    kept = set(map(id, maps))  # signals do not compare
+    left_out = [
+        describe(signal)
+        for signal, no in zip(every, empty, strict=True)
+        if no and id(signal) not in kept and asked & _names(signal)
+    ]
+    messages = [
+        f"maps that are zero everywhere are left out: {', '.join(left_out)}"
+    ] * bool(left_out)
     by_element: dict[str, list[BaseSignal]] = {}
     for signal in maps:
         by_element.setdefault(str(infer_element(signal)), []).append(signal)
@@ -78,13 +93,22 @@ def choose_maps(
             "of the same pixels, choose them with "
             f"elements=['{title_of(maps[0])}', ...]"
         )
-    return [elemental_map(*pair) for pair in zip(maps, by_element, strict=True)]
+    chosen = [elemental_map(*pair) for pair in zip(maps, by_element, strict=True)]
+    return chosen, messages
 
 
-def _find_map(maps: Sequence[BaseSignal], entry: str) -> BaseSignal:
-    """Find the map with a title or, if there is none, of an element."""
-    titled = [signal for signal in maps if title_of(signal) == entry]
-    found = titled or [signal for signal in maps if infer_element(signal) == entry]
+def _names(signal: BaseSignal) -> set[str]:
+    return {title_of(signal), str(infer_element(signal))}
+
+
+def _find_map(
+    filled: Sequence[BaseSignal], every: Sequence[BaseSignal], entry: str
+) -> BaseSignal:
+    """Find the map with a title or, if there is none, of an element; `filled` first."""
+    found: list[BaseSignal] = []
+    for maps in (filled, every):
+        found = found or [signal for signal in maps if title_of(signal) == entry]
+        found = found or [signal for signal in maps if infer_element(signal) == entry]
     if len(found) == 1:
         return found[0]
     if found:

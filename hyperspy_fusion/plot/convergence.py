@@ -33,9 +33,9 @@ def plot_convergence(fused: Any, *, fig: Figure | None = None) -> list[Axes]:
     Returns
     -------
     list of matplotlib.axes.Axes
-        The total cost and its terms without the weights in their titles: after each
-        iteration (published method), or at each certificate, every ``cost_interval`` of
-        the record (calibrated method).
+        The total cost and its terms without the weights in their titles, from the
+        first iteration on: after each (published method), or after those that are
+        ``cost_iterations`` of the record (calibrated method).
 
     Raises
     ------
@@ -60,12 +60,14 @@ def plot_convergence(fused: Any, *, fig: Figure | None = None) -> list[Axes]:
     costs = history.data.reshape(-1, len(terms), len(iterations))
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(costs)))
 
+    few = len(iterations) < _FEW or record.method == "calibrated"
+
     figure, panels = figure_with(2, 2, (8, 5.8), fig, sharex=True)
     for panel, term, curves in zip(
         panels.flat, terms, costs.swapaxes(0, 1), strict=True
     ):
         panel.set_prop_cycle(color=colours)
-        panel.plot(iterations, curves.T, marker="." if len(iterations) < _FEW else "")
+        panel.plot(iterations, curves.T, marker="." if few else "")
         panel.set_title(_cost_title(term, record))
         panel.set_ylabel("cost" if term == "total" else "value without λ")
         panel.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS, min_n_ticks=3))
@@ -92,8 +94,9 @@ def _sentences(record: dict[str, Any], costs: np.ndarray) -> str:
         total = costs[:, 0]
         change = np.abs(np.diff(total[:, -2:])) / np.abs(total[:, -1:])
         state = f": the last changed the total cost by {100 * change.max():.2g} %"
-    every = int(record["cost_interval"])
-    points = f" Values are of every {every}th iteration." if every > 1 else ""
+    points = ""
+    if record["method"] == "calibrated":
+        points = " Points show where it was computed."
     if costs.shape[-1] == 1:
         state = ""
     return (

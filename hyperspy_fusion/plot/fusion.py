@@ -216,7 +216,7 @@ def _images(
             *(signal.data for signal in fused),
         ]
     )
-    flagged = flagged_pixels(measurement, fused)
+    flagged = flagged_pixels(fused)
     *images, outlined = plain_images([*arrays, flagged], model, inav)
     half = len(images) // 2
     for image, title in zip(images[half:], ("HAADF", *names), strict=False):

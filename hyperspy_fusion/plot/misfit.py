@@ -101,7 +101,7 @@ def plot_misfit(
             misfits.append(get_misfit(*signals, standardised=True, mask=mask))
         measurement = measured_as(record_of(fused[0]), maps, haadf, background, mask)
     arrays = computed([measurement.haadf, *(misfit.data for misfit in misfits)])
-    flagged = flagged_pixels(measurement, fused)
+    flagged = flagged_pixels(fused)
     *images, outlined = plain_images([*arrays, flagged], misfits[0], inav)
 
     flat = height_over_width(images[0]) < _FLAT
@@ -143,7 +143,7 @@ def _sentence(record: dict[str, Any], *, judged: bool, outlined: bool) -> str:
         found = "so much that it was not used at all"
     elif share > 0:
         found = f"so much that it was not used in {100 * share:.2g} % of the pixels"
-        found += " (outlined)" if outlined else ", though the final model fits"
+        found += " (outlined)" * outlined
     if not np.any(np.asarray(record["lambda_haadf"], dtype=float)):
         found += "; its weight is 0"
     return f"{bright}.\nThe image contradicts the maps {found}."

@@ -27,7 +27,7 @@ MAPS = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 def solution_of(maps, variance=None):
     costs = CostHistory(
         **{term: np.ones(2) for term in ("total", "haadf", "chemical", "tv")},
-        interval=25,
+        iterations=np.array([1.0, 50.0]),
     )
     return Solution(
         maps=maps,

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated import parts as calibrated
 from hyperspy_fusion.core.calibrated.shift import Shift
+from hyperspy_fusion.derived import flagged_pixels
 from hyperspy_fusion.execution import overview
 from hyperspy_fusion.execution.assembly import assemble
 from hyperspy_fusion.execution.plan import ExecutionOptions, Task
@@ -378,6 +379,10 @@ def test_what_contradicts_the_maps_is_flagged_in_its_tile(specimen, parts):
     flagged = [part.record["flagged"] for part in parts]
     assert sum(share > 0 for share in flagged) == 1
     assert record.flagged == pytest.approx(np.mean(flagged))
+    found = flagged_pixels(fused)
+    assert found.mean() == pytest.approx(record.flagged)
+    assert found[8:16, 112:120].all()
+    assert not found[64:].any()
     assert record.guard == max(part.record["guard"] for part in parts) > 5
 
 

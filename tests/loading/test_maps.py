@@ -1,4 +1,7 @@
+import warnings
+
 import hyperspy.api as hs
+import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
 from scans import HAADF, SHAPE, elements_of, image, titles_of
@@ -50,6 +53,28 @@ def test_ambiguous_maps_are_refused_with_a_list():
     signals[1].metadata.General.title = "Fe-EDS"
     with pytest.raises(ValueError, match="'Fe' is shown by 'Fe-EELS'.* and 'Fe-EDS'"):
         load_multimodal(signals, ["Fe", "O"])
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_empty_maps_are_left_out(lazy):
+    empty = np.zeros(SHAPE)
+    signals = [image("Fe", data=empty), image("Fe-EELS"), image("O"), HAADF]
+    signals = [signal.as_lazy() for signal in signals] if lazy else signals
+    left_out = r"^maps that are zero everywhere are left out: 'Fe' \(7 x 5, 2 nm/px\)$"
+    for elements in (None, ["Fe", "O"]):
+        with pytest.warns(UserWarning, match=left_out):
+            maps, *_ = load_multimodal(signals, elements)
+        assert titles_of(maps) == ["Fe-EELS", "O"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert titles_of(load_multimodal(signals, ["O"]).maps) == ["O"]
+        # where there is nothing else
+        assert titles_of(load_multimodal([signals[0], HAADF]).maps) == ["Fe"]
+        alone = load_multimodal([signals[0], signals[2], HAADF], ["Fe", "O"])
+    assert titles_of(alone.maps) == ["Fe", "O"]
+    signals.append(image("Fe-EDS"))
+    with pytest.raises(ValueError, match="Fe is shown by 'Fe-EELS'.* and 'Fe-EDS'"):
+        load_multimodal(signals)
 
 
 def test_missing_and_unequal_maps_are_refused():

@@ -85,6 +85,9 @@ KERNELS = (
     ),
     Kernel("an interpolation", "linear", 1.0),
 )
+# The noise of counts that pixels share in parts, as after binning by 1.5 pixels: of
+# these Gaussians the one whose area is that of it, 1.44 pixels.
+PARTS = Kernel("sharing counts in parts", "gaussian", 0.41)
 
 
 @cache

@@ -14,6 +14,9 @@ from ..common.operators import block_sums
 if TYPE_CHECKING:
     from .prepare import PreparedData
 
+# Fractions of the pixels, those where the smoothed HAADF image is darkest.
+_DARKEST = 0.02, 0.05, 0.1
+_DARK_BELOW = 3.3  # standard deviations below 0 of the sum over them; 1e-3 by chance
 _BELOW = 5.0  # standard deviations below 0, from which on a block is negative
 _LOADING = 1.0  # depth of the negative over the height of the positive places
 _SMOOTHING = 2.0  # pixels, of the Gaussian in which they are looked for
@@ -60,7 +63,8 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
     The sum of a map is that of its counts minus that of its background, which has an
     error. It is kept only where that error is small: x ≥ 0 makes positive values of the
     noise in the empty pixels, and the particles would pay for them. Nor is it kept
-    where a map is below 0 by more than its noise, since its zero is wrong then.
+    where a map is below 0 by more than its noise, in a block or where the HAADF image
+    is dark, since its zero is wrong then.
 
     Parameters
     ----------
@@ -79,6 +83,7 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
     if not counts:
         variance = np.broadcast_to(variance, prepared.data.shape)
     kept, notes, warnings = [], [], []
+    darkest = _darkest(prepared)
     for i, data in enumerate(prepared.data):
         name = f"map of {elements[i]}" if elements else f"map number {i}"
         known = np.isfinite(data)
@@ -90,13 +95,14 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
         else:
             noise = np.where(known, variance[i], 0)
             uncertain = np.sqrt(noise.sum(dtype=np.float64))
-        z = _lowest_z(net, noise)
+        z, z_dark = _lowest_z(net, noise), _dark_z(net, noise, darkest)
+        too_low = z < -_BELOW or z_dark < -_DARK_BELOW
         low, high = _range(net)
         flux = net.sum()
         largest = _KNOWN if counts else _KNOWN_VALUES
         known_well = uncertain <= largest * flux or uncertain == 0
-        kept.append(known_well and z >= -_BELOW)
-        if z < -_BELOW:
+        kept.append(known_well and not too_low)
+        if too_low:
             if not counts and -low > _LOADING * high:
                 raise ValueError(
                     f"the {name} is negative in places ({low:.3g}) as deeply as it is "
@@ -109,9 +115,15 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
                 if counts
                 else "too much was subtracted from it"
             )
+            where = f"in places (up to {-z:.0f} standard deviations below 0)"
+            if z >= -_BELOW:
+                where = (
+                    f"where the HAADF image is darkest ({-z_dark:.0f} standard "
+                    "deviations below 0)"
+                )
             warnings.append(
-                f"the zero of the {name} is too low: {cause} in places (up to "
-                f"{-z:.0f} standard deviations below 0). Its sum is not kept"
+                f"the zero of the {name} is too low: {cause} {where}. Its sum is not "
+                "kept"
             )
         elif not known_well:
             share = (
@@ -129,6 +141,29 @@ def _lowest_z(net: np.ndarray, noise: np.ndarray) -> float:
     total, variance = block_sums(net), block_sums(noise)
     seen = variance > 0
     return float((total[seen] / np.sqrt(variance[seen])).min(initial=0.0))
+
+
+def _darkest(prepared: PreparedData) -> list[np.ndarray]:
+    """Where the image is darkest, in some fractions of its pixels; bool ``(y, x)``.
+
+    The choice does not depend on the maps, so that it is not one of their lowest noise.
+    """
+    seen = prepared.trusted > 0
+    if not seen.any():
+        return []
+    smooth = gaussian_filter(np.asarray(prepared.haadf, np.float64), 1)
+    levels = np.quantile(smooth[seen], _DARKEST)
+    return [seen & (smooth <= level) for level in levels]
+
+
+def _dark_z(net: np.ndarray, noise: np.ndarray, darkest: Sequence[np.ndarray]) -> float:
+    """Lowest sum over dark pixels in standard deviations; 0 if none is below 0."""
+    lowest = 0.0
+    for dark in darkest:
+        variance = noise.sum(where=dark)
+        if variance > 0:
+            lowest = min(lowest, float(net.sum(where=dark) / np.sqrt(variance)))
+    return lowest
 
 
 def _range(net: np.ndarray) -> tuple[float, float]:

@@ -6,7 +6,7 @@ The measured maps, which do not depend on the image, show where that happens.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.ndimage import (
 from scipy.special import ndtr, ndtri
 
 from ..common.operators import products
+from ..common.spans import cropped, spans_of
 from .prepare import PreparedData
 
 WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians over which misfits are averaged
@@ -314,7 +315,8 @@ class GuardReport:
     Attributes
     ----------
     largest : float
-        Largest absolute z on any scale and in any pass, in standard deviations.
+        Largest absolute z on any scale and in any pass, in standard deviations; NaN if
+        not `judged`.
     flagged : float
         Fraction of the pixels whose HAADF image is not used because of it.
     brighter : bool
@@ -323,6 +325,8 @@ class GuardReport:
         Of the image with the one that is expected from the maps.
     judged : bool
         False if the maps hold too few counts for a contradiction to be found.
+    spans : numpy.ndarray
+        The flagged pixels, as :mod:`~hyperspy_fusion.core.common.spans`.
     """
 
     largest: float
@@ -330,6 +334,15 @@ class GuardReport:
     brighter: bool
     correlation: float = 0.0
     judged: bool = True
+    spans: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))
+
+    def within(self, rows: slice, columns: slice, trusted: np.ndarray) -> "GuardReport":
+        """The report of a part of the image; `trusted` is not 0 where it is used."""
+        spans = cropped(self.spans, rows, columns)
+        n_flagged = np.diff(spans[:, 1:]).sum()
+        n_usable = n_flagged + np.count_nonzero(trusted[rows, columns])
+        flagged = float(n_flagged / n_usable) if n_usable else 0.0
+        return replace(self, flagged=flagged, spans=spans)
 
     @property
     def inverted(self) -> bool:
@@ -374,7 +387,11 @@ class GuardReport:
 
 
 def guard(
-    prepared: PreparedData, maps: np.ndarray, recalibrate: Callable
+    prepared: PreparedData,
+    maps: np.ndarray,
+    recalibrate: Callable,
+    *,
+    judged: bool | None = None,
 ) -> tuple[PreparedData, GuardReport]:
     """Find where the HAADF image contradicts the maps; it is not used there.
 
@@ -391,6 +408,9 @@ def guard(
     recalibrate : callable
         ``recalibrate(prepared)`` returns the data with new coefficients and offset,
         found where `trusted` is 1, and the maps.
+    judged : bool, optional
+        Whether there are enough counts, else nothing is flagged; of a tile that of its
+        image, by default it is found.
 
     Returns
     -------
@@ -399,6 +419,8 @@ def guard(
         coefficients.
     report : GuardReport
     """
+    if judged is None:
+        judged = _are_enough(prepared)
     usable = prepared.trusted > 0
     everything = np.where(usable, prepared.haadf, np.nan)
     flagged = np.zeros(usable.shape, dtype=bool)
@@ -408,7 +430,7 @@ def guard(
         scores = _scores(replace(prepared, haadf=seen), maps)
         extremes += [_extreme(z) for z in scores]
         suspicious = _suspicious(scores, threshold(prepared.pixels))
-        if not suspicious.any():
+        if not (judged and suspicious.any()):
             break
         flagged |= suspicious
         trusted = usable & ~flagged
@@ -424,10 +446,11 @@ def guard(
     z = local_z(again, maps, step=_step(prepared, WIDTHS[0]))
     extreme = max([*extremes, _extreme(z)], key=abs)
     report = GuardReport(
-        largest=abs(extreme),
+        largest=abs(extreme) if judged else np.nan,
         flagged=float(flagged[usable].mean()) if usable.any() else 0.0,
         brighter=extreme > 0,
-        judged=_are_enough(prepared),
+        judged=judged,
+        spans=spans_of(flagged & usable),
     )
     return prepared, report
 
@@ -449,23 +472,6 @@ def _are_enough(prepared: PreparedData) -> bool:
         return True
     net, total = (gaussian_filter(image, width) for image in (net, total))
     return bool((net > least * np.sqrt(np.maximum(total, 0))).any())
-
-
-def contradicted(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
-    """Pixels that :func:`guard` flags with the coefficients as they are.
-
-    Shape ``(y, x)``, bool. `trusted` is ignored; pixels where the image is not finite
-    are never flagged.
-    """
-    flagged = np.zeros(prepared.haadf.shape, dtype=bool)
-    for _ in range(_PASSES):
-        seen = np.where(flagged, np.nan, prepared.haadf)
-        scores = _scores(replace(prepared, haadf=seen), maps)
-        suspicious = _suspicious(scores, threshold(prepared.pixels))
-        if not suspicious.any():
-            break
-        flagged |= suspicious
-    return flagged & np.isfinite(prepared.haadf)
 
 
 def _extreme(z: np.ndarray) -> float:

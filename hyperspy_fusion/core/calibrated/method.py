@@ -11,7 +11,7 @@ from ..common.missing import missing_pixels
 from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
-from .convex.solver import CHECK_EVERY, Optimum, minimise
+from .convex.solver import Optimum, minimise
 from .convex.sweep import State
 from .elastic import (
     EXPONENT,
@@ -23,7 +23,7 @@ from .elastic import (
     record_of,
 )
 from .examine import examine
-from .guard import GuardReport
+from .guard import GuardReport, local_z
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
@@ -395,6 +395,7 @@ def conclude(
         start=start,
         callback=callback_for("solution"),
         window=inner,
+        early=True,
     )
     sharing = None
     if prepared is not None and options.share:
@@ -452,6 +453,7 @@ def conclude(
             "change": optimum.change,
             "guard": report.largest,
             "flagged": report.flagged,
+            "flagged_spans": report.spans,
             **({} if sharing is None else sharing.record()),
         },
         notes=(*decision.all_notes(), *([] if sharing is None else [sharing.note])),
@@ -462,12 +464,13 @@ def conclude(
 def cost_history(
     optimum: Optimum, weights: Weights, elastic: Sequence[Found] = ()
 ) -> CostHistory:
-    """Terms of the objective at each certificate.
+    """Terms of the objective, in the first iterations and at each certificate.
 
     The total has those of further `elastic` images, too. The chemical term is half the
     deviance, which differs from the negative log-likelihood by a constant.
     """
-    haadf, chemical, tv, *others = np.array([terms for _, terms in optimum.history]).T
+    iterations, terms = zip(*optimum.history, strict=True)
+    haadf, chemical, tv, *others = np.array(terms).T
     tv = tv / weights.lambda_tv
     total = weights.lambda_haadf * haadf + chemical + weights.lambda_tv * tv
     used = [image.weight for image in elastic if image.weight > 0]
@@ -478,7 +481,7 @@ def cost_history(
         haadf=haadf,
         chemical=chemical,
         tv=tv,
-        interval=CHECK_EVERY,
+        iterations=np.array(iterations, dtype=np.float64),
     )
 
 
@@ -525,7 +528,6 @@ def shared_weights(
 
 
 def reevaluate(
-    judge: Callable[[PreparedData, np.ndarray], np.ndarray],
     maps: np.ndarray,
     haadf: np.ndarray,
     fused: np.ndarray,
@@ -535,7 +537,7 @@ def reevaluate(
     background: Any = None,
     variance: np.ndarray | None = None,
 ) -> np.ndarray:
-    """What :func:`local_z` or :func:`contradicted` says of a finished fusion.
+    """The :func:`local_z` of a finished fusion.
 
     `fused` is in the units of `maps`, `record` what :func:`solve` recorded.
     """
@@ -554,4 +556,4 @@ def reevaluate(
     )
     prepared = prepared.with_error(float(record["haadf_model_error"]))
     seen = np.where(prepared.trusted > 0, prepared.haadf, np.nan)
-    return judge(replace(prepared, haadf=seen), fused / gain[:, None, None])
+    return local_z(replace(prepared, haadf=seen), fused / gain[:, None, None])

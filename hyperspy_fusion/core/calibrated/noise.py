@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
+from scipy.fft import dctn
 from scipy.ndimage import convolve, gaussian_filter, minimum_filter
 from scipy.optimize import nnls
 
@@ -14,6 +15,14 @@ _LEAST_PIXELS = 30  # of a bin
 _MAD_TO_SIGMA = 1.4826  # of normal numbers
 _MOST_LEVELS = 4096  # different values of a map of counts
 _LEAST_STEP = 1.05  # of whole numbers that are no counts
+# JPEG: pixels a side of a block, blocks a side and brightest value that are needed,
+# blocks that are looked at, numbers to whose multiples it rounds, and how much evener
+# its transforms are: 0.2 to 0.9 in most files, up to 0.17 by chance in others.
+_BLOCK, _LEAST_BLOCKS, _LEAST_BRIGHT = 8, 8, 128
+_MOST_BLOCKS = 400
+_ROUNDED_TO = range(2, 64)
+_MORE_EVEN = 0.2
+_DIGITS = 64  # least step, in units of the last digit of float32
 _ROUNDED, _EXACT = 0.6, 2e-3  # deviation of whole numbers; of others, in steps
 
 
@@ -162,6 +171,40 @@ def count_gain(image: np.ndarray, known: np.ndarray | None = None) -> float | No
     return float(variance / mean) if mean > 0 and variance > 0 else None
 
 
+def are_jpeg_blocks(image: np.ndarray) -> bool:
+    """Whether an image of whole numbers was compressed as JPEG does.
+
+    That rounds each cosine transform of blocks of 8 x 8 pixels to multiples of a
+    number, which in blocks that lie between these they are not.
+    """
+    if min(image.shape) < _LEAST_BLOCKS * _BLOCK or image.max() < _LEAST_BRIGHT:
+        return False
+    aligned, between = (_evenness(image[start:, start:]) for start in (0, _BLOCK // 2))
+    return aligned > between + _MORE_EVEN
+
+
+def _evenness(image: np.ndarray) -> float:
+    """How well transforms of blocks are multiples of a number, 0 to 1.
+
+    Mean over the waves of the largest mean of cos(2π c / q) over the blocks, with the
+    transform c and a number q of some that are not larger than it usually is.
+    """
+    n_y, n_x = (size // _BLOCK for size in image.shape)
+    blocks = image[: n_y * _BLOCK, : n_x * _BLOCK].reshape(n_y, _BLOCK, n_x, _BLOCK)
+    blocks = blocks.swapaxes(1, 2).reshape(-1, _BLOCK, _BLOCK)
+    blocks = blocks[:: -(-len(blocks) // _MOST_BLOCKS)]
+    waves = dctn(blocks, axes=(1, 2), norm="ortho").reshape(len(blocks), -1)
+    # those whose signs are all the same are whole numbers over 8
+    uneven = np.arange(_BLOCK) % (_BLOCK // 2) != 0
+    waves = waves[:, np.logical_or.outer(uneven, uneven).ravel()]
+    usual = np.sqrt(np.mean(waves**2, axis=0))
+    best = np.zeros(len(usual))
+    for q in _ROUNDED_TO:
+        mean = np.cos(2 * np.pi / q * waves).mean(axis=0)
+        best = np.where(q <= usual, np.maximum(best, mean), best)
+    return float(best.mean())
+
+
 def count_step(values: np.ndarray) -> float | None:
     """The number of which all values of a map are multiples; None if there is none.
 
@@ -174,7 +217,8 @@ def count_step(values: np.ndarray) -> float | None:
     whole = bool((values == np.rint(values)).all())
     for shift in (0.0, 0.5) if whole else (0.0,):  # rounded, or cut off
         step = _step(values[values > 0] + shift, whole=whole)
-        if step is not None:
+        # any numbers are multiples of the last digit of float32
+        if step is not None and step > _DIGITS * np.spacing(np.float32(values[-1])):
             return 1.0 if whole and step < _LEAST_STEP else step
     return None
 

@@ -9,6 +9,7 @@ import numpy as np
 from ..common.messages import merged
 from ..common.missing import fill, missing_notes, missing_pixels
 from ..common.solution import Solution
+from ..common.spans import moved
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
 from .convex.solver import WarmStart, common_flux_multiplier, minimise
@@ -223,6 +224,7 @@ def solve_part(
         prepared, report, notes = _part(
             maps, haadf, decision, options, run, background, variance
         )
+        report = report.within(rows, columns, prepared.trusted)
         decision = replace(decision, report=report, notes=notes)
         callback_for = stage_callbacks(callback)
         # The lock is one of all tiles together; refits keep the sums of the tile.
@@ -278,20 +280,24 @@ def _part(
         warm = WarmStart(run)
         # the coefficients stay those of the sample
         prepared, report = guard(
-            prepared, rough_maps(prepared, warm), lambda s: (s, rough_maps(s, warm))
-        )
-        report = replace(
-            report,
-            correlation=decision.report.correlation,
+            prepared,
+            rough_maps(prepared, warm),
+            lambda s: (s, rough_maps(s, warm)),
             judged=decision.report.judged,
         )
+        report = replace(report, correlation=decision.report.correlation)
     return prepared, report, preparation.notes
 
 
-def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
+def together(
+    solutions: Sequence[Solution],
+    pixels: Sequence[int],
+    origins: Sequence[tuple[int, int]],
+) -> Solution:
     """One solution, without maps, for an image whose tiles were solved.
 
-    `pixels` are the numbers of pixels of the tiles. Costs are summed, a tile that ended
+    `pixels` are the numbers of pixels of the tiles, `origins` their first rows and
+    columns. Costs are summed, a tile that ended
     early keeping its last value; of the reports of the guard the worst is kept, and a
     message tells in how many of the tiles it holds.
     """
@@ -327,6 +333,12 @@ def together(solutions: Sequence[Solution], pixels: Sequence[int]) -> Solution:
             "guard": max(record["guard"] for record in records),
             "flagged": float(
                 np.average([record["flagged"] for record in records], weights=pixels)
+            ),
+            "flagged_spans": np.concatenate(
+                [
+                    moved(record["flagged_spans"], *origin)
+                    for record, origin in zip(records, origins, strict=True)
+                ]
             ),
         },
         notes=(

@@ -6,8 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from .composition import sum_of_fractions
-from .correlation import Kernel, find_kernel
-from .noise import NoiseLine, count_gain, count_step, map_noise_line, noise_line
+from .correlation import PARTS, Kernel, find_kernel
+from .noise import (
+    NoiseLine,
+    are_jpeg_blocks,
+    count_gain,
+    count_step,
+    map_noise_line,
+    noise_line,
+)
 
 # Variance over mean of counts, below which whole numbers are none.
 _LEAST_DISPERSION = 0.6
@@ -15,6 +22,8 @@ _LEAST_DISPERSION = 0.6
 _AT_ZERO = 0.1
 _LEAST_PIXELS = 400  # of which the dispersion is known
 _ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
+_LIMIT = 256  # values of an image of 8 bits
+_SHARED = 1.55  # variance over mean, in steps, of parts of counts; of counts 0.9 to 1.4
 _LARGEST = 1e14  # the cube must fit float32
 _NOTES_ON_FRACTIONS = (
     "fractions have no sums that could be kept: lock_flux is not used",
@@ -41,12 +50,18 @@ class Reading:
         Whether the values are multiples of the gain.
     exported : bool
         Whether the map holds whole numbers that are no counts.
+    shared : bool
+        Whether counts were shared by several pixels, in parts.
+    compressed : bool
+        Whether the map lost a part of its values, as in JPEG.
     """
 
     gain: float | None
     kernel: Kernel | None = None
     exact: bool = False
     exported: bool = False
+    shared: bool = False
+    compressed: bool = False
 
 
 def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Reading:
@@ -69,23 +84,37 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
         return Reading(gain=1.0)
     values = filled[known]
     whole = bool((values == np.rint(values)).all()) and values.max() < _ALL_WHOLE
+    bytes_ = whole and not negative and values.max() < _LIMIT
+    compressed = bytes_ and are_jpeg_blocks(filled)
     step = None if negative or values.max() >= _ALL_WHOLE else count_step(values)
-    found = find_kernel(filled, whole=step is not None)
+    found = None if compressed else find_kernel(filled, whole=step is not None)
     if found is not None:
         kernel, gain = found
         counts = not negative and _scaled(filled, known)
         return Reading(gain=gain if counts else None, kernel=kernel)
-    if negative:
-        return Reading(gain=None)
+    if negative or compressed:
+        return Reading(gain=None, compressed=compressed)
     dispersion = count_gain(filled, known)
     if values.size < _LEAST_PIXELS or dispersion is None:
         dispersion = step  # too few pixels, or none but zeros
+    if step is not None and not whole and _is_shared(filled, known, step):
+        gain = (dispersion or step) / PARTS.mask_gain
+        return Reading(gain=gain, kernel=PARTS, shared=True)
     if step is not None and (dispersion or step) > _LEAST_DISPERSION * step:
         # An export changes the range; multiples of small numbers do not.
         exported = whole and step > 1
         return Reading(gain=step, exact=True, exported=exported)
     counts = _scaled(filled, known)
     return Reading(gain=dispersion if counts else None, exported=whole)
+
+
+def _is_shared(filled: np.ndarray, known: np.ndarray, step: float) -> bool:
+    """Whether the noise is too large for counts of the value of the step.
+
+    Pixels that share a count have parts of it, which are multiples of a small number.
+    """
+    _, _, levels, variances = noise_line(filled, robust=False, known=known)
+    return bool(variances.sum() > _SHARED * step * levels.sum())
 
 
 def _scaled(filled: np.ndarray, known: np.ndarray) -> bool:
@@ -258,12 +287,25 @@ def _reading_warnings(
 ) -> Iterator[str]:
     for i, reading in enumerate(readings):
         name = f"map of {elements[i]}" if elements else f"map number {i}"
-        if reading.kernel is not None:
+        if reading.shared:
+            yield (
+                f"the {name} has the noise of counts of {reading.gain:.3g}, and values "
+                "that are multiples of less: pixels seem to share counts in parts, as "
+                "after binning by a factor that is no whole number, or details are as "
+                "sharp as a pixel. Bin by a whole number, or not"
+            )
+        elif reading.kernel is not None:
             yield (
                 f"the noise of neighbouring pixels of the {name} is correlated, as "
                 f"after {reading.kernel.name}: its noise was taken to be that of one "
                 f"pixel in {reading.kernel.area:.1f}. Maps that were not filtered, "
                 "interpolated or corrected for drift come nearer to the truth"
+            )
+        elif reading.compressed:
+            yield (
+                f"the {name} was compressed with loss, as in JPEG files: blocks of "
+                "8 x 8 pixels have lost details and a part of their noise, which "
+                "nothing brings back. Pass the counts, or an export without loss"
             )
         elif reading.exported:
             found = "its noise was estimated"

@@ -309,6 +309,7 @@ def share_counts(
         tolerance=options.tolerance,
         max_iter=options.max_iter,
         callback=callback,
+        early=True,
     )
     back = share_of_first(prepared, first, optimum.maps)
     maps = optimum.maps + back * (first - optimum.maps)

@@ -26,14 +26,14 @@ class CostHistory:
     """Terms of the objective, each of shape ``(n_values,)``.
 
     `total` is the weighted sum of `haadf`, `chemical` and `tv`, which are not weighted;
-    values are `interval` iterations apart, the last one perhaps fewer.
+    they are those after the `iterations`, numbers from 1 on.
     """
 
     total: np.ndarray
     haadf: np.ndarray
     chemical: np.ndarray
     tv: np.ndarray
-    interval: int = 1
+    iterations: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -277,6 +277,7 @@ def solve(
         haadf=by_term[0],
         chemical=by_term[1],
         tv=by_term[2],
+        iterations=1.0 + np.arange(len(by_term[0])),
     )
     shape = (len(maps), 1, 1)
     maps *= scaling["map_range"].astype(np.float32).reshape(shape)

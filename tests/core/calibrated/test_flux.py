@@ -1,9 +1,12 @@
+import warnings
 from dataclasses import replace
 
+import hyperspy.api as hs
 import numpy as np
 import pytest
 from known_discs import discs, measured
 from numpy.testing import assert_allclose
+from scipy.ndimage import gaussian_filter
 
 import hyperspy_fusion
 from hyperspy_fusion.core.calibrated.flux import FluxLock, judge, vacuum_background
@@ -56,6 +59,41 @@ def test_zero_below_zero():
     assert found.kept.tolist() == [True, False]
     (warning,) = found.warnings
     assert "the zero of the map of Mn is too low: too much was subtracted" in warning
+
+
+@pytest.mark.parametrize("too_many", [0.0, 0.5])
+def test_zero_below_zero_between_atomic_columns(too_many):
+    # any block of pixels holds a column, whose counts outweigh it
+    maps, haadf, _ = hyperspy_fusion.data.lattice(96)
+    image = gaussian_filter(haadf.data, 2)
+    dark = image < image.min() + 0.1 * np.ptp(image)
+    for signal in maps:
+        signal.data = signal.data - too_many * dark
+        signal.set_noise_variance(hs.signals.Signal2D(np.maximum(signal.data, 0.2)))
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        fused = hyperspy_fusion.fuse_multimodal(
+            maps, haadf, lambda_tv=4, lambda_haadf=0.1
+        )
+    told = [str(one.message) for one in raised]
+    found = [text for text in told if "where the HAADF image is darkest" in text]
+    assert len(found) == 2 * (too_many > 0)
+    if found:
+        assert found[0].startswith("the zero of the map of Dy is too low: too much")
+        assert "standard deviations below 0). Its sum is not kept" in found[0]
+    record = fused[0].metadata.Multimodal_fusion
+    assert record.sum_kept[0] == (too_many == 0)
+
+
+def test_exact_zeros_are_hardly_taken_for_too_low():
+    rng = np.random.default_rng(0)
+    truth = discs()
+    n_wrong = 0
+    prepared = measured(truth)
+    for _ in range(200):
+        data = rng.poisson(truth + 0.02).astype(np.float32)
+        n_wrong += len(judge(replace(prepared, data=data)).warnings)
+    assert n_wrong <= 4  # of 400
 
 
 def test_loadings_are_refused():

@@ -3,6 +3,7 @@ import warnings
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter, uniform_filter
 from specimens import discs
 
@@ -79,10 +80,45 @@ def test_filtered_counts(counts):
     assert not found.exact
 
 
+@pytest.mark.parametrize("name", ["core_shell", "lattice", "janus"])
+def test_maps_like_jpeg(name):
+    maps, *_ = getattr(hyperspy_fusion.data, name)(96, counts=4)
+    exported = [np.rint(m.data * (255 / m.data.max())) for m in maps]
+    # without the whole numbers of the counts
+    smooth = [gaussian_filter(image, 0.5).round() for image in exported]
+    for image in (*exported, *smooth):
+        assert not read(image).compressed
+        blocks = image.reshape(12, 8, 12, 8)
+        waves = dctn(blocks, axes=(1, 3), norm="ortho")
+        rounded = idctn(12 * np.rint(waves / 12), axes=(1, 3), norm="ortho")
+        found = read(np.clip(np.rint(rounded), 0, 255).reshape(96, 96))
+        assert found.compressed
+        assert found.gain is None
+        assert not found.exported
+
+
+@pytest.mark.parametrize("counts", [1, 4, 50, 1000])
+@pytest.mark.parametrize("name", ["core_shell", "lattice", "janus"])
+def test_counts_that_pixels_share(name, counts):
+    maps, *_ = getattr(hyperspy_fusion.data, name)(96, counts=counts)
+    shares = np.kron(np.eye(32), [[1, 0.5, 0], [0, 0.5, 1]])  # binned by 1.5
+    for image in (m.data.astype(float) for m in maps):
+        scaled = read(0.25 * image)
+        assert scaled.exact
+        assert not scaled.shared
+        found = read(shares @ image @ shares.T)
+        assert found.kernel is not None  # of many counts perhaps that of a filter
+        assert not found.exact
+        if counts <= 4:
+            assert found.shared
+            assert found.gain == pytest.approx(1, rel=0.4)
+
+
 def test_values():
     rng = np.random.default_rng(0)
     image = rng.normal(50, 1, (64, 64))
     assert read(image).gain is None
+    assert read(np.float32(image)).gain is None
     assert read(image - 50, negative=True).gain is None
 
 
@@ -97,6 +133,13 @@ def test_what_is_said_of_maps():
         "the map of O holds whole numbers that are ",
     ]
     assert "a count was found to be" in told[0]
+    shares = np.kron(np.eye(32), [[1, 0.5, 0], [0, 0.5, 1]])
+    binned = prepare(
+        shares @ maps @ shares.T, shares @ haadf @ shares.T, OPTIONS, elements="AB"
+    ).units
+    first, _ = binned.warnings
+    assert first.startswith("the map of A has the noise of counts of ")
+    assert "by a factor that is no whole number" in first
     smooth = gaussian_filter(maps, (0, 1, 1))
     told = prepare(smooth, haadf, OPTIONS, elements=["Pt", "O"]).units.warnings
     assert len(told) == 2

@@ -67,6 +67,23 @@ def terms_within(problem, state, rows, columns, run=_SERIAL):
     return _primal_terms(problem, state, one, 0 * one, run, rows, columns)[0]
 
 
+def terms_at(problem, state, run=_SERIAL, window=None):
+    """Terms of the objective as from :func:`certificate`, or :func:`terms_within`."""
+    if window is not None:
+        rows, columns = window
+        return terms_within(problem, state, rows, columns, run)
+    correction = flux_correction(problem, _sums(problem, state, run))
+    return _primal_terms(problem, state, *correction, run)[0]
+
+
+def _sums(problem, state, run):
+    """Sums of max(u, 0) over the measured pixels, shape ``(n_elements,)``."""
+    row_sums = np.empty(state.u.shape[:2])
+    blocks = run.blocks(state.u.shape)
+    run(sum_rows, blocks, state.u, for_kernels(problem.data), row_sums)
+    return row_sums.sum(axis=1)
+
+
 def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None):
     """Terms of the objective, and bounds that scale the dual point."""
     n_elements, n_y, n_x = state.u.shape
@@ -122,11 +139,7 @@ def certificate(problem, state, run=_SERIAL):
     upper, lower : float
         The objective at the maps, and a lower bound for all maps.
     """
-    n_elements, n_y, _ = state.u.shape
-    blocks = run.blocks(state.u.shape)
-    row_sums = np.empty((n_elements, n_y))
-    run(sum_rows, blocks, state.u, for_kernels(problem.data), row_sums)
-    sums = row_sums.sum(axis=1)
+    sums = _sums(problem, state, run)
     factor, summand = flux_correction(problem, sums)
 
     terms, row_excess, row_least = _primal_terms(problem, state, factor, summand, run)
@@ -148,11 +161,11 @@ def certificate(problem, state, run=_SERIAL):
     # not below the rate if there is no such pixel
     slope = slope.clip(max=scale)
     lift = (ROUNDING * (scale + abs(slope)) - slope).clip(0)
-    row_values = np.empty(n_y)
+    row_values = np.empty(len(problem.haadf))
     second_order = problem.alpha is not None
     run(
         dual_rows,
-        blocks,
+        run.blocks(state.u.shape),
         state.q if second_order else state.p,
         state.haadf_dual,
         shrink,

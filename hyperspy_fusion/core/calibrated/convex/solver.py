@@ -1,5 +1,6 @@
 """Iterate until the certificate meets the tolerance."""
 
+from bisect import bisect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from ...common.solution import check_finite
 from ...common.threads import Workers, most_at_once
-from .certificate import certificate, terms_within
+from .certificate import certificate, terms_at
 from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, restart
 from .multigrid import warm_start
 from .problem import Problem, with_flux
@@ -20,6 +21,13 @@ _SAMPLED = 4  # rows, of which one is compared
 _FLAT, _EMPTY = 0.01, 0.003
 _REMEDY = "maps, HAADF image, background or noise variance hold values out of range"
 CHECK_EVERY = 25  # iterations between two certificates
+_EARLY = 1, 2, 4, 8, 16  # iterations whose terms are kept, too, without a certificate
+
+
+def kept_at(max_iter: int) -> np.ndarray:
+    """Iterations after which terms of the objective are kept, if it runs so long."""
+    early = [n_iter for n_iter in _EARLY if n_iter < max_iter]
+    return np.r_[early, np.arange(CHECK_EVERY, max_iter, CHECK_EVERY), max_iter]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +41,8 @@ class Optimum:
     state : State
         For a warm start.
     history : list of tuple
-        ``(n_iter, terms)`` at each certificate, with its terms.
+        ``(n_iter, terms)`` at each certificate, with its terms, and if they were asked
+        for after some iterations before the first.
     gap : float
         Upper bound of the distance of the objective to its optimum.
     n_iter : int
@@ -65,6 +74,7 @@ def minimise(
     start: State | None = None,
     callback: Callable | None = None,
     window: tuple[slice, slice] | None = None,
+    early: bool = False,
 ) -> Optimum:
     """Solve a problem until certificate and changes of the maps meet the tolerance.
 
@@ -87,6 +97,9 @@ def minimise(
         iterations, with the gap of the last certificate, infinite before the first.
     window : tuple of slice, optional
         Rows and columns whose terms are returned, by default all.
+    early : bool
+        Whether terms of the first iterations are returned, too; see :func:`kept_at`.
+        The iteration is the same with and without them.
     """
     check_finite(problem.probe(), "a number of the problem is", _REMEDY)
     history, gap = [], np.inf
@@ -98,27 +111,23 @@ def minimise(
     iteration = Iteration(problem, state, run)
     most = most_at_once(state.u.size)
     n_iter = 0
+    wanted = _EARLY if early else ()
     while n_iter < max_iter:
         if n_iter == _FIRST and tolerance is not None:
             iteration.balance(DUAL_THEN)
         stop = min(n_iter + most, max_iter)
         if tolerance is not None:
             stop = min(stop, (n_iter // CHECK_EVERY + 1) * CHECK_EVERY)
+        stop = min([stop, *wanted[bisect(wanted, n_iter) :]])
         check = stop == max_iter or (stop % CHECK_EVERY == 0 and tolerance is not None)
         iteration.advance(stop - n_iter, settle=check)
         n_iter = stop
         if check and tolerance is not None:
-            terms, upper, lower = certificate(problem, state, run)
-            bounds = *terms, upper, lower
-            check_finite(bounds, f"the cost after {n_iter} iterations is", _REMEDY)
-            # The sum of the terms, which are not negative: the objective itself may be
-            # around 0 where it has a flux multiplier.
-            value = problem.value(terms)
-            gap = (upper - lower) / value if value > 0 else 0.0
-            if window is not None:
-                terms = terms_within(problem, state, *window, run)
+            terms, gap = _certified(problem, state, run, window, n_iter)
             history.append((n_iter, terms))
             change, before = _change(state.u, before, problem.noise)
+        elif n_iter in wanted:
+            history.append((n_iter, terms_at(problem, state, run, window)))
         if callback is not None:
             callback(n_iter, gap)
         if tolerance is None:
@@ -130,6 +139,26 @@ def minimise(
     return Optimum(
         maps=maps, state=state, history=history, gap=gap, n_iter=n_iter, change=change
     )
+
+
+def _certified(
+    problem: Problem,
+    state: State,
+    run: Workers,
+    window: tuple[slice, slice] | None,
+    n_iter: int,
+) -> tuple[tuple[float, ...], float]:
+    """Terms of the objective in the window, and the relative gap of all of it."""
+    terms, upper, lower = certificate(problem, state, run)
+    bounds = *terms, upper, lower
+    check_finite(bounds, f"the cost after {n_iter} iterations is", _REMEDY)
+    # The sum of the terms, which are not negative: the objective itself may be around 0
+    # where it has a flux multiplier.
+    value = problem.value(terms)
+    gap = (upper - lower) / value if value > 0 else 0.0
+    if window is not None:
+        terms = terms_at(problem, state, run, window)
+    return terms, gap
 
 
 def _change(

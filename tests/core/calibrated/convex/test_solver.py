@@ -13,7 +13,11 @@ from hyperspy_fusion.core.calibrated.convex.iteration import (
 )
 from hyperspy_fusion.core.calibrated.convex.multigrid import prolong, warm_start
 from hyperspy_fusion.core.calibrated.convex.problem import coarsen, with_flux
-from hyperspy_fusion.core.calibrated.convex.solver import CHECK_EVERY, minimise
+from hyperspy_fusion.core.calibrated.convex.solver import (
+    CHECK_EVERY,
+    kept_at,
+    minimise,
+)
 from hyperspy_fusion.core.calibrated.convex.sweep import State
 from hyperspy_fusion.core.common import threads
 from hyperspy_fusion.core.common.operators import (
@@ -388,6 +392,47 @@ def test_max_iter_ends_with_a_certificate():
     assert 0 < found.gap < 1
     found = optimum(make_problem(), None, 70)
     assert (found.n_iter, found.history, found.gap) == (70, [], np.inf)
+
+
+@each_problem
+def test_terms_of_the_first_iterations(options):
+    problem = make_problem(**options)
+    found = optimum(problem, 1e-12, 20, early=True)
+    iterations = [n_iter for n_iter, _ in found.history]
+    assert iterations == kept_at(20).tolist() == [1, 2, 4, 8, 16, 20]
+    assert len(optimum(problem, 1e-12, 8, early=True).history) == 4
+    for n_iter, terms in found.history[:-1]:
+        with threads.workers(1) as run:
+            state = warm_start(problem, run)
+            Iteration(problem, state, run).advance(n_iter)
+        slopes = state.v if problem.alpha is not None else None
+        expected = objective(problem, with_flux(problem, state.u), slopes)
+        assert_allclose(problem.value(terms), expected, 1e-5)
+
+
+@pytest.mark.parametrize("window", [None, (slice(3, 9), slice(2, 11))])
+def test_terms_of_the_first_iterations_change_nothing(window):
+    given = {"tolerance": 1e-3, "max_iter": 80, "window": window}
+    one, two = (
+        optimum(make_problem(), early=early, **given) for early in (False, True)
+    )
+    assert_array_equal(one.maps, two.maps)
+    assert (one.n_iter, one.gap) == (two.n_iter, two.gap)
+    assert two.history[5:] == one.history
+
+
+def test_terms_of_a_window_from_the_first_iteration_on():
+    problem = make_problem(flux=False)
+    halves = slice(0, 7), slice(7, problem.shape[0])
+    columns = slice(0, problem.shape[1])
+    one, other = (
+        optimum(problem, early=True, window=(rows, columns)).history for rows in halves
+    )
+    for whole, *parts in zip(
+        optimum(problem, early=True).history, one, other, strict=True
+    ):
+        sums = np.sum([terms for _, terms in parts], axis=0)
+        assert_allclose(sums, whole[1], rtol=1e-6)
 
 
 def test_gap_where_a_multiplier_outweighs_the_terms():
