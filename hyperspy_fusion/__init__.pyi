@@ -23,5 +23,6 @@ from .signals import ElementalMap as ElementalMap
 from .signals import HAADFImage as HAADFImage
 from .signals import LazyElementalMap as LazyElementalMap
 from .signals import LazyHAADFImage as LazyHAADFImage
+from .spectral_fusion import fuse_spectra as fuse_spectra
 
 __version__: str

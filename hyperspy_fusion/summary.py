@@ -68,6 +68,8 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     for kind, name in _TAKEN_FOR.items():
         if kind in kinds:
             yield f"the maps were taken for {name}{share(kinds.count(kind), total)}"
+    if "spectra" in kinds:
+        yield "the image was calibrated with linearly unmixed spectra"
     yield from _about_the_image(fusion, records)
     compared = [np.any(r["shift"]) for r in records if "fraction_sum" not in r]
     if compared and not any(compared):
@@ -76,6 +78,8 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     without = [not np.any(record["vacuum_background"]) for record in records]
     if fusion.background_given:
         yield "the background that was given was taken into account"
+    elif "spectra" in kinds:
+        yield "the background is a component of the spectra"
     elif any(without):
         yield (
             "no background was taken into account: none was given, and none was found"

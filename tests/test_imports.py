@@ -17,6 +17,7 @@ PACKAGE = Path(hyperspy_fusion.__file__).parent
 FLOORS = [
     {"cli"},
     {"__init__"},
+    {"spectral_fusion"},
     {"loading", "data", "plot", "report"},
     {"signals"},
     {"widgets"},

@@ -125,7 +125,8 @@ def as_images(signal: BaseSignal, role: str) -> Signal2D:
             f"{name} has {manager.navigation_dimension} navigation and "
             f"{manager.signal_dimension} signal axes: expected an image. Spectra are "
             "turned into maps by get_lines_intensity (EDS), by integrating an edge "
-            "(EELS), or by hyperspy_fusion.load_multimodal"
+            "(EELS), or by hyperspy_fusion.load_multimodal; X-ray spectra are fused "
+            "as they are by hyperspy_fusion.fuse_spectra"
         )
     for axis in signal.axes_manager.signal_axes:
         if not axis.is_uniform:

@@ -44,7 +44,7 @@ def plan_eds(
         spectra, spectra.data, signal_type=spectra.metadata.Signal.signal_type
     )
     axis = spectra.axes_manager.signal_axes[0]
-    lines = _choose_lines(spectra, chosen, axis)
+    lines = choose_lines(spectra, chosen, axis)
     if integration is None:
         integration = spectra.estimate_integration_windows(xray_lines=lines)
     elif isinstance(integration, Real) and not isinstance(integration, bool):
@@ -67,7 +67,7 @@ def plan_eds(
     return partial(_map_lines, spectra, lines, integration, background, messages)
 
 
-def _choose_lines(
+def choose_lines(
     spectra: BaseSignal, chosen: dict[str, str | None], axis: UniformDataAxis
 ) -> list[str]:
     """Return the line of each element; eXSpy fills in its defaults."""

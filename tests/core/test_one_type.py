@@ -9,7 +9,13 @@ import warnings
 warnings.simplefilter("ignore")
 import numpy as np
 import hyperspy_fusion as hf
-from hyperspy_fusion.core.calibrated.convex import certificate, multigrid, sweep
+from hyperspy_fusion.core.calibrated.convex import (
+    bins,
+    certificate,
+    multigrid,
+    spectral,
+    sweep,
+)
 from hyperspy_fusion.core.calibrated import groups
 from hyperspy_fusion.core.published import kernels, tv_prox
 
@@ -47,9 +53,15 @@ for options in (
 ):
     hf.fuse_published(maps, haadf, **options)
 hf.fuse_published(maps[:1], haadf)
+truth = hf.data.core_shell(size=40).truth
+spectra = hf.data.xray_spectra(truth, ["Co_Ka", "Mn_Ka", "O_Ka"])
+for options in (GIVEN, GIVEN | {"regularizer": "tv", "lock_flux": False}):
+    hf.fuse_spectra(spectra, haadf, ["Co", "Mn", "O"], **options)
 tv_prox.total_variation_prox(haadf.data.T, 1, 3)
 tv_prox.total_variation_prox(np.broadcast_to(1, (4, 4)), 1, 3)
-for module in (certificate, groups, multigrid, sweep, kernels, tv_prox):
+for module in (
+    bins, certificate, groups, multigrid, spectral, sweep, kernels, tv_prox
+):
     for name, kernel in vars(module).items():
         part = getattr(kernel, "targetoptions", {}).get("forceinline")
         if hasattr(kernel, "signatures") and not part:
@@ -69,5 +81,6 @@ def test_kernels_are_compiled_for_one_type_each():
     found = dict(line.split() for line in done.stdout.splitlines())
     kernels = "iterate", "join", "refine_rows", "sum_rows", "primal_rows", "dual_rows"
     kernels += "iterate_published", "tv_prox_rows", "group_rows", "share_rows"
+    kernels += "share_bins", "deviance_rows", "spectral_dual_rows"
     assert found == dict.fromkeys(kernels, "1") | {"join": found["join"]}
     assert found["join"] in "01"  # images as small as these are left to one thread

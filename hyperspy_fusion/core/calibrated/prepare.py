@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from ..common.missing import fill, missing_notes, missing_pixels
 from .bad_pixels import set_aside
 from .composition import normalised
+from .convex.bins import Bins
 from .convex.problem import Image, Problem
 from .correlation import Kernel
 from .flux import FluxLock, judge
@@ -75,6 +76,8 @@ class PreparedData:
         Filters that the noise of the maps went through; empty if it is white.
     elastic : tuple of Image
         Further elastic images, calibrated, with their weights.
+    bins : Bins or None
+        Spectra in bins; `data` are then a first estimate of their components.
     """
 
     data: np.ndarray
@@ -96,6 +99,7 @@ class PreparedData:
     apart: tuple[bool, ...] = ()
     kernels: tuple[Kernel | None, ...] = ()
     elastic: tuple[Image, ...] = ()
+    bins: Bins | None = None
 
     @property
     def correlated(self) -> bool:
@@ -132,7 +136,7 @@ class PreparedData:
     def numbers(self) -> PreparedData:
         """The data without its pixels."""
         nothing: dict[str, Any] = dict.fromkeys(_PER_PIXEL)
-        return replace(self, elastic=(), **nothing)
+        return replace(self, elastic=(), bins=None, **nothing)
 
     def with_numbers(self, other: PreparedData) -> PreparedData:
         """These pixels, with the coefficients, scales and settings of other data."""
@@ -154,9 +158,11 @@ class PreparedData:
             replace(image, values=part(image.values), precision=part(image.precision))
             for image in self.elastic
         )
+        bins = self.bins and self.bins.with_counts(part(self.bins.counts))
         return replace(
             self,
             elastic=elastic,
+            bins=bins,
             **{
                 name: part(array)
                 for name, array in arrays.items()
@@ -221,6 +227,7 @@ class PreparedData:
             alpha=self.alpha,
             apart=self.apart,
             elastic=tuple(image for image in self.elastic if image.weight > 0),
+            bins=self.bins,
         )
 
 
@@ -298,6 +305,7 @@ def prepare(
     totals: Totals | None = None,
     units: Units | None = None,
     elements: Sequence[str] = (),
+    bad_known: bool = False,
 ) -> Preparation:
     """Recognise the kind of the data and convert them to the units of the mathematics.
 
@@ -321,6 +329,8 @@ def prepare(
         Of the whole image, if this is a part of it; by default they are found.
     elements : sequence of str
         Symbols, for the messages.
+    bad_known : bool
+        Whether bad pixels are NaN already, so that they are not looked for.
 
     Returns
     -------
@@ -346,8 +356,9 @@ def prepare(
     if not is_part:
         check_magnitude("maps", maps)
         check_magnitude("HAADF image", haadf)
-    maps, haadf, found = set_aside(maps, haadf, elements, is_part=is_part)
-    notes += found
+    if not bad_known:
+        maps, haadf, found = set_aside(maps, haadf, elements, is_part=is_part)
+        notes += found
     missing = np.isnan(maps)
     seen = np.isfinite(haadf)
     filled = fill(maps)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..common.operators import block_sums
 from ..common.threads import Workers
+from .convex.bins import Bins, unmixing
 from .convex.solver import minimise
 from .prepare import PreparedData
 from .reading import whole_numbers
@@ -346,7 +347,7 @@ class Trials:
                 trial.problem(*weights), run, tolerance=None, max_iter=self.n_iter
             ).maps
             squares = np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
-            return squares, np.nansum(deviance(trial, maps, target), axis=0)
+            return squares, np.nansum(deviance(trial, maps, target, norm), axis=0)
 
         found = iter(self.run.each(errors, every))
         blocks = []
@@ -399,9 +400,14 @@ def choose_apart(score: Callable, n_elements: int) -> tuple[bool, ...]:
 
 
 def deviance(
-    prepared: PreparedData, maps: np.ndarray, target: np.ndarray
+    prepared: PreparedData, maps: np.ndarray, target: np.ndarray, norm: np.ndarray
 ) -> np.ndarray:
-    """Half the deviance of data from maps that predict them, NaN where missing."""
+    """Half the deviance of data from maps that predict them, NaN where missing.
+
+    `norm` is the mean noise variance of the data.
+    """
+    if prepared.bins is not None:  # the data are unmixed
+        return (target - maps) ** 2 / (2 * norm)
     if prepared.variance is not None:
         return (target - maps) ** 2 / (2 * prepared.variance)
     pedestal = prepared.pedestal[:, None, None]
@@ -412,6 +418,8 @@ def deviance(
 
 def held_out(prepared: PreparedData, seed: int) -> list[tuple]:
     """List (data to fuse, data to predict, unit of squared errors) of all splits."""
+    if prepared.bins is not None:
+        return _held_out_spectra(prepared, prepared.bins, seed)
     if prepared.variance is None:
         norm = np.nanmean(prepared.data, axis=(1, 2), keepdims=True)
     else:
@@ -431,3 +439,25 @@ def held_out(prepared: PreparedData, seed: int) -> list[tuple]:
     return [
         (prepared.share(part.data, part.share), part.target, norm) for part in parts
     ]
+
+
+def _held_out_spectra(prepared: PreparedData, bins: Bins, seed: int) -> list[tuple]:
+    """As :func:`held_out`, of spectra: the elements, by least squares, are predicted.
+
+    The bins themselves would tell mostly of the continuum, which is smooth.
+    """
+    sums: Any = np.nansum(prepared.data, axis=(1, 2), dtype=np.float64)
+    matrix = unmixing(bins.mixing, sums)
+    mean = np.nanmean(bins.counts, axis=(1, 2), dtype=np.float64)
+    norm = ((matrix**2 @ mean) / 2)[:, None, None]
+    found = []
+    for part in folds(bins.counts, seed, counts=True):
+        half = bins.with_counts(part.data)
+        trial = replace(
+            prepared.share(half.at_mean(sums).astype(np.float32), part.share),
+            bins=half,
+        )
+        target = np.tensordot(matrix, part.target, 1)
+        target[bins.n_elements :] = np.nan
+        found.append((trial, target, norm))
+    return found

@@ -308,11 +308,14 @@ def test_elements_with_a_norm_of_their_own(gains, expected):
 
 def test_deviance():
     prepared = SimpleNamespace(
-        variance=None, pedestal=np.array([0.5]), background=np.full((1, 1, 1), 0.1)
+        bins=None,
+        variance=None,
+        pedestal=np.array([0.5]),
+        background=np.full((1, 1, 1), 0.1),
     )
     maps, target = np.array([[[1.0, 2.0]]]), np.array([[[0.0, 3.0]]])
     expected, found = maps + 0.6, target + 0.5
     wanted = expected - found + found * np.log(found / expected)
-    assert_allclose(deviance(prepared, maps, target), wanted)
-    values = SimpleNamespace(variance=np.array([[[2.0, 4.0]]]))
-    assert_allclose(deviance(values, maps, target), [[[0.25, 0.125]]])
+    assert_allclose(deviance(prepared, maps, target, 1.0), wanted)
+    values = SimpleNamespace(bins=None, variance=np.array([[[2.0, 4.0]]]))
+    assert_allclose(deviance(values, maps, target, 1.0), [[[0.25, 0.125]]])

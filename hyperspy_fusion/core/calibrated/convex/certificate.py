@@ -8,6 +8,8 @@ from ...common.compilation import compilers, index
 from ...common.threads import Workers
 from .duals import ROUNDING, improve, largest
 from .problem import Problem, flux_correction, for_kernels, stacked
+from .rows import deviance_of, pull_of
+from .spectral import deviance_rows, spectral_dual_rows
 
 # NaN and infinity have to be respected.
 _kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
@@ -72,8 +74,27 @@ def terms_at(problem, state, run=_SERIAL, window=None):
     if window is not None:
         rows, columns = window
         return terms_within(problem, state, rows, columns, run)
-    correction = flux_correction(problem, _sums(problem, state, run))
-    return _primal_terms(problem, state, *correction, run)[0]
+    return _whole_terms(problem, state, _sums(problem, state, run), run)[0]
+
+
+def _spectra(problem):
+    """Counts and mixing of the bins as the kernels take them; empty without bins."""
+    if problem.bins is None:
+        return ()
+    return for_kernels(problem.bins.counts), problem.bins.mixing
+
+
+def _whole_terms(problem, state, sums, run):
+    """As :func:`_primal_terms` of all pixels at the maps of the sums to keep."""
+    correction = flux_correction(problem, sums)
+    terms, *bounds = _primal_terms(problem, state, *correction, run)
+    spectra = _spectra(problem)
+    if spectra:
+        row_values = np.empty(len(problem.haadf))
+        fixed = state.u, *correction, *spectra, _Measured.of(problem), row_values
+        run(deviance_rows, run.blocks(state.u.shape), *fixed)
+        terms = terms[0], float(row_values.sum()), *terms[2:]
+    return terms, *bounds
 
 
 def _sums(problem, state, run):
@@ -140,9 +161,7 @@ def certificate(problem, state, run=_SERIAL):
         The objective at the maps, and a lower bound for all maps.
     """
     sums = _sums(problem, state, run)
-    factor, summand = flux_correction(problem, sums)
-
-    terms, row_excess, row_least = _primal_terms(problem, state, factor, summand, run)
+    terms, row_excess, row_least = _whole_terms(problem, state, sums, run)
     upper = problem.value(terms)
     flux_multiplier = problem.scaled_flux_multiplier  # 0 where the flux is locked
     upper += float(flux_multiplier @ sums)
@@ -162,9 +181,10 @@ def certificate(problem, state, run=_SERIAL):
     slope = slope.clip(max=scale)
     lift = (ROUNDING * (scale + abs(slope)) - slope).clip(0)
     row_values = np.empty(len(problem.haadf))
+    spectra = _spectra(problem)
     second_order = problem.alpha is not None
     run(
-        dual_rows,
+        spectral_dual_rows if spectra else dual_rows,
         run.blocks(state.u.shape),
         state.q if second_order else state.p,
         state.haadf_dual,
@@ -174,6 +194,7 @@ def certificate(problem, state, run=_SERIAL):
         state.u,
         _Measured.of(problem),
         second_order,
+        *spectra,
         row_values,
     )
     # the multipliers of a free flux belong to the objective
@@ -192,83 +213,6 @@ def sum_rows(u, data, row_sums, start, stop):
             for x in range(n_x):
                 total += zero if np.isnan(data[i, y, x]) else max(u[i, y, x], zero)
             row_sums[i, y] = total
-
-
-@_part
-def _dual_field(dual, second_order, i, y, along_y, along_x):
-    """Row y of p, or of E* q, zero where the gradient takes no difference."""
-    n_y, n_x = dual.shape[2:]
-    below = min(y + 1, n_y - 1)
-    from_here = 1.0 if y > 0 else 0.0
-    from_below = 1.0 if y + 1 < n_y else 0.0
-    if not second_order:
-        for x in range(n_x):
-            along_y[x] = from_below * dual[0, i, y, x]
-            along_x[x] = dual[1, i, y, x]
-    else:
-        for x in range(n_x):
-            along_y[x] = np.float64(dual[0, i, y, x]) - dual[0, i, below, x]
-            along_x[x] = (
-                dual[1, i, y, x]
-                + from_here * dual[2, i, y, x]
-                - from_below * dual[2, i, below, x]
-            )
-        for x in range(1, n_x):
-            along_y[x] += dual[2, i, y, x]
-        for x in range(n_x - 1):
-            along_y[x] -= dual[2, i, y, x + 1]
-            along_x[x] -= dual[1, i, y, x + 1]
-        for x in range(n_x):
-            along_y[x] *= from_below
-    along_x[n_x - 1] = 0
-
-
-@_part
-def _pull(dual, second_order, i, y, above, along_y, along_x, pull):
-    """Row y of grad* p; `along_y` and `along_x` are row y of p afterwards."""
-    n_x = pull.size
-    if y > 0:
-        _dual_field(dual, second_order, i, y - 1, above, along_x)
-    else:
-        above[:] = 0
-    _dual_field(dual, second_order, i, y, along_y, along_x)
-    for x in range(n_x):
-        pull[x] = above[x] - along_y[x] - along_x[x]
-    for x in range(1, n_x):
-        pull[x] += along_x[x - 1]
-
-
-@_part
-def _log(x):
-    """Natural logarithm of a positive number, to two in the last place of float64.
-
-    Unlike the library's, this one is vectorised: exponent by the bits of x, mantissa
-    in [sqrt(1/2), sqrt(2)) by the series of the inverse hyperbolic tangent.
-    """
-    bits = np.float64(x).view(np.int64)
-    exponent = (bits - np.int64(0x3FE6A09E667F3BCD)) >> np.int64(52)
-    mantissa = np.int64(bits - (exponent << np.int64(52))).view(np.float64)
-    s = (mantissa - 1) / (mantissa + 1)
-    z = s * s
-    p = 1 / 19
-    p = p * z + 1 / 17
-    p = p * z + 1 / 15
-    p = p * z + 1 / 13
-    p = p * z + 1 / 11
-    p = p * z + 1 / 9
-    p = p * z + 1 / 7
-    p = p * z + 1 / 5
-    p = p * z + 1 / 3
-    return exponent * 0.6931471805599453 + 2 * (s + s * z * p)
-
-
-@_part
-def _deviance(b, expected):
-    """Half the Poisson deviance, b log(b / expected) - b + expected."""
-    known = max(b, 1e-300)  # a branch would not be vectorised
-    ratio = expected / known
-    deviance = known * (ratio - 1 - _log(max(ratio, 1e-300)))
-    return deviance if b > 0 else expected
 
 
 @_kernel
@@ -349,7 +293,7 @@ def primal_rows(
         from_above = 1.0 if y > 0 else 0.0
         for group in range(n_elements):
             i = order[group]
-            _pull(dual, second_order, i, y, above, along_y, along_x, pull)
+            pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
             scale = 1 / tv_scale[i]
             held[:] = False
             for j in range(n_images):
@@ -377,7 +321,7 @@ def primal_rows(
                     offset = pedestal[i] + (
                         background[i, y, x] if each_background else background[i, 0, 0]
                     )
-                    term = _deviance(b + pedestal[i], maps + offset)
+                    term = deviance_of(b + pedestal[i], maps + offset)
                 else:
                     spread = np.float64(
                         variance[i, y, x] if each_variance else variance[i, 0, 0]
@@ -501,7 +445,7 @@ def dual_rows(
                 used = weight[j, x] > 0
                 s[j, x] = np.float64(haadf_dual[j, y, x]) if used else 0.0
         for i in range(n_elements):
-            _pull(dual, second_order, i, y, above, along_y, along_x, pull)
+            pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
             scale = 1 / tv_scale[i]
             held[:] = False
             for j in range(n_images):
@@ -561,7 +505,7 @@ def dual_rows(
                 total += slope * u
             for x in range(n_x):
                 if poisson:
-                    term = _deviance(first[i, x], model[x])
+                    term = deviance_of(first[i, x], model[x])
                     term -= model[x] - second[i, x] * scale
                 else:
                     term = (model[x] - first[i, x]) ** 2 / (2 * second[i, x])

@@ -3,7 +3,8 @@
 import numpy as np
 
 from ...common.threads import Workers
-from .problem import Problem
+from .bins import share_bins
+from .problem import Problem, for_kernels
 from .sweep import State, Steps, empty_seams, iterate, join
 
 # Over-relaxation of the primal-dual iteration (L. Condat, J. Optim. Theory Appl. 158,
@@ -64,6 +65,17 @@ class Iteration:
     def __init__(self, problem: Problem, state: State, run: Workers) -> None:
         self.problem, self.state, self.run = problem, state, run
         self.scaled = problem.scaled()
+        self.blocks = run.blocks(state.u.shape)
+        self.spectra: tuple | None = None
+        if problem.bins is not None:
+            mixing, pedestal = problem.bins.mixing, problem.pedestal
+            self.spectra = (
+                for_kernels(np.nan_to_num(problem.bins.counts)),
+                for_kernels(mixing),
+                self.scaled.rate,
+                for_kernels(pedestal),
+                for_kernels(mixing @ pedestal),
+            )
         second_order = problem.alpha is not None
         flux_weight = 0.0 if problem.flux is None else FLUX_WEIGHT
         operator = np.array(
@@ -74,9 +86,8 @@ class Iteration:
         )
         self.norm = np.linalg.norm(operator, 2)
         n_elements, n_y, n_x = state.u.shape
-        blocks = run.blocks(state.u.shape)
-        self.edges = np.array([0, *(stop for _, stop in blocks)])
-        self.seams = empty_seams(len(blocks), n_elements, n_x)
+        self.edges = np.array([0, *(stop for _, stop in self.blocks)])
+        self.seams = empty_seams(len(self.blocks), n_elements, n_x)
         self.row_sums = np.empty((n_elements, n_y))
         # the flux row is flux_weight / √N, its dual is stored times that
         self.flux_factor = flux_weight**2 / (n_y * n_x)
@@ -124,14 +135,22 @@ class Iteration:
             fixed = self.state, self.scaled, steps, usual, now
             self.run(iterate, blocks, *fixed, n, *shared)
 
-        if n_blocks == 1:
+        if n_blocks == 1 and self.spectra is None:
             sweep(n_iter, last, [(0, 1)])
             return
         each = [(block, block + 1) for block in range(n_blocks)]
         for k in range(n_iter):
             now = last if k == n_iter - 1 else usual
+            self.share()
             sweep(1, now, each)
-            join(self.state, steps, now, *shared)
+            if n_blocks > 1:
+                join(self.state, steps, now, *shared)
+
+    def share(self) -> None:
+        """Share out the counts of spectra at the present maps."""
+        if self.spectra is not None:
+            fixed = self.state.u, *self.spectra, self.scaled.data
+            self.run(share_bins, self.blocks, *fixed)
 
 
 def restart(state: State, old: Problem, new: Problem) -> None:

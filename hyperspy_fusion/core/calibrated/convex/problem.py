@@ -8,7 +8,8 @@ r"""The calibrated method: a convex problem in counts, solved to a certified gap
 
 with w_j = μ_j / σ_j² and L_i = λ / √s_i, over all elastic images j, the first of which
 is HAADF. Poisson term and constraint are over measured pixels; where F_i is infinite
-the flux is free. The unknowns of the solver are u_i = L_i x_i.
+the flux is free. The unknowns of the solver are u_i = L_i x_i. Of spectra in bins k,
+the Poisson term is Σ_k [(M x)_k - n_k log (M (x + δ))_k] with n = b + M δ.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
+from .bins import Bins
 from .sweep import Scaled
 
 _ALL = slice(None)
@@ -108,6 +110,9 @@ class Problem:
         their edges coincide. Empty if all share one.
     elastic : tuple of Image
         Further elastic images.
+    bins : Bins or None
+        Spectra in bins, of which the Poisson term is; `data` are then a first estimate
+        of the maps of the components, and there is no background.
     """
 
     data: np.ndarray
@@ -125,6 +130,7 @@ class Problem:
     alpha: float | None = 0.5
     apart: tuple[bool, ...] = ()
     elastic: tuple[Image, ...] = ()
+    bins: Bins | None = None
 
     @property
     def poisson(self) -> bool:
@@ -209,6 +215,8 @@ class Problem:
         for image in self.images:
             arrays += [image.values, image.precision, image.coefficients]
             arrays.append(np.array(image.weight))
+        if self.bins is not None:
+            arrays += [np.nan_to_num(self.bins.counts, posinf=np.inf), self.bins.mixing]
         largest = np.inf if np.isinf(self.data).any() else self.typical
         return [largest, *(float(np.sum(array)) for array in arrays)]
 
@@ -288,6 +296,7 @@ def coarsen(problem: Problem) -> Problem:
             )
             for image in problem.elastic
         ),
+        bins=problem.bins and problem.bins.with_counts(present(problem.bins.counts)),
     )
 
 

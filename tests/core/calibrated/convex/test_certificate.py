@@ -13,13 +13,10 @@ from problems import (
 )
 from scipy.special import kl_div
 
-from hyperspy_fusion.core.calibrated.convex.certificate import (
-    _deviance,
-    _log,
-    certificate,
-)
+from hyperspy_fusion.core.calibrated.convex.certificate import certificate
 from hyperspy_fusion.core.calibrated.convex.iteration import Iteration, cold_start
 from hyperspy_fusion.core.calibrated.convex.problem import with_flux
+from hyperspy_fusion.core.calibrated.convex.rows import deviance_of, log_of
 from hyperspy_fusion.core.common.operators import (
     gradient,
     gradient_adjoint,
@@ -179,7 +176,7 @@ def test_does_not_depend_on_threads(alpha):
 
 def test_log_is_that_of_float64():
     for x in (np.geomspace(1e-300, 1e300, 2001), np.linspace(0.5, 2, 2001)):
-        found = [_log(value) for value in x]
+        found = [log_of(value) for value in x]
         assert_allclose(found, np.log(x), rtol=1e-15, atol=1e-18)
 
 
@@ -191,7 +188,7 @@ def test_deviance(b, ratio):
     expected = b * ratio if b else ratio
     t = np.longdouble(expected) / (b or 1) - 1
     exact = b * (t - np.log1p(t)) if b else expected
-    assert_allclose(_deviance(b, expected), float(exact), rtol=1e-9, atol=1e-17 * b)
+    assert_allclose(deviance_of(b, expected), float(exact), rtol=1e-9, atol=1e-17 * b)
 
 
 @settings(max_examples=20)

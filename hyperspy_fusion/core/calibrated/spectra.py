@@ -1,0 +1,298 @@
+r"""Fusion of spectra: counts of all channels, merged into a few bins.
+
+The likelihood knows a channel only by the direction of its row of the matrix S of the
+expected counts of a channel per count of each component. Channels of nearly the same
+direction are merged, whatever their energies; what is lost is measured by the Fisher
+information :math:`S^T diag(1 / S x) S` of the components.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..common.missing import missing_pixels
+from ..common.solution import Solution
+from ..common.threads import workers
+from .bad_pixels import set_aside
+from .convex.bins import Bins, information, unmixing
+from .examine import examine
+from .flux import FluxLock
+from .method import Decision, conclude, stage_callbacks
+from .options import CalibratedOptions
+from .prepare import PEDESTAL, PreparedData, prepare
+from .weights import weigh
+
+N_BINS = 24
+_ROUNDS = 50  # of the search for bins
+_DOMINATED = 0.9  # share of the leading element in a spectrum of one
+_ALIKE = 1e-12  # share of the squares, of a loss that is rounding
+_LEAST_EXPECTED = 1e-9  # share of the counts, of a channel that is of use
+_SMOOTHING = 2.0  # pixels, of the expected counts that give the variance
+_LEVEL = 0.05  # of their mean, added to them
+_NO_PRIOR = 1e-3  # of the coefficient of a component that the image does not show
+_KNOWN = 1 / 3  # largest error of a sum that is kept, over the sum
+# Entries of the record with a number for each component.
+_EACH = (
+    *("haadf_coefficients", "count_value", "vacuum_background"),
+    *("own_norm", "sum_kept", "change"),
+)
+
+
+# --- bins ------------------------------------------------------------------------
+
+
+def merge(shapes: np.ndarray, sums: np.ndarray, n_bins: int = N_BINS) -> np.ndarray:
+    """Merge channels into bins that keep what they tell about the components.
+
+    By k-means of the score vectors of the channels, whitened and weighted by their
+    expected counts, at the mean spectrum and at spectra of mostly one component each.
+
+    Parameters
+    ----------
+    shapes : numpy.ndarray
+        S, shape ``(n_channels, n_components)``; its columns sum to 1.
+    sums : numpy.ndarray
+        Counts of each component in the mean spectrum, shape ``(n_components,)``.
+    n_bins : int
+        Largest number of bins.
+
+    Returns
+    -------
+    numpy.ndarray of int
+        The bin of each channel; -1 where no counts are expected.
+    """
+    mean = shapes @ sums
+    used = mean > _LEAST_EXPECTED * mean.sum()
+    shapes, mean = shapes[used], mean[used]
+    features = []
+    for leading in (None, *range(len(sums))):
+        x = sums / sums.sum()
+        if leading is not None:
+            x = (1 - _DOMINATED) * x
+            x[leading] += _DOMINATED
+        expected = shapes @ x
+        scores = shapes / expected[:, None]
+        values, vectors = np.linalg.eigh(shapes.T @ scores)
+        values = np.maximum(values, 1e-9 * values[-1])
+        scores = scores @ (vectors / np.sqrt(values))
+        features.append(scores * np.sqrt(expected / mean)[:, None])
+    found = np.full(len(used), -1)
+    found[used] = _clusters(np.concatenate(features, axis=1), mean, n_bins)
+    return found
+
+
+def _clusters(points: np.ndarray, weights: np.ndarray, n: int) -> np.ndarray:
+    """Lloyd's clusters of weighted points, from centres that are far from each other.
+
+    Each first centre is the point that the others leave with the largest loss.
+    """
+    first = np.average(points, axis=0, weights=weights)
+    away = ((points - first) ** 2).sum(axis=1)
+    chosen: list[int] = []
+    least = _ALIKE * (weights * (points**2).sum(axis=1)).sum()
+    while len(chosen) < n and (weights * away).max() > least:
+        chosen.append(int((weights * away).argmax()))
+        away = np.minimum(away, ((points - points[chosen[-1]]) ** 2).sum(axis=1))
+    centres = points[chosen] if chosen else first[None]
+    labels = np.full(len(points), -1)
+    for _ in range(_ROUNDS):
+        square = (centres**2).sum(axis=1) - 2 * points @ centres.T
+        new = square.argmin(axis=1)
+        if (new == labels).all():
+            break
+        labels = new
+        inside = np.eye(len(centres))[labels] * weights[:, None]
+        total = inside.sum(axis=0)
+        centres = np.where(
+            total[:, None] > 0,
+            inside.T @ points / np.maximum(total, 1e-300)[:, None],
+            centres,
+        )
+    return np.unique(labels, return_inverse=True)[1].reshape(len(points))
+
+
+def mixing_of(shapes: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """M of bins: sums of the rows of S, shape ``(n_bins, n_components)``."""
+    mixing = np.zeros((labels.max() + 1, shapes.shape[1]))
+    used = labels >= 0
+    np.add.at(mixing, labels[used], shapes[used])
+    return mixing / mixing.sum(axis=0)
+
+
+def efficiency(shapes: np.ndarray, mixing: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Variance of each component from all channels over that from the bins."""
+    every, few = (
+        np.diag(np.linalg.inv(information(matrix, sums))) for matrix in (shapes, mixing)
+    )
+    return every / few
+
+
+# --- fusion ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spectra:
+    """Spectra in bins, and what is known of their components.
+
+    Attributes
+    ----------
+    bins : Bins
+        Counts and matrix; of the components those of the specimen come first.
+    sums : numpy.ndarray
+        X, counts of each component in all pixels, shape ``(n_components,)``, above 0.
+    errors : numpy.ndarray
+        Their standard deviations, same shape.
+    names : tuple of str
+        Of the components, for the messages.
+    shares : numpy.ndarray
+        Counts of the line that stands for each element over those of all its lines,
+        shape ``(n_elements,)``.
+    """
+
+    bins: Bins
+    sums: np.ndarray
+    errors: np.ndarray
+    names: tuple[str, ...]
+    shares: np.ndarray
+
+    def unmixed(self) -> tuple[np.ndarray, np.ndarray]:
+        """Maps of the components by least squares, and their noise variance.
+
+        The variance is that of smooth expected counts: the counts of a pixel itself
+        would give few counts too large a weight.
+        """
+        matrix = unmixing(self.bins.mixing, self.sums)
+        counts = self.bins.counts
+        mean = counts.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
+        width = (0, _SMOOTHING, _SMOOTHING)
+        expected = gaussian_filter(counts, width) + _LEVEL * mean
+        maps = np.tensordot(matrix, counts, 1).astype(np.float32)
+        variance = np.tensordot(matrix**2, expected, 1).astype(np.float32)
+        return maps, variance
+
+    def prepared(self, calibrated: PreparedData) -> PreparedData:
+        """The data of the fusion, with what unmixed maps have shown."""
+        n_elements = len(self.shares)
+        missing = np.isnan(calibrated.data).any(axis=0)
+        counts = np.where(missing, np.float32(np.nan), self.bins.counts)
+        mixing, sums = self.bins.mixing, self.sums
+        first = self.bins.at_mean(sums)
+        first *= (sums / first.sum(axis=(1, 2), dtype=np.float64))[:, None, None]
+        first = np.where(missing, np.nan, first).astype(np.float32)
+        coefficients = calibrated.coefficients.copy()
+        coefficients[n_elements:] = 0
+        return replace(
+            calibrated,
+            data=first,
+            background=np.zeros((len(sums), 1, 1), np.float32),
+            variance=None,
+            pedestal=PEDESTAL * sums / missing.size,
+            coefficients=coefficients,
+            lock=FluxLock(kept=self.errors < _KNOWN * sums),
+            bins=Bins(counts=counts, mixing=mixing, n_elements=n_elements),
+        )
+
+
+def solve(
+    haadf: np.ndarray,
+    spectra: Spectra,
+    atomic_numbers: Sequence[int],
+    options: CalibratedOptions,
+    *,
+    num_workers: int | None = None,
+    callback: Callable | None = None,
+) -> Solution:
+    """Fuse the spectra of one field of view with an image.
+
+    Coefficients, shift, trust and noise scales are those of linearly unmixed maps; the
+    weights, and the solution, those of the spectra.
+
+    Parameters
+    ----------
+    haadf : numpy.ndarray
+        The image, in any units; NaN where missing.
+    spectra : Spectra
+        Counts in bins.
+    atomic_numbers : sequence of int
+        Z of the elements of the specimen.
+    options : CalibratedOptions
+        The options.
+    num_workers, callback
+        As for :func:`~hyperspy_fusion.core.calibrated.method.solve`.
+
+    Returns
+    -------
+    Solution
+        Maps of the counts of the lines that stand for the elements, shape
+        ``(n_elements, y, x)``.
+    """
+    maps, variance = spectra.unmixed()
+    n_elements = len(spectra.shares)
+    missing = missing_pixels(maps, haadf)
+    # Of unmixed maps single counts in the tail of their noise look like bad pixels.
+    total = spectra.bins.counts.sum(axis=0)[None]
+    total, haadf, bad = set_aside(total, haadf, ("total",))
+    maps = np.where(np.isnan(total), np.float32(np.nan), maps)
+    preparation = prepare(
+        maps,
+        haadf,
+        replace(options, lock_flux=False),  # it has its own rule for spectra
+        variance=variance,
+        elements=spectra.names,
+        bad_known=True,
+    )
+    prior = np.full(len(maps), _NO_PRIOR)
+    prior[:n_elements] = np.asarray(atomic_numbers, np.float64) ** options.gamma
+    callback_for = stage_callbacks(callback)
+    with workers(num_workers) as run:
+        examined = examine(preparation, prior, run, callback_for)
+        prepared = spectra.prepared(examined.prepared)
+        if not options.lock_flux:
+            prepared = replace(prepared, lock=FluxLock.free(len(maps)))
+        weights = weigh(
+            [prepared.take(preparation.tiles)],
+            run,
+            seed=options.seed,
+            lambda_tv=options.lambda_tv,
+            lambda_haadf=options.lambda_haadf,
+            callback=callback_for("weights"),
+        )
+        prepared = replace(prepared, apart=weights.apart)
+        decision = Decision(
+            units=preparation.units,
+            numbers=prepared.numbers(),
+            shift=examined.shift,
+            weights=weights,
+            report=examined.report,
+            notes=(*bad, *preparation.notes),
+        )
+        solution = conclude(
+            decision,
+            decision.problem(prepared),
+            None,
+            prior,
+            options,
+            run,
+            callback_for,
+            missing,
+        )
+    return _of_lines(solution, spectra)
+
+
+def _of_lines(solution: Solution, spectra: Spectra) -> Solution:
+    """The solution of the elements of the specimen, in counts of one line each."""
+    shares = spectra.shares
+    n_elements = len(shares)
+    record: dict[str, Any] = dict(solution.record)
+    for name in _EACH:
+        record[name] = np.asarray(record[name], dtype=np.float64)[:n_elements]
+    record["haadf_coefficients"] = record["haadf_coefficients"] / shares
+    record["kind"] = "spectra"
+    maps: Any = solution.maps
+    maps = maps[:n_elements] * shares.astype(np.float32)[:, None, None]
+    return replace(solution, maps=maps, record=record)

@@ -1,0 +1,371 @@
+"""Fusion of X-ray spectra, from signals to signals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from hyperspy.signals import BaseSignal
+
+from .core.calibrated.convex.bins import Bins
+from .core.calibrated.options import CalibratedOptions
+from .core.calibrated.spectra import Spectra, efficiency, merge, mixing_of, solve
+from .core.common.options import helpful
+from .execution.arrays import is_lazy
+from .execution.assembly import assemble
+from .execution.plan import ExecutionOptions, Task
+from .execution.run import solve_now
+from .inputs.images import axes_of, describe, new_signal
+from .inputs.measurement import Measurement, measure
+from .loading.eds import choose_lines
+from .loading.lines import PER_KEV, element_of, lines_of
+from .loading.spectra import as_names, elements_of, lines_by_element
+from .loading.sum_spectrum import CONTINUUM, SumSpectrum, fit_sum_spectrum
+from .progress import Progress
+from .results import Conclusion, as_signals, tell
+
+if TYPE_CHECKING:
+    from .core.calibrated.options import Regularizer
+    from .inputs.measurement import Image
+    from .signals import ElementalMap
+
+_WEAK = 0.8  # Fisher efficiency of the bins, below which the user is told
+
+
+@helpful
+def fuse_spectra(
+    spectra: BaseSignal,
+    haadf: Image,
+    elements: str | Sequence[str] | None = None,
+    other_elements: str | Sequence[str] | None = None,
+    *,
+    lines: str | Sequence[str] | None = None,
+    energy_range: tuple[float, float] | None = None,
+    lambda_haadf: float | Literal["auto"] = "auto",
+    lambda_tv: float | Literal["auto"] = "auto",
+    gamma: float = 1.7,
+    regularizer: Regularizer = "tgv",
+    lock_flux: bool = True,
+    tolerance: float = 1e-3,
+    max_iter: int = 2000,
+    seed: int = 0,
+    show_progressbar: bool | None = None,
+    num_workers: int | None = None,
+) -> list[ElementalMap]:
+    r"""Fuse X-ray spectra with a HAADF image: all lines, overlapping or not.
+
+    As :func:`fuse_multimodal`, but what the maps :math:`x_i \ge 0` explain is the
+    whole spectrum of each pixel instead of maps of windows. Of channels merged into
+    some 20 bins k, with the counts :math:`b_k` and the matrix M of what a count of each
+    component adds to them, its term is
+
+    .. math::
+
+        \sum_r \sum_k \bigl[ (Mx)_k - (b + Mδ)_k \log (M (x + δ))_k \bigr]
+
+    The components are the elements, with all their lines in the range, other elements,
+    and the continuum, as :func:`fit_sum_spectrum` finds them in the sum of all spectra;
+    each keeps its counts there. So overlapping lines are told apart, minor lines count,
+    and there is no background to subtract.
+
+    Parameters
+    ----------
+    spectra : exspy.signals.EDSTEMSpectrum or exspy.signals.EDSSEMSpectrum
+        Counts in memory, shape ``(y, x, energy)``; the energy in keV or eV.
+    haadf : BaseSignal, or list of BaseSignal
+        HAADF image of the same pixels, in any units; of a list, the one that fits.
+    elements : str or list of str, optional
+        Symbols of the elements of the specimen; by default those of the metadata that
+        are not in `other_elements`.
+    other_elements : str or list of str, optional
+        Symbols of elements that are in the spectra besides, and not in the image: of
+        the grid, the holder, a coating.
+    lines : str or list of str, optional
+        Lines whose counts the maps have, as "Fe_Ka", so that k-factors of these apply;
+        by default those of the metadata, else those that eXSpy prefers.
+    energy_range : tuple of float, optional
+        Lowest and highest energy in keV. By default from 0.2 keV to the end, or to the
+        energy of the beam.
+    lambda_haadf, lambda_tv, gamma, regularizer, lock_flux, tolerance, max_iter, seed
+        As for :func:`fuse_multimodal`.
+    show_progressbar, num_workers
+        As for :func:`fuse_multimodal`.
+
+    Returns
+    -------
+    list of ElementalMap
+        Counts of the line of each element, in the order of `elements`, float32.
+        ``metadata.Multimodal_fusion`` records what was done.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no signal, or an option unknown or of the wrong type; spectra
+        are lazy, no counts, or not those of one field of view; elements or lines are
+        unknown, or have no counts; the image does not belong to the spectra.
+
+    See Also
+    --------
+    fit_sum_spectrum, fuse_multimodal
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.janus(size=32)
+    >>> lines = ["Au_La", "Fe_Ka", "O_Ka"]
+    >>> spectra = hyperspy_fusion.data.xray_spectra(truth, lines)
+    >>> fused = hyperspy_fusion.fuse_spectra(spectra, haadf, ["Au", "Fe", "O"])
+    >>> fused[0]
+    <ElementalMap, title: Au, dimensions: (|32, 32)>
+    """
+    options = CalibratedOptions(
+        lambda_haadf=lambda_haadf,
+        lambda_tv=lambda_tv,
+        gamma=gamma,
+        regularizer=regularizer,
+        lock_flux=lock_flux,
+        tolerance=tolerance,
+        max_iter=max_iter,
+        seed=seed,
+    )
+    execution = ExecutionOptions(
+        show_progressbar=show_progressbar, num_workers=num_workers
+    )
+    _check(spectra)
+    wanted, others = _elements(spectra, elements, other_elements)
+    chosen = lines_by_element(wanted, as_names("lines", lines))
+    axis = spectra.axes_manager.signal_axes[0]
+    by_element = {
+        element_of(line): line for line in choose_lines(spectra, chosen, axis)
+    }
+    found = fit_sum_spectrum(spectra, wanted, others or None, energy_range=energy_range)
+    prepared, facts, notes, said = _in_bins(spectra, found, wanted, by_element)
+    images = prepared.bins.at_mean(prepared.sums)[: len(wanted)]
+    images *= prepared.shares[:, None, None]
+    signals = [
+        _image(spectra, image, element, by_element[element])
+        for image, element in zip(images, wanted, strict=True)
+    ]
+    measurement = measure(signals, haadf, elements=wanted)
+    tell((), said)
+    measurement = replace(
+        measurement, warnings=(*measurement.warnings, *found.warnings, *said)
+    )
+    task = Task.of(
+        partial(
+            _solve,
+            spectra=prepared,
+            atomic_numbers=measurement.atomic_numbers,
+            options=options,
+            facts=facts,
+            notes=notes,
+        ),
+        {"haadf": measurement.haadf},
+        (),
+    )
+    return _fused(measurement, [task], options, execution)
+
+
+def _check(spectra: Any) -> None:
+    """Raise an error if spectra are not those of one field of view, in memory."""
+    if not isinstance(spectra, BaseSignal):
+        raise TypeError(
+            f"spectra is of type {type(spectra).__name__}: expected one signal, an EDS "
+            "spectrum image as hs.load returns it"
+        )
+    manager = spectra.axes_manager
+    if (manager.navigation_dimension, manager.signal_dimension) != (2, 1):
+        raise ValueError(
+            f"spectra has {manager.navigation_dimension} navigation and "
+            f"{manager.signal_dimension} signal axes: expected 2 and 1, the spectra of "
+            "one field of view. Of a series fuse one after the other, or their sum; "
+            "maps are fused by fuse_multimodal"
+        )
+    if not spectra.metadata.Signal.signal_type.startswith("EDS_"):
+        raise ValueError(
+            f"spectra {describe(spectra)} has the signal type "
+            f"{spectra.metadata.Signal.signal_type!r}: expected X-ray spectra, with "
+            "'EDS_TEM' or 'EDS_SEM'; set it with spectra.set_signal_type"
+        )
+    if is_lazy(spectra.data):
+        raise ValueError(
+            f"spectra {describe(spectra)} is lazy: expected spectra in memory, call "
+            "spectra.compute() first, or load maps with load_multimodal"
+        )
+
+
+def _elements(
+    spectra: BaseSignal,
+    elements: str | Sequence[str] | None,
+    other_elements: str | Sequence[str] | None,
+) -> tuple[list[str], list[str]]:
+    """Elements of the specimen, and others; an error if there are none or twice."""
+    others = as_names("other_elements", other_elements or None) or []
+    given = as_names("elements", elements)
+    wanted = given or [name for name in elements_of(spectra) if name not in others]
+    twice = [name for name in (*wanted, *others) if (*wanted, *others).count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"{' and '.join(dict.fromkeys(twice))} is named twice in elements and "
+            "other_elements: expected each element once, those of the specimen in "
+            "elements"
+        )
+    if not wanted:
+        raise ValueError(
+            f"all elements of the metadata are in other_elements={others}: expected at "
+            "least one of the specimen, name those with elements="
+        )
+    return wanted, others
+
+
+def _in_bins(
+    spectra: BaseSignal,
+    found: SumSpectrum,
+    wanted: Sequence[str],
+    lines: Mapping[str, str],
+) -> tuple[Spectra, dict[str, Any], list[str], list[str]]:
+    """Spectra in bins; what the record has of them, notes and warnings."""
+    empty = [name for name in wanted if not found.components[name].any()]
+    if empty:
+        raise ValueError(
+            f"{' and '.join(empty)} has no counts in the sum spectrum: leave it out of "
+            "elements, see fit_sum_spectrum"
+        )
+    names = [*wanted, *(n for n in found.components if n not in wanted)]
+    without = [n for n in names if not found.components[n].any()]
+    names = [n for n in names if n not in without]
+    columns: Any = np.stack([found.components[name] for name in names], axis=1)
+    sums = columns.sum(axis=0)
+    shapes = columns / sums
+    labels = merge(shapes, sums)
+    mixing = mixing_of(shapes, labels)
+    kept = efficiency(shapes, mixing, sums)
+    axis = spectra.axes_manager.signal_axes[0]
+    start = PER_KEV[axis.units] * found.energies[0]
+    first = int(abs(axis.axis - start).argmin())
+    inside = spectra.data[..., first : first + len(labels)]
+    indicator = (labels[:, None] == np.arange(len(mixing))).astype(np.float32)
+    counts = np.stack([row.astype(np.float32) @ indicator for row in inside])
+    if not (counts == np.rint(counts)).all() or inside.min() < 0:
+        raise ValueError(
+            f"spectra {describe(spectra)} hold values that are no whole numbers, or "
+            "below 0: expected counts, as the detector gives them"
+        )
+    shares = np.array([_share(found, element, lines[element]) for element in wanted])
+    errors = np.array([found.errors.get(name, 0.0) for name in names])
+    prepared = Spectra(
+        bins=Bins(
+            counts=np.ascontiguousarray(np.moveaxis(counts, -1, 0)),
+            mixing=mixing,
+            n_elements=len(wanted),
+        ),
+        sums=sums,
+        errors=errors,
+        names=tuple(names),
+        shares=shares,
+    )
+    facts = {
+        "lines": ",".join(lines[element] for element in wanted),
+        "other_elements": ",".join(n for n in names[len(wanted) :] if n != CONTINUUM),
+        "line_shares": shares,
+        "energies": np.array([found.energies[0], found.energies[-1]]),
+        "n_bins": len(mixing),
+        "bins_efficiency": kept[: len(wanted)],
+        "sum_spectrum_chi2": found.chi2,
+    }
+    span = f"{found.energies[0]:.3g} to {found.energies[-1]:.4g} keV"
+    least = 100 * kept[: len(wanted)].min()
+    parts = [
+        f"{lines[element]} ({100 * share:.0f} % of those of {element})"
+        for element, share in zip(wanted, shares, strict=True)
+    ]
+    merged = (
+        f"the channels were merged into {len(mixing)} bins, which keep at least "
+        f"{least:.1f} % of the information about each element"
+    )
+    notes = [
+        f"the components of the spectra, from {span}, were {', '.join(names)}",
+        merged,
+        f"the maps are counts of {', '.join(parts)}",
+        f"chi2 of the sum spectrum is {found.chi2:.2f}",
+    ]
+    if without:
+        notes.append(
+            f"{' and '.join(without)} has no counts in the sum spectrum and was left "
+            "out"
+        )
+    weak = [n for n, e in zip(wanted, kept, strict=False) if e < _WEAK]
+    said = [
+        f"the {len(mixing)} bins keep only {100 * kept[names.index(name)]:.0f} % of "
+        f"the information about {name}: name fewer elements, or give an energy_range"
+        for name in weak
+    ]
+    return prepared, facts, notes, said
+
+
+def _share(found: SumSpectrum, element: str, line: str) -> float:
+    """Counts of a line over those of all lines of its element in the range."""
+    family = line[: line.index("_") + 2]
+    span = f"{found.energies[0]:.3g} to {found.energies[-1]:.4g} keV"
+    if not found.sums.get(family):
+        raise ValueError(
+            f"{line} has no counts in the sum spectrum from {span}: choose another "
+            f"line of {element} with lines=, or give another energy_range"
+        )
+    inside = {
+        name: weight
+        for name, (energy, weight) in lines_of(element).items()
+        if found.energies[0] < energy < found.energies[-1]
+    }
+    own = sum(weight for name, weight in inside.items() if name.startswith(family))
+    if line not in inside:
+        raise ValueError(
+            f"{line} is outside {span}: choose another line of {element} with lines=, "
+            "or give another energy_range"
+        )
+    total = sum(found.sums[f] for f in found.sums if element_of(f) == element)
+    return float(inside[line] / own * found.sums[family] / total)
+
+
+def _image(
+    spectra: BaseSignal, data: np.ndarray, element: str, line: str
+) -> BaseSignal:
+    """The map of an element, with the axes of the spectra."""
+    axes = axes_of(spectra)[:-1]
+    for axis in axes:
+        axis["navigate"] = False
+    image = new_signal(spectra, data.astype(np.float32), axes=axes)
+    image.metadata.General.title = element
+    image.metadata.set_item("Sample.elements", [element])
+    image.metadata.set_item("Sample.xray_lines", [line])
+    return image
+
+
+def _solve(*, facts: dict[str, Any], notes: Sequence[str], **given: Any) -> Any:
+    """Solve, and add to the solution what is known of the spectra."""
+    solution = solve(**given)
+    return replace(
+        solution,
+        record={**solution.record, **facts},
+        notes=(*notes, *solution.notes),
+    )
+
+
+def _fused(
+    measurement: Measurement,
+    tasks: list[Task],
+    options: CalibratedOptions,
+    execution: ExecutionOptions,
+) -> list[ElementalMap]:
+    """Solve the task, and make signals."""
+    conclude = Conclusion.of("calibrated", measurement, options, tasks)
+    with Progress.of(tasks, options, show=execution.show_progressbar) as progress:
+        solutions = solve_now(tasks, progress, execution.num_workers)
+    record, notes, messages = conclude(solutions)
+    arrays = assemble(solutions, tasks, measurement.maps.shape, conclude.arrays)
+    fused = as_signals(measurement, arrays, record)
+    tell(notes, messages)
+    return fused

@@ -1,0 +1,212 @@
+import hyperspy.api as hs
+import numpy as np
+import pytest
+from hyperspy.signals import Signal2D
+from numpy.testing import assert_allclose, assert_array_equal
+
+import hyperspy_fusion
+from hyperspy_fusion import data, fuse_spectra
+
+NAMES, LINES = ["Ba", "Ti", "O"], ["Ba_La", "Ti_Ka", "O_Ka"]
+GIVEN = {"lambda_tv": 4, "lambda_haadf": 0.1}
+
+
+def error(signal, truth):
+    return np.sqrt(np.mean((signal.data - truth.data) ** 2)) / truth.data.mean()
+
+
+@pytest.fixture(scope="module")
+def overlap():
+    """A lattice whose Ba L and Ti K lines overlap, on a copper grid."""
+    _, haadf, truth = data.lattice(48, counts=6)
+    grid = truth[0].deepcopy()
+    grid.data = np.full_like(grid.data, 0.2)
+    lines = [*LINES, "Cu_Ka"]
+    spectra = data.xray_spectra([*truth, grid], lines, continuum=0.1)
+    return spectra, haadf, truth
+
+
+@pytest.fixture(scope="module")
+def fused(overlap):
+    spectra, haadf, _ = overlap
+    return fuse_spectra(spectra, haadf, NAMES, "Cu")
+
+
+def test_overlapping_lines_come_out_right(overlap, fused):
+    spectra, _, truth = overlap
+    sums, known = (np.array([s.data.sum() for s in group]) for group in (fused, truth))
+    assert_allclose(sums / sums.sum(), known / known.sum(), atol=0.02)
+    assert_allclose(sums, known, rtol=0.08)
+    assert error(fused[0], truth[0]) < 0.25
+    assert error(fused[1], truth[1]) < 0.6
+    spectra = spectra.deepcopy()
+    spectra.set_elements(NAMES)
+    windows = spectra.get_lines_intensity(LINES)
+    assert windows[0].data.sum() > 1.5 * known[0]
+    assert windows[1].data.sum() > 1.5 * known[1]
+    assert error(fused[1], truth[1]) < error(windows[1], truth[1]) / 2
+
+
+def test_the_maps_are_those_of_their_lines(fused, overlap):
+    spectra, _, _ = overlap
+    for signal, name, line in zip(fused, NAMES, LINES, strict=True):
+        assert isinstance(signal, hyperspy_fusion.ElementalMap)
+        assert signal.data.dtype == np.float32
+        assert signal.metadata.General.title == name
+        assert signal.metadata.Sample.elements == [name]
+        assert signal.metadata.Sample.xray_lines == [line]
+        axes = signal.axes_manager.signal_axes
+        for one, other in zip(axes, spectra.axes_manager.navigation_axes, strict=True):
+            assert (one.scale, one.units, one.name) == (
+                other.scale,
+                other.units,
+                other.name,
+            )
+
+
+def test_the_record_says_what_was_done(fused, tmp_path):
+    record = fused[0].metadata.Multimodal_fusion
+    assert record.kind == "spectra"
+    assert record.lines == "Ba_La,Ti_Ka,O_Ka"
+    assert record.other_elements == "Cu"
+    assert record.bins_efficiency.shape == (3,)
+    assert record.bins_efficiency.min() > 0.95
+    assert 0.8 < record.sum_spectrum_chi2 < 1.2
+    assert record.gap < 1e-3
+    for name in ("haadf_coefficients", "change", "own_norm", "sum_kept"):
+        assert record.get_item(name).shape == (3,)
+    summary = hyperspy_fusion.summarize(fused)
+    for text in (
+        "components of the spectra, from 0.2 to 15.36 keV, were Ba, Ti, O, Cu, contin",
+        "maps are counts of Ba_La (",
+        "background is a component",
+        "% of the information about each element",
+        "image was used",
+    ):
+        assert text in summary
+    fused[0].save(tmp_path / "map.hspy")
+    copy = hs.load(tmp_path / "map.hspy")
+    assert copy.metadata.Multimodal_fusion.summary == record.summary
+
+
+def test_a_line_scales_its_map(overlap):
+    spectra, haadf, _ = overlap
+    alpha = fuse_spectra(spectra, haadf, NAMES, ["Cu"], **GIVEN)
+    beta = fuse_spectra(
+        spectra, haadf, NAMES, ["Cu"], lines=["Ti_Kb", "Ba_Lb1"], **GIVEN
+    )
+    record = beta[0].metadata.Multimodal_fusion
+    assert record.lines == "Ba_Lb1,Ti_Kb,O_Ka"
+    ratio = record.line_shares / alpha[0].metadata.Multimodal_fusion.line_shares
+    assert ratio[2] == 1
+    assert 0.05 < ratio[1] < 0.3
+    for one, other, factor in zip(alpha, beta, ratio, strict=True):
+        assert_allclose(other.data, factor * one.data, rtol=1e-4, atol=1e-5)
+
+
+def test_names_from_the_metadata_and_inputs_left_alone(overlap):
+    spectra, haadf, _ = overlap
+    named = fuse_spectra(spectra, haadf, NAMES, "Cu", **GIVEN)
+    own = spectra.deepcopy()
+    own.set_elements(["Ba", "Cu", "O", "Ti"])
+    before = own.deepcopy()
+    found = fuse_spectra(own, haadf, other_elements=["Cu"], **GIVEN)
+    assert [s.metadata.Sample.elements for s in found] == [["O"], ["Ti"], ["Ba"]]
+    assert_allclose(found[2].data, named[0].data, atol=1e-3)
+    assert_array_equal(own.data, before.data)
+    assert own.metadata.as_dictionary() == before.metadata.as_dictionary()
+
+
+def test_energies_in_ev_and_a_range(overlap):
+    spectra, haadf, truth = overlap
+    in_ev = spectra.deepcopy()
+    in_ev.axes_manager.signal_axes[0].convert_to_units("eV")
+    given = {"energy_range": (1, 12), **GIVEN}
+    one = fuse_spectra(spectra, haadf, ["Ba", "Ti"], "Cu", **given)
+    other = fuse_spectra(in_ev, haadf, ["Ba", "Ti"], "Cu", **given)
+    assert_allclose(other[0].data, one[0].data, atol=1e-3)
+    assert_allclose(one[0].data.sum(), truth[0].data.sum(), rtol=0.08)
+    energies = one[0].metadata.Multimodal_fusion.energies
+    assert_allclose(energies, [1, 12], atol=0.02)
+
+
+def test_a_hot_pixel_is_missing(overlap):
+    spectra, haadf, truth = overlap
+    spoilt = spectra.deepcopy()
+    spoilt.data = spoilt.data.copy()
+    spoilt.data[20, 30] *= 40
+    found = fuse_spectra(spoilt, haadf, NAMES, "Cu", **GIVEN)
+    assert "1 pixel of the total map is hot" in hyperspy_fusion.summarize(found)
+    assert found[0].data[20, 30] < 3 * truth[0].data.max()
+
+
+def test_a_forgotten_element_is_told(overlap):
+    spectra, haadf, _ = overlap
+    with pytest.warns(UserWarning, match=r"peak at 8\.0. keV that no line"):
+        found = fuse_spectra(spectra, haadf, NAMES, **GIVEN)
+    assert "Cu" in hyperspy_fusion.summarize(found)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"spectra": "series"}, ValueError, "3 navigation and 1 signal axes"),
+        ({"spectra": "lazy"}, ValueError, "is lazy: expected spectra in memory"),
+        ({"spectra": "list"}, TypeError, "of type list: expected one signal"),
+        ({"spectra": "plain"}, ValueError, "signal type ''"),
+        ({"spectra": "halves"}, ValueError, "no whole numbers"),
+        ({"haadf": "small"}, ValueError, "24 x 24"),
+        ({"haadf": "constant"}, ValueError, "HAADF image is constant"),
+        ({"elements": ["Ba", "Xx"]}, ValueError, "Xx"),
+        ({"elements": ["Ba", "Ba"]}, ValueError, "Ba is named twice"),
+        ({"other_elements": ["Ti"]}, ValueError, "Ti is named twice"),
+        ({"elements": None}, ValueError, "names no elements"),
+        ({"lines": ["Fe_Ka"]}, ValueError, "disagree"),
+        ({"lines": ["Ti_Zz"]}, ValueError, "not a line of Ti"),
+        ({"energy_range": (6, 5)}, ValueError, "energy_range is"),
+        ({"energy_range": (1, 12)}, ValueError, "O has no line within"),
+        (
+            {"energy_range": (0.2, 4.6), "lines": ["Ti_Kb"], "other_elements": None},
+            ValueError,
+            "Ti_Kb is out",
+        ),
+        ({"lambda_tv": -1}, ValueError, "lambda_tv"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:the sum spectrum has a peak")
+def test_wrong_inputs(overlap, arguments, kind, message):
+    spectra, haadf, _ = overlap
+    changed = spectra.deepcopy()
+    what = arguments.get("spectra")
+    if what == "series":
+        changed = hs.stack([changed, changed])
+    elif what == "lazy":
+        changed = changed.as_lazy()
+    elif what == "list":
+        changed = [changed]
+    elif what == "plain":
+        changed.set_signal_type("")
+    elif what == "halves":
+        changed = changed * 0.5
+    images = {
+        "small": haadf.isig[:24, :24],
+        "constant": Signal2D(np.ones_like(haadf.data)),
+    }
+    given = {
+        "elements": NAMES,
+        "other_elements": ["Cu"],
+        **GIVEN,
+        **arguments,
+        "spectra": changed,
+        "haadf": images.get(arguments.get("haadf"), haadf),
+    }
+    with pytest.raises(kind, match=message):
+        fuse_spectra(**given)
+
+
+def test_maps_are_not_spectra(overlap, fused):
+    spectra, haadf, _ = overlap
+    with pytest.raises(ValueError, match="0 navigation and 2 signal axes"):
+        fuse_spectra(fused[0], haadf, NAMES)
+    with pytest.raises(ValueError, match="fuse_spectra"):
+        hyperspy_fusion.fuse_multimodal(spectra, haadf)
