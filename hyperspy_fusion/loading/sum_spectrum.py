@@ -35,8 +35,10 @@ _TOLD_SHIFT = 0.003, 3.0  # keV and standard deviations
 # continuum is as likely a cause.
 _PEAK_Z, _PEAK_SHARE = 8.0, 0.005  # and fraction of the counts of all lines
 _MOST_PEAKS = 5
+_ASIDE = 1.5  # FWHM to each side of it that the continuum does not see
 _WEAK = 0.1  # fraction of a family: what eXSpy does not know of it, if it is near
 _NEAR = 0.3  # of the energy
+_ALL = 1.0  # weight of every channel
 _SEEN = 3.0  # standard deviations of the counts of an element
 _EFFICIENCY = 0.1  # below which two elements can hardly be told apart
 _STRONG = 0.05  # fraction of the counts of all lines, of one with escape and sum peaks
@@ -207,7 +209,11 @@ def fit_sum_spectrum(
             "spectra, or give another energy_range"
         )
     model = _Model(wanted, energies[inside], width, resolution_of(spectra))
-    found = model.fit(counts[inside])
+    found = model.fit(counts[inside], _ALL)
+    # The continuum rises towards peaks that no line explains: leave their channels out.
+    used = _beside_peaks(found, width)
+    if not used.all():
+        found = model.fit(counts[inside], used)
     for message in found.warnings:
         warn(message)
     return found
@@ -305,15 +311,15 @@ class _Model:
             columns.append(column / sum(weight for _, weight in lines))
         return np.concatenate([np.stack(columns, 1), self.continuum], axis=1)
 
-    def fit(self, counts: np.ndarray) -> SumSpectrum:
-        """The model of the highest likelihood."""
+    def fit(self, counts: np.ndarray, used: Any) -> SumSpectrum:
+        """The model of the highest likelihood in the channels that are `used`."""
         numbers = np.zeros(3)
         shapes = self.shapes(numbers)
         n = shapes.shape[1]
         weights = np.full(n, counts.sum() / shapes.sum())
         lowest = np.append(np.zeros(n), np.full(3, -np.inf))
         for k in range(_ROUNDS):
-            root = 1 / np.sqrt(np.maximum(shapes @ weights, _LEAST_COUNTS))
+            root = used / np.sqrt(np.maximum(shapes @ weights, _LEAST_COUNTS))
             slopes = np.zeros((len(counts), 3))
             if k >= _FIRST:
                 for i, step in enumerate(np.diag(_STEPS)):
@@ -416,8 +422,33 @@ def _wrong_energies(found: SumSpectrum, spread: np.ndarray) -> Iterator[str]:
         )
 
 
+def _beside_peaks(found: SumSpectrum, width: float) -> np.ndarray:
+    """Channels away from peaks that are not explained, but at lines that are known."""
+    energies = found.offset + found.scale * found.energies
+    used = np.ones(len(energies), bool)
+    strongest = np.array([lines[0] for lines in found.lines.values()])
+    for energy, _, _ in _peaks(found, width):
+        aside = _ASIDE * fwhm(energy, found.resolution)
+        if (abs(strongest - energy) > aside).all():
+            used &= abs(energies - energy) > aside
+    return used
+
+
 def _unexplained(found: SumSpectrum, width: float) -> Iterator[str]:
     """Peaks of the residual, the largest first."""
+    for energy, counts, z in _peaks(found, width):
+        candidates = _candidates(found, energy, counts)
+        perhaps = f"perhaps {', '.join(candidates)}; " if candidates else ""
+        yield (
+            f"the sum spectrum has a peak at {energy:.2f} keV that no line of "
+            f"{', '.join(found.elements)} explains ({counts:.0f} counts, {z:.0f} "
+            f"standard deviations): {perhaps}name its element in elements, or in "
+            "other_elements if it is not of the specimen"
+        )
+
+
+def _peaks(found: SumSpectrum, width: float) -> Iterator[tuple[float, float, float]]:
+    """Energy, counts and standard deviations of peaks of the residual."""
     energies = found.offset + found.scale * found.energies
     residual = found.counts - found.model
     model = np.maximum(found.model, _LEAST_COUNTS)
@@ -442,15 +473,11 @@ def _unexplained(found: SumSpectrum, width: float) -> Iterator[str]:
         k = int(z.argmax())
         if z[k] < _PEAK_Z:
             return
-        candidates = _candidates(found, centres[k], peak[k])
-        perhaps = f"perhaps {', '.join(candidates)}; " if candidates else ""
-        yield (
-            f"the sum spectrum has a peak at {centres[k]:.2f} keV that no line of "
-            f"{', '.join(found.elements)} explains ({peak[k]:.0f} counts, {z[k]:.0f} "
-            f"standard deviations): {perhaps}name its element in elements, or in "
-            "other_elements if it is not of the specimen"
-        )
+        yield float(centres[k]), float(peak[k]), float(z[k])
         residual = residual - peak[k] * shapes[:, k]
+        aside = _ASIDE * fwhm(centres[k], found.resolution)
+        near = abs(centres - centres[k]) < aside
+        beside[near] = np.maximum(beside[near], _WEAK * peak[k])
 
 
 def _candidates(found: SumSpectrum, energy: float, counts: float) -> list[str]:
