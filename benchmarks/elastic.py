@@ -334,7 +334,7 @@ def _summary(title, every, times, which=""):
         header,
         rows,
         f"{which}Geometric mean, least and largest of the ratios. The fusion with the "
-        f"image took {np.median(times):.1f} times as long as with HAADF alone (median).",
+        f"image took {np.median(times):.1f} times as long as with HAADF alone.",
     )
 
 
