@@ -81,6 +81,9 @@ def _parser():
         "--bad-counts", nargs="+", type=float, default=[4.0], help="of the bad images"
     )
     parser.add_argument("--size", type=int, default=128, help="pixels a side")
+    parser.add_argument(
+        "--bad-size", type=int, default=64, help="pixels a side with the bad images"
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--markdown", type=Path, help="page to write")
     return parser
@@ -301,14 +304,17 @@ def measure_bad(arguments):
     for name in arguments.specimens:
         for counts in arguments.bad_counts:
             for seed in arguments.seeds:
-                _, found = ratios(name, counts, seed, BAD, arguments.size)
+                _, found = ratios(name, counts, seed, BAD, arguments.bad_size)
                 for kind in BAD:
                     every[kind].append(found[kind])
                     times.append(found[kind][3])
-    yield _summary("Bad images, all together", every, times)
+    counts = " and ".join(f"{n:g}" for n in arguments.bad_counts)
+    size = f"{arguments.bad_size} x {arguments.bad_size}"
+    which = f"Of all specimens with {counts} counts, on {size} pixels. "
+    yield _summary("Bad images, all together", every, times, which)
 
 
-def _summary(title, every, times):
+def _summary(title, every, times, which=""):
     rows = []
     for kind, found in every.items():
         ratio, worst, used, _ = zip(*found, strict=True)
@@ -327,8 +333,8 @@ def _summary(title, every, times):
         title,
         header,
         rows,
-        "Geometric mean, least and largest of the ratios. The fusion with the image "
-        f"took {np.median(times):.1f} times as long as with HAADF alone (median).",
+        f"{which}Geometric mean, least and largest of the ratios. The fusion with the "
+        f"image took {np.median(times):.1f} times as long as with HAADF alone.",
     )
 
 

@@ -318,9 +318,8 @@ def test_odd_columns_are_half_of_another_element(sharing):
 
 
 def test_several_elastic_images(elastic, capsys):
-    elastic.main(
-        ["--size", "48", "--specimens", "wells", "--counts", "4", "--seeds", "1"]
-    )
+    options = "--size 48 --bad-size 48 --specimens wells --counts 4 --seeds 1"
+    elastic.main(options.split())
     lines = capsys.readouterr().out.splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     ratios = {row[0]: float(row[1]) for row in rows if len(row) == 6 and "of" in row[5]}
