@@ -4,6 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from hyperspy_fusion import data
+from hyperspy_fusion.core.calibrated.again import groups_again
 from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.sharing import Sharing
@@ -136,3 +137,27 @@ def test_what_was_returned_is_said():
 def test_not_with_uncertainty():
     with pytest.raises(ValueError, match="share is True together with uncertainty"):
         CalibratedOptions(share=True, uncertainty=True)
+
+
+def test_what_was_not_judged_again_is_said():
+    sharing = Sharing(gains=(1.25, np.nan), element=-2.0, choice=(64, 0.1, 0.01))
+    assert "data is 1.2 standard deviations on a split (-2.0 for" in sharing.note
+
+
+def test_a_large_image_is_judged_by_parts_of_it():
+    maps, haadf, truth = arrays(data.lattice(size=200, counts=4))
+    first = fuse(maps, haadf, share=False)
+    found = fuse(maps, haadf)
+    assert found.record["sharing"] == 1
+    assert error(found.maps, truth) < 0.45 * error(first.maps, truth)
+    assert_array_equal(found.unshared, first.maps)
+
+
+def test_groups_are_found_again(crystal):
+    maps, haadf, _ = crystal
+    found = fuse(maps, haadf, background=None)
+    asked = {"seed": 0, "regularizer": "tgv", "lock_flux": True}
+    everywhere = np.ones(haadf.shape, bool)
+    record = {**found.record, **asked}
+    groups = groups_again(maps, haadf, found.unshared, record, everywhere)
+    assert groups.size == found.record["sharing_size"]
