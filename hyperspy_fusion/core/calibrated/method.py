@@ -411,10 +411,11 @@ def conclude(
         )
     variance, replicas = None, None
     if prepared is not None and options.n_refits:
+        own = replace(decision, flux_multiplier=None).problem  # sums of a tile are kept
         variance, replicas = uncertainty(
             prepared,
             prior,
-            replace(decision, flux_multiplier=None).problem,  # sums of a tile are kept
+            (sharing and sharing.problem_of) or own,
             optimum.maps,
             run,
             n_refits=options.n_refits,

@@ -66,6 +66,9 @@ class Sharing:
         first is kept there.
     obstacle : str
         Why it was not tried; empty if it was.
+    problem_of : callable or None
+        ``problem_of(prepared)`` is the problem of other data of the same pixels, in the
+        same groups; None if not accepted, or there are no errors to estimate.
     """
 
     accepted: bool = False
@@ -75,6 +78,7 @@ class Sharing:
     size: float = np.nan
     returned: float = 0.0
     obstacle: str = ""
+    problem_of: Callable[[PreparedData], Problem] | None = None
 
     @property
     def note(self) -> str:
@@ -289,10 +293,13 @@ def share_counts(
         weights, lambda_tv=factor * weights.lambda_tv, lambda_haadf=lambda_haadf
     )
     groups = groups_of(prepared, first, before, k, run, seed)
-    data, size = groups.mean(prepared.data, run), groups.size
-    del groups
+
+    def problem_of(data: PreparedData) -> Problem:
+        means = groups.mean(data.data, run)
+        return _of_shared(data, means, weights.lambda_tv, lambda_haadf)
+
     optimum = minimise(
-        _of_shared(prepared, data, weights.lambda_tv, lambda_haadf),
+        problem_of(prepared),
         run,
         tolerance=options.tolerance,
         max_iter=options.max_iter,
@@ -310,8 +317,9 @@ def share_counts(
     sharing = replace(
         sharing,
         accepted=True,
-        size=size,
+        size=groups.size,
         returned=float(np.mean(back > 0.5)),
+        problem_of=problem_of if options.n_refits else None,
     )
     return sharing, replace(optimum, maps=maps), weights
 
