@@ -303,7 +303,7 @@ def groups_at(
         )
     first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
     maps, haadf = computed([measurement.maps, measurement.haadf])
-    flagged = flagged_pixels(measurement, fused)
+    flagged = flagged_pixels(fused)
     variance, given = measurement.variance, measurement.background
     numbers = {
         name: np.asarray(value)[position] if np.ndim(value) else value
