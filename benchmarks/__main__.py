@@ -3,7 +3,8 @@
 import importlib
 import sys
 
-BENCHMARKS = "accuracy", "elastic", "errors", "field", "sharing", "speed", "scale"
+BENCHMARKS = "accuracy", "elastic", "errors", "field", "sharing", "single_atoms"
+BENCHMARKS += "speed", "scale"
 
 
 def main(arguments):

@@ -15,6 +15,7 @@ from .plot import plot_composite as plot_composite
 from .plot import plot_convergence as plot_convergence
 from .plot import plot_fusion as plot_fusion
 from .plot import plot_misfit as plot_misfit
+from .plot import plot_sharing as plot_sharing
 from .plot import plot_sum_spectrum as plot_sum_spectrum
 from .plot import plot_weights as plot_weights
 from .propagation import Propagated as Propagated

@@ -10,6 +10,8 @@ import numpy as np
 from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
+from .core.calibrated.again import groups_again
+from .core.calibrated.groups import Groups
 from .core.calibrated.method import reevaluate
 from .core.calibrated.options import CalibratedOptions
 from .core.common.spans import region_of
@@ -283,6 +285,40 @@ def _local_misfit(measurement: Measurement, fused: Sequence[BaseSignal]) -> np.n
             variance=None if variance is None else variance[position],
         )
     return found
+
+
+def groups_at(
+    measurement: Measurement, fused: Sequence[ElementalMap], position: tuple[int, ...]
+) -> Groups:
+    """The groups of pixels of a fusion with shared counts, at a position of a series.
+
+    Raises a ValueError if there are none.
+    """
+    record = complete_record(fused[0])
+    if not np.asarray(record.get("sharing", 0.0))[position]:
+        asked = "sharing was not accepted" if record.get("share") else "share is False"
+        raise ValueError(
+            f"no pixels share their counts, since {asked}: expected maps that "
+            "fuse_multimodal(..., share=True) returned, with sharing accepted there"
+        )
+    first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
+    maps, haadf = computed([measurement.maps, measurement.haadf])
+    flagged = flagged_pixels(fused)
+    variance, given = measurement.variance, measurement.background
+    numbers = {
+        name: np.asarray(value)[position] if np.ndim(value) else value
+        for name, value in record.items()
+        if name not in ("cost", "atomic_numbers")
+    }
+    return groups_again(
+        maps[position],
+        haadf[position],
+        first[position],
+        numbers,
+        ~flagged[position],
+        background=None if given is None else given[position],
+        variance=None if variance is None else variance[position],
+    )
 
 
 def get_haadf_model(

@@ -12,7 +12,7 @@ from .execution.arrays import is_lazy
 from .inputs.images import describe, new_signal
 from .inputs.stacks import (
     REPLICAS,
-    UNCERTAINTY,
+    RIDING,
     members_along,
     members_of,
     remove,
@@ -103,7 +103,7 @@ def propagate(
         )
     plain = [_like_signal(signal, signal.data) for signal in maps]
     for signal in plain:
-        remove(signal.metadata, UNCERTAINTY, REPLICAS)
+        remove(signal.metadata, *RIDING, REPLICAS)
 
     def apply(arrays: Sequence[np.ndarray]) -> Any:
         pairs = zip(plain, arrays, strict=True)

@@ -28,10 +28,12 @@ from .inputs.measurement import Measurement
 from .inputs.stacks import (
     FLAGGED,
     REPLICAS,
+    RIDING,
     UNCERTAINTY,
+    UNSHARED,
     gather,
     members_of,
-    variance_signal,
+    riding_signal,
 )
 from .summary import summary_of, summary_of_pending
 
@@ -114,6 +116,8 @@ class Conclusion:
             found["variance"] = ()
         if getattr(options, "n_replicas", None):
             found["replicas"] = (options.n_replicas,)
+        if getattr(options, "share", False):
+            found["unshared"] = ()
         return found
 
     @property
@@ -297,9 +301,10 @@ def as_signals(
         if members_of(signal):
             del signal.original_metadata.stack_elements
         _add_record(signal.metadata, record)
-        if "variance" in data:
-            variance = variance_signal(signal, data["variance"])
-            signal.metadata.set_item(UNCERTAINTY, variance)
+        for name, node in (("variance", UNCERTAINTY), ("unshared", UNSHARED)):
+            if name in data:
+                riding = riding_signal(signal, data[name], node)
+                signal.metadata.set_item(node, riding)
         if "replicas" in data:
             replicas = np.moveaxis(data["replicas"], -3, 0)
             signal.metadata.set_item(REPLICAS, replicas)
@@ -319,8 +324,9 @@ def update(old: ElementalMap, new: ElementalMap) -> None:
     old.data[...] = new.data
     forget(old)
     _add_record(old.metadata, new.metadata.Multimodal_fusion.as_dictionary())
-    if new.metadata.has_item(UNCERTAINTY):
-        old.metadata.set_item(UNCERTAINTY, new.metadata.get_item(UNCERTAINTY))
+    for node in RIDING:
+        if new.metadata.has_item(node):
+            old.metadata.set_item(node, new.metadata.get_item(node))
     old.events.data_changed.trigger(obj=old)
 
 
@@ -378,7 +384,7 @@ def complete(
         record, notes, messages = known.item()
         for metadata in _all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
-                nodes = UNCERTAINTY, REPLICAS, FLAGGED
+                nodes = *RIDING, REPLICAS, FLAGGED
                 riding = {node: metadata.get_item(node) for node in nodes}
                 del metadata.Multimodal_fusion
                 _add_record(metadata, record)

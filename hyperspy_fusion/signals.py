@@ -16,7 +16,9 @@ from .fusion import fuse_multimodal, fuse_published
 from .inputs.stacks import (
     FLAGGED,
     REPLICAS,
+    RIDING,
     UNCERTAINTY,
+    UNSHARED,
     VARIANCE,
     crop_flagged,
     lose_flagged,
@@ -24,9 +26,9 @@ from .inputs.stacks import (
     members_of,
     remove,
     replicas_at,
+    riding_signal,
     settle,
     take_part,
-    variance_signal,
 )
 from .results import complete, forget, pending, restack
 
@@ -51,7 +53,7 @@ class ElementalMap(Signal2D):
     _signal_type = "elemental_map"
     _signal_type_aliases = ("ElementalMap", "elemental map")
 
-    _additional_slicing_targets = (f"metadata.{VARIANCE}", f"metadata.{UNCERTAINTY}")
+    _additional_slicing_targets = tuple(f"metadata.{n}" for n in (VARIANCE, *RIDING))
 
     @property
     def data(self) -> Any:
@@ -78,6 +80,40 @@ class ElementalMap(Signal2D):
         estimated = self.metadata.get_item(UNCERTAINTY)
         return self.metadata.get_item(VARIANCE, estimated)
 
+    def get_unshared(self) -> "ElementalMap":
+        """Return the map before pixels that look alike shared their counts.
+
+        Of maps of ``fuse_multimodal(..., share=True)``; the map itself where sharing
+        was not accepted.
+
+        Returns
+        -------
+        ElementalMap
+            On the axes of the map, in its units.
+
+        Raises
+        ------
+        ValueError
+            If the map does not come from such a fusion.
+
+        Examples
+        --------
+        >>> import hyperspy_fusion
+        >>> maps, haadf, truth = hyperspy_fusion.data.lattice(size=64)
+        >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, 0.02, share=True)
+        >>> fused[0].get_unshared()
+        <ElementalMap, title: Dy without sharing, dimensions: (|64, 64)>
+        """
+        settle(self)
+        found = self.metadata.get_item(UNSHARED)
+        if found is None:
+            raise ValueError(
+                f"{self!r} has no map without sharing: expected a map that "
+                "fuse_multimodal(..., share=True) returned, or a part of it. Sums, "
+                "arithmetic, rebin and transposition lose it"
+            )
+        return found
+
     def _deepcopy_with_new_data(
         self,
         data: Any = None,
@@ -97,7 +133,7 @@ class ElementalMap(Signal2D):
         if data is None or not copy_variance:
             forget(copy)
         elif data.size == self.data.size:  # their order is not known
-            remove(copy.metadata, UNCERTAINTY, REPLICAS)
+            remove(copy.metadata, *RIDING, REPLICAS)
             lose_flagged(copy)
         return copy
 
@@ -135,7 +171,7 @@ class ElementalMap(Signal2D):
             variance = part.metadata.get_item(UNCERTAINTY)
             if variance is not None:
                 part.set_noise_variance(variance)  # where other signals have it
-            remove(part.metadata, REPLICAS, FLAGGED)
+            remove(part.metadata, UNSHARED, REPLICAS, FLAGGED)
         return part
 
     def _remove_axis(self, axes: Any) -> None:
@@ -154,11 +190,11 @@ class ElementalMap(Signal2D):
         settle(self)
         current = super().get_current_signal(*args, **kwargs)
         indices = self.axes_manager.indices
-        for node in (VARIANCE, UNCERTAINTY):
+        for node in (VARIANCE, *RIDING):
             variance = self.metadata.get_item(node)
             if indices and isinstance(variance, BaseSignal):
                 here = variance.data[indices[::-1]]
-                current.metadata.set_item(node, variance_signal(current, here))
+                current.metadata.set_item(node, riding_signal(current, here, node))
         replicas = replicas_at(self, indices[::-1])
         if replicas is not None:
             current.metadata.set_item(REPLICAS, replicas)
@@ -333,7 +369,7 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
             complete(self, later, found)
             self.data = data
             show_progressbar = False
-        for node in (VARIANCE, UNCERTAINTY):  # before the file is closed
+        for node in (VARIANCE, *RIDING):  # before the file is closed
             variance = self.metadata.get_item(node)
             # HyperSpy loads them as signals that do not say that they are lazy.
             if is_lazy(getattr(variance, "data", None)):

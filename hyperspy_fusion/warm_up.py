@@ -3,7 +3,7 @@
 import numba
 import numpy as np
 
-from .core.calibrated.groups import Chemistry, shared
+from .core.calibrated.groups import Chemistry, Groups, Looks, neighbours
 from .core.calibrated.method import solve as solve_calibrated
 from .core.calibrated.options import CalibratedOptions
 from .core.common.compilation import compiling_seen_by
@@ -44,6 +44,10 @@ def warm_up() -> list[str]:
         solve_calibrated(maps, haadf, [27, 25], calibrated, num_workers=2)
         solve_published(maps, haadf, [27, 25], published)
         total_variation_prox(haadf, 1.0, 1)
-        near = np.arange(_SIZE**2, dtype=np.int32)[:, np.newaxis]
-        shared(maps, near, 1, Chemistry.of(maps, maps, (3.0, 5.0)), Workers())
+        maps, haadf = maps[:, :32, :32], haadf[:32, :32]
+        run, noise = Workers(), np.ones(len(maps))
+        looks = Looks.of(haadf, np.ones_like(haadf), maps, noise, run, 0)
+        near = neighbours(looks, 2, run, 0)
+        chemistry = Chemistry.of(maps, maps, (3.0, 5.0))
+        Groups.of(near, 2, chemistry, run).mean(maps, run)
     return compiled

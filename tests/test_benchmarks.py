@@ -58,6 +58,11 @@ def elastic(package):
 
 
 @pytest.fixture(scope="module")
+def single_atoms(package):
+    return package("single_atoms")
+
+
+@pytest.fixture(scope="module")
 def speed(package):
     return package("speed")
 
@@ -339,3 +344,39 @@ def test_specimens_have_three_elements(elastic):
             assert image.data.shape == (48, 48)
             assert np.isfinite(image.data).all()
             assert image.data.min() >= 0
+
+
+def test_columns_that_do_not_repeat(single_atoms):
+    found = {name: make(128) for name, make in single_atoms.SPECIMENS.items()}
+    assert all((one.thickness >= 0).all() for one in found.values())
+    vacant = found["vacant"]
+    amounts = single_atoms.contents(vacant.thickness[0], vacant.centres)
+    odd = vacant.odd[tuple(vacant.centres.T)]
+    assert odd.sum() == single_atoms.N_ODD
+    assert_allclose(amounts[odd] / amounts[~odd].mean(), 0.5, rtol=0.02)
+    atoms = found["single_atoms"]
+    amounts = single_atoms.contents(atoms.thickness[0], atoms.centres)
+    assert_allclose(amounts > amounts.max() / 2, atoms.odd[tuple(atoms.centres.T)])
+
+
+def test_figures_of_what_does_not_repeat(single_atoms):
+    one = single_atoms.SPECIMENS["vacant"](128)
+    truth = one.thickness
+    assert_allclose(single_atoms.figures(truth, truth, one), (0, 0, 1, 0), atol=1e-9)
+    erased = truth.copy()
+    erased[0] = single_atoms.columns(128, single_atoms.sites(128))
+    error, beside, slope, false = single_atoms.figures(erased, truth, one)
+    assert 0 < error < beside
+    assert abs(slope) < 1e-6
+    assert_allclose(false, 0.5, rtol=0.02)
+
+
+def test_single_atoms(single_atoms, tmp_path, capsys):
+    page, figure = tmp_path / "page.md", tmp_path / "figure.png"
+    options = "--size 96 --specimens substituted --counts 4 --seeds 1"
+    single_atoms.main(
+        [*options.split(), "--markdown", str(page), "--figure", str(figure)]
+    )
+    assert "| substituted | 4 " in capsys.readouterr().out
+    assert "![HAADF image" in page.read_text(encoding="utf-8")
+    assert figure.stat().st_size > 1000

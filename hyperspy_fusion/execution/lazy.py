@@ -25,7 +25,7 @@ from .plan import Task
 from .run import delayed_task, solve_task, threads_each
 
 _logger = logging.getLogger(__name__)
-_ARRAYS = "maps", "variance", "replicas"
+_ARRAYS = "maps", "variance", "replicas", "unshared"
 # Locks of all spools of a process by folder and key: copies of a spool share them.
 _locks: dict[Path, threading.Lock] = {}
 
@@ -258,4 +258,5 @@ def _boxed(conclude: Callable, numbers: Sequence[Solution]) -> np.ndarray:
 
 
 def _without_maps(solution: Solution) -> Solution:
-    return replace(solution, maps=None, variance=None, replicas=None)
+    nothing: dict[str, Any] = dict.fromkeys(_ARRAYS)
+    return replace(solution, **nothing)

@@ -22,11 +22,19 @@ _NOT_KNOWN = np.array([np.nan])
 # Where a fusion does: a line profile would take it from the other place as its own.
 UNCERTAINTY = "Multimodal_fusion.variance"
 
+# The map before pixels that look alike shared their counts.
+UNSHARED = "Multimodal_fusion.unshared"
+
+# Signals of the shape of a fused map, in its metadata.
+RIDING = UNCERTAINTY, UNSHARED
+
 # An array, its first axis that of the replicas, the others those of the map.
 REPLICAS = "Multimodal_fusion.replicas"
 
 # Pixels whose image was not used, as spans of rows; left out if there are none.
 FLAGGED = "Multimodal_fusion.flagged_spans"
+
+_VARIANCE_OF, _TITLES = "Variance of {}", {UNSHARED: "{} without sharing"}
 
 
 def split(
@@ -49,7 +57,7 @@ def split(
     members = members_along(stack)
     variance = stack.get_noise_variance()
     if isinstance(variance, BaseSignal) and (found := _side_by_side(stack, variance)):
-        variance = variance_signal(stack, stack_arrays(found, axis=0))
+        variance = riding_signal(stack, stack_arrays(found, axis=0))
     fits = isinstance(variance, BaseSignal) and variance.data.shape == stack.data.shape
     parts = []
     for i in range(len(stack.data)):
@@ -137,21 +145,22 @@ def settle(stack: BaseSignal) -> None:
     ):
         _name_after(stack, members)
     along = members_along(stack)
-    if along and all(member.metadata.has_item(UNCERTAINTY) for member in along):
-        each = [member.metadata.Multimodal_fusion.variance.data for member in along]
-        _replace_variance(stack, UNCERTAINTY, each)
-        for member in along:
-            remove(member.metadata, UNCERTAINTY)
+    for node in RIDING:
+        if along and all(member.metadata.has_item(node) for member in along):
+            each = [member.metadata.get_item(node).data for member in along]
+            _replace_riding(stack, node, each)
+            for member in along:
+                remove(member.metadata, node)
     _settle_replicas(stack, along)
-    for node in (VARIANCE, UNCERTAINTY):
+    for node in (VARIANCE, *RIDING):
         variance = stack.metadata.get_item(node)
         if not isinstance(variance, BaseSignal):
             continue
         dimension = stack.axes_manager.navigation_dimension
         if variance.data.shape != stack.data.shape:
-            _replace_variance(stack, node, _side_by_side(stack, variance))
+            _replace_riding(stack, node, _side_by_side(stack, variance))
         elif variance.axes_manager.navigation_dimension != dimension:  # a .nxs
-            _replace_variance(stack, node, list(variance.data))
+            _replace_riding(stack, node, list(variance.data))
 
 
 def _settle_replicas(stack: BaseSignal, along: Sequence[Any]) -> None:
@@ -236,13 +245,14 @@ def _side_by_side(stack: BaseSignal, variance: BaseSignal) -> list:
     return [data[..., i * one_map[-1] : (i + 1) * one_map[-1]] for i in range(n)]
 
 
-def _replace_variance(stack: BaseSignal, node: str, parts: list) -> None:
-    """Put a stack of arrays in the place of a variance, or remove it."""
+def _replace_riding(stack: BaseSignal, node: str, parts: list) -> None:
+    """Put a stack of arrays in the place of a signal in metadata, or remove it."""
     if parts and all(part.shape == stack.data.shape[1:] for part in parts):
-        variance = variance_signal(stack, stack_arrays(parts, axis=0))
+        variance = riding_signal(stack, stack_arrays(parts, axis=0), node)
         stack.metadata.set_item(node, variance)
     elif stack.metadata.has_item(node):
-        _logger.info("the variance of %r is removed: it is that of other pixels", stack)
+        name = _TITLES.get(node, _VARIANCE_OF).format(f"{stack!r}")
+        _logger.info("%s is removed: it is that of other pixels", name)
         remove(stack.metadata, node)
 
 
@@ -254,13 +264,14 @@ def remove(tree: Any, *nodes: str) -> None:
             delattr(tree.get_item(parent) if parent else tree, name)
 
 
-def variance_signal(signal: BaseSignal, data: Any) -> BaseSignal:
-    """An array of the shape of a signal, as the signal of its variance."""
-    variance = new_signal(signal, data, signal_type="elemental_map")
-    remove(variance.metadata, "Multimodal_fusion")
-    remove(variance.original_metadata, "stack_elements")
-    variance.metadata.General.title = f"Variance of {signal.metadata.General.title}"
-    return variance
+def riding_signal(signal: BaseSignal, data: Any, node: str = VARIANCE) -> BaseSignal:
+    """An array of the shape of a signal, as the signal at a node of its metadata."""
+    riding = new_signal(signal, data, signal_type="elemental_map")
+    remove(riding.metadata, "Multimodal_fusion")
+    remove(riding.original_metadata, "stack_elements")
+    title = _TITLES.get(node, _VARIANCE_OF)
+    riding.metadata.General.title = title.format(signal.metadata.General.title)
+    return riding
 
 
 def gather(stack: BaseSignal, members: Sequence[Any]) -> None:
@@ -289,7 +300,7 @@ def take_part(part: BaseSignal, stack: BaseSignal, place: int | slice) -> None:
     if isinstance(place, slice):
         gather(part, members[place])
     else:
-        nodes = VARIANCE, UNCERTAINTY, REPLICAS
+        nodes = VARIANCE, *RIDING, REPLICAS
         riding = {node: part.metadata.get_item(node) for node in nodes}
         signal_type = part.metadata.Signal.signal_type
         part._metadata = members[place].metadata.deepcopy()  # noqa: SLF001

@@ -82,5 +82,6 @@ def test_kernels_are_compiled_for_one_type_each():
     kernels = "iterate", "join", "refine_rows", "sum_rows", "primal_rows", "dual_rows"
     kernels += "iterate_published", "tv_prox_rows", "group_rows", "share_rows"
     kernels += "share_bins", "deviance_rows", "spectral_dual_rows"
+    kernels += "patch_rows", "nearest_rows"
     assert found == dict.fromkeys(kernels, "1") | {"join": found["join"]}
     assert found["join"] in "01"  # images as small as these are left to one thread

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
 
 from ..common.compilation import compilers, index
 from ..common.threads import Workers
@@ -12,14 +11,18 @@ from ..common.threads import Workers
 # What a pixel looks like: patches under a Gaussian window, in pixels, and the number of
 # their principal components, which are found from a sample of the pixels.
 _PATCH, _WINDOW, _HAADF_WIDTH = 11, 3.0, 0.7
-_COMPONENTS, _SAMPLE, _ROWS = 16, 4096, 16384
+_COMPONENTS, _SAMPLE, _AT_ONCE = 16, 4096, 4096
+_MORE, _POWERS = 8, 4  # of the search for them
 # Neighbours are sought among so many pixels: among ever more candidates the nearest are
 # those with the same noise.
-POOL = 2**15
-_LEAF, _APPROXIMATE = 32, 0.5  # of the k-d tree
+POOL = 2**14
+_CANDIDATES = 512  # whose distances are computed together
 # Chemistry: pixels over which it is averaged, and its noise.
 _CHEMISTRY_WIDTH, _NOISE_WIDTH, _LEAST_NOISE = 1.5, 6.0, 0.1
-REACH = 2  # pixels around each member of a group that are shared, too
+# Every second pixel of every second row has a group; with each of its members the
+# pixels around them are shared, up to so far. So each pixel is reached at least twice
+# along each axis, but for edges.
+STEP, REACH = 2, 2
 
 _kernel, _part = compilers(fastmath=False)
 
@@ -57,198 +60,373 @@ class Chemistry:
         )
 
 
-def features(
-    haadf: np.ndarray, sigma: np.ndarray, maps: np.ndarray, noise: np.ndarray, seed: int
-) -> np.ndarray:
-    """What each pixel and its surroundings look like.
+@dataclass(frozen=True, kw_only=True)
+class Looks:
+    """What pixels and their surroundings look like.
 
     Patches of the HAADF image and of fused maps in units of their noise, under a
     Gaussian window, reduced to their principal components.
 
-    Parameters
+    Attributes
     ----------
-    haadf, sigma : numpy.ndarray
-        The image and its noise, shape ``(y, x)``.
-    maps : numpy.ndarray
-        Fused maps, shape ``(n_elements, y, x)``.
-    noise : numpy.ndarray
-        Standard deviation of each, shape ``(n_elements,)``.
-    seed : int
-        Of the sample of pixels.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape ``(y * x, n_components)``, float32.
+    images : numpy.ndarray
+        Image and maps in units of their noise, continued beyond their edges, shape
+        ``(n_images, y + 10, x + 10)``, float32.
+    window : numpy.ndarray
+        Weights of the pixels of a patch, shape ``(11, 11)``, float32.
+    mean : numpy.ndarray
+        Mean patches, shape ``(n_images * 121,)``, float32.
+    basis : numpy.ndarray
+        Principal components, shape ``(n_images * 121, n_components)``, float32.
     """
-    around = np.arange(_PATCH) - _PATCH // 2
-    squares = around[:, None] ** 2 + around**2
-    window = np.exp(-squares / (4 * _WINDOW**2)).ravel()  # root of a Gaussian
-    window = (window / np.linalg.norm(window)).astype(np.float32)
-    images = [gaussian_filter(haadf / sigma.mean(), _HAADF_WIDTH)]
-    images += [one / s for one, s in zip(maps, noise, strict=True) if s > 0]
-    views = [
-        np.lib.stride_tricks.sliding_window_view(
-            np.pad(image.astype(np.float32), _PATCH // 2, mode="reflect"),
-            (_PATCH, _PATCH),
-        )
-        for image in images
-    ]
 
-    def patches(pixels: np.ndarray) -> np.ndarray:
-        place = np.unravel_index(pixels, haadf.shape)
-        each = [view[place].reshape(len(pixels), -1) * window for view in views]
-        return np.concatenate(each, axis=1)
+    images: np.ndarray
+    window: np.ndarray
+    mean: np.ndarray
+    basis: np.ndarray
 
-    n = haadf.size
-    rng = np.random.default_rng(seed)
-    some = patches(rng.choice(n, min(_SAMPLE, n), replace=False))
-    mean = some.mean(axis=0)
-    some -= mean
-    basis = np.linalg.eigh(some.T @ some)[1][:, ::-1][:, :_COMPONENTS]
-    found = np.empty((n, basis.shape[1]), np.float32)
-    for start in range(0, n, _ROWS):
-        pixels = np.arange(start, min(start + _ROWS, n))
-        found[pixels] = (patches(pixels) - mean) @ basis
-    return found
+    @classmethod
+    def of(
+        cls,
+        haadf: np.ndarray,
+        sigma: np.ndarray,
+        maps: np.ndarray,
+        noise: np.ndarray,
+        run: Workers,
+        seed: int,
+    ) -> "Looks":
+        """Find the principal components.
+
+        Parameters
+        ----------
+        haadf, sigma : numpy.ndarray
+            The image and its noise, shape ``(y, x)``.
+        maps : numpy.ndarray
+            Fused maps, shape ``(n_elements, y, x)``.
+        noise : numpy.ndarray
+            Standard deviation of each, shape ``(n_elements,)``.
+        run : Workers
+            The threads.
+        seed : int
+            Of the sample of pixels.
+        """
+        around = np.arange(_PATCH) - _PATCH // 2
+        squares = around[:, None] ** 2 + around**2
+        window = np.exp(-squares / (4 * _WINDOW**2))  # root of a Gaussian
+        window = (window / np.linalg.norm(window)).astype(np.float32)
+        images = [gaussian_filter(haadf / sigma.mean(), _HAADF_WIDTH)]
+        images += [one / s for one, s in zip(maps, noise, strict=True) if s > 0]
+        edge = [(0, 0), *[(_PATCH // 2, _PATCH // 2)] * 2]
+        padded = np.pad(np.asarray(images, np.float32), edge, mode="reflect")
+        rng = np.random.default_rng(seed)
+        n = haadf.size
+        pixels = rng.choice(n, min(_SAMPLE, n), replace=False)
+        some = _patches(padded, window, pixels, run)
+        mean = some.mean(axis=0)
+        basis = _principal(some - mean, rng)
+        return cls(images=padded, window=window, mean=mean, basis=basis)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the image."""
+        rows, columns = (n - _PATCH + 1 for n in self.images.shape[1:])
+        return rows, columns
+
+    def at(self, pixels: np.ndarray, run: Workers) -> np.ndarray:
+        """Of pixels, by their number, shape ``(n_pixels, n_components)``, float32."""
+        found = np.empty((len(pixels), self.basis.shape[1]), np.float32)
+        for start in range(0, len(pixels), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            patches = _patches(self.images, self.window, pixels[some], run)
+            found[some] = (patches - self.mean) @ self.basis
+        return found
 
 
-def neighbours(points: np.ndarray, k: int, run: Workers, seed: int) -> np.ndarray:
-    """Each pixel and the k - 1 most like it, shape ``(n_pixels, k)``, int32."""
-    n = len(points)
-    pool = own = np.arange(n)
+def _principal(vectors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """First principal components of vectors, nearly, in columns.
+
+    By subspace iteration (N. Halko et al., SIAM Rev. 53, 217 (2011), section 4.5): few
+    calls of LAPACK, whose threads hinder each other where other programs run.
+    """
+    size = vectors.shape[1]
+    square = vectors.T @ vectors
+    start = rng.standard_normal((size, min(_COMPONENTS + _MORE, size)))
+    basis = start.astype(np.float32)
+    for _ in range(_POWERS):
+        basis = np.linalg.qr(square @ basis)[0]
+    turn = np.linalg.eigh(basis.T @ square @ basis)[1]
+    return np.ascontiguousarray(basis @ turn[:, ::-1][:, :_COMPONENTS])
+
+
+def _patches(
+    images: np.ndarray, window: np.ndarray, pixels: np.ndarray, run: Workers
+) -> np.ndarray:
+    """Weighted patches around pixels, shape ``(n_pixels, n_images * 121)``."""
+    out = np.empty((len(pixels), len(images) * window.size), np.float32)
+    blocks = run.blocks((out.shape[1], len(pixels), 1))
+    run(patch_rows, blocks, images, window, pixels.astype(np.int32), out)
+    return out
+
+
+def grid(shape: tuple[int, int]) -> np.ndarray:
+    """Numbers of the pixels that have a group, shape ``(n_rows, n_columns)``."""
+    numbers = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    return numbers[::STEP, ::STEP]
+
+
+def neighbours(looks: Looks, k: int, run: Workers, seed: int) -> np.ndarray:
+    """Each pixel of the grid and the k - 1 most like it, the most alike first.
+
+    Shape ``(n_rows, n_columns, k)``, int32.
+    """
+    pixels = grid(looks.shape)
+    n = int(np.prod(looks.shape))
+    pool = np.arange(n, dtype=np.int32)
     if n > POOL:
         rng = np.random.default_rng(seed)
-        pool = np.sort(rng.choice(n, POOL, replace=False))
-    tree = cKDTree(points[pool], leafsize=_LEAF)
-    k = min(k, len(pool))
-    found = tree.query(points, k, eps=_APPROXIMATE, workers=run.num_workers)[1]
-    near = pool[found.reshape(n, k)].astype(np.int32)
-    missing = near[:, 0] != own  # not in the pool, or equal to another
-    near[missing, 0] = own[missing]
-    return near
+        pool = np.sort(rng.choice(n, POOL, replace=False)).astype(np.int32)
+    near = np.empty((pixels.size, min(k, len(pool))), np.int32)
+    own = np.ascontiguousarray(pixels).ravel()
+    points = looks.at(own, run)
+    candidates = np.ascontiguousarray(looks.at(pool, run).T)
+    # a pixel of the grid is as much work as one that meets each candidate
+    blocks = run.blocks((len(pool), len(own), 1))
+    run(nearest_rows, blocks, points, own, candidates, pool, near)
+    return near.reshape(*pixels.shape, -1)
 
 
-def shared(
-    data: np.ndarray, near: np.ndarray, k: int, chemistry: Chemistry, run: Workers
-) -> tuple[np.ndarray, float]:
-    r"""Mean data of all pixels that correspond to a pixel.
+@dataclass(frozen=True, kw_only=True)
+class Groups:
+    r"""Pixels that look alike.
 
-    A group G(p) holds p and those of its k nearest that pass the test of chemistry.
-    With each of its members q the pixels around it correspond to those around p:
+    A group G(p) holds a pixel p of the grid and those of its k nearest that pass the
+    test of chemistry. With each of its members q the pixels around it correspond to
+    those around p: q + δ to t = p + δ, with δ up to 2 pixels, if t and q + δ pass a
+    wider test themselves.
 
-    .. math:: y(t) = \text{mean of } b(q + δ) \text{ over all } p + δ = t, q \in G(p)
-
-    with δ up to 2 pixels, if t and q + δ pass a wider test themselves.
-
-    Parameters
+    Attributes
     ----------
-    data : numpy.ndarray
-        b, shape ``(n_elements, y, x)``; NaN where missing.
-    near : numpy.ndarray
-        From :func:`neighbours`.
-    k : int
-        Number of neighbours that are used.
-    chemistry : Chemistry
-        What tells pixels apart.
-    run : Workers
-        The threads.
-
-    Returns
-    -------
-    y : numpy.ndarray
-        Shape of `data`, float32; NaN where all that correspond are missing.
-    size : float
-        Mean size of a group.
+    members : numpy.ndarray
+        Numbers of the pixels of each group, p the first, shape ``(n_rows, n_columns,
+        k)``, int32.
+    count : numpy.ndarray
+        How many of them there are, shape ``(n_rows, n_columns)``, int32.
+    level, variance : numpy.ndarray
+        Of the chemistry, with the elements of a pixel side by side, since pixels are
+        met in any order, shape ``(y, x, n_elements)``, float32.
+    limits : numpy.ndarray
+        Squares of those of the chemistry, float32.
     """
-    near = np.ascontiguousarray(near[:, :k])
-    shape = data.shape[1:]
-    count = np.empty(len(near), np.int32)
-    members = np.empty_like(near)
-    limits = np.array(chemistry.limits, np.float32) ** 2
-    blocks = run.blocks(data.shape)
-    level, variance = chemistry.level, chemistry.variance
-    run(group_rows, blocks, near, level, variance, limits, members, count)
-    known = np.isfinite(data)
-    filled = np.where(known, data, 0).astype(np.float32)
-    out = np.empty(data.shape, np.float32)
-    run(
-        share_rows,
-        blocks,
-        filled,
-        known,
-        members,
-        count.reshape(shape),
-        level,
-        variance,
-        limits,
-        out,
-    )
-    return out, float(count.mean())
+
+    members: np.ndarray
+    count: np.ndarray
+    level: np.ndarray
+    variance: np.ndarray
+    limits: np.ndarray
+
+    @classmethod
+    def of(
+        cls, near: np.ndarray, k: int, chemistry: Chemistry, run: Workers
+    ) -> "Groups":
+        """Test the k nearest of the neighbours `near`."""
+        members = np.array(near[..., :k], order="C")
+        groups = cls(
+            members=members,
+            count=np.empty(members.shape[:2], np.int32),
+            level=_by_pixel(chemistry.level),
+            variance=_by_pixel(chemistry.variance),
+            limits=np.array(chemistry.limits, np.float32) ** 2,
+        )
+        blocks = run.blocks((members.shape[2], *members.shape[:2]))
+        run(group_rows, blocks, *groups._tests, members, groups.count)
+        return groups
+
+    @property
+    def _tests(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.level, self.variance, self.limits
+
+    @property
+    def size(self) -> float:
+        """Mean size of a group."""
+        return float(self.count.mean())
+
+    def mean(self, data: np.ndarray, run: Workers) -> np.ndarray:
+        r"""Mean data of all pixels that correspond to a pixel.
+
+        .. math::
+
+            y(t) = \text{mean of } b(q + δ) \text{ over all } p + δ = t, q \in G(p)
+
+        `data` are b, shape ``(n_elements, y, x)``, NaN where missing; as is the result,
+        float32, where all that correspond are missing.
+        """
+        out = np.empty(data.shape, np.float32)
+        blocks = run.blocks((self.members.shape[2], *data.shape[1:]))
+        measured = _by_pixel(data)
+        run(share_rows, blocks, measured, self.members, self.count, *self._tests, out)
+        return out
+
+    def corresponding(self, y: int, x: int) -> tuple[np.ndarray, np.ndarray]:
+        """All pixels that correspond to a pixel, and how often each counts.
+
+        Returns places ``(y, x)``, shape ``(n, 2)``, and whole numbers, shape ``(n,)``.
+        """
+        shape = self.level.shape[:2]
+        found = []
+        for i, j in np.ndindex(self.count.shape):
+            dy, dx = y - i * STEP, x - j * STEP
+            if max(abs(dy), abs(dx)) > REACH:
+                continue
+            members = self.members[i, j, : self.count[i, j]]
+            v, u = np.unravel_index(members, shape)
+            v, u = v + dy, u + dx
+            inside = (v >= 0) & (u >= 0) & (v < shape[0]) & (u < shape[1])
+            v, u = v[inside], u[inside]
+            if dy or dx:
+                squares = (self.level[v, u] - self.level[y, x]) ** 2
+                limit = self.limits[1] * (self.variance[v, u] + self.variance[y, x])
+                alike = (squares <= limit).all(axis=1)
+                v, u = v[alike], u[alike]
+            found.append(np.stack([v, u], axis=1))
+        return np.unique(np.concatenate(found), axis=0, return_counts=True)
+
+
+def _by_pixel(maps: np.ndarray) -> np.ndarray:
+    """Maps with the elements of a pixel side by side, float32 in C order."""
+    return np.array(np.moveaxis(maps, 0, 2), np.float32, order="C")
+
+
+@_kernel
+def patch_rows(images, window, pixels, out, start, stop):
+    """Weighted patches around some pixels, one in each row."""
+    size = index(window.shape[0])
+    n_x = index(images.shape[2]) - size + index(1)
+    for p in range(index(start), index(stop)):
+        y, x = index(pixels[p]) // n_x, index(pixels[p]) % n_x
+        j = index(0)
+        for i in range(index(images.shape[0])):
+            for v in range(size):
+                for u in range(size):
+                    out[p, j] = images[i, y + v, x + u] * window[v, u]
+                    j += index(1)
+
+
+@_kernel
+def nearest_rows(points, own, candidates, pool, near, start, stop):
+    """Some pixels and those that are nearest to them, the nearest first."""
+    n = index(pool.shape[0])
+    k = index(near.shape[1]) - index(1)
+    d = np.empty(_CANDIDATES, np.float32)
+    # a heap with the most distant of the nearest on top
+    far, who = np.empty(k, np.float32), np.empty(k, np.int32)
+    for p in range(index(start), index(stop)):
+        near[p, index(0)] = own[p]
+        if k == 0:
+            continue
+        far[:] = np.inf
+        who[:] = -1
+        for first in range(index(0), n, index(_CANDIDATES)):
+            m = min(n - first, index(_CANDIDATES))
+            d[:] = 0
+            for c in range(index(points.shape[1])):
+                f = points[p, c]
+                for j in range(m):
+                    e = candidates[c, first + j] - f
+                    d[j] += e * e
+            for j in range(m):
+                if d[j] < far[index(0)] and pool[first + j] != own[p]:
+                    _replace_top(far, who, k, d[j], pool[first + j])
+        for m in range(k, index(0), -1):
+            last = index(m) - index(1)
+            near[p, index(m)] = who[index(0)]
+            _replace_top(far, who, last, far[last], who[last])
+
+
+@_part
+def _replace_top(far, who, k, d, q):
+    """Replace the top of a heap of k, and sink it to its place."""
+    j = index(0)
+    while True:
+        child = index(2) * j + index(1)
+        if child >= k:
+            break
+        if child + index(1) < k and far[child + index(1)] > far[child]:
+            child += index(1)
+        if far[child] <= d:
+            break
+        far[j], who[j] = far[child], who[child]
+        j = child
+    far[j], who[j] = d, q
 
 
 @_part
 def _differ(level, variance, limit, y, x, v, u):
     """Whether two pixels differ by more than a limit in an element."""
-    for i in range(index(level.shape[0])):
-        d = level[i, y, x] - level[i, v, u]
-        if d * d > limit * (variance[i, y, x] + variance[i, v, u]):
+    for i in range(index(level.shape[2])):
+        d = level[y, x, i] - level[v, u, i]
+        if d * d > limit * (variance[y, x, i] + variance[v, u, i]):
             return True
     return False
 
 
+@_part
+def _within_reach(t, n):
+    """First number on the grid within reach of a pixel of n, and the one after all."""
+    first = max(t - REACH + STEP - 1, 0) // STEP
+    return first, min(t + REACH, n - 1) // STEP + 1
+
+
 @_kernel
-def group_rows(near, level, variance, limits, members, count, start, stop):
+def group_rows(level, variance, limits, members, count, start, stop):
     """Members of the groups of some rows: the neighbours that pass the test."""
-    n_x = level.shape[2]
-    for y in range(index(start), index(stop)):
-        for x in range(index(n_x)):
-            p = y * index(n_x) + x
-            members[p, index(0)] = near[p, index(0)]
+    n_x = index(level.shape[1])
+    for i in range(index(start), index(stop)):
+        for j in range(index(members.shape[1])):
+            y, x = i * index(STEP), j * index(STEP)
             m = index(1)
-            for j in range(index(1), index(near.shape[1])):
-                q = near[p, j]
-                v, u = index(q // n_x), index(q % n_x)
+            for k in range(index(1), index(members.shape[2])):
+                q = index(members[i, j, k])
+                v, u = q // n_x, q % n_x
                 if not _differ(level, variance, limits[index(0)], y, x, v, u):
-                    members[p, m] = q
+                    members[i, j, m] = members[i, j, k]
                     m += index(1)
-            count[p] = m
+            count[i, j] = m
 
 
 @_kernel
-def share_rows(data, known, members, count, level, variance, limits, out, start, stop):
+def share_rows(data, members, count, level, variance, limits, out, start, stop):
     """Means over all pixels that correspond to those of some rows."""
-    n, n_y, n_x = data.shape
+    n_y, n_x, n = data.shape
     total, weight = np.empty(n, np.float32), np.empty(n, np.float32)
     for ty in range(start, stop):
         for tx in range(n_x):
             total[:] = 0
             weight[:] = 0
-            for dy in range(-REACH, REACH + 1):
-                py = ty - dy
-                if py < 0 or py >= n_y:
-                    continue
-                for dx in range(-REACH, REACH + 1):
-                    px = tx - dx
-                    if px < 0 or px >= n_x:
-                        continue
-                    p = index(py * n_x + px)
-                    for k in range(index(count[index(py), index(px)])):
-                        q = members[p, k]
+            t, s = index(ty), index(tx)
+            first, last = _within_reach(ty, n_y)
+            left, right = _within_reach(tx, n_x)
+            for py in range(first, last):
+                dy = ty - py * STEP
+                for px in range(left, right):
+                    dx = tx - px * STEP
+                    i, j = index(py), index(px)
+                    for k in range(index(count[i, j])):
+                        q = members[i, j, k]
                         ry, rx = q // n_x + dy, q % n_x + dx
                         if ry < 0 or rx < 0 or ry >= n_y or rx >= n_x:
                             continue
-                        t, s = index(ty), index(tx)
                         r, c = index(ry), index(rx)
                         if (dy != 0 or dx != 0) and _differ(
                             level, variance, limits[index(1)], t, s, r, c
                         ):
                             continue
-                        for i in range(index(n)):
-                            total[i] += data[i, r, c]
-                            weight[i] += known[i, r, c]
-            for i in range(index(n)):
+                        for e in range(index(n)):
+                            b = data[r, c, e]
+                            if b == b:  # noqa: PLR0124 - not missing
+                                total[e] += b
+                                weight[e] += np.float32(1)
+            for e in range(index(n)):
                 mean = np.float32(np.nan)
-                if weight[i] > 0:
-                    mean = total[i] / weight[i]
-                out[i, index(ty), index(tx)] = mean
+                if weight[e] > 0:
+                    mean = total[e] / weight[e]
+                out[e, t, s] = mean

@@ -397,8 +397,9 @@ def conclude(
         window=inner,
         early=True,
     )
-    sharing = None
+    sharing, unshared = None, None
     if prepared is not None and options.share:
+        unshared = optimum.maps * gain.astype(np.float32)[:, None, None]
         sharing, optimum, weights = share_counts(
             prepared,
             optimum,
@@ -410,10 +411,11 @@ def conclude(
         )
     variance, replicas = None, None
     if prepared is not None and options.n_refits:
+        own = replace(decision, flux_multiplier=None).problem  # sums of a tile are kept
         variance, replicas = uncertainty(
             prepared,
             prior,
-            replace(decision, flux_multiplier=None).problem,  # sums of a tile are kept
+            (sharing and sharing.problem_of) or own,
             optimum.maps,
             run,
             n_refits=options.n_refits,
@@ -442,6 +444,7 @@ def conclude(
         sums=sums,
         variance=variance,
         replicas=replicas,
+        unshared=unshared,
         costs=cost_history(optimum, weights, decision.elastic),
         n_iter=optimum.n_iter,
         status=str(Status.CONVERGED if converged else Status.MAX_ITER),

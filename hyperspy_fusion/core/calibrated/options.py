@@ -29,15 +29,6 @@ class CalibratedOptions(Options):
     haadf_offset: Any = number(None, instead="'auto'")
     seed: int = whole_number(0, least=0)
 
-    def __post_init__(self) -> None:
-        """Check each option, and that they go together."""
-        super().__post_init__()
-        if self.share and self.n_refits:
-            raise ValueError(
-                "share is True together with uncertainty or n_replicas: expected one "
-                "of them, since errors of shared counts are not estimated yet"
-            )
-
     @property
     def n_refits(self) -> int:
         """Simulated measurements that are fused for the uncertainty; 0 for none."""

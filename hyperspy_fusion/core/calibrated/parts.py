@@ -322,6 +322,7 @@ def together(
         maps=None,
         variance=None,
         replicas=None,
+        unshared=None,
         costs=replace(longest.costs, **terms),
         status=next((s.status for s in solutions if not s.converged), longest.status),
         converged=all(s.converged for s in solutions),

@@ -82,3 +82,29 @@ def busiest(maps: np.ndarray, size: int) -> tuple[slice, slice]:
         for first, side in zip(corner, sides, strict=True)
     )
     return rows, columns
+
+
+def busiest_of_quarters(maps: np.ndarray, size: int) -> list:
+    """The busiest square of each quarter of an image, as rows and columns.
+
+    As :func:`busiest`; two rows of two places for :func:`at_places`.
+    """
+    middle_y, middle_x = (n // 2 for n in maps.shape[1:])
+    found: list[list] = []
+    for first_y, below in ((0, slice(middle_y)), (middle_y, slice(middle_y, None))):
+        found.append([])
+        for first_x, right in ((0, slice(middle_x)), (middle_x, slice(middle_x, None))):
+            rows, columns = busiest(maps[:, below, right], size)
+            found[-1].append((_moved(rows, first_y), _moved(columns, first_x)))
+    return found
+
+
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
+
+
+def at_places(array: np.ndarray, places: list) -> np.ndarray:
+    """Parts of an array put together as one image, from rows of rows and columns."""
+    return np.block(
+        [[array[..., rows, columns] for rows, columns in row] for row in places]
+    )

@@ -20,9 +20,9 @@ from ..common.operators import block_sums
 from ..common.threads import Workers
 from .convex.problem import Problem
 from .convex.solver import Optimum, minimise
-from .groups import POOL, Chemistry, features, neighbours, shared
+from .groups import Chemistry, Groups, Looks, neighbours
 from .prepare import PreparedData
-from .sample import busiest
+from .sample import at_places, busiest_of_quarters
 from .split import split
 from .weights import Weights, significance
 
@@ -31,6 +31,8 @@ _FACTORS = 0.025, 0.05, 0.1, 0.2, 0.4, 0.8  # of λ
 _LAMBDA_HAADF = 0.0, 0.003, 0.01, 0.03, 0.1, 0.3
 _FIRST = 64, 0.1, 0.01
 _HALF_ITERATIONS, _TRIAL_ITERATIONS = 60, 30
+# Pixels a side of the part of larger images, of four squares, on which is decided.
+_WINDOW = 128
 _STREAM = 7, 8  # of the random numbers of the two splits
 # Standard deviations of the held-out gain on each split, and least one of an element.
 _LEAST_GAIN, _LEAST_OF_ELEMENT = 3.0, -1.0
@@ -51,7 +53,8 @@ class Sharing:
         Whether its maps are those of the fusion.
     gains : tuple of float
         How much better held-out data are predicted, in standard deviations, on the
-        split by which `choice` was chosen and on a fresh one.
+        split by which `choice` was chosen and on a fresh one; NaN if that was not
+        needed to reject it.
     element : float
         The same of the element that gains least, on both together.
     choice : tuple
@@ -63,6 +66,9 @@ class Sharing:
         first is kept there.
     obstacle : str
         Why it was not tried; empty if it was.
+    problem_of : callable or None
+        ``problem_of(prepared)`` is the problem of other data of the same pixels, in the
+        same groups; None if not accepted, or there are no errors to estimate.
     """
 
     accepted: bool = False
@@ -72,6 +78,7 @@ class Sharing:
     size: float = np.nan
     returned: float = 0.0
     obstacle: str = ""
+    problem_of: Callable[[PreparedData], Problem] | None = None
 
     @property
     def note(self) -> str:
@@ -79,10 +86,12 @@ class Sharing:
         if self.obstacle:
             return f"pixels that look alike do not share their counts: {self.obstacle}"
         one, other = self.gains
+        values, splits = f"{one:.1f} and {other:.1f}", "two splits"
+        if np.isnan(other):
+            values, splits = f"{one:.1f}", "a split"
         predicted = (
-            f"the gain in the prediction of held-out data is {one:.1f} and {other:.1f} "
-            f"standard deviations on two splits ({self.element:.1f} for the worst "
-            "element)"
+            f"the gain in the prediction of held-out data is {values} standard "
+            f"deviations on {splits} ({self.element:.1f} for the worst element)"
         )
         if not self.accepted:
             return (
@@ -128,6 +137,10 @@ class _Side:
         Maps whose variance is that of the noise of `maps`.
     target : numpy.ndarray or None
         What has to be predicted, of the same dose.
+    near : numpy.ndarray or None
+        Neighbours of its pixels, once they were sought.
+    known : dict
+        Shared data, by the number of neighbours.
     """
 
     prepared: PreparedData
@@ -135,26 +148,25 @@ class _Side:
     noise: np.ndarray
     target: Any = None
     near: np.ndarray | None = None
-    known: dict[int, tuple[np.ndarray, float]] = field(default_factory=dict)
+    known: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def prepare(self, k: int, run: Workers, seed: int) -> None:
-        """Average the data over groups of at most k pixels, once."""
-        if k in self.known:
-            return
+    def groups(self, k: int, most: int, run: Workers, seed: int) -> Groups:
+        """Groups of k of the `most` nearest pixels, which are sought once."""
         prepared = self.prepared
-        if self.near is None or self.near.shape[1] < min(k, self.near.shape[0]):
+        if self.near is None:
             spread = np.sqrt((self.noise**2).mean(axis=(1, 2)))
             image = fill(prepared.haadf[None])[0]
-            points = features(image, prepared.sigma, self.maps, spread, seed)
-            self.near = neighbours(points, k, run, seed)
+            looks = Looks.of(image, prepared.sigma, self.maps, spread, run, seed)
+            self.near = neighbours(looks, most, run, seed)
         limits = _LIMITS[prepared.variance is not None]
         chemistry = Chemistry.of(self.maps, self.noise, limits)
-        self.known[k] = shared(prepared.data, self.near, k, chemistry, run)
+        return Groups.of(self.near, k, chemistry, run)
 
-    def problem(self, k: int, lambda_tv: float, lambda_haadf: float) -> Problem:
-        """The problem of shared data, with the flux of the measured ones."""
-        problem = self.prepared.problem(lambda_tv, lambda_haadf)
-        return replace(problem, data=self.known[k][0])
+    def share(self, k: int, run: Workers, seed: int) -> None:
+        """Average the data over groups of k pixels, once."""
+        if k not in self.known:
+            groups = self.groups(k, _GROUPS[-1], run, seed)
+            self.known[k] = groups.mean(self.prepared.data, run)
 
     def errors(self, maps: np.ndarray) -> np.ndarray:
         """Squared errors of the prediction in units of its noise, by element."""
@@ -192,27 +204,14 @@ class _Split:
             for half, x, target in zip((one, other), maps, (other, one), strict=True)
         ]
 
-    def cut(self, window: tuple[slice, slice]) -> "_Split":
-        """A window of it, of which the groups are made, too."""
-        rows, columns = window
-
-        def part(array: np.ndarray) -> np.ndarray:
-            return np.ascontiguousarray(array[..., rows, columns])
-
-        for side in self.sides:
-            side.prepared = side.prepared.cut(part)
-            side.maps, side.noise = part(side.maps), part(side.noise)
-            side.target = part(side.target)
-        return self
-
     def gain(self, k: int, factor: float, lambda_haadf: float) -> np.ndarray:
         """How much lower the errors are than those of the first stage, by element."""
         for side in self.sides:
-            side.prepare(k, self.run, self.seed)
+            side.share(k, self.run, self.seed)
         weights = factor * self.weights[0], lambda_haadf
 
         def gain(side: _Side, run: Workers) -> np.ndarray:
-            problem = side.problem(k, *weights)
+            problem = _of_shared(side.prepared, side.known[k], *weights)
             maps = minimise(
                 problem, run, tolerance=None, max_iter=_TRIAL_ITERATIONS
             ).maps
@@ -265,18 +264,12 @@ def share_counts(
         return Sharing(obstacle=f"it is not made for {why}"), optimum, weights
     seed, first = options.seed, optimum.maps
     before = weights.lambda_tv, weights.lambda_haadf
-    window = None
-    if prepared.haadf.size > 2 * POOL:
-        window = busiest(prepared.net(), int(POOL**0.5))
+    seen = prepared
+    if prepared.haadf.size > 2 * _WINDOW**2:
+        places = busiest_of_quarters(prepared.net(), _WINDOW // 2)
+        seen = prepared.cut(lambda array: at_places(array, places))
+    one = _Split(seen, before, run, (seed, _STREAM[0]))
     tried = count()
-
-    def split_of(stream: int) -> _Split:
-        found = _Split(prepared, before, run, (seed, stream))
-        noise.append(found.noise)
-        return found if window is None else found.cut(window)
-
-    noise: list[np.ndarray] = []
-    one = split_of(_STREAM[0])
     gains: dict[tuple, np.ndarray] = {}
 
     def total(*choice: Any) -> float:
@@ -287,24 +280,26 @@ def share_counts(
         return gains[choice].sum()
 
     choice = _climb(total)
-    other = split_of(_STREAM[1]).gain(*choice)
-    both = gains[choice], other
-    z = [significance(block_sums(gain.sum(axis=0))) for gain in both]
-    by_element = [significance(block_sums(gain)) for gain in np.add(*both)]
-    accepted = min(z) >= _LEAST_GAIN and min(by_element) >= _LEAST_OF_ELEMENT
-    sharing = Sharing(
-        accepted=accepted, gains=(z[0], z[1]), element=min(by_element), choice=choice
-    )
-    if not accepted:
+    each = [gains[choice]]
+    if _gain_of_all(each[0]) >= _LEAST_GAIN:
+        each.append(_Split(seen, before, run, (seed, _STREAM[1])).gain(*choice))
+    z = [*map(_gain_of_all, each), np.nan]
+    by_element = [significance(block_sums(gain)) for gain in np.sum(each, axis=0)]
+    sharing = Sharing(gains=(z[0], z[1]), element=min(by_element), choice=choice)
+    if not (min(z[:2]) >= _LEAST_GAIN and min(by_element) >= _LEAST_OF_ELEMENT):
         return sharing, optimum, weights
     k, factor, lambda_haadf = choice
     weights = replace(
         weights, lambda_tv=factor * weights.lambda_tv, lambda_haadf=lambda_haadf
     )
-    side = _Side(prepared=prepared, maps=first, noise=noise[0])
-    side.prepare(k, run, seed)
+    groups = groups_of(prepared, first, before, k, run, seed)
+
+    def problem_of(data: PreparedData) -> Problem:
+        means = groups.mean(data.data, run)
+        return _of_shared(data, means, weights.lambda_tv, lambda_haadf)
+
     optimum = minimise(
-        side.problem(k, weights.lambda_tv, lambda_haadf),
+        problem_of(prepared),
         run,
         tolerance=options.tolerance,
         max_iter=options.max_iter,
@@ -320,9 +315,38 @@ def share_counts(
         ratio = np.where(kept, prepared.flux / np.where(kept, sums, 1), 1)
         maps *= ratio.astype(np.float32)[:, None, None]
     sharing = replace(
-        sharing, size=side.known[k][1], returned=float(np.mean(back > 0.5))
+        sharing,
+        accepted=True,
+        size=groups.size,
+        returned=float(np.mean(back > 0.5)),
+        problem_of=problem_of if options.n_refits else None,
     )
     return sharing, replace(optimum, maps=maps), weights
+
+
+def groups_of(
+    prepared: PreparedData,
+    first: np.ndarray,
+    weights: Sequence[float],
+    k: int,
+    run: Workers,
+    seed: int,
+) -> Groups:
+    """The groups of a fusion, from its first stage and the λ and μ of that."""
+    noise = _Split(prepared, weights, run, (seed, _STREAM[0])).noise
+    return _Side(prepared=prepared, maps=first, noise=noise).groups(k, k, run, seed)
+
+
+def _of_shared(
+    prepared: PreparedData, data: np.ndarray, lambda_tv: float, lambda_haadf: float
+) -> Problem:
+    """The problem of shared data, with the flux of the measured ones."""
+    return replace(prepared.problem(lambda_tv, lambda_haadf), data=data)
+
+
+def _gain_of_all(gain: np.ndarray) -> float:
+    """Gain of all elements together, in standard deviations."""
+    return significance(block_sums(gain.sum(axis=0)))
 
 
 def _climb(total: Callable) -> tuple[int, float, float]:

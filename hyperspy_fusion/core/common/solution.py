@@ -61,6 +61,8 @@ class Solution:
     replicas : numpy.ndarray or None
         Maps with simulated errors, as in a bootstrap, if they were asked for, shape
         ``(n_replicas, n_elements, y, x)``.
+    unshared : numpy.ndarray or None
+        The maps before pixels that look alike shared their counts, if they may.
     notes, warnings : tuple of str
         What a user may want to know, and what a user has to know.
     """
@@ -74,6 +76,7 @@ class Solution:
     sums: np.ndarray | None = None
     variance: np.ndarray | None = None
     replicas: np.ndarray | None = None
+    unshared: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
 

@@ -1,13 +1,19 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.ndimage import gaussian_filter
 
+from hyperspy_fusion.core.calibrated import groups
 from hyperspy_fusion.core.calibrated.groups import (
     REACH,
+    STEP,
     Chemistry,
-    features,
+    Groups,
+    Looks,
+    grid,
     neighbours,
-    shared,
 )
 from hyperspy_fusion.core.common.threads import workers
 
@@ -36,10 +42,12 @@ def by_definition(data, near, chemistry):
     places = list(np.ndindex(n_y, n_x))
     found = [[] for _ in places]
     around = range(-REACH, REACH + 1)
-    for p, own in enumerate(places):
-        for q in near[p]:
+    for own in places:
+        if any(n % STEP for n in own):
+            continue
+        for q in near[own[0] // STEP, own[1] // STEP]:
             member = places[q]
-            if q != p and not alike(own, member, one):
+            if member != own and not alike(own, member, one):
                 continue
             for dy, dx in np.ndindex(len(around), len(around)):
                 t = own[0] + dy - REACH, own[1] + dx - REACH
@@ -62,37 +70,88 @@ def test_shared_data_are_the_mean_of_all_that_corresponds(run):
         variance=np.full(data.shape, 0.1, np.float32),
         limits=(3.0, 4.0),
     )
-    near = np.stack([rng.permutation(63)[:8] for _ in range(63)]).astype(np.int32)
-    near[:, 0] = np.arange(63)
-    found, size = shared(data, near, 8, chemistry, run)
-    assert_allclose(found, by_definition(data, near, chemistry), rtol=1e-5)
-    assert 1 < size < 8
+    own = grid(data.shape[1:])
+    near = np.stack([rng.permutation(63)[:8] for _ in range(own.size)])
+    near = near.astype(np.int32).reshape(*own.shape, 8)
+    near[..., 0] = own
+    found = Groups.of(near, 8, chemistry, run)
+    means = found.mean(data, run)
+    assert_allclose(means, by_definition(data, near, chemistry), rtol=1e-5)
+    assert 1 < found.size < 8
+    for t in np.ndindex(7, 9):
+        places, often = found.corresponding(*t)
+        each = data[0][tuple(places.T)]
+        assert_allclose(np.average(each, weights=often), means[(0, *t)], rtol=1e-5)
 
 
 def test_threads_do_not_matter():
     rng = np.random.default_rng(1)
     data = rng.poisson(3, (3, 120, 100)).astype(float)
     chemistry = Chemistry.of(data, data[:, ::-1], (3.0, 5.0))
-    near = rng.integers(data[0].size, size=(data[0].size, 4)).astype(np.int32)
+    near = rng.integers(data[0].size, size=(60, 50, 4)).astype(np.int32)
     found = []
     for n in (1, 2):
         with workers(n) as run:
-            found.append(shared(data, near, 4, chemistry, run)[0])
+            found.append(Groups.of(near, 4, chemistry, run).mean(data, run))
     assert_array_equal(*found)
+
+
+def test_neighbours_are_the_nearest(run, monkeypatch):
+    """Of the pixel itself and a pool, sorted by distance."""
+    monkeypatch.setattr(groups, "POOL", 700)
+    rng = np.random.default_rng(0)
+    haadf, maps = rng.normal(size=(31, 40)), rng.normal(size=(2, 31, 40))
+    looks = Looks.of(haadf, np.ones_like(haadf), maps, np.array([1.0, 2.0]), run, 0)
+    near = neighbours(looks, 9, run, 0)
+    points = looks.at(np.arange(haadf.size), run)
+    distances = (
+        (points[near.reshape(-1, 9)] - points[grid(haadf.shape)].reshape(-1, 1, 16))
+        ** 2
+    ).sum(axis=2)
+    assert_array_equal(near[..., 0], grid(haadf.shape))
+    assert (np.diff(distances) >= 0).all()
+    pool = np.unique(near[..., 1:])
+    assert len(pool) <= 700
+    for k in (0, 77, 319):
+        own = near.reshape(-1, 9)[k]
+        others = pool[pool != own[0]]
+        d = ((points[others] - points[own[0]]) ** 2).sum(axis=1)
+        assert_array_equal(own[1:], others[np.argsort(d)[:8]])
+
+
+def test_more_neighbours_than_pixels(run):
+    image = np.random.default_rng(0).normal(size=(5, 6))
+    looks = Looks.of(image, np.ones_like(image), image[None], np.ones(1), run, 0)
+    near = neighbours(looks, 64, run, 0)
+    assert_array_equal(np.sort(near.reshape(-1, 30)), [np.arange(30)] * 9)
+
+
+def test_principal_components():
+    """They hold as much of the variance as those by definition."""
+    image = gaussian_filter(np.random.default_rng(0).normal(size=(64, 64)), 1.5)
+    with workers(1) as run:
+        looks = Looks.of(image, np.full(image.shape, 0.1), image[None], [0.1], run, 0)
+        identity = replace(looks, basis=np.eye(len(looks.mean), dtype=np.float32))
+        patches = identity.at(np.arange(image.size), run)
+        points = looks.at(np.arange(image.size), run)
+    patches -= patches.mean(axis=0)
+    largest = np.linalg.svd(patches, compute_uv=False)[:16]
+    assert_allclose(
+        points.var(axis=0).sum() * image.size, (largest**2).sum(), rtol=0.01
+    )
 
 
 def test_neighbours_are_at_the_same_place_of_the_unit_cell(run):
     y, x = np.mgrid[:48, :48]
     image = np.cos(2 * np.pi * y / 8) + np.cos(2 * np.pi * x / 12)
-    points = features(image, np.full(image.shape, 0.1), image[None], np.array([0.1]), 0)
-    near = neighbours(points, 4, run, 0)
-    assert_array_equal(near[:, 0], np.arange(48 * 48))
-    inner = near.reshape(48, 48, 4)[12:-12, 12:-12]
+    looks = Looks.of(
+        image, np.full(image.shape, 0.1), image[None], np.array([0.1]), run, 0
+    )
+    near = neighbours(looks, 4, run, 0)
+    inner = near[6:-6, 6:-6]
     v, u = np.unravel_index(inner[..., 1:], (48, 48))
-    away = [
-        (v - y[12:-12, 12:-12, None]) % 8,
-        (u - x[12:-12, 12:-12, None]) % 12,
-    ]
+    own = slice(12, 36, STEP), slice(12, 36, STEP), None
+    away = [(v - y[own]) % 8, (u - x[own]) % 12]
     # symmetric places are alike, too
     assert (np.minimum(away[0], 8 - away[0]) <= 1).mean() > 0.4
     assert np.ptp(image.ravel()[inner], axis=-1).max() < 0.05

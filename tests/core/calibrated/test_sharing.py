@@ -4,6 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from hyperspy_fusion import data
+from hyperspy_fusion.core.calibrated.again import groups_again
 from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.sharing import Sharing
@@ -21,8 +22,10 @@ def arrays(specimen):
     return maps, specimen.haadf.data, truth
 
 
-def fuse(maps, haadf, *, share=True, num_workers=None, weights=GIVEN, **others):
-    options = CalibratedOptions(share=share, **weights)
+def fuse(
+    maps, haadf, *, share=True, num_workers=None, weights=GIVEN, asked=None, **others
+):
+    options = CalibratedOptions(share=share, **weights, **(asked or {}))
     others = {"background": BACKGROUND, **others}
     return solve(maps, haadf, Z, options, num_workers=num_workers, **others)
 
@@ -133,6 +136,37 @@ def test_what_was_returned_is_said():
     assert "no proof" in sharing.note
 
 
-def test_not_with_uncertainty():
-    with pytest.raises(ValueError, match="share is True together with uncertainty"):
-        CalibratedOptions(share=True, uncertainty=True)
+def test_errors_of_shared_counts(crystal):
+    """Most are within 2 standard deviations, which are less than without sharing."""
+    maps, haadf, truth = crystal
+    found = fuse(maps, haadf, asked={"n_replicas": 6})
+    first = fuse(maps, haadf, share=False, asked={"n_replicas": 6})
+    assert found.record["sharing"] == 1
+    assert (np.abs(found.maps - truth) < 2 * np.sqrt(found.variance)).mean() > 0.9
+    assert (found.variance.mean(axis=(1, 2)) < first.variance.mean(axis=(1, 2))).all()
+    errors = found.replicas - found.maps
+    assert_allclose((errors**2).mean(), found.variance.mean(), rtol=0.3)
+
+
+def test_what_was_not_judged_again_is_said():
+    sharing = Sharing(gains=(1.25, np.nan), element=-2.0, choice=(64, 0.1, 0.01))
+    assert "data is 1.2 standard deviations on a split (-2.0 for" in sharing.note
+
+
+def test_a_large_image_is_judged_by_parts_of_it():
+    maps, haadf, truth = arrays(data.lattice(size=200, counts=4))
+    first = fuse(maps, haadf, share=False)
+    found = fuse(maps, haadf)
+    assert found.record["sharing"] == 1
+    assert error(found.maps, truth) < 0.45 * error(first.maps, truth)
+    assert_array_equal(found.unshared, first.maps)
+
+
+def test_groups_are_found_again(crystal):
+    maps, haadf, _ = crystal
+    found = fuse(maps, haadf, background=None)
+    asked = {"seed": 0, "regularizer": "tgv", "lock_flux": True}
+    everywhere = np.ones(haadf.shape, bool)
+    record = {**found.record, **asked}
+    groups = groups_again(maps, haadf, found.unshared, record, everywhere)
+    assert groups.size == found.record["sharing_size"]

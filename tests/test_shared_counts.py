@@ -1,0 +1,145 @@
+"""Maps before sharing, and the picture of the pixels that share their counts."""
+
+import hyperspy.api as hs
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from hyperspy_fusion import ElementalMap, data, fuse_multimodal, plot_sharing
+
+GIVEN = {"lambda_tv": 2.8, "lambda_haadf": 0.1, "show_progressbar": False}
+BACKGROUND = 0.02
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def crystal():
+    """Maps and HAADF image of a lattice."""
+    maps, haadf, _ = data.lattice(size=64, counts=4)
+    return maps, haadf
+
+
+@pytest.fixture(scope="module")
+def fused(crystal):
+    return fuse_multimodal(*crystal, BACKGROUND, share=True, **GIVEN)
+
+
+@pytest.fixture(scope="module")
+def first(crystal):
+    """The same without sharing."""
+    return fuse_multimodal(*crystal, BACKGROUND, **GIVEN)
+
+
+def test_maps_before_sharing(fused, first):
+    for signal, other in zip(fused, first, strict=True):
+        unshared = signal.get_unshared()
+        assert type(unshared) is ElementalMap
+        assert_array_equal(unshared.data, other.data)
+        assert not np.array_equal(signal.data, other.data)
+        assert unshared.axes_manager.signal_axes[0].scale > 0.01
+        assert (
+            unshared.metadata.General.title
+            == f"{other.metadata.General.title} without sharing"
+        )
+        assert not unshared.metadata.has_item("Multimodal_fusion")
+
+
+def test_they_go_with_parts_and_stacks(fused, first):
+    part = fused[0].isig[3:20, 5:].deepcopy()
+    assert_array_equal(part.get_unshared().data, first[0].isig[3:20, 5:].data)
+    stack = hs.stack(fused, show_progressbar=False)
+    expected = np.stack([signal.data for signal in first])
+    assert_array_equal(stack.get_unshared().data, expected)
+    assert_array_equal(stack.inav[1].get_unshared().data, expected[1])
+    for changed in (fused[0] + fused[1], fused[0] * 2, fused[0].rebin(scale=(2, 2))):
+        with pytest.raises(ValueError, match="arithmetic, rebin and transposition"):
+            changed.get_unshared()
+
+
+def test_there_are_none_without_sharing(first):
+    with pytest.raises(ValueError, match=r"share=True\) returned"):
+        first[0].get_unshared()
+
+
+@pytest.mark.parametrize("extension", ["hspy", "zspy", "nxs"])
+@pytest.mark.filterwarnings("ignore:The NestedDirectoryStore:FutureWarning")  # zarr 2
+def test_they_are_saved(fused, first, tmp_path, extension):
+    fused[2].save(tmp_path / f"map.{extension}")
+    back = hs.load(tmp_path / f"map.{extension}")
+    back = back[0] if isinstance(back, list) else back
+    assert_array_equal(np.asarray(back.get_unshared().data), first[2].data)
+
+
+def test_lazy_maps_have_them(crystal, fused, first):
+    lazy = fuse_multimodal(*crystal, BACKGROUND, share=True, lazy_output=True, **GIVEN)
+    for signal, one, other in zip(lazy, fused, first, strict=True):
+        signal.compute(show_progressbar=False)
+        assert_array_equal(signal.data, one.data)
+        assert_array_equal(signal.get_unshared().data, other.data)
+
+
+def test_stacks_are_fused_with_them(crystal, first):
+    maps, haadf = crystal
+    stack = hs.stack(maps, show_progressbar=False)
+    fused = stack.fuse_multimodal(haadf, BACKGROUND, share=True, **GIVEN)
+    assert_array_equal(fused.get_unshared().data, [signal.data for signal in first])
+
+
+class TestPicture:
+    """The pixels that share their counts with one."""
+
+    def test_what_it_shows(self, crystal, fused, first):
+        maps, haadf = crystal
+        axes = plot_sharing(maps, fused, haadf, (30, 41), BACKGROUND)
+        assert [ax.get_title() for ax in axes] == ["HAADF", "Dy", "Sc", "O"]
+        assert_array_equal(axes[1].images[0].get_array(), first[0].data)
+        scale = haadf.axes_manager[0].scale
+        for ax in axes:
+            assert_allclose(ax.lines[-1].get_xydata() / scale, [[41, 30]])
+            (circles,) = ax.collections
+            places = np.rint(circles.get_offsets() / scale).astype(int)
+            sizes = circles.get_sizes()
+            assert sizes.max() == 40
+        assert [41, 30] in places.tolist()
+        assert f"of {len(places)} pixels" in axes[0].figure.get_supxlabel()
+        # they look alike
+        seen = haadf.data[tuple(places.T[::-1])]
+        assert len(seen) > 8
+        assert seen.std() < 0.15 * haadf.data.std()
+
+    def test_a_series(self, series_of):
+        others = data.lattice(size=64, counts=4, seed=7)
+        maps, haadf = series_of(data.lattice(size=64, counts=4), others)
+        fused = fuse_multimodal(maps, haadf, BACKGROUND, share=True, **GIVEN)
+        with pytest.raises(ValueError, match="choose one position"):
+            plot_sharing(maps, fused, haadf, (20, 20), BACKGROUND)
+        with pytest.raises(ValueError, match="expected 1 whole numbers"):
+            plot_sharing(maps, fused, haadf, (20, 20), BACKGROUND, inav=0.5)
+        found = plot_sharing(maps, fused, haadf, (20, 20), BACKGROUND, inav=1)
+        alone = fuse_multimodal(*others[:2], BACKGROUND, share=True, **GIVEN)
+        expected = plot_sharing(others.maps, alone, others.haadf, (20, 20), BACKGROUND)
+        for one, other in zip(found, expected, strict=True):
+            assert_array_equal(
+                one.collections[0].get_offsets(), other.collections[0].get_offsets()
+            )
+
+    def test_without_sharing(self, crystal, first):
+        maps, haadf = crystal
+        with pytest.raises(ValueError, match="since share is False"):
+            plot_sharing(maps, first, haadf, (3, 4), BACKGROUND)
+
+    @pytest.mark.parametrize(
+        "pixel", [(64, 0), (-1, 0), (3, 64), (1.5, 2), 3, (1, 2, 3)]
+    )
+    def test_no_such_pixel(self, crystal, fused, pixel):
+        maps, haadf = crystal
+        with pytest.raises(
+            ValueError, match="a row of 0 to 63 and a column of 0 to 63"
+        ):
+            plot_sharing(maps, fused, haadf, pixel, BACKGROUND)
