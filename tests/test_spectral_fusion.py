@@ -144,7 +144,9 @@ def test_a_forgotten_element_is_told(overlap):
     spectra, haadf, _ = overlap
     with pytest.warns(UserWarning, match=r"peak at 8\.0. keV that no line"):
         found = fuse_spectra(spectra, haadf, NAMES, **GIVEN)
-    assert "Cu" in hyperspy_fusion.summarize(found)
+    summary = hyperspy_fusion.summarize(found)
+    assert "perhaps Cu_Ka" in summary
+    assert "What to do: follow the warnings; fit_sum_spectrum" in summary
 
 
 @pytest.mark.parametrize(
