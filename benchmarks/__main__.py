@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-BENCHMARKS = "accuracy", "errors", "field", "sharing", "speed", "scale"
+BENCHMARKS = "accuracy", "errors", "field", "sharing", "spectra", "speed", "scale"
 
 
 def main(arguments):
