@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from hyperspy.signals import BaseSignal
 
-from .core.calibrated.convex.bins import Bins
+from .core.calibrated.convex.bins import Bins, information
 from .core.calibrated.options import CalibratedOptions
-from .core.calibrated.spectra import Spectra, efficiency, merge, mixing_of, solve
+from .core.calibrated.spectra import (
+    N_BINS,
+    Spectra,
+    efficiency,
+    merge,
+    mixing_of,
+    solve,
+)
 from .core.common.options import helpful
 from .execution.arrays import is_lazy
 from .execution.assembly import assemble
@@ -32,6 +39,8 @@ if TYPE_CHECKING:
     from .inputs.measurement import Image
     from .signals import ElementalMap
 
+_BINS_EACH = 3  # at least, of each component
+_ALIKE = 1e-4  # of the information about a component: the least that can be fused
 _WEAK = 0.8  # Fisher efficiency of the bins, below which the user is told
 
 
@@ -240,7 +249,8 @@ def _in_bins(
     columns: Any = np.stack([found.components[name] for name in names], axis=1)
     sums = columns.sum(axis=0)
     shapes = columns / sums
-    labels = merge(shapes, sums)
+    _check_apart(names, shapes, sums)
+    labels = merge(shapes, sums, max(N_BINS, _BINS_EACH * len(sums)))
     mixing = mixing_of(shapes, labels)
     kept = efficiency(shapes, mixing, sums)
     axis = spectra.axes_manager.signal_axes[0]
@@ -304,6 +314,20 @@ def _in_bins(
         for name in weak
     ]
     return prepared, facts, notes, said
+
+
+def _check_apart(names: Sequence[str], shapes: np.ndarray, sums: np.ndarray) -> None:
+    """Raise a ValueError if two components have the same spectrum."""
+    known = information(shapes, sums)
+    scale = np.sqrt(np.diag(known))
+    alone = known / scale / scale[:, None] + _ALIKE**2 * np.eye(len(names))
+    left = 1 / np.diag(np.linalg.inv(alone))
+    alike = [name for name, part in zip(names, left, strict=True) if part < _ALIKE]
+    if alike:
+        raise ValueError(
+            f"{' and '.join(alike)} cannot be told apart in these spectra: leave one "
+            "of them out, or give an energy_range in which their lines differ"
+        )
 
 
 def _share(found: SumSpectrum, element: str, line: str) -> float:

@@ -215,7 +215,13 @@ def _end(found: Sequence[Solution]) -> str:
 
 def _next_steps(found: Sequence[Solution]) -> Iterator[str]:
     """What to do after a warning."""
-    if any(s.record.get("flagged", 0) > 0 for s in found):
+    if any(s.record.get("kind") == "spectra" for s in found):
+        yield (
+            "What to do: follow the warnings; fit_sum_spectrum and plot_sum_spectrum "
+            "show which lines are there, and get_haadf_model(fused) what the maps say "
+            "of the image."
+        )
+    elif any(s.record.get("flagged", 0) > 0 for s in found):
         yield (
             "What to do: see where image and maps differ with get_misfit(maps, fused, "
             "haadf, standardised=True), and correct the image or add what is missing."

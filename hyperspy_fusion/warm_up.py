@@ -3,9 +3,12 @@
 import numba
 import numpy as np
 
+from .core.calibrated.convex.bins import Bins
 from .core.calibrated.groups import Chemistry, Groups, Looks, neighbours
 from .core.calibrated.method import solve as solve_calibrated
 from .core.calibrated.options import CalibratedOptions
+from .core.calibrated.spectra import Spectra
+from .core.calibrated.spectra import solve as solve_spectra
 from .core.common.compilation import compiling_seen_by
 from .core.common.threads import Workers
 from .core.published.method import PublishedOptions
@@ -40,9 +43,17 @@ def warm_up() -> list[str]:
     haadf = rng.poisson(100 * thickness).astype(np.float64)
     calibrated = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.1, max_iter=2)
     published = PublishedOptions(n_iter=1)
+    spectra = Spectra(
+        bins=Bins(counts=maps.astype(np.float32), mixing=np.eye(2)),
+        sums=maps.sum(axis=(1, 2)),
+        errors=np.zeros(2),
+        names=("Co", "Mn"),
+        shares=np.ones(2),
+    )
     with compiling_seen_by(note):
         solve_calibrated(maps, haadf, [27, 25], calibrated, num_workers=2)
         solve_published(maps, haadf, [27, 25], published)
+        solve_spectra(haadf, spectra, [27, 25], calibrated)
         total_variation_prox(haadf, 1.0, 1)
         maps, haadf = maps[:, :32, :32], haadf[:32, :32]
         run, noise = Workers(), np.ones(len(maps))

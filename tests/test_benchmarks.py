@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+import hyperspy_fusion
 from hyperspy_fusion import data
 
 ROOT = Path(__file__).parents[1] / "benchmarks"
@@ -60,6 +61,11 @@ def elastic(package):
 @pytest.fixture(scope="module")
 def single_atoms(package):
     return package("single_atoms")
+
+
+@pytest.fixture(scope="module")
+def spectra(package):
+    return package("spectra")
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +316,26 @@ def test_shared_counts_of_a_lattice(sharing, capsys):
     name, counts, first, second, ratio, *_ = row.strip("| ").split("|")
     assert (name.strip(), counts.strip()) == ("lattice", "4")
     assert_allclose(float(ratio), float(second) / float(first), atol=0.006)
+
+
+def test_simulated_spectra_have_their_counts(spectra):
+    signal, haadf, truth = spectra.simulate("BaTiO3", 5.0, 48, 1)
+    assert haadf.data.shape == truth.shape[1:] == signal.data.shape[:2] == (48, 48)
+    found = hyperspy_fusion.fit_sum_spectrum(signal, ["Ba", "Ti", "O"], ["C", "Cu"])
+    counts = {name: values.sum() / 48**2 for name, values in found.components.items()}
+    assert_allclose(counts["Ba"] + counts["Ti"] + counts["O"], 5, rtol=0.05)
+    assert_allclose(counts["Cu"], 0.06 * 5 * spectra.counts_of("Cu", "K"), rtol=0.1)
+    assert_allclose(truth[2].mean(), counts["O"], rtol=0.1)
+
+
+def test_overlapping_spectra_are_fused_better(spectra, capsys):
+    options = "--size 48 --specimens BaTiO3 --counts 5 --seeds 1"
+    spectra.main(options.split())
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("| BaTiO3"))
+    _, _, windows, whole, ratio, *_ = row.strip("| ").split("|")
+    assert_allclose(float(ratio), float(whole) / float(windows), atol=0.006)
+    assert float(ratio) < 0.5
 
 
 def test_odd_columns_are_half_of_another_element(sharing):

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion
 from hyperspy_fusion import data, fuse_spectra
+from hyperspy_fusion.spectral_fusion import _check_apart
 
 NAMES, LINES = ["Ba", "Ti", "O"], ["Ba_La", "Ti_Ka", "O_Ka"]
 GIVEN = {"lambda_tv": 4, "lambda_haadf": 0.1}
@@ -144,7 +145,9 @@ def test_a_forgotten_element_is_told(overlap):
     spectra, haadf, _ = overlap
     with pytest.warns(UserWarning, match=r"peak at 8\.0. keV that no line"):
         found = fuse_spectra(spectra, haadf, NAMES, **GIVEN)
-    assert "Cu" in hyperspy_fusion.summarize(found)
+    summary = hyperspy_fusion.summarize(found)
+    assert "perhaps Cu_Ka" in summary
+    assert "What to do: follow the warnings; fit_sum_spectrum" in summary
 
 
 @pytest.mark.parametrize(
@@ -202,6 +205,19 @@ def test_wrong_inputs(overlap, arguments, kind, message):
     }
     with pytest.raises(kind, match=message):
         fuse_spectra(**given)
+
+
+def test_components_that_are_alike_are_refused():
+    rng = np.random.default_rng(0)
+    one, other = rng.uniform(0, 1, (2, 50))
+    for factor, alike in ((1.0, True), (1 + 0.1 * rng.normal(size=50), False)):
+        shapes = np.stack([one, other, other * factor], axis=1)
+        shapes /= shapes.sum(axis=0)
+        if alike:
+            with pytest.raises(ValueError, match="S and Mo cannot be told apart"):
+                _check_apart(("Fe", "S", "Mo"), shapes, np.array([3.0, 1.0, 2.0]))
+        else:
+            _check_apart(("Fe", "S", "Mo"), shapes, np.array([3.0, 1.0, 2.0]))
 
 
 def test_maps_are_not_spectra(overlap, fused):

@@ -10,13 +10,15 @@ from hyperspy_fusion.cli import program
 # In a process of its own: in this one kernels have been called before.
 PROGRAM = """
 from hyperspy_fusion.warm_up import warm_up
-from hyperspy_fusion.core.calibrated.convex import certificate, multigrid, sweep
+from hyperspy_fusion.core.calibrated.convex import bins, certificate, multigrid
+from hyperspy_fusion.core.calibrated.convex import spectral, sweep
 from hyperspy_fusion.core.calibrated import groups
 from hyperspy_fusion.core.published import kernels, tv_prox
 
 warm_up()
 print(len(warm_up()))
-for module in (certificate, groups, multigrid, sweep, kernels, tv_prox):
+modules = bins, certificate, groups, multigrid, spectral, sweep, kernels, tv_prox
+for module in modules:
     for name, kernel in vars(module).items():
         part = getattr(kernel, "targetoptions", {}).get("forceinline")
         if hasattr(kernel, "signatures") and not part:
@@ -35,7 +37,7 @@ def test_all_kernels_are_compiled():
     assert done.returncode == 0, done.stderr
     again, *found = done.stdout.splitlines()
     assert again == "0"
-    assert len(found) > 7
+    assert len(found) > 10
     assert all(line.endswith(" 1") for line in found)
 
 

@@ -56,8 +56,8 @@ def overlaps(
     )
     message = (
         f"X-ray lines overlap: {listed}. The map of the one shows counts of the other; "
-        "fit_sum_spectrum tells how many. Choose another line with lines=, or fit a "
-        "model with eXSpy and fuse the intensities that it finds"
+        "fit_sum_spectrum tells how many. Choose another line with lines=, or fuse the "
+        "spectra themselves with fuse_spectra, which tells the lines apart"
     )
     return [message]
 

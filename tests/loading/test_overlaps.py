@@ -39,7 +39,7 @@ def test_overlapping_lines_are_named(units):
     (message,) = (str(warning.message) for warning in caught)
     for expected in (
         ": Ti_Ka (4.511 keV) and Ba_La (4.466 keV), resolution 0.116 keV. ",
-        "Choose another line with lines=, or fit a model with eXSpy",
+        "Choose another line with lines=, or fuse the spectra themselves",
     ):
         assert expected in message
     assert caught[0].filename == __file__

@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from ..common.missing import missing_pixels
 from ..common.solution import Solution
 from ..common.threads import workers
 from .bad_pixels import set_aside
-from .convex.bins import Bins, information, unmixing
+from .convex.bins import Bins, information, unmixing, variance_of
 from .examine import examine
 from .flux import FluxLock
 from .method import Decision, conclude, stage_callbacks
@@ -32,8 +31,6 @@ _ROUNDS = 50  # of the search for bins
 _DOMINATED = 0.9  # share of the leading element in a spectrum of one
 _ALIKE = 1e-12  # share of the squares, of a loss that is rounding
 _LEAST_EXPECTED = 1e-9  # share of the counts, of a channel that is of use
-_SMOOTHING = 2.0  # pixels, of the expected counts that give the variance
-_LEVEL = 0.05  # of their mean, added to them
 _NO_PRIOR = 1e-3  # of the coefficient of a component that the image does not show
 _KNOWN = 1 / 3  # largest error of a sum that is kept, over the sum
 # Entries of the record with a number for each component.
@@ -161,19 +158,10 @@ class Spectra:
     shares: np.ndarray
 
     def unmixed(self) -> tuple[np.ndarray, np.ndarray]:
-        """Maps of the components by least squares, and their noise variance.
-
-        The variance is that of smooth expected counts: the counts of a pixel itself
-        would give few counts too large a weight.
-        """
+        """Maps of the components by least squares, and their noise variance."""
         matrix = unmixing(self.bins.mixing, self.sums)
-        counts = self.bins.counts
-        mean = counts.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
-        width = (0, _SMOOTHING, _SMOOTHING)
-        expected = gaussian_filter(counts, width) + _LEVEL * mean
-        maps = np.tensordot(matrix, counts, 1).astype(np.float32)
-        variance = np.tensordot(matrix**2, expected, 1).astype(np.float32)
-        return maps, variance
+        maps = np.tensordot(matrix, self.bins.counts, 1).astype(np.float32)
+        return maps, variance_of(matrix, self.bins.counts)
 
     def prepared(self, calibrated: PreparedData) -> PreparedData:
         """The data of the fusion, with what unmixed maps have shown."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..common.operators import block_sums
 from ..common.threads import Workers
-from .convex.bins import Bins, unmixing
+from .convex.bins import Bins, unmixing, variance_of
 from .convex.solver import minimise
 from .prepare import PreparedData
 from .reading import whole_numbers
@@ -287,10 +287,15 @@ def weigh(
         key=lambda weights: abs(np.log(weights[0] / found.lambda_tv)),
     )
 
-    def score_of(apart: tuple[bool, ...]) -> np.ndarray:
-        return scores(*nearest, apart=apart) if any(apart) else known[nearest]
+    n, bins = len(images[0].data), images[0].bins
+    n_elements = n if bins is None else bins.n_elements or n
+    others = (False,) * (n - n_elements)  # components of spectra share the norm
 
-    return replace(found, apart=choose_apart(score_of, len(images[0].data)))
+    def score_of(apart: tuple[bool, ...]) -> np.ndarray:
+        return scores(*nearest, apart=apart + others) if any(apart) else known[nearest]
+
+    apart = choose_apart(score_of, n_elements)
+    return replace(found, apart=apart and apart + others)
 
 
 class Trials:
@@ -346,7 +351,8 @@ class Trials:
             maps = minimise(
                 trial.problem(*weights), run, tolerance=None, max_iter=self.n_iter
             ).maps
-            squares = np.nansum((target - maps - trial.background) ** 2 / norm, axis=0)
+            unit = norm.mean(axis=(1, 2), keepdims=True)
+            squares = np.nansum((target - maps - trial.background) ** 2 / unit, axis=0)
             return squares, np.nansum(deviance(trial, maps, target, norm), axis=0)
 
         found = iter(self.run.each(errors, every))
@@ -404,7 +410,7 @@ def deviance(
 ) -> np.ndarray:
     """Half the deviance of data from maps that predict them, NaN where missing.
 
-    `norm` is the mean noise variance of the data.
+    `norm` is the noise variance of data that are unmixed from spectra.
     """
     if prepared.bins is not None:  # the data are unmixed
         return (target - maps) ** 2 / (2 * norm)
@@ -417,7 +423,10 @@ def deviance(
 
 
 def held_out(prepared: PreparedData, seed: int) -> list[tuple]:
-    """List (data to fuse, data to predict, unit of squared errors) of all splits."""
+    """List (data to fuse, data to predict, noise variance of these) of all splits.
+
+    The variance is a mean, but that of each pixel for spectra.
+    """
     if prepared.bins is not None:
         return _held_out_spectra(prepared, prepared.bins, seed)
     if prepared.variance is None:
@@ -448,8 +457,7 @@ def _held_out_spectra(prepared: PreparedData, bins: Bins, seed: int) -> list[tup
     """
     sums: Any = np.nansum(prepared.data, axis=(1, 2), dtype=np.float64)
     matrix = unmixing(bins.mixing, sums)
-    mean = np.nanmean(bins.counts, axis=(1, 2), dtype=np.float64)
-    norm = ((matrix**2 @ mean) / 2)[:, None, None]
+    norm = variance_of(matrix, bins.counts) / 2
     found = []
     for part in folds(bins.counts, seed, counts=True):
         half = bins.with_counts(part.data)

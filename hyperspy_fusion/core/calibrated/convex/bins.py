@@ -14,9 +14,13 @@ sweep lowers it as if the a_i were the counts of separate maps.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from ...common.compilation import compilers, index
+from ...common.missing import fill
 
+_SMOOTHING = 2.0  # pixels, of the expected counts that give the variance
+_LEVEL = 0.05  # of their mean, added to them
 _CHUNK = index(1024)  # columns at a time, so that their scratch stays in the cache
 
 _kernel, _ = compilers(fastmath=True)
@@ -67,6 +71,18 @@ def unmixing(mixing: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """
     weighted = mixing / np.maximum(mixing @ sums, 1e-300)[:, None]
     return np.linalg.solve(information(mixing, sums), weighted.T)
+
+
+def variance_of(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Noise variance of maps that a matrix makes of the counts of bins, float32.
+
+    It is that of smooth expected counts: the counts of a pixel itself would give a
+    pixel with few of them too large a weight.
+    """
+    counts = fill(counts)
+    mean = counts.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
+    expected = gaussian_filter(counts, (0, _SMOOTHING, _SMOOTHING)) + _LEVEL * mean
+    return np.tensordot(matrix**2, expected, 1).astype(np.float32)
 
 
 @_kernel
