@@ -64,6 +64,15 @@ def _gaussian_prox(scaled, i, y, a, n, tau, pull, dual, flux_dual, scratch):
 
 
 @_part
+def _data_prox(scaled, i, y, a, n, tau, pull, dual, flux_dual, scratch):
+    """Prox of the term of an element, pulled by the dual of the images."""
+    if scaled.poisson:
+        _poisson_prox(scaled, i, y, a, n, tau, pull, dual, flux_dual, scratch)
+    else:
+        _gaussian_prox(scaled, i, y, a, n, tau, pull, dual, flux_dual, scratch)
+
+
+@_part
 def seen(coefficients, i):
     """Whether any image shows an element."""
     found = False
@@ -189,15 +198,15 @@ def joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
         for i in range(n_elements):
             if trial > 0 and not seen(coefficients, i):
                 continue
-            pull, own = steps.u * coefficients[0, i], dual[0]
-            if n_images > 1:
-                pull, own = steps.u, scratch.combined
-                combined(coefficients, i, n, dual, own)
-            flux = np.float32(state.flux_dual[i])
-            if scaled.poisson:
-                _poisson_prox(scaled, i, y, a, n, steps.u, pull, own, flux, scratch)
+            flux, tau = np.float32(state.flux_dual[i]), steps.u
+            # two calls: with an array that may be either, loops are slower
+            if n_images == 1:
+                pull = tau * coefficients[0, i]
+                _data_prox(scaled, i, y, a, n, tau, pull, dual[0], flux, scratch)
             else:
-                _gaussian_prox(scaled, i, y, a, n, steps.u, pull, own, flux, scratch)
+                combined(coefficients, i, n, dual, scratch.combined)
+                own = scratch.combined
+                _data_prox(scaled, i, y, a, n, tau, tau, own, flux, scratch)
             _add_response(coefficients, i, n, steps.u, scratch)
         if not pulled:
             break

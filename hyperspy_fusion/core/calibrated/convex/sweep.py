@@ -166,16 +166,8 @@ def _targets(u, p, i, y, a, n, tau, padded, target):
 
 
 @_part
-def _finish_maps(u, scaled, i, y, a, n, tau, relaxation, scratch, bars):
-    """Correct the prox by the last change of the duals, extrapolate, relax.
-
-    Returns the sum of the extrapolated row over its measured pixels.
-    """
-    pull, step = tau * scaled.coefficients[0, i], scratch.change[0]
-    if scaled.coefficients.shape[0] > 1:
-        pull, step = tau, scratch.combined
-        combined(scaled.coefficients, i, n, scratch.change, step)
-    data, precision = scaled.data, scaled.precision
+def _extrapolate(u, i, y, a, n, pull, step, relaxation, scratch, bars):
+    """Correct the prox by a step of the duals, extrapolate, relax."""
     zero, two = np.float32(0), np.float32(2)
     value, slope = scratch.value, scratch.slope
     for x in range(n):
@@ -184,6 +176,23 @@ def _finish_maps(u, scaled, i, y, a, n, tau, relaxation, scratch, bars):
         bar = two * new - old
         bars[0, i, a + x + _ONE] = bar
         u[i, y, a + x] = _flushed(old + relaxation * (new - old))
+
+
+@_part
+def _finish_maps(u, scaled, i, y, a, n, tau, relaxation, scratch, bars):
+    """Correct the prox by the last change of the duals, extrapolate, relax.
+
+    Returns the sum of the extrapolated row over its measured pixels.
+    """
+    coefficients, change = scaled.coefficients, scratch.change
+    if coefficients.shape[0] == 1:
+        pull = tau * coefficients[0, i]
+        _extrapolate(u, i, y, a, n, pull, change[0], relaxation, scratch, bars)
+    else:
+        combined(coefficients, i, n, change, scratch.combined)
+        step = scratch.combined
+        _extrapolate(u, i, y, a, n, tau, step, relaxation, scratch, bars)
+    data, precision, zero = scaled.data, scaled.precision, np.float32(0)
     total = 0.0  # float64
     if scaled.poisson:
         for x in range(n):
