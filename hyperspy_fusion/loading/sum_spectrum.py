@@ -194,8 +194,8 @@ def fit_sum_spectrum(
     >>> lines = ["Au_La", "Fe_Ka", "O_Ka"]
     >>> spectra = hyperspy_fusion.data.xray_spectra(truth, lines)
     >>> found = hyperspy_fusion.fit_sum_spectrum(spectra, ["Au", "Fe", "O"])
-    >>> round(found.shares(6.3, 6.5)["Fe"], 1)
-    0.9
+    >>> found.shares(6.3, 6.5)["Fe"] > 0.9
+    True
     """
     energies, width, counts = _summed(spectra)
     wanted = as_names("elements", elements) or elements_of(spectra)

@@ -50,10 +50,12 @@ def plot_sharing(
 
     Parameters
     ----------
-    maps, fused, haadf, background, mask
+    maps, fused, haadf
         As for :func:`get_misfit`, as they were fused.
     pixel : tuple of int
         Row and column (y, x) of the pixel, counted from 0.
+    background, mask
+        As for :func:`get_misfit`, as they were fused.
     inav : int or tuple of int, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
     fig : matplotlib.figure.Figure, optional

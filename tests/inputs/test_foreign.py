@@ -33,7 +33,9 @@ def printed(program, *arguments):
     "name", ["velox_EDS_SI_16x16.emd", "velox_EELS_EDS.emd", "EELS_SI.dm4"]
 )
 def test_first_load_prints_no_warnings_of_other_packages(real_data, name):
-    assert printed(LOAD, real_data(name)) == ""
+    said = printed(LOAD, real_data(name)).splitlines()
+    own = "maps that are zero everywhere are left out"
+    assert [line for line in said if own not in line] == []
 
 
 def test_first_use_prints_no_warnings_of_other_packages(real_data):
