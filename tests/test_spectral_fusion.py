@@ -137,8 +137,21 @@ def test_a_hot_pixel_is_missing(overlap):
     spoilt.data = spoilt.data.copy()
     spoilt.data[20, 30] *= 40
     found = fuse_spectra(spoilt, haadf, NAMES, "Cu", **GIVEN)
-    assert "1 pixel of the total map is hot" in hyperspy_fusion.summarize(found)
+    summary = hyperspy_fusion.summarize(found)
+    assert "1 pixel of the total map is hot" in summary
+    assert "missing pixels" not in summary
     assert found[0].data[20, 30] < 3 * truth[0].data.max()
+
+
+def test_pixels_without_the_image_are_told(overlap):
+    spectra, haadf, _ = overlap
+    seen = haadf.deepcopy()
+    seen.data = seen.data.astype(float)
+    seen.data[5:9, 7] = np.nan
+    found = fuse_spectra(spectra, seen, NAMES, "Cu", **GIVEN)
+    assert found[0].metadata.Multimodal_fusion.haadf_missing_pixels == 4
+    assert "4 missing pixels of the HAADF image" in hyperspy_fusion.summarize(found)
+    assert np.isfinite(found[0].data).all()
 
 
 def test_a_forgotten_element_is_told(overlap):

@@ -330,7 +330,7 @@ def prepare(
     elements : sequence of str
         Symbols, for the messages.
     bad_known : bool
-        Whether bad pixels are NaN already, so that they are not looked for.
+        Whether bad pixels are NaN already; they, and what is missing, are not told of.
 
     Returns
     -------
@@ -352,7 +352,9 @@ def prepare(
     background = np.broadcast_to(background, maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
-    notes = [] if is_part else missing_notes(**missing_pixels(maps, haadf))
+    notes = []
+    if not (is_part or bad_known):
+        notes += missing_notes(**missing_pixels(maps, haadf))
     if not is_part:
         check_magnitude("maps", maps)
         check_magnitude("HAADF image", haadf)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.missing import missing_pixels
+from ..common.missing import missing_notes, missing_pixels
 from ..common.solution import Solution
 from ..common.threads import workers
 from .bad_pixels import set_aside
@@ -257,7 +257,7 @@ def solve(
             shift=examined.shift,
             weights=weights,
             report=examined.report,
-            notes=(*bad, *preparation.notes),
+            notes=(*missing_notes(**missing), *bad, *preparation.notes),
         )
         solution = conclude(
             decision,

@@ -19,7 +19,7 @@ from .duals import ROUNDING, improve
 from .rows import deviance_of, log_of, pull_of
 
 # Rounds of shared counts, duals of the images and maps in each pixel.
-_ROUNDS = 12
+_ROUNDS = 6
 _RELAXATION = 1.8  # of the maps, but in the last two rounds; below 2
 
 # NaN and infinity have to be respected.
