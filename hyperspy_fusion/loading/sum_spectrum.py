@@ -357,10 +357,10 @@ class _Model:
         families = shapes[:, :n_families] * weights[:n_families]
         components = {e: families[:, of == e].sum(axis=1) for e in self.elements}
         components[CONTINUUM] = shapes[:, n_families:] @ weights[n_families:]
-        model = np.maximum(sum(components.values()), _LEAST_COUNTS)
-        square = (counts - model) ** 2 / model
-        # 1 in the mean, with the variance 2 + 1 / m of Poisson counts
-        told = model / (2 * model + 1)
+        model: Any = sum(components.values())
+        # (n - m)² / m is 1 in the mean, with the variance 2 + 1 / m of Poisson counts
+        square, told = (counts - model) ** 2 / (2 * model + 1), model / (2 * model + 1)
+        model = np.maximum(model, _LEAST_COUNTS)
         freedom = max(len(counts) - system.shape[1], 1) / len(counts)
         offset, stretch, broader = numbers
         fitted = SumSpectrum(
@@ -376,7 +376,7 @@ class _Model:
             offset=float(offset),
             scale=float(1 + stretch),
             resolution=float(self.resolution + broader),
-            chi2=float((told * square).sum() / told.sum() / freedom),
+            chi2=float(square.sum() / told.sum() / freedom),
             warnings=(),
         )
         covariance = np.linalg.pinv(system.T @ system)

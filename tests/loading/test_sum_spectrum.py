@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion
 from hyperspy_fusion import data, fit_sum_spectrum
+from hyperspy_fusion.inputs.foreign import elements_of_exspy
 
 LINES = ["Au_La", "Fe_Ka", "O_Ka"]
 ELEMENTS = ["Au", "Fe", "O"]
@@ -214,3 +215,29 @@ def test_picture(spectra):
         (found.counts - found.model) / np.sqrt(np.maximum(found.model, 0.1)),
     )
     assert "Reduced χ²" in counts.figure.get_supxlabel()
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """FePt nanoparticles on carbon and a copper grid, from eXSpy's examples."""
+    elements_of_exspy()  # without the warnings of its imports
+    from exspy.data import EDS_TEM_FePt_nanoparticles  # noqa: PLC0415
+
+    return EDS_TEM_FePt_nanoparticles()
+
+
+def test_what_a_measured_spectrum_holds_besides(measured):
+    with pytest.warns(UserWarning, match="a peak|too high"):
+        found = fit_sum_spectrum(measured, ["Fe", "Pt"])
+    said = "\n".join(found.warnings)
+    for line in ("C_Ka", "Cu_Ka", "Si_Ka"):
+        assert f"perhaps {line}" in said
+
+
+def test_measured_spectrum_with_all_of_its_elements(measured):
+    found = fit_sum_spectrum(measured, ["Fe", "Pt"], ["C", "O", "Si", "Cu"])
+    assert found.warnings == ()
+    iron, platinum = found.sums["Fe_K"], found.sums["Pt_L"]
+    with pytest.warns(UserWarning, match="a peak|too high"):
+        few = fit_sum_spectrum(measured, ["Fe", "Pt"])
+    assert_allclose([few.sums["Fe_K"], few.sums["Pt_L"]], [iron, platinum], rtol=0.02)
