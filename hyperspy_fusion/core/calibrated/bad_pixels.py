@@ -359,6 +359,8 @@ class _Finder:
         """Whether a constant line or block of a map is not that of the specimen."""
         counts = self.counts[k]
         sums = counts[region].sum(), counts[region].size
+        if sums[0] == 0 and self._none_by_chance(sums[1], [counts[s] for s in sides]):
+            return False  # as nearly all blocks without counts in a sparse map
         for sign, tail in ((1, _more), (-1, _fewer)):
             chances = [
                 tail(
@@ -380,6 +382,13 @@ class _Finder:
         # many equal counts above 0 do not happen by chance
         return bool(
             counts[region].min() > 0 and max(counts[region].shape) >= _LEAST_LINE
+        )
+
+    def _none_by_chance(self, area: int, beside: list[np.ndarray]) -> bool:
+        """Whether there may be no counts on an area: :func:`_fewer` in closed form."""
+        return any(
+            (side.size / (area + side.size)) ** (side.sum() + 1) >= self.chance
+            for side in beside
         )
 
     def _follow(
