@@ -10,10 +10,8 @@ import numpy as np
 from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
-from .core.calibrated.again import groups_again
+from .core.calibrated.again import groups_again, local_z_again
 from .core.calibrated.groups import Groups
-from .core.calibrated.method import reevaluate
-from .core.calibrated.options import CalibratedOptions
 from .core.common.spans import region_of
 from .execution.arrays import computed
 from .inputs.elements import infer_element, name_element
@@ -275,12 +273,11 @@ def _local_misfit(measurement: Measurement, fused: Sequence[BaseSignal]) -> np.n
     found = np.empty(haadf.shape, dtype=np.float32)
     for position in np.ndindex(measurement.navigation_shape):
         variance, given = measurement.variance, measurement.background
-        found[position] = reevaluate(
+        found[position] = local_z_again(
             maps[position],
             haadf[position],
             results[position],
             {name: np.asarray(record[name])[position] for name in names},
-            CalibratedOptions(),
             background=None if given is None else given[position],
             variance=None if variance is None else variance[position],
         )

@@ -7,12 +7,58 @@ import numpy as np
 
 from ..common.threads import workers
 from .groups import Groups
+from .guard import local_z
 from .options import CalibratedOptions
-from .prepare import prepare
+from .prepare import PreparedData, prepare
 from .sharing import groups_of
 from .shift import Shift, aligned
 
 _ASKED = "seed", "regularizer", "lock_flux"
+
+
+def _prepared_again(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    record: Any,
+    options: CalibratedOptions,
+    background: Any,
+    variance: np.ndarray | None,
+) -> tuple[PreparedData, np.ndarray]:
+    """The data with what was found about them, and the value of a count in them."""
+    if background is None:
+        background = np.asarray(record["vacuum_background"])[:, None, None]
+    preparation = prepare(
+        maps, haadf, options, background=background, variance=variance
+    )
+    gain = preparation.units.gain  # of these data; that of a sample may differ
+    y, x = np.asarray(record["shift"])
+    prepared = replace(
+        aligned(preparation.prepared, Shift(y=float(y), x=float(x))),
+        coefficients=np.asarray(record["haadf_coefficients"]) * gain,
+        offset=float(record["haadf_offset"]) - preparation.units.base,
+    )
+    return prepared.with_error(float(record["haadf_model_error"])), gain
+
+
+def local_z_again(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    fused: np.ndarray,
+    record: Any,
+    *,
+    background: Any = None,
+    variance: np.ndarray | None = None,
+) -> np.ndarray:
+    """The :func:`~.guard.local_z` of a finished fusion, shape ``(y, x)``.
+
+    The arguments are those of :func:`groups_again`, with the `fused` maps in the units
+    of `maps`.
+    """
+    prepared, gain = _prepared_again(
+        maps, haadf, record, CalibratedOptions(), background, variance
+    )
+    seen = np.where(prepared.trusted > 0, prepared.haadf, np.nan)
+    return local_z(replace(prepared, haadf=seen), fused / gain[:, None, None])
 
 
 def groups_again(
@@ -44,23 +90,12 @@ def groups_again(
     """
     asked: dict[str, Any] = {name: record[name] for name in _ASKED}
     options = CalibratedOptions(**asked)
-    preparation = prepare(
-        maps, haadf, options, background=background, variance=variance
-    )
-    gain = preparation.units.gain
-    found = np.asarray(record["vacuum_background"])
-    if found.any():
-        known = (found / gain).astype(np.float32)[:, None, None]
-        prepared = replace(preparation.prepared, background=known)
-        preparation = replace(preparation, prepared=prepared).locked()
-    y, x = np.asarray(record["shift"])
+    prepared, gain = _prepared_again(maps, haadf, record, options, background, variance)
     prepared = replace(
-        aligned(preparation.prepared, Shift(y=float(y), x=float(x))),
-        coefficients=np.asarray(record["haadf_coefficients"]) * gain,
-        offset=float(record["haadf_offset"]) - preparation.units.base,
+        prepared,
         apart=tuple(map(bool, record["own_norm"])),
-    ).with_error(float(record["haadf_model_error"]))
-    prepared = replace(prepared, trusted=prepared.trusted * trusted)
+        trusted=prepared.trusted * trusted,
+    )
     with workers() as run:
         return groups_of(
             prepared,

@@ -23,13 +23,13 @@ from .elastic import (
     record_of,
 )
 from .examine import examine
-from .guard import GuardReport, local_z
+from .guard import GuardReport
 from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
 from .sharing import share_counts
-from .shift import Shift, aligned
+from .shift import Shift
 from .uncertainty import uncertainty
 from .weights import Weights, weigh
 
@@ -528,35 +528,3 @@ def shared_weights(
                 'kind for weights="shared"; fuse them with weights="per position"'
             )
         return weigh_fractions(fractions, run, **given)
-
-
-def reevaluate(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    fused: np.ndarray,
-    record: Any,
-    options: CalibratedOptions,
-    *,
-    background: Any = None,
-    variance: np.ndarray | None = None,
-) -> np.ndarray:
-    """The :func:`local_z` of a finished fusion.
-
-    `fused` is in the units of `maps`, `record` what :func:`solve` recorded.
-    """
-    if background is None:
-        background = np.asarray(record["vacuum_background"])[:, None, None]
-    preparation = prepare(
-        maps, haadf, options, background=background, variance=variance
-    )
-    prepared = preparation.prepared
-    gain = preparation.units.gain  # of these data; that of a sample may differ
-    y, x = np.asarray(record["shift"])
-    prepared = replace(
-        aligned(prepared, Shift(y=y, x=x)),
-        coefficients=np.asarray(record["haadf_coefficients"]) * gain,
-        offset=float(record["haadf_offset"]) - preparation.units.base,
-    )
-    prepared = prepared.with_error(float(record["haadf_model_error"]))
-    seen = np.where(prepared.trusted > 0, prepared.haadf, np.nan)
-    return local_z(replace(prepared, haadf=seen), fused / gain[:, None, None])

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...common.compilation import compilers, index
 from ...common.threads import Workers
-from .duals import ROUNDING, improve, largest
+from .duals import MOST, ROUNDING, improve, largest
 from .problem import Problem, flux_correction, for_kernels, stacked
 from .rows import deviance_of, pull_of
 from .spectral import deviance_rows, spectral_dual_rows
@@ -14,9 +14,6 @@ from .spectral import deviance_rows, spectral_dual_rows
 # NaN and infinity have to be respected.
 _kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
 
-# The bound holds for maps of up to so many times the flux found, where it is free, and
-# the values found at missing pixels.
-_MOST = 2.0
 _ROUNDS = 3  # through the duals of several images
 _HELD = 1e300  # no slope: other terms bound these pixels
 
@@ -168,7 +165,7 @@ def certificate(problem, state, run=_SERIAL):
 
     shrink = 1 / max(1.0, np.sqrt(row_excess.max()))
     locked = problem.flux_locked
-    most = np.where(locked, 0, _MOST * sums)
+    most = np.where(locked, 0, MOST * sums)
     if locked.any():
         most[locked] = (problem.flux * problem.tv_scale)[locked]
     multipliers = np.where(locked, shrink * state.flux_dual, flux_multiplier)
@@ -474,7 +471,7 @@ def dual_rows(
                 raised = slope
                 if missing and not held[x]:
                     raised = max(slope, least)
-                total -= (raised - slope) * _MOST * max(found[i, y, x], np.float32(0))
+                total -= (raised - slope) * MOST * max(found[i, y, x], np.float32(0))
                 slopes[i, x] = raised
         for _ in range(1 if n_images == 1 else _ROUNDS):
             for j in range(n_images):

@@ -5,6 +5,9 @@ import numpy as np
 from ...common.compilation import compilers
 
 ROUNDING = 1e-12
+# The bound holds for maps of up to so many times the flux found, where it is free, and
+# the values found at missing pixels.
+MOST = 2.0
 _NEWTON = 1e-5  # largest last change of a dual
 _NEWTON_STEPS = 20
 

@@ -15,7 +15,7 @@ since :math:`\sum_i x_i (1 + g_i - (M^T t)_i) \ge 0` and
 import numpy as np
 
 from ...common.compilation import compilers
-from .duals import ROUNDING, improve
+from .duals import MOST, ROUNDING, improve
 from .rows import deviance_of, log_of, pull_of
 
 # Rounds of shared counts, duals of the images and maps in each pixel.
@@ -167,8 +167,7 @@ def spectral_dual_rows(
                 raised = slope
                 if missing and not held[x]:
                     raised = max(slope, least)
-                most = 2.0 * max(found[i, y, x], np.float32(0))
-                value -= (raised - slope) * most
+                value -= (raised - slope) * MOST * max(found[i, y, x], np.float32(0))
                 slopes[i, x] = raised
                 second[i, x] = 0.0 if missing else offset[i]
                 u[i, x] = max(found[i, y, x], np.float32(0))
