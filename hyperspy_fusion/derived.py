@@ -24,6 +24,13 @@ from .results import TERMS, pending
 if TYPE_CHECKING:
     from .signals import ElementalMap, HAADFImage
 
+# What the record holds of the HAADF image, and of further images.
+_FIT = {
+    "shift": "elastic_shift",
+    "haadf_coefficients": "elastic_coefficients",
+    "haadf_offset": "elastic_offset",
+    "haadf_model_error": "elastic_model_error",
+}
 # Sum of the amounts below which there are no fractions, over that quantile of it.
 _LEAST_AMOUNT, _MOST = 0.05, 0.99
 
@@ -189,8 +196,9 @@ def get_misfit(
     *,
     standardised: bool = False,
     mask: Mask = None,
+    image: str | None = None,
 ) -> Signal2D:
-    """Misfit of the HAADF image and its model, or of the image and the measured maps.
+    """Misfit of an elastic image and its model, or of the image and the measured maps.
 
     Parameters
     ----------
@@ -199,7 +207,7 @@ def get_misfit(
     fused : list of ElementalMap
         All maps that the fusion returned, in their order.
     haadf : BaseSignal
-        The HAADF image that was fused.
+        The HAADF image that was fused, or the one that `image` names.
     background : optional
         As it was given to :func:`fuse_multimodal`; only for `standardised`.
     standardised : bool, default False
@@ -209,6 +217,9 @@ def get_misfit(
         :func:`hyperspy_fusion.core.calibrated.guard.local_z`.
     mask : optional
         As it was given to :func:`fuse_multimodal`; only for `standardised`.
+    image : str, optional
+        Name of one of the further images that were given as `elastic`, which is then
+        passed as `haadf`; by default the HAADF image.
 
     Returns
     -------
@@ -222,14 +233,14 @@ def get_misfit(
         If the signals do not belong together, or `standardised` is asked of the
         published method or of maps of fractions.
     """
-    model = get_haadf_model(fused)
+    model = get_haadf_model(fused, image)
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
     measurement = measured_as(record, maps, haadf, background, mask)
-    image = new_signal(model, measurement.haadf - model.data)
-    image.metadata.General.title = "Misfit"
+    found = new_signal(model, measurement.haadf - model.data)
+    found.metadata.General.title = "Misfit"
     if not standardised:
-        return image
+        return found
     if record.method != "calibrated":
         raise ValueError(
             "the local misfit is defined for the calibrated method only: expected maps "
@@ -240,9 +251,9 @@ def get_misfit(
             "the local misfit is not defined for fractions, whose sum is that of the "
             "image: expected maps that were fused from counts"
         )
-    image.data[:] = _local_misfit(measurement, fused)
-    image.metadata.General.title = "Local misfit in standard deviations"
-    return image
+    found.data[:] = _local_misfit(measurement, fused, image)
+    found.metadata.General.title = "Local misfit in standard deviations"
+    return found
 
 
 def flagged_pixels(fused: Sequence[BaseSignal]) -> np.ndarray:
@@ -263,21 +274,31 @@ def flagged_pixels(fused: Sequence[BaseSignal]) -> np.ndarray:
     return flagged
 
 
-def _local_misfit(measurement: Measurement, fused: Sequence[BaseSignal]) -> np.ndarray:
+def _local_misfit(
+    measurement: Measurement, fused: Sequence[BaseSignal], elastic: str | None
+) -> np.ndarray:
     """Local misfit of the images of a finished fusion, one after the other."""
     record = record_of(fused[0])
     maps, haadf = computed([measurement.maps, measurement.haadf])
     results = np.stack(computed([signal.data for signal in fused]), axis=-3)
-    names: tuple[str, ...] = "shift", "haadf_coefficients", "haadf_offset"
-    names += "haadf_model_error", "vacuum_background"
+    numbers = {name: np.asarray(record[name]) for name in ("vacuum_background", *_FIT)}
+    if elastic is not None:
+        k = _number_of(elastic, record)
+        for name, of_image in _FIT.items():
+            values = np.asarray(record[of_image])
+            numbers[name] = values.take(k, axis=len(measurement.navigation_shape))
     found = np.empty(haadf.shape, dtype=np.float32)
     for position in np.ndindex(measurement.navigation_shape):
         variance, given = measurement.variance, measurement.background
-        found[position] = local_z_again(
+        own = {name: values[position] for name, values in numbers.items()}
+        sign = -1 if np.any(own["haadf_coefficients"] < 0) else 1
+        for name in ("haadf_coefficients", "haadf_offset"):
+            own[name] = sign * own[name]  # an inverted image is turned over
+        found[position] = sign * local_z_again(
             maps[position],
-            haadf[position],
+            sign * haadf[position],
             results[position],
-            {name: np.asarray(record[name])[position] for name in names},
+            own,
             background=None if given is None else given[position],
             variance=None if variance is None else variance[position],
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .core.common.options import Options
     from .core.published.forward import ZWeighting
     from .core.published.tv_prox import TVAlgorithm
-    from .inputs.further import Elastic
+    from .inputs.further import Elastic, Weighting
     from .inputs.measurement import Background, Image, Maps, Mask, Matching, Measurement
     from .signals import ElementalMap
 
@@ -43,6 +43,7 @@ def fuse_multimodal(
     match: Matching = None,
     elastic: Elastic = None,
     lambda_haadf: float | Literal["auto"] = "auto",
+    lambda_elastic: Weighting = "auto",
     lambda_tv: float | Literal["auto"] = "auto",
     gamma: float = 1.7,
     regularizer: Regularizer = "tgv",
@@ -86,8 +87,8 @@ def fuse_multimodal(
     haadf : BaseSignal, or list of BaseSignal
         HAADF image of the same pixels, in any units; of a list, the one that fits.
     background : float, list or dict of float or BaseSignal, or BaseSignal, optional
-        β, known background in the units of the maps: a number for all, a number or
-        map for each, or a stack of maps. By default the mean in the vacuum of counts.
+        β, known background of the maps in their units: one for all, or a number or map
+        for each. By default the mean in the vacuum of counts.
     elements : list of str, optional
         Symbols in the order of the maps; by default read from their metadata or title.
     sensitivities : dict of str to float, optional
@@ -100,8 +101,8 @@ def fuse_multimodal(
     elastic : BaseSignal, or list or dict of BaseSignal, optional
         Up to 3 more images of the pixels of the HAADF image: phase, ADF, bright field,
         named by their titles or a dict. Those that do not help are not used.
-    lambda_haadf, lambda_tv : float or "auto"
-        Weights μ, λ of HAADF term and regulariser; "auto": chosen by cross-validation.
+    lambda_haadf, lambda_elastic, lambda_tv : float or "auto"
+        Weights μ (of `elastic` a list or dict) and λ; "auto": by cross-validation.
     gamma : float, default 1.7
         Exponent γ of the Z-contrast, 1.4 to 2: the prior of c_i is Z_i^γ.
     regularizer : {"tgv", "tv"}
@@ -147,6 +148,7 @@ def fuse_multimodal(
     """
     options = CalibratedOptions(
         lambda_haadf=lambda_haadf,
+        lambda_elastic=lambda_elastic,
         lambda_tv=lambda_tv,
         gamma=gamma,
         regularizer=regularizer,

@@ -42,8 +42,9 @@ class WeightTuner(t.HasTraits):
     """Preview of fused maps for weights that are chosen by hand.
 
     :func:`~hyperspy_fusion.fuse_multimodal` makes one with ``interactive=True``. The
-    calibration stays as it was found; each change of a weight fuses a part of the first
-    image again, starting from the last preview.
+    calibration stays as it was found, and so do the weights of further elastic images;
+    each change of a weight fuses a part of the first image again, starting from the
+    last preview.
 
     Parameters
     ----------
@@ -99,6 +100,12 @@ class WeightTuner(t.HasTraits):
             for name in ("tv", "haadf")
         )
         given = replace(options, lambda_tv=tv, lambda_haadf=haadf)
+        self._held: dict[str, Any] = {}
+        if measurement.elastic_names:  # the weights of the first image, for all
+            weights = np.asarray(record.lambda_elastic)
+            n_images = len(measurement.elastic_names)
+            self._held["lambda_elastic"] = weights.reshape(-1, n_images)[0]
+            given = replace(given, **self._held)
         self._preview: Preview = preview(measurement, given, execution)
         self._elements = measurement.elements
         rows, columns = self._preview.window
@@ -133,7 +140,9 @@ class WeightTuner(t.HasTraits):
     def apply(self) -> None:
         """Fuse all of the data with the weights; changes the fused maps in place."""
         for old, new in zip(
-            self.fused, self._fuse(replace(self._options, **self.weights)), strict=True
+            self.fused,
+            self._fuse(replace(self._options, **self.weights, **self._held)),
+            strict=True,
         ):
             update(old, new)
         self.message = "Applied to all: the fused maps have these weights"

@@ -162,7 +162,7 @@ def test_several_elastic_images(capsys):
     assert "The image phase was used" in capsys.readouterr().out
     assert len(found["fused"]) == 3
     found = run(virtual_detector)
-    assert found["adf"].data.shape == (32, 32)
+    assert "The image ADF was used" in capsys.readouterr().out
     expected = found["patterns"].data[3, 4][found["ring"].data > 0].sum()
     assert found["adf"].data[3, 4] == expected
     wave = run(phase)

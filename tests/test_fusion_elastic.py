@@ -111,21 +111,143 @@ def test_masks_and_uncalibrated_images(specimen, phase):
     assert np.isfinite(found[0].data).all()
 
 
+def test_sharing_knows_haadf_alone(specimen, phase):
+    maps, haadf, _ = specimen
+    with pytest.raises(ValueError, match="share is True together with elastic"):
+        hf.fuse_multimodal(maps, haadf, elastic=phase, **GIVEN, share=True)
+
+
+# --- weights that are given --------------------------------------------------------
+
+
+def test_given_weights(specimen, phase, flat, fused):
+    maps, haadf, _ = specimen
+    chosen = record(fused).lambda_elastic
+    images = {"phase": phase, "BF": flat}
+    for weights in (list(chosen), dict(zip(images, chosen, strict=True))):
+        found = hf.fuse_multimodal(
+            maps, haadf, elastic=images, lambda_elastic=weights, **GIVEN
+        )
+        assert_array_equal(found[0].data, fused[0].data)
+        assert np.isnan(record(found).elastic_gain).all()
+        told = hf.summarize(found)
+        assert f"The image phase was used with the weight {chosen[0]:.3g}" in told
+        assert "The image BF was not used: its weight is 0" in told
+
+
+def test_one_weight_is_given_and_another_is_chosen(specimen, phase, flat):
+    maps, haadf, _ = specimen
+    found = hf.fuse_multimodal(
+        maps, haadf, elastic=[phase, flat], lambda_elastic={"BF": 0.05}, **GIVEN
+    )
+    assert record(found).lambda_elastic[1] == 0.05
+    assert record(found).lambda_elastic[0] > 0
+    assert np.isfinite(record(found).elastic_gain).tolist() == [True, False]
+
+
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("weights", "message"),
     [
-        ({"share": True}, "share is True together with elastic"),
-        ({"uncertainty": True}, "uncertainty is True together with elastic"),
-        ({"n_replicas": 3}, "n_replicas is 3 together with elastic"),
-        ({"weights": "shared"}, "weights is 'shared' together with elastic"),
-        ({"interactive": True}, "interactive is True together with elastic"),
-        ({"tile_size": 32}, "elastic was given for an image that is solved in tiles"),
+        ([0.1, 0.2], "lambda_elastic has 2 weights and there are 1 elastic images"),
+        ({"ADF": 0.1}, "lambda_elastic has a weight of ADF: expected weights of phase"),
+        (-1.0, "lambda_elastic is -1.0: expected a finite number of at least 0"),
+        ([np.nan], r"lambda_elastic\[0\] is nan: expected a finite number"),
     ],
 )
-def test_what_several_images_do_not_go_with(specimen, phase, options, message):
+def test_weights_that_do_not_fit(specimen, phase, weights, message):
     maps, haadf, _ = specimen
     with pytest.raises(ValueError, match=message):
-        hf.fuse_multimodal(maps, haadf, elastic=phase, **GIVEN, **options)
+        hf.fuse_multimodal(maps, haadf, elastic=phase, lambda_elastic=weights)
+
+
+def test_weights_of_no_image(specimen):
+    maps, haadf, _ = specimen
+    with pytest.raises(ValueError, match="lambda_elastic was given without elastic"):
+        hf.fuse_multimodal(maps, haadf, lambda_elastic=0.1)
+
+
+# --- what goes together with further images ----------------------------------------
+
+
+def test_uncertainty_and_replicas(specimen, phase, fused):
+    maps, haadf, truth = specimen
+    weights = record(fused).lambda_elastic[:1]
+    given = {**GIVEN, "lambda_elastic": weights}
+    found = hf.fuse_multimodal(
+        maps, haadf, elastic=phase, uncertainty=True, n_replicas=10, **given
+    )
+    again = hf.fuse_multimodal(maps, haadf, elastic=phase, **given)
+    alone = hf.fuse_multimodal(maps, haadf, n_replicas=10, **GIVEN)
+    within = []
+    for one, same, true in zip(found, again, truth, strict=True):
+        assert_array_equal(one.data, same.data)
+        sigma = np.sqrt(one.get_noise_variance().data)
+        within.append(np.mean(np.abs(one.data - true.data) < 2 * sigma))
+    assert np.mean(within) > 0.9
+    # oxygen, which the phase shows and HAADF does not
+    spread, before = (
+        hf.propagate(lambda m: m[2].data, maps).std.mean() for maps in (found, alone)
+    )
+    assert spread < 0.85 * before
+
+
+def test_total_variation(specimen, phase):
+    maps, haadf, truth = specimen
+    given = {"regularizer": "tv", **GIVEN}
+    with_phase = hf.fuse_multimodal(maps, haadf, elastic=phase, **given)
+    alone = hf.fuse_multimodal(maps, haadf, **given)
+    errors = [((m[2].data - truth[2].data) ** 2).mean() for m in (with_phase, alone)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_tiles(lazy):
+    maps, haadf, truth = hf.data.lattice(size=160)
+    phase, bf = (hf.data.elastic_image(truth, kind) for kind in ("phase", "bf"))
+    given = {"elastic": [phase, bf], "lambda_tv": 3.0, "lambda_haadf": 0.1}
+    given["lambda_elastic"] = {"phase": 0.3, "bf": 0.1}
+    whole = hf.fuse_multimodal(maps, haadf, **given)
+    if lazy:
+        maps = [signal.as_lazy() for signal in maps]
+        given["elastic"] = [phase.as_lazy(), bf.as_lazy()]
+    found = hf.fuse_multimodal(maps, haadf, tile_size=80, **given)
+    if lazy:
+        found[0].compute(show_progressbar=False)
+    level = np.quantile(whole[0].data, 0.99)
+    assert np.abs(found[0].data - whole[0].data).max() < 0.02 * level
+    one, other = record(found), record(whole)
+    assert_array_equal(one.lambda_elastic, other.lambda_elastic)
+    assert_array_equal(one.elastic_coefficients, other.elastic_coefficients)
+    assert (one.elastic_coefficients[1] <= 0).all()  # the bright-field image
+    assert "The image bf has inverted contrast" in hf.summarize(found)
+
+
+def test_images_displaced_by_more_than_a_tile_has_around():
+    maps, haadf, truth = hf.data.core_shell(size=192)
+    phase = hf.data.elastic_image(truth, "phase", shift=(20, -16))
+    given = {"lambda_tv": 3.0, "lambda_haadf": 0.1, "lambda_elastic": 0.3}
+    with pytest.warns(UserWarning, match="the image phase is displaced against the"):
+        found = hf.fuse_multimodal(maps, haadf, elastic=phase, tile_size=96, **given)
+    assert np.abs(record(found).elastic_shift - [20, -16]).max() < 1
+    assert record(found).elastic_flagged < 0.25
+
+
+def test_shared_weights(specimen, phase, flat, fused):
+    maps, haadf, _ = specimen
+    series = [hs.stack([signal, signal]) for signal in maps]
+    images = [hs.stack([image, image]) for image in (phase, flat)]
+    found = hf.fuse_multimodal(
+        series, hs.stack([haadf, haadf]), elastic=images, elements=["Dy", "Sc", "O"],
+        weights="shared", **GIVEN,
+    )  # fmt: skip
+    assert_array_equal(found[0].data[1], fused[0].data)
+    assert (
+        record(found).lambda_elastic.tolist()
+        == [record(fused).lambda_elastic.tolist()] * 2
+    )
+    told = hf.summarize(found)
+    assert "The image Stack of phase was used; its weight" in told
+    assert "The image Stack of BF was not used: it does not improve" in told
 
 
 def test_inputs_stay_as_they_are(specimen, phase):
@@ -147,6 +269,51 @@ def test_models_of_the_images(fused, phase):
     assert hf.get_haadf_model(fused, "BF").data.std() < 0.1 * phase.data.std()
     with pytest.raises(ValueError, match="no elastic image 'ADF' .* one of phase, BF"):
         hf.get_haadf_model(fused, "ADF")
+
+
+def test_misfit_of_each_image(fused, specimen, phase, flat):
+    maps, haadf, _ = specimen
+    model = hf.get_haadf_model(fused, "phase")
+    misfit = hf.get_misfit(maps, fused, phase, image="phase")
+    assert_array_equal(misfit.data, phase.data - model.data)
+    z = hf.get_misfit(maps, fused, phase, image="phase", standardised=True)
+    largest = record(fused).elastic_guard[0]
+    assert 0.5 * largest < np.abs(z.data).max() <= 1.05 * largest
+    assert np.abs(hf.get_misfit(maps, fused, haadf, standardised=True).data).max() < 5
+    axes = hf.plot_misfit(maps, fused, flat, image="BF")
+    assert axes[0].get_title() == "BF"
+    assert "its weight is 0" in axes[0].figure.get_supxlabel()
+
+
+def test_misfit_of_an_inverted_image(specimen):
+    maps, haadf, truth = specimen
+    bf = hf.data.elastic_image(truth, "bf")
+    bf.data[5:15, 5:15] *= 1.2  # brighter than the maps tell
+    weights = {**GIVEN, "lambda_elastic": 0.3}
+    with pytest.warns(UserWarning, match="the image bf contradicts the maps"):
+        fused = hf.fuse_multimodal(maps, haadf, elastic=bf, **weights)
+    z = hf.get_misfit(maps, fused, bf, image="bf", standardised=True).data
+    assert z[8:12, 8:12].min() > 3
+    assert np.median(z[25:, 25:]) < 2
+
+
+def test_plot_of_the_trials_of_each_image(fused, specimen, phase, flat):
+    maps, haadf, _ = specimen
+    axes = hf.plot_weights(fused)
+    titles = [panel.get_title() for panel in axes]
+    assert [title.split(":")[0] for title in titles] == ["phase", "BF"]
+    assert titles[0].endswith(", used")
+    assert titles[1].endswith(", not used")
+    (line, ring) = axes[0].lines
+    assert ring.get_ydata()[0] == line.get_ydata().min() == 0
+    (line, ring) = axes[1].lines
+    assert ring.get_xdata()[0] == 0  # the weight 0
+    chosen = hf.fuse_multimodal(maps, haadf, elastic=[phase, flat])
+    axes = hf.plot_weights(chosen)
+    assert axes[0].get_title().startswith("HAADF alone. With phase:")
+    assert len(axes) == 3
+    images = hf.plot_weights(chosen, maps, haadf, images=True, elastic=[phase, flat])
+    assert len(images) == 9
 
 
 def test_plot_of_image_and_model_of_each(fused, specimen, phase, flat):

@@ -140,3 +140,25 @@ def test_without_widgets_it_is_said_what_to_install(specimen, monkeypatch):
     monkeypatch.setitem(UI_REGISTRY, "hyperspy_fusion.WeightTuner", {})
     with pytest.raises(ImportError, match="hyperspy_gui_ipywidgets"):
         tune(specimen)
+
+
+def test_weights_of_further_images_are_held(specimen, monkeypatch):
+    made = []
+    monkeypatch.setattr(
+        "hyperspy_fusion.tuning.WeightTuner.gui",
+        lambda self, **_: made.append(self),
+    )
+    elastic = hf.data.elastic_image(specimen.truth, "phase")
+    given = {"lambda_tv": 4.0, "lambda_haadf": 0.1, "lambda_elastic": 0.3}
+    fused = hf.fuse_multimodal(
+        *specimen[:2], interactive=True, elastic=elastic, **given
+    )
+    (tuner,) = made
+    # the preview ends at a gap of a hundredth
+    level = fused[0].data.max()
+    assert np.abs(tuner.maps[0] - fused[0].data).max() < 0.1 * level
+    tuner.lambda_tv = 9.0
+    tuner.apply()
+    given["lambda_tv"] = 9.0
+    again = hf.fuse_multimodal(*specimen[:2], elastic=elastic, **given)
+    assert_array_equal(fused[1].data, again[1].data)

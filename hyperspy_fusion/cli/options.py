@@ -64,6 +64,12 @@ SHARED: list[Option] = [
 OF_METHOD: dict[str, list[Option]] = {
     "calibrated": [
         ("lambda_haadf", "weight", "X|auto", "weight of the HAADF term"),
+        (
+            "lambda_elastic",
+            "weights",
+            "X|auto",
+            "weights of the images of --elastic, in their order",
+        ),
         ("background", float, "X", "known background of the maps"),
         ("sensitivities", "pairs", "Fe=X", "signal of one atom of each element"),
         ("mask", "mask", "FILE", "image that is not 0 where pixels are missing"),
@@ -137,11 +143,11 @@ def add(group: Any, options: Sequence[Option]) -> None:
             settings |= {"action": "store_const", "const": kind is bool}
         else:
             settings["metavar"] = placeholder
-            if kind == "weight":
+            if kind in ("weight", "weights"):
                 settings["type"] = _weight
-            elif kind in ("names", "pairs"):
+            if kind in ("names", "pairs", "weights"):
                 settings["nargs"] = "+"
-            elif kind != "mask":
+            elif kind not in ("mask", "weight"):
                 settings["type"] = kind
         group.add_argument(flag_of(name), **settings)
 

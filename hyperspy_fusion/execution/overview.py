@@ -17,13 +17,18 @@ from ..core.calibrated.reading import goes_below_zero
 from ..core.calibrated.sample import representative_tiles, tile_at
 from ..core.calibrated.shift import Shift
 from ..core.common.missing import fill
-from .arrays import computed
+from .arrays import computed, stack
 from .tiles import HALOS, Tile, cut
 
 _OVERVIEW = 2048  # pixels a side of the overview at most
 _LARGEST_FACTOR = 16  # the tiles of the sample are multiples of its pixels
 _SPREAD = 8  # tiles a side of the sample that holds as much vacuum as the image
 _SPREAD_TILE = 128  # pixels a side of each
+_CALLED = {
+    "maps": "maps",
+    "haadf": "HAADF image",
+    "elastic": "further elastic images",
+}
 
 
 def decide(
@@ -43,10 +48,11 @@ def decide(
     options : CalibratedOptions
         The options.
     check : callable, optional
-        ``check([*maps, haadf])`` of their means over large pixels raises an error if
-        these are no images, and returns warnings.
+        ``check([*maps, haadf, *elastic])`` of their means over large pixels raises an
+        error if these are no images, and returns warnings.
     **chemistry
-        `elements`, `atomic_numbers` and `sensitivities`, as for the core.
+        `elements`, `atomic_numbers`, `sensitivities` and `elastic_names`, as for the
+        core.
 
     Returns
     -------
@@ -76,17 +82,17 @@ def decide(
         means,
         share,
         da.nanmin(maps),
-        [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")],
+        {name: da.isinf(arrays[name]).sum() for name in _CALLED if name in arrays},
     )
-    for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
+    for name, n in infinite.items():
         if n:
             raise ValueError(
-                f"{n} pixels of the {name} are infinite: expected finite values, or "
-                "NaN where they are missing"
+                f"{n} pixels of the {_CALLED[name]} are infinite: expected finite "
+                "values, or NaN where they are missing"
             )
     messages = []
     if check is not None:
-        messages = check([*found["maps"], found["haadf"]])
+        messages = check([*found["maps"], found["haadf"], *found.get("elastic", ())])
     # pixels per large pixel, fewer at the far edges
     shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
     area = np.outer(*shares)
@@ -96,9 +102,9 @@ def decide(
         negative=goes_below_zero(float(lowest), float(filled.max())),
         pixels=int(area.sum()),
     )
-    undone = parts.rough_shift(**found, factor=factor, options=options, **chemistry)
-    arrays["haadf"] = moved_back(arrays["haadf"], undone)
-    found["haadf"] = moved_back(found["haadf"], undone, factor)
+    undone = parts.rough_shifts(**found, factor=factor, options=options, **chemistry)
+    arrays |= images_moved_back(arrays, undone)
+    found |= images_moved_back(found, undone, factor)
     # whole large pixels only: tiles must stay within the image
     rows, columns = (slice(n // factor) for n in size)
     corners = representative_tiles(found["maps"][:, rows, columns], factor)
@@ -126,7 +132,7 @@ def decide(
     units = replace(units, warnings=(*messages, *units.warnings))
     decision = replace(decision, units=units)
     background = arrays["background"]
-    decision = replace(decision, undone=undone)
+    decision = decision.moved_back(undone)
     if not options.lock_flux or decision.rounds is not None:
         return decision, prior, None, background
     net = maps if background is None else maps - background
@@ -150,6 +156,20 @@ def decide(
     )
     decision = replace(decision, flux_multiplier=flux_multiplier)
     return decision, prior, flux, background
+
+
+def images_moved_back(
+    inputs: dict[str, Any], shifts: Sequence[Shift], factor: int = 1
+) -> dict[str, Any]:
+    """The elastic images among the inputs, HAADF first, without their displacements."""
+    found = {"haadf": moved_back(inputs["haadf"], shifts[0], factor)}
+    if "elastic" in inputs:
+        moved = [
+            moved_back(image, shift, factor)
+            for image, shift in zip(inputs["elastic"], shifts[1:], strict=True)
+        ]
+        found["elastic"] = stack(moved, axis=0)
+    return found
 
 
 def moved_back(image: Any, shift: Shift, factor: int = 1) -> Any:

@@ -16,7 +16,7 @@ from ..core.common.options import Options, choice, flag, whole_number
 from ..core.common.solution import Solution
 from ..core.published import method as published
 from .arrays import computed
-from .overview import decide, moved_back
+from .overview import decide, images_moved_back
 from .tiles import HALOS, SMALLEST_TILE, Tile, cut, tiles_of
 
 if TYPE_CHECKING:
@@ -144,8 +144,12 @@ def plan_calibrated(
     halo = HALOS[options.regularizer]
     tiles = tiles_of(measurement.maps, execution.tile_size, halo)
     shared = execution.weights == "shared"
-    if measurement.elastic is not None:
-        _check_elastic(options, tiled=tiles is not None, shared=shared)
+    options.elastic_weights(measurement.elastic_names)  # an error if they do not fit
+    if measurement.elastic is not None and options.share:
+        raise ValueError(
+            "share is True together with elastic: expected one of them, since counts "
+            "are shared by pixels that look alike in HAADF"
+        )
     if tiles is not None and options.share:
         raise ValueError(
             "share is True for an image that is solved in tiles: expected an image in "
@@ -154,13 +158,12 @@ def plan_calibrated(
     if tiles is not None:
         return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
     messages: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if shared:
-        options, messages = _with_shared_weights(measurement, options, chemistry)
+        options, messages, notes = _with_shared_weights(measurement, options, chemistry)
     solve = partial(calibrated.solve, options=options, **chemistry)
-    if measurement.elastic_names:
-        solve = partial(solve, elastic_names=measurement.elastic_names)
-    if messages:
-        solve = partial(_solve_with, messages, solve)
+    if messages or notes:
+        solve = partial(_solve_with, messages, notes, solve)
     return _image_tasks(_arrays(measurement), measurement, solve)
 
 
@@ -171,41 +174,12 @@ def check_preview(
 ) -> None:
     """Raise a ValueError if there can be no preview, before anything is fused."""
     tiles = tiles_of(measurement.maps, execution.tile_size, HALOS[options.regularizer])
-    if measurement.elastic is not None:
-        raise ValueError(
-            "interactive is True together with elastic: expected one of them, since "
-            "the sliders know the weight of HAADF only"
-        )
     if measurement.lazy or execution.lazy_output or tiles is not None:
         raise ValueError(
             "interactive is True for lazy or tiled data: expected maps in memory, of "
             "at most 4096 pixels a side. Choose the weights on a part of them, as "
             "[m.isig[:1024, :1024] for m in maps], after compute() if they are lazy, "
             "and fuse all with lambda_tv and lambda_haadf"
-        )
-
-
-def _check_elastic(
-    options: calibrated.CalibratedOptions, *, tiled: bool, shared: bool
-) -> None:
-    """Raise a ValueError for what several elastic images do not go together with."""
-    asked = {
-        "share is True": options.share,
-        "uncertainty is True": options.uncertainty,
-        f"n_replicas is {options.n_replicas}": options.n_replicas is not None,
-        "weights is 'shared'": shared,
-    }
-    for found, is_so in asked.items():
-        if is_so:
-            raise ValueError(
-                f"{found} together with elastic: expected one of them, since this is "
-                "known for HAADF alone"
-            )
-    if tiled:
-        raise ValueError(
-            "elastic was given for an image that is solved in tiles: expected an image "
-            "in one piece, of at most 4096 pixels a side and, if it is lazy, in one "
-            "chunk; without elastic, HAADF is used alone"
         )
 
 
@@ -225,7 +199,9 @@ def preview(
 
 
 def _chemistry(measurement: Measurement) -> dict[str, Any]:
+    names = measurement.elastic_names
     return {
+        **({"elastic_names": names} if names else {}),
         "elements": measurement.elements,
         "atomic_numbers": measurement.atomic_numbers,
         "sensitivities": measurement.sensitivities,
@@ -249,11 +225,19 @@ def _solve_published(
 
 
 def _solve_with(
-    messages: tuple[str, ...], solve: Callable, *arguments: Any, **others: Any
+    messages: tuple[str, ...],
+    notes: tuple[str, ...],
+    solve: Callable,
+    *arguments: Any,
+    **others: Any,
 ) -> Solution:
-    """Solve, and warn of what was found beforehand."""
+    """Solve, and tell what was found beforehand."""
     solution = solve(*arguments, **others)
-    return replace(solution, warnings=(*solution.warnings, *messages))
+    return replace(
+        solution,
+        warnings=(*solution.warnings, *messages),
+        notes=(*notes, *solution.notes),
+    )
 
 
 def _arrays(measurement: Measurement) -> dict[str, Any]:
@@ -285,7 +269,7 @@ def _check_and_solve(
     """Check the values of lazy signals, which are known now, and solve."""
     further = others.get("elastic")
     messages = tuple(check([*maps, haadf, *([] if further is None else further)]))
-    return _solve_with(messages, solve, maps=maps, haadf=haadf, **others)
+    return _solve_with(messages, (), solve, maps=maps, haadf=haadf, **others)
 
 
 def _tile_tasks(
@@ -302,13 +286,9 @@ def _tile_tasks(
         decision, prior, flux, own["background"] = decide(
             own, options, check=measurement.check, **chemistry
         )
-        own["haadf"] = moved_back(own["haadf"], decision.undone)
+        own |= images_moved_back(own, decision.undone_of_all)
         if shared:  # chosen from the first images
-            options = replace(
-                options,
-                lambda_tv=decision.weights.lambda_tv,
-                lambda_haadf=decision.weights.lambda_haadf,
-            )
+            options = _with_weights(options, decision.weights, decision.elastic)
         for tile in (tile for row in tiles for tile in row):
             solve = partial(
                 parts.solve_part,
@@ -325,18 +305,30 @@ def _with_shared_weights(
     measurement: Measurement,
     options: calibrated.CalibratedOptions,
     chemistry: dict[str, Any],
-) -> tuple[calibrated.CalibratedOptions, tuple[str, ...]]:
+) -> tuple[calibrated.CalibratedOptions, tuple[str, ...], tuple[str, ...]]:
     """The options with weights chosen from images spread over the series.
 
-    With what the choice says: the images know of given weights only.
+    With warnings and notes of the choice: the images know of given weights only.
     """
     arrays, places = _arrays(measurement), _positions(measurement)
     chosen = np.linspace(0, len(places) - 1, min(_SHARING, len(places)))
     images = computed(
         [_inputs_at(arrays, places[k]) for k in np.unique(chosen.round().astype(int))]
     )
-    weights = calibrated.shared_weights(images, options, **chemistry)
-    options = replace(
-        options, lambda_tv=weights.lambda_tv, lambda_haadf=weights.lambda_haadf
+    weights, elastic = calibrated.shared_weights(images, options, **chemistry)
+    notes = tuple(text for image in elastic for text in image.told)
+    return _with_weights(options, weights, elastic), weights.warnings, notes
+
+
+def _with_weights(
+    options: calibrated.CalibratedOptions,
+    weights: calibrated.Weights,
+    elastic: Sequence[calibrated.Found],
+) -> calibrated.CalibratedOptions:
+    """The options with these weights given."""
+    return replace(
+        options,
+        lambda_tv=weights.lambda_tv,
+        lambda_haadf=weights.lambda_haadf,
+        lambda_elastic=[image.weight for image in elastic] if elastic else None,
     )
-    return options, weights.warnings

@@ -1,13 +1,15 @@
 """Elastic images besides HAADF: phases, other detectors."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from hyperspy.signals import BaseSignal, Signal2D
 
 from .images import as_images, check_same_pixels, check_signal, describe
 
 Elastic: TypeAlias = BaseSignal | Sequence[BaseSignal] | Mapping[str, BaseSignal] | None
+Weight: TypeAlias = float | Literal["auto"]
+Weighting: TypeAlias = Weight | Sequence[Weight] | Mapping[str, Weight]
 MOST = 3  # images besides HAADF
 
 

@@ -44,18 +44,19 @@ def plot_misfit(
     background: Background = None,
     *,
     mask: Mask = None,
+    image: str | None = None,
     inav: Any = None,
     fig: Figure | None = None,
     cmap: str | Colormap = "PuOr",
     scalebar: bool = True,
     axes_decor: str | None = None,
 ) -> list[Axes]:
-    """Show where the HAADF image and the maps disagree.
+    """Show where an elastic image and the maps disagree.
 
     Parameters
     ----------
-    maps, fused, haadf, background, mask
-        As for :func:`get_misfit`.
+    maps, fused, haadf, background, mask, image
+        As for :func:`get_misfit`: `haadf` is the image that `image` names, if it does.
     inav : int, float or tuple, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
     fig : matplotlib.figure.Figure, optional
@@ -70,11 +71,11 @@ def plot_misfit(
     Returns
     -------
     list of matplotlib.axes.Axes
-        HAADF image; image minus the model from fused maps, in units of the image; and
-        the local misfit of image and measured maps in standard deviations, by which
-        the guard of the calibrated method judges. Where the image was not used because
-        of it, it is outlined. The last is left out where it is not defined: for the
-        published method and for fractions.
+        The image; image minus the model from fused maps, in units of the image; and the
+        local misfit of image and measured maps in standard deviations, by which the
+        guard of the calibrated method judges. Where the HAADF image was not used
+        because of it, it is outlined. The last is left out where it is not defined: for
+        the published method and for fractions.
 
     Raises
     ------
@@ -96,12 +97,16 @@ def plot_misfit(
     signals = maps, fused, haadf, background
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        misfits = [get_misfit(*signals, mask=mask)]
-        if judged:
-            misfits.append(get_misfit(*signals, standardised=True, mask=mask))
+        kinds = (False, True) if judged else (False,)
+        misfits = [
+            get_misfit(*signals, standardised=kind, mask=mask, image=image)
+            for kind in kinds
+        ]
         measurement = measured_as(record_of(fused[0]), maps, haadf, background, mask)
     arrays = computed([measurement.haadf, *(misfit.data for misfit in misfits)])
     flagged = flagged_pixels(fused)
+    if image is not None:  # it is not known where, only how much
+        flagged = np.zeros_like(flagged)
     *images, outlined = plain_images([*arrays, flagged], misfits[0], inav)
 
     flat = height_over_width(images[0]) < _FLAT
@@ -109,7 +114,7 @@ def plot_misfit(
     show_images(
         panels,
         images,
-        ["HAADF", "image − model", "local misfit"][: len(images)],
+        [image or "HAADF", "image − model", "local misfit"][: len(images)],
         ["gray", *[cmap] * len(misfits)],
         [range_of(images[0].data), *map(_symmetric, images[1:], (0.0, _LEAST_Z))],
         scalebar=[0] if scalebar else [],
@@ -122,7 +127,7 @@ def plot_misfit(
         add_colorbar(panel, label)
         if seen:
             outline(panel, outlined)
-    add_caption(figure, _sentence(record, judged=judged, outlined=seen))
+    add_caption(figure, _sentence(record, image, judged=judged, outlined=seen))
     return panels
 
 
@@ -132,18 +137,27 @@ def _symmetric(image: Any, least: float) -> tuple[float, float]:
     return -end, end
 
 
-def _sentence(record: dict[str, Any], *, judged: bool, outlined: bool) -> str:
+def _sentence(
+    record: dict[str, Any], image: str | None, *, judged: bool, outlined: bool
+) -> str:
     """What the guard found."""
     bright = "Positive: the image is brighter than the maps tell"
     if not judged:
         return f"{bright}."
-    share = np.mean(np.asarray(record["flagged"], dtype=float))
+    names = "flagged", "lambda_haadf"
+    if image is not None:
+        names = "elastic_flagged", "lambda_elastic"
+    shares, weights = (np.asarray(record[name], dtype=float) for name in names)
+    if image is not None:
+        k = record["elastic"].split("\n").index(image)
+        shares, weights = shares[..., k], weights[..., k]
+    share = np.mean(shares)
     found = "nowhere so much that it was left out"
     if share == 1:
         found = "so much that it was not used at all"
     elif share > 0:
         found = f"so much that it was not used in {100 * share:.2g} % of the pixels"
         found += " (outlined)" * outlined
-    if not np.any(np.asarray(record["lambda_haadf"], dtype=float)):
+    if not np.any(weights):
         found += "; its weight is 0"
     return f"{bright}.\nThe image contradicts the maps {found}."

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import hyperspy.api as hs
@@ -60,8 +60,9 @@ def plot_weights(
     """Show the cross-validation that chose the weights, or what λ_TV does to the maps.
 
     Each line is one weight of the HAADF term; where the line at 0 is the lowest, the
-    image does not help. With `images`, fused maps are shown instead, with a quarter of
-    λ_TV, with λ_TV, and with four times as much.
+    image does not help. Each further elastic image that was tried has a panel with the
+    least error of all trials with some weight of this image. With `images`, fused maps
+    are shown instead, with a quarter of λ_TV, with λ_TV, and with four times as much.
 
     Parameters
     ----------
@@ -79,13 +80,14 @@ def plot_weights(
         As for :func:`plot_fusion`; only for `images`.
     **measurement
         Whatever else was given to the fusion and is not in its record: ``background``,
-        ``mask``, ``sensitivities``; only for `images`.
+        ``mask``, ``elastic``, ``sensitivities``; only for `images`.
 
     Returns
     -------
     list of matplotlib.axes.Axes
-        One with the held-out error against λ_TV, the chosen weights ringed: λ_TV may
-        lie between the tried values, at the vertex of a parabola. Or those of the
+        One with the held-out error against λ_TV, the weights that were chosen without
+        further images ringed: λ_TV may lie between the tried values, at the vertex of a
+        parabola. Then one for each further image that was tried. Or those of the
         images, with low, chosen and high λ_TV.
 
     Raises
@@ -114,14 +116,32 @@ def plot_weights(
             f"plot_weights got {', '.join(measurement)}: expected what was given to "
             "the fusion only together with images=True"
         )
-    tried, (lambda_tv, lambda_haadf) = _weights(fused, inav)
+    further = _further_weights(fused, inav)
+    known = first_of(fused).metadata.get_item("Multimodal_fusion.weights_tried")
+    alone = [] if further and known is None else [_weights(fused, inav)]
+    n_panels = len(alone) + len(further)
+    _, (panels,) = figure_with(1, n_panels, (7.5 + 3 * (n_panels - 1), 4.5), fig)
+    panels = panels.tolist()
+    for panel, (tried, chosen) in zip(panels, alone, strict=False):
+        _show_tried(panel, tried, chosen, [one for one in further if one.weight > 0])
+    for panel, one in zip(panels[len(alone) :], further, strict=True):
+        _show_further(panel, one)
+    return panels
+
+
+def _show_tried(
+    axes: Axes, tried: np.ndarray, chosen: np.ndarray, used: Sequence[_Tried]
+) -> None:
+    """Held-out error against λ_TV, a line for each weight of the HAADF term.
+
+    What was chosen is ringed, unless further images that are used changed it.
+    """
+    lambda_tv, lambda_haadf = chosen
     lambdas, weights, errors = tried.T
     errors = 100 * (errors / errors.min() - 1)
     every = np.unique(weights)
     colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(every)))
     sizes = np.linspace(_LARGEST, _SMALLEST, len(every))
-
-    _, ((axes,),) = figure_with(1, 1, (7.5, 4.5), fig)
     # A curve on top of another one has smaller markers and a thinner line: both show.
     for weight, colour, size, marker in zip(
         every, colours, sizes, _MARKERS * len(every), strict=False
@@ -133,8 +153,16 @@ def plot_weights(
         if weight == lambda_haadf:
             # on the line as it is drawn
             height = _square(np.interp(np.log(lambda_tv), np.log(x), _root(y)))
-    label = f"chosen, λ$_{{TV}}$ = {lambda_tv:.3g}"
-    axes.plot(lambda_tv, height, "o", label=label, zorder=3, **_RING)
+    if used:
+        names = ", ".join(one.name for one in used)
+        axes.set_title(
+            f"HAADF alone. With {names}: λ$_{{TV}}$ = {lambda_tv:.3g}, "
+            f"λ$_{{HAADF}}$ = {lambda_haadf:.3g}",
+            fontsize="medium",
+        )
+    else:
+        label = f"chosen, λ$_{{TV}}$ = {lambda_tv:.3g}"
+        axes.plot(lambda_tv, height, "o", label=label, zorder=3, **_RING)
     axes.set_xscale("log")
     axes.set_xticks(np.unique(lambdas), [f"{x:.3g}" for x in np.unique(lambdas)])
     axes.minorticks_off()
@@ -146,7 +174,23 @@ def plot_weights(
     axes.set_ylabel("squared error of the prediction\nabove the least (%)")
     axes.grid(alpha=0.3)
     axes.legend(title="λ$_{HAADF}$", loc="center left", bbox_to_anchor=(1, 0.5))
-    return [axes]
+
+
+def _show_further(axes: Axes, one: _Tried) -> None:
+    """Least held-out error against the weight of a further image."""
+    places = np.arange(len(one.weights))  # the weights are 0 and powers of √10
+    axes.plot(places, one.errors, "o-", color="0.3")
+    ringed = one.weights == one.weight
+    axes.plot(places[ringed], one.errors[ringed], "o", **_RING)
+    axes.set_xticks(places, [f"{weight:.3g}" for weight in one.weights])
+    axes.set_xlabel(f"λ of {one.name}")
+    axes.set_ylabel("least squared error above the least (%)")
+    used = "used" if one.weight > 0 else "not used"
+    axes.set_title(
+        f"{one.name}: gain {one.gain:.1f} standard deviations, {used}",
+        fontsize="medium",
+    )
+    axes.grid(alpha=0.3)
 
 
 def _root(x: np.ndarray) -> np.ndarray:
@@ -182,17 +226,15 @@ def _plot_images(
     if isinstance(haadf, list | tuple):
         haadf = choose_haadf(haadf, maps[0].data.shape[-2:])
     series = fused[0].data.shape[:-2]
-    weights = (np.asarray(record[name]) for name in ("lambda_tv", "lambda_haadf"))
-    chosen = np.stack([np.broadcast_to(weight, series) for weight in weights], axis=-1)
+    chosen = _chosen(record, fused[0], series, inav)
     if series:
-        chosen = _at_position(chosen, fused[0], series, inav)
         maps = [signal.inav[inav] for signal in maps]
         haadf = as_images(haadf, "HAADF image").inav[inav]
         measurement = {
             name: _part_of(given, fused[0], series, inav)
             for name, given in measurement.items()
         }
-    lambda_tv, lambda_haadf = chosen.tolist()
+    lambda_tv = chosen["lambda_tv"]
     if lambda_tv == 0 or record.get_item("regularize") is False:
         raise ValueError(
             "these maps were fused without total variation: expected a fusion with "
@@ -214,7 +256,7 @@ def _plot_images(
         if not published:
             options |= {"uncertainty": False, "n_replicas": None}
             options.pop("haadf_offset", None)  # what was found, not what was given
-        options |= {"lambda_tv": weight, "lambda_haadf": lambda_haadf}
+        options |= {**chosen, "lambda_tv": weight}
         options |= {"elements": elements, "match": record.get_item("match")}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same
@@ -250,6 +292,23 @@ def _plot_images(
     return panels
 
 
+def _chosen(
+    record: Any, signal: BaseSignal, series: tuple[int, ...], inav: Any
+) -> dict[str, Any]:
+    """The weights of a fusion as options; of a series those of one position."""
+    found = {}
+    for name in ("lambda_tv", "lambda_haadf", "lambda_elastic"):
+        weight = np.asarray(record.get_item(name, np.nan))
+        if np.isnan(weight).all():
+            continue
+        if series:
+            shape = *series, *weight.shape[len(series) :]
+            weight = np.broadcast_to(weight, shape)
+            weight = _at_position(weight, signal, series, inav)
+        found[name] = np.squeeze(weight) if name != "lambda_elastic" else weight
+    return found
+
+
 def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
     """Rows (λ_TV, λ_HAADF, error) that were tried, in order, and the chosen pair.
 
@@ -278,6 +337,50 @@ def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
             "first position of the series, for which those of all were chosen"
         )
     return rows[np.lexsort(rows.T[:2])], chosen
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A further image that was tried: its weight and gain, and its trials.
+
+    `errors` are the least ones of all trials with the `weights`, in percent above the
+    least of them.
+    """
+
+    name: str
+    weight: float
+    gain: float
+    weights: np.ndarray
+    errors: np.ndarray
+
+
+def _further_weights(fused: Any, inav: Any) -> list[_Tried]:
+    """The further elastic images that were tried; of a series at one position."""
+    one = first_of(fused)
+    record = record_of(one)
+    if not record.has_item("elastic_tried"):
+        return []
+    names = record.elastic.split("\n")
+    keys = "elastic_tried", "lambda_elastic", "elastic_gain"
+    rows, chosen, gains = (np.asarray(record[key]) for key in keys)
+    series = rows.shape[:-2]
+    if series:
+        rows, chosen, gains = (
+            _at_position(array, one, series, inav) for array in (rows, chosen, gains)
+        )
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    found = []
+    for k, (name, weight, gain) in enumerate(zip(names, chosen, gains, strict=True)):
+        # an image that is not used was compared before the next ones were added
+        compared = rows if weight > 0 else rows[~rows[:, k + 3 : -1].any(axis=1)]
+        of_image, scores = compared[:, k + 2], compared[:, -1]
+        if np.isnan(gain) or not of_image.any():
+            continue
+        weights = np.unique(of_image)
+        errors = np.array([scores[of_image == one].min() for one in weights])
+        errors = 100 * (errors / errors.min() - 1)
+        found.append(_Tried(name, weight, gain, weights, errors))
+    return found
 
 
 def _part_of(given: Any, signal: BaseSignal, series: tuple[int, ...], inav: Any) -> Any:

@@ -109,9 +109,12 @@ def set_aside(
 
 
 def image_without_bad(
-    maps: np.ndarray, image: np.ndarray, name: str
+    maps: np.ndarray, image: np.ndarray, name: str, *, is_part: bool = False
 ) -> tuple[np.ndarray, list[str]]:
-    """A further elastic image with NaN at its bad pixels, and notes that name these."""
+    """A further elastic image with NaN at its bad pixels, and notes that name these.
+
+    As :func:`set_aside`.
+    """
     image = np.asarray(image)
     if min(image.shape) < _LEAST_SIZE or not np.isfinite(image).any():
         return image, []
@@ -121,9 +124,9 @@ def image_without_bad(
     notes = []
     if saturated.any():
         words = name, "not used", "saturated"
-        notes.append(_note(image, saturated, *words, is_part=False))
+        notes.append(_note(image, saturated, *words, is_part=is_part))
     if bad.any():
-        notes.append(_note(image, bad, name, "not used", is_part=False))
+        notes.append(_note(image, bad, name, "not used", is_part=is_part))
     return np.where(bad | saturated, np.nan, image), notes
 
 

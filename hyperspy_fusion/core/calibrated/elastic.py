@@ -1,9 +1,8 @@
-"""Further elastic images of the scan: each calibrated by itself, and used if it helps.
+"""Further elastic images of the scan, each calibrated by itself.
 
 An image of any detector, or a phase, is taken for o + Σ c_i x_i as HAADF is. Noise,
 displacement, coefficients, model error and the pixels to trust are found for each image
-alone, so that a bad one does not spoil another. Then the images are tried one after the
-other, and each stays if held-out data are predicted better with it.
+alone, so that a bad one does not spoil another.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,35 +10,28 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from ..common.operators import block_sums, products
 from ..common.threads import Workers
 from .bad_pixels import image_without_bad
-from .coefficients import non_negative
+from .coefficients import CrossFit, non_negative
 from .convex.problem import Image
 from .convex.solver import WarmStart
-from .examine import counts_alone, examine
-from .guard import GuardReport
+from .examine import Examined, counts_alone, examine, guarded
+from .guard import GuardReport, misfit
+from .noise import NoiseLine
 from .prepare import Preparation, PreparedData, shifted_image
-from .shift import Shift
-from .weights import (
-    LAMBDA_HAADF,
-    LAMBDA_TV,
-    LEAST_GAIN,
-    LOWEST,
-    Search,
-    Trials,
-    Weights,
-    significance,
-)
+from .shift import Shift, aligned
+from .weights import LEAST_GAIN, significance
 
 EXPONENT = 1.0  # of Z in the prior of c_i: a phase has less, annular dark field more
 _MOST_FLAGGED = 0.5  # fraction of the pixels; an image beyond it is not tried
 _INVERTED = 2.0  # standard deviations by which an inverted image fits better
-# With 20 iterations, which do for HAADF alone, the trials favour large weights.
-_TRIAL_ITERATIONS = 40
-_ROUNDS = 2  # of changes to the weights after an image was added
-_WEIGHTS = (*LOWEST[::-1], *LAMBDA_HAADF[1:])
+# A slow part that the maps do not explain, as of a support or of a phase without its
+# low frequencies: fraction of flagged pixels from which on it is looked for, and that
+# of these which are left at most; width of its Gaussian in pixels.
+_SLOW_FROM, _SLOW_LEAVES, _SLOW_WIDTH, _SLOW_PASSES = 0.1, 0.2, 12.0, 2
 
 
 @dataclass(frozen=True)
@@ -69,13 +61,22 @@ class Found:
     ----------
     name : str
         Of the image.
+    prior : numpy.ndarray
+        Expected c_i in any common unit, shape ``(n_elements,)``.
     coefficients, offset : numpy.ndarray and float
         Of the model o + Σ c_i x_i of the image as it was measured; all c_i ≤ 0 if its
         contrast is inverted. Intensity per count of the mathematics, shape ``(n,)``.
     error : float
         Model error, in units of the image.
+    contrast : float
+        Standard deviation of the image.
+    base, noise : float and NoiseLine or None
+        Value that is subtracted from the image, and its noise then.
     inverted : bool
         Whether the image is dark where the maps are bright.
+    slow : float
+        Fraction of the pixels that contradicted the maps before a slow part of the
+        image was subtracted; 0 if none was.
     shift : Shift
         Displacement against the maps.
     report : GuardReport
@@ -83,23 +84,34 @@ class Found:
     weight, gain : float
         μ, 0 where it is not used; how much better held-out data are predicted with it,
         in standard deviations, NaN where it was not tried.
+    given : bool
+        Whether the weight was given.
     notes : tuple of str
         About its pixels.
     barred : str
         Why it may not be used, whatever it shows; empty if it may.
+    undone : Shift
+        Displacement that was undone before the image was cut into tiles.
     """
 
     name: str
+    prior: np.ndarray
     coefficients: np.ndarray
     offset: float
     error: float
+    contrast: float
     inverted: bool
     shift: Shift
     report: GuardReport
+    base: float = 0.0
+    noise: NoiseLine | None = None
     weight: float = 0.0
     gain: float = np.nan
+    given: bool = False
     notes: tuple[str, ...] = ()
     barred: str = ""
+    slow: float = 0.0
+    undone: Shift = Shift()
 
     @property
     def title(self) -> str:
@@ -129,7 +141,16 @@ class Found:
                 f"{self.title} has inverted contrast, as a bright-field image: it was "
                 "turned over"
             )
-        if self.weight > 0:
+        if self.slow:
+            found.append(
+                f"{self.title} has a slowly varying part that the maps do not explain, "
+                f"which was subtracted: it contradicted the maps in "
+                f"{100 * self.slow:.0f} % of the pixels, and in "
+                f"{100 * self.report.flagged:.0f} % without that part"
+            )
+        if self.weight > 0 and self.given:
+            found.append(f"{self.title} was used with the weight {self.weight:.3g}")
+        elif self.weight > 0:
             found.append(
                 f"{self.title} was used; its weight {self.weight:.3g} was chosen: with "
                 f"it, held-out data are predicted better by {self.gain:.1f} standard "
@@ -141,6 +162,8 @@ class Found:
                 f"({self.gain:.1f} standard deviations, at least {LEAST_GAIN:g} are "
                 "required)"
             )
+            if self.given and not self.barred:
+                why = "its weight is 0"
             found.append(f"{self.title} was not used: {why}")
         return (*self.notes, *found)
 
@@ -150,8 +173,40 @@ class Found:
         if self.weight == 0:
             return ()
         flagged = replace(self.report, correlation=0.0, judged=True)
-        found = self.shift.message_of(self.title), flagged.message_of(self.title)
+        shift = self.undone + self.shift
+        found = shift.message_of(self.title), flagged.message_of(self.title)
         return tuple(filter(None, found))
+
+    def part(
+        self, prepared: PreparedData, values: np.ndarray, run: Workers, factor: int = 1
+    ) -> tuple[Image, "Found"]:
+        """The image in a part of the pixels: its term, and what was found there.
+
+        Parameters
+        ----------
+        prepared : PreparedData
+            The part; its HAADF image is of no matter.
+        values : numpy.ndarray
+            The image there, as it was measured.
+        run : Workers
+            The threads.
+        factor : int
+            Pixels a side of which `prepared` and `values` are means.
+        """
+        seen, notes = image_without_bad(prepared.data, values, self.title, is_part=True)
+        own, *_ = _in_place_of_haadf(prepared, seen, self.base, self.noise)
+        sign = -1 if self.inverted else 1
+        own = replace(
+            _turned(own, self.inverted).with_error(self.error),
+            contrast=self.contrast,
+            coefficients=sign * self.coefficients,
+            offset=sign * (self.offset - self.base),
+        )
+        own = aligned(own, self.shift) if factor == 1 else own.on_large_pixels(factor)
+        for _ in range(_SLOW_PASSES if self.slow else 0):
+            own = replace(own, haadf=own.haadf - _slow_part(own, _SLOW_WIDTH / factor))
+        own, report = guarded(own, self.report, run)
+        return _term(own, self.weight), replace(self, report=report, notes=tuple(notes))
 
 
 def barred_for_fractions(further: Further) -> list[Found]:
@@ -159,13 +214,14 @@ def barred_for_fractions(further: Further) -> list[Found]:
 
     Their noise is tied by their sum, so that any image seems to predict hidden pixels.
     """
-    nothing = np.full(len(further.prior), np.nan)
     return [
         Found(
             name=name,
-            coefficients=nothing,
+            prior=further.prior,
+            coefficients=np.full(len(further.prior), np.nan),
             offset=np.nan,
             error=np.nan,
+            contrast=np.nan,
             inverted=False,
             shift=Shift(),
             report=GuardReport(largest=np.nan, flagged=0.0, brighter=False),
@@ -177,6 +233,7 @@ def barred_for_fractions(further: Further) -> list[Found]:
 
 def record_of(images: Sequence[Found], gain: np.ndarray) -> dict[str, Any]:
     """Entries of the record of the fusion; `gain` is the value of a count."""
+    shifts = [image.undone + image.shift for image in images]
     return {
         "lambda_elastic": np.array([image.weight for image in images]),
         "elastic_gain": np.array([image.gain for image in images]),
@@ -185,7 +242,8 @@ def record_of(images: Sequence[Found], gain: np.ndarray) -> dict[str, Any]:
         ),
         "elastic_offset": np.array([image.offset for image in images]),
         "elastic_model_error": np.array([image.error for image in images]),
-        "elastic_shift": np.array([[i.shift.y, i.shift.x] for i in images]),
+        "elastic_shift": np.array([[shift.y, shift.x] for shift in shifts]),
+        "elastic_slow": np.array([image.slow for image in images]),
         "elastic_guard": np.array([image.report.largest for image in images]),
         "elastic_flagged": np.array([image.report.flagged for image in images]),
     }
@@ -196,65 +254,128 @@ def examine_further(
     prepared: PreparedData,
     further: Further,
     run: Workers,
-    callback_for: Callable[[str], Callable | None],
+    callback_for: Callable[[str], Callable | None] = lambda _: None,
 ) -> tuple[list[Found], PreparedData]:
     """Calibrate each image by itself; `prepared` are the data that HAADF left.
 
     Returns what was found, and the data with the images.
     """
-    part = prepared.take(preparation.tiles)
-    alone = counts_alone(part, WarmStart(run, callback_for("calibration")))
+    tiles = preparation.tiles
+    warm = WarmStart(run, callback_for("calibration"))
+    alone = counts_alone(prepared.take(tiles), warm)
     found, images = [], []
+
+    def examined_as(own: PreparedData) -> Examined:
+        given = replace(preparation, prepared=own, background_known=True)
+        return examine(given, further.prior, run, callback_for, alone)
+
     for name, values in zip(further.names, further.images, strict=True):
         seen, notes = image_without_bad(prepared.data, values, f"the image {name}")
-        known = np.isfinite(seen)
-        image, units, noise = shifted_image(
-            seen, known, replace(preparation.units, noise=None), preparation.tiles
-        )
-        own = replace(
-            prepared,
-            haadf=image,
-            sigma=np.sqrt(noise.variance(image)),
-            error=0.0,
-            contrast=float(np.std(image, where=known)) if known.any() else 0.0,
-            trusted=known.astype(np.float32),
-            coefficients=np.zeros(len(prepared.data)),
-            offset=0.0,
-        )
-        inverted = is_inverted(own.take(preparation.tiles), alone)
-        top, sign = float(image.max()), 1
-        if inverted:
-            own, sign = replace(own, haadf=np.float32(top) - image), -1
-        examined = examine(
-            replace(preparation, prepared=own, background_known=True),
-            further.prior,
-            run,
-            callback_for,
-            alone,
-        )
-        own = examined.prepared
-        offset = top - own.offset if inverted else own.offset
+        own, base, noise = _in_place_of_haadf(prepared, seen, tiles=tiles)
+        inverted = is_inverted(own.take(tiles), alone)
+        own = _turned(own, inverted)
+        one = examined_as(own)
+        shift, slow, before = one.shift, False, one.report.flagged
+        if before > _SLOW_FROM:
+            own = aligned(own, shift)
+            again = examined_as(
+                _without_slow(own, one.prepared, further.prior, run, tiles)
+            )
+            slow = again.report.flagged <= _SLOW_LEAVES * before
+            if slow:
+                one, shift = again, shift + again.shift
+        own = one.prepared
+        sign = -1 if inverted else 1
         found.append(
             Found(
                 name=name,
+                prior=further.prior,
                 coefficients=sign * own.coefficients,
-                offset=offset + units.base,
+                offset=sign * own.offset + base,
                 error=own.error,
+                contrast=own.contrast,
+                base=base,
+                noise=noise,
                 inverted=inverted,
-                shift=examined.shift,
-                report=examined.report,
+                slow=before if slow else 0.0,
+                shift=shift,
+                report=one.report,
                 notes=tuple(notes),
             )
         )
-        images.append(
-            Image(
-                values=own.haadf - np.float32(own.offset),
-                precision=own.trusted / own.sigma**2,
-                weight=0.0,
-                coefficients=own.coefficients,
-            )
-        )
+        images.append(_term(own))
     return found, replace(prepared, elastic=tuple(images))
+
+
+def _without_slow(
+    own: PreparedData,
+    calibrated: PreparedData,
+    prior: np.ndarray,
+    run: Workers,
+    tiles: Any,
+) -> PreparedData:
+    """An image without the slow part that the measured maps do not explain.
+
+    Coefficients and slow part are found in turn, beginning with those of `calibrated`.
+    """
+    own = replace(own, coefficients=calibrated.coefficients, offset=calibrated.offset)
+    for _ in range(_SLOW_PASSES):
+        own = replace(own, haadf=own.haadf - _slow_part(own))
+        part, _ = CrossFit().calibrate(own.take(tiles), prior, run)
+        own = replace(own, coefficients=part.coefficients, offset=part.offset)
+    return own
+
+
+def _slow_part(own: PreparedData, width: float = _SLOW_WIDTH) -> np.ndarray:
+    """Gaussian average of what the measured maps leave of the image."""
+    residual = misfit(own, own.net())
+    known = np.isfinite(residual) & (own.trusted > 0)
+    total = gaussian_filter(np.where(known, residual, 0), width, mode="constant")
+    share = gaussian_filter(known.astype(np.float32), width, mode="constant")
+    return np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+
+
+def _in_place_of_haadf(
+    prepared: PreparedData,
+    values: np.ndarray,
+    base: float = 0.0,
+    noise: NoiseLine | None = None,
+    tiles: Any = None,
+) -> tuple[PreparedData, float, NoiseLine]:
+    """The data with another image in the place of HAADF, which is not calibrated.
+
+    `values` are NaN where they are not known. With `base` and `noise` of the image,
+    which are found if there is no noise.
+    """
+    known = np.isfinite(values)
+    image, base, noise = shifted_image(values, known, base, noise, tiles)
+    data = replace(
+        prepared,
+        haadf=image,
+        sigma=np.sqrt(noise.variance(image)),
+        error=0.0,
+        contrast=float(np.std(image, where=known)) if known.any() else 0.0,
+        trusted=known.astype(np.float32),
+        coefficients=np.zeros(len(prepared.data)),
+        offset=0.0,
+        elastic=(),
+    )
+    return data, base, noise
+
+
+def _turned(prepared: PreparedData, inverted: bool) -> PreparedData:  # noqa: FBT001
+    """The data with the image turned over if its contrast is inverted."""
+    return replace(prepared, haadf=-prepared.haadf) if inverted else prepared
+
+
+def _term(own: PreparedData, weight: float = 0.0) -> Image:
+    """The term of an image, from data with the image in the place of HAADF."""
+    return Image(
+        values=own.haadf - np.float32(own.offset),
+        precision=own.trusted / own.sigma**2,
+        weight=weight,
+        coefficients=own.coefficients,
+    )
 
 
 def is_inverted(prepared: PreparedData, maps: np.ndarray) -> bool:
@@ -283,127 +404,3 @@ def _squares(image: np.ndarray, weight: np.ndarray, maps: np.ndarray) -> np.ndar
     right = products(weighted, image[None])[:, 0]
     model = np.tensordot(non_negative(normal, right), columns, 1)
     return weight * (image - model) ** 2
-
-
-def choose_further(
-    found: Sequence[Found],
-    prepared: PreparedData,
-    tiles: Any,
-    weights: Weights,
-    run: Workers,
-    *,
-    seed: int,
-    lambda_tv: float | None = None,
-    lambda_haadf: float | None = None,
-    callback: Callable | None = None,
-) -> tuple[list[Found], PreparedData, Weights]:
-    """Choose the weights of further images, beginning with those without them.
-
-    Weights that are given stay, and elements that have a norm of their own. If no image
-    helps, all is as it was.
-    """
-    part = prepared.take(tiles)
-    trials = Trials([part], run, seed=seed, n_iter=_TRIAL_ITERATIONS, callback=callback)
-    allowed = [k for k, image in enumerate(found) if not image.obstacle]
-    search = Search(
-        lambda lambda_tv, mus: trials(
-            lambda_tv, mus[0], apart=weights.apart, elastic=mus[1:]
-        )[0],
-        LAMBDA_TV if lambda_tv is None else (lambda_tv,),
-    )
-    position, mus, gains = select(
-        search, weights, len(found), allowed, free=lambda_haadf is None
-    )
-    found = [
-        replace(image, weight=mu, gain=gain)
-        for image, mu, gain in zip(found, mus[1:], gains, strict=True)
-    ]
-    if not any(mus[1:]):
-        return found, replace(prepared, elastic=()), weights
-    prepared = prepared.weighted(mus[1:])
-    lambda_tv = search.refined(position, mus)
-    weights = replace(weights, lambda_tv=lambda_tv, lambda_haadf=mus[0])
-    return found, prepared, weights
-
-
-def select(
-    search: Search,
-    weights: Weights,
-    n_images: int,
-    allowed: Sequence[int],
-    *,
-    free: bool,
-) -> tuple[int, tuple[float, ...], list[float]]:
-    """Forward selection of further images, in their order.
-
-    An image stays if held-out data are predicted better by two standard deviations.
-    Then all weights are changed by steps of their grid, one by one and together: their
-    best values lie along a diagonal valley.
-
-    Parameters
-    ----------
-    search : Search
-        Scores of λ and the tuple of μ, that of HAADF first.
-    weights : Weights
-        Those without further images.
-    n_images : int
-        Number of further images.
-    allowed : sequence of int
-        Those to be tried.
-    free : bool
-        Whether the weight of HAADF may change.
-
-    Returns
-    -------
-    position : int
-        Index of λ in the grid.
-    mus : tuple of float
-        μ of all images, that of HAADF first.
-    gains : list of float
-        Of each further image, standard deviations; NaN where it was not tried.
-    """
-    away = [abs(np.log(value / weights.lambda_tv)) for value in search.grid]
-    mus = (weights.lambda_haadf, *(0.0,) * n_images)
-    gains = [np.nan] * n_images
-    position = search.climb(mus, int(np.argmin(away)))
-    for k in allowed:
-        trial = _Steps(k + 1, mus)
-        at = position if any(mus) else search.climb(trial(LAMBDA_HAADF[2]), position)
-        new = trial(search.best(at, LAMBDA_HAADF[1:], trial))
-        at = search.climb(new, at)
-        gains[k] = search.gain((at, new), (position, mus))
-        if gains[k] < LEAST_GAIN:
-            continue
-        position, mus = at, new
-        movable = [j for j, mu in enumerate(mus) if mu > 0 and (free or j > 0)]
-        moves = [*([j] for j in movable), movable]
-        for _ in range(_ROUNDS):
-            before = mus
-            for move in moves:
-                others = [_moved(mus, move, step) for step in (-1, 1)]
-                best = min(others, key=lambda mus: search.total(position, mus))
-                if search.total(position, best) < search.total(position, mus):
-                    position, mus = search.climb(best, position), best
-            if mus == before:
-                break
-    return position, mus, gains
-
-
-@dataclass(frozen=True)
-class _Steps:
-    """The weights of all images with another one for image `j`."""
-
-    j: int
-    mus: tuple[float, ...]
-
-    def __call__(self, mu: float) -> tuple[float, ...]:
-        return (*self.mus[: self.j], mu, *self.mus[self.j + 1 :])
-
-
-def _moved(mus: Sequence[float], which: Sequence[int], step: int) -> tuple[float, ...]:
-    """The weights with some of them a step up or down their grid."""
-    moved = list(mus)
-    for j in which:
-        nearest = int(np.argmin(np.abs(np.log(np.divide(_WEIGHTS, mus[j])))))
-        moved[j] = _WEIGHTS[int(np.clip(nearest + step, 0, len(_WEIGHTS) - 1))]
-    return tuple(moved)

@@ -110,6 +110,23 @@ def examine(
     )
 
 
+def guarded(
+    prepared: PreparedData, report: GuardReport, run: Workers
+) -> tuple[PreparedData, GuardReport]:
+    """A part of an image without the pixels that contradict the maps, and the report.
+
+    `report` is that of the whole image, whose coefficients stay.
+    """
+    warm = WarmStart(run)
+    prepared, found = guard(
+        prepared,
+        rough_maps(prepared, warm),
+        lambda seen: (seen, rough_maps(seen, warm)),
+        judged=report.judged,
+    )
+    return prepared, replace(found, correlation=report.correlation)
+
+
 def rough_maps(prepared: PreparedData, warm: WarmStart) -> np.ndarray:
     """Fused maps on pixels twice as large, good enough to estimate the noise."""
     problem = prepared.problem(CALIBRATION_LAMBDA, 1.0)

@@ -18,7 +18,6 @@ from .elastic import (
     Found,
     Further,
     barred_for_fractions,
-    choose_further,
     examine_further,
     record_of,
 )
@@ -28,6 +27,7 @@ from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
+from .selection import choose_further
 from .sharing import share_counts
 from .shift import Shift
 from .uncertainty import uncertainty
@@ -65,6 +65,9 @@ class Decision:
         How fractions are fused; None if the maps are none.
     elastic : tuple of Found
         Further elastic images.
+    elastic_tried : numpy.ndarray or None
+        The trials of their weights, as of
+        :class:`~hyperspy_fusion.core.calibrated.selection.Selection`.
     """
 
     units: Units
@@ -79,6 +82,21 @@ class Decision:
     undone: Shift = Shift()
     rounds: Rounds | None = None
     elastic: tuple[Found, ...] = ()
+    elastic_tried: np.ndarray | None = None
+
+    @property
+    def undone_of_all(self) -> list[Shift]:
+        """Displacements of all images that were undone, that of HAADF first."""
+        return [self.undone, *(image.undone for image in self.elastic)]
+
+    def moved_back(self, undone: Sequence[Shift]) -> "Decision":
+        """The decision about images that were displaced, HAADF first."""
+        first, *others = undone
+        elastic = tuple(
+            replace(image, undone=shift)
+            for image, shift in zip(self.elastic, others, strict=True)
+        )
+        return replace(self, undone=first, elastic=elastic)
 
     def problem(self, prepared: PreparedData) -> Problem:
         """The convex problem of these pixels."""
@@ -108,6 +126,7 @@ class Decision:
         tried = self.weights.tried
         numbers, gain = self.numbers, self.units.gain
         found, apart = self.background, self.weights.apart
+        others = self.elastic_tried
         shift = self.undone + self.shift
         return {
             "lambda_haadf": self.weights.lambda_haadf,
@@ -126,6 +145,7 @@ class Decision:
             **({"weights_tried": tried} if len(tried) else {}),
             **({} if self.rounds is None else self.rounds.record),
             **(record_of(self.elastic, gain) if self.elastic else {}),
+            **({} if others is None or not len(others) else {"elastic_tried": others}),
         }
 
     def begin(
@@ -180,14 +200,22 @@ def decide(
         "callback": callback_for("weights"),
     }
     weights = weigh([prepared.take(preparation.tiles)], run, **given)
-    elastic: list[Found] = []
+    elastic: Sequence[Found] = ()
+    tried = None
     if further is not None:
         elastic, prepared = examine_further(
             preparation, prepared, further, run, callback_for
         )
-        elastic, prepared, weights = choose_further(
-            elastic, prepared, preparation.tiles, weights, run, **given
+        selection = choose_further(
+            elastic,
+            [prepared.take(preparation.tiles)],
+            weights,
+            run,
+            given=options.elastic_weights(further.names),
+            **given,
         )
+        elastic, prepared = selection.of(elastic, prepared)
+        weights, tried = selection.weights, selection.tried
     prepared = replace(prepared, apart=weights.apart)
     decision = Decision(
         units=preparation.units,
@@ -199,6 +227,7 @@ def decide(
         background=examined.background,
         background_note=examined.note,
         elastic=tuple(elastic),
+        elastic_tried=tried,
     )
     return decision, prepared
 
@@ -279,6 +308,20 @@ def expected_coefficients(
     return prior if sensitivities is None else prior / sensitivities
 
 
+def further_of(
+    elastic: np.ndarray | None,
+    names: Sequence[str],
+    atomic_numbers: Sequence[int],
+    units: Units,
+    sensitivities: Sequence[float] | None,
+) -> Further | None:
+    """Further elastic images, with what is expected of them; None if there are none."""
+    if elastic is None:
+        return None
+    prior = expected_coefficients(atomic_numbers, EXPONENT, units, sensitivities)
+    return Further(tuple(names), elastic, prior)
+
+
 def solve(
     maps: np.ndarray,
     haadf: np.ndarray,
@@ -339,14 +382,11 @@ def solve(
         sensitivities,
         elements=elements,
     )
+    further = further_of(
+        elastic, elastic_names, atomic_numbers, preparation.units, sensitivities
+    )
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
-        further = None
-        if elastic is not None:
-            expected = expected_coefficients(
-                atomic_numbers, EXPONENT, preparation.units, sensitivities
-            )
-            further = Further(tuple(elastic_names), elastic, expected)
         decision, prepared = decide(
             preparation, prior, options, run, callback_for, further
         )
@@ -420,6 +460,7 @@ def conclude(
             run,
             n_refits=options.n_refits,
             seed=options.seed,
+            further=[image.prior for image in decision.elastic if image.weight > 0],
             keep=options.n_replicas is not None,
             callback=callback_for("uncertainty"),
         )
@@ -494,17 +535,22 @@ def shared_weights(
     atomic_numbers: Sequence[int],
     sensitivities: Sequence[float] | None = None,
     elements: Sequence[str] = (),
-) -> Weights:
+    elastic_names: Sequence[str] = (),
+) -> tuple[Weights, tuple[Found, ...]]:
     """Choose the weights that are best for several images together.
 
-    `images` holds, for each, the arguments `maps`, `haadf`, `background` and `variance`
-    of :func:`solve`.
+    `images` holds, for each, the arguments `maps`, `haadf`, `background`, `variance`
+    and `elastic` of :func:`solve`. Returns also the further elastic images, as they
+    were found where they have least obstacles, with their weights.
     """
     examined, fractions = [], []
+    seen: list[list[Found]] = []
     with workers() as run:
-        for image in images:
+        for inputs in images:
+            own = dict(inputs)
+            others = own.pop("elastic", None)
             preparation, prior = understand(
-                **image,
+                **own,
                 atomic_numbers=atomic_numbers,
                 options=options,
                 sensitivities=sensitivities,
@@ -514,6 +560,12 @@ def shared_weights(
                 fractions.append(Fractions.of(preparation, prior, options))
                 continue
             prepared = examine(preparation, prior, run).prepared
+            further = further_of(
+                others, elastic_names, atomic_numbers, preparation.units, sensitivities
+            )
+            if further is not None:
+                found, prepared = examine_further(preparation, prepared, further, run)
+                seen.append(found)
             examined.append(prepared.take(preparation.tiles))
         given: dict[str, Any] = {
             "seed": options.seed,
@@ -521,10 +573,27 @@ def shared_weights(
             "lambda_haadf": options.lambda_haadf,
         }
         if not fractions:
-            return weigh(examined, run, **given)
+            alone = [replace(prepared, elastic=()) for prepared in examined]
+            weights = weigh(alone, run, **given)
+            if not seen:
+                return weights, ()
+            # of each image where it has no obstacle, if there is such a position
+            best = [
+                min(found, key=lambda one: bool(one.obstacle))
+                for found in zip(*seen, strict=True)
+            ]
+            selection = choose_further(
+                best,
+                examined,
+                weights,
+                run,
+                given=options.elastic_weights(elastic_names),
+                **given,
+            )
+            return selection.weights, selection.of(best, examined[0])[0]
         if examined:
             raise ValueError(
                 "some maps of the series are fractions and some are not: expected one "
                 'kind for weights="shared"; fuse them with weights="per position"'
             )
-        return weigh_fractions(fractions, run, **given)
+        return weigh_fractions(fractions, run, **given), ()

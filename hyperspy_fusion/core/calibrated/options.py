@@ -1,9 +1,10 @@
 """Options of the calibrated method."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..common.options import Options, choice, flag, number, whole_number
+from ..common.options import Options, choice, flag, number, numbers, whole_number
 
 Regularizer = Literal["tgv", "tv"]
 _REFITS = 10  # where replicas are not asked for
@@ -13,10 +14,12 @@ _REFITS = 10  # where replicas are not asked for
 class CalibratedOptions(Options):
     """Options of :func:`~hyperspy_fusion.fuse_multimodal`, which describes them.
 
-    None as `lambda_haadf`, `lambda_tv` or `haadf_offset` means "auto".
+    None as `lambda_haadf`, `lambda_tv` or `haadf_offset`, or for an image in
+    `lambda_elastic`, means "auto".
     """
 
     lambda_haadf: Any = number(None, least=0, instead="'auto'")
+    lambda_elastic: Any = numbers(least=0, instead="'auto'")
     lambda_tv: Any = number(None, above=0, instead="'auto'")
     gamma: float = number(1.7, above=0)
     regularizer: Regularizer = choice("tgv", Regularizer)
@@ -33,3 +36,28 @@ class CalibratedOptions(Options):
     def n_refits(self) -> int:
         """Simulated measurements that are fused for the uncertainty; 0 for none."""
         return self.n_replicas or (_REFITS if self.uncertainty else 0)
+
+    def elastic_weights(self, names: Sequence[str]) -> tuple[float | None, ...]:
+        """μ of the elastic images of these names, None where it is to be chosen."""
+        given = self.lambda_elastic
+        if given is None:
+            return (None,) * len(names)
+        if not names:
+            raise ValueError(
+                "lambda_elastic was given without elastic: expected weights of further "
+                "elastic images only together with these"
+            )
+        if isinstance(given, Mapping):
+            unknown = [name for name in given if name not in names]
+            if unknown:
+                raise ValueError(
+                    f"lambda_elastic has a weight of {', '.join(unknown)}: expected "
+                    f"weights of {', '.join(names)}, the elastic images"
+                )
+            return tuple(given.get(name) for name in names)
+        if len(given) != len(names):
+            raise ValueError(
+                f"lambda_elastic has {len(given)} weights and there are {len(names)} "
+                f"elastic images, {', '.join(names)}: expected one for each"
+            )
+        return given

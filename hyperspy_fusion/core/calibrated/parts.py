@@ -12,14 +12,15 @@ from ..common.solution import Solution
 from ..common.spans import moved
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
-from .convex.solver import WarmStart, common_flux_multiplier, minimise
-from .examine import rough_maps
+from .convex.solver import common_flux_multiplier, minimise
+from .elastic import EXPONENT
+from .examine import guarded
 from .flux import FluxLock, judge, vacuum_background
-from .guard import GuardReport, guard
 from .method import (
     Decision,
     conclude,
     decide,
+    further_of,
     stage_callbacks,
     understand,
 )
@@ -42,6 +43,8 @@ def decide_on_sample(
     variance: np.ndarray | None = None,
     sensitivities: Sequence[float] | None = None,
     elements: Sequence[str] = (),
+    elastic: np.ndarray | None = None,
+    elastic_names: Sequence[str] = (),
     totals: Totals,
 ) -> tuple[Decision, np.ndarray]:
     """Calibrate and choose the weights on a sample of an image.
@@ -63,8 +66,11 @@ def decide_on_sample(
     )
     # the sample holds hardly any vacuum
     preparation = replace(preparation, background_known=True)
+    further = further_of(
+        elastic, elastic_names, atomic_numbers, preparation.units, sensitivities
+    )
     with workers() as run:
-        decision, _ = decide(preparation, prior, options, run)
+        decision, _ = decide(preparation, prior, options, run, further=further)
     return decision, prior
 
 
@@ -77,6 +83,7 @@ def background_of_vacuum(
     *,
     background: Any = None,
     variance: np.ndarray | None = None,
+    elastic: np.ndarray | None = None,  # noqa: ARG001 - what is given of an image
 ) -> np.ndarray | None:
     """Background of a whole image on large pixels, in the units of the maps.
 
@@ -86,8 +93,8 @@ def background_of_vacuum(
     if not decision.units.counts or decision.report.inverted:
         return None
     with workers() as run:
-        prepared, _, _ = _part(
-            maps, haadf, decision, options, run, background, variance, factor
+        prepared, _ = _part(
+            maps, haadf, decision, options, run, background, variance, factor=factor
         )
     found = vacuum_background(prepared)
     if found is None:
@@ -95,7 +102,7 @@ def background_of_vacuum(
     return (found * decision.units.gain / factor**2)[:, None, None]
 
 
-def rough_shift(
+def rough_shifts(
     maps: np.ndarray,
     haadf: np.ndarray,
     atomic_numbers: Sequence[int],
@@ -106,17 +113,25 @@ def rough_shift(
     variance: np.ndarray | None = None,  # noqa: ARG001 - what is given of an image
     sensitivities: Sequence[float] | None = None,
     elements: Sequence[str] = (),  # noqa: ARG001
-) -> Shift:
-    """Displacement of a HAADF image of which :func:`overview` has the means.
+    elastic: np.ndarray | None = None,
+    elastic_names: Sequence[str] = (),  # noqa: ARG001
+) -> list[Shift]:
+    """Displacements of elastic images, HAADF first, of which there are means.
 
-    In whole large pixels, given in those of the image.
+    The arrays are those of :func:`overview`. In whole large pixels, given in those of
+    the image.
     """
-    prior = np.asarray(atomic_numbers, dtype=np.float64) ** options.gamma
-    prior = prior if sensitivities is None else prior / sensitivities
+    images = [haadf, *(() if elastic is None else elastic)]
     net = fill(maps) - (0 if background is None else background)
-    model = np.tensordot(prior, net, axes=1)
-    found = far_shift(fill(haadf[None])[0], 1.0 * np.isfinite(haadf), model)
-    return replace(found, y=factor * found.y, x=factor * found.x)
+    shifts = []
+    for k, image in enumerate(images):
+        exponent = EXPONENT if k else options.gamma
+        prior = np.asarray(atomic_numbers, dtype=np.float64) ** exponent
+        prior = prior if sensitivities is None else prior / sensitivities
+        model = np.tensordot(prior, net, axes=1)
+        found = far_shift(fill(image[None])[0], 1.0 * np.isfinite(image), model)
+        shifts.append(replace(found, y=factor * found.y, x=factor * found.x))
+    return shifts
 
 
 def overview(
@@ -128,6 +143,7 @@ def overview(
     *,
     background: Any = 0.0,
     variance: np.ndarray | None = None,
+    elastic: np.ndarray | None = None,
     elements: Sequence[str] = (),
 ) -> tuple[np.ndarray, Decision]:
     """Fused maps of a whole image on large pixels, to see how its flux is distributed.
@@ -136,8 +152,16 @@ def overview(
     pixels in the units of the maps, and the decision with the flux lock of the image.
     """
     with workers() as run:
-        prepared, *_ = _part(
-            maps, haadf, decision, options, run, background, variance, factor
+        prepared, _ = _part(
+            maps,
+            haadf,
+            decision,
+            options,
+            run,
+            background,
+            variance,
+            elastic,
+            factor,
         )
         weights = decision.weights
         prepared = replace(prepared, lock=judge(prepared, elements))
@@ -173,7 +197,7 @@ def common_multipliers(
     ----------
     parts : list of dict
         Tiles from all over the image, with as much vacuum as all of it and a halo each:
-        `maps`, `haadf`, `background` and `variance`, as for :func:`solve`.
+        `maps`, `haadf`, `background`, `variance` and `elastic`, as for :func:`solve`.
     insides : list of tuple of slice
         The tiles without their halo.
     sums : numpy.ndarray
@@ -185,7 +209,7 @@ def common_multipliers(
     weights = decision.weights
 
     def problem(part: dict, run: Workers) -> Problem:
-        prepared, *_ = _part(**part, decision=decision, options=options, run=run)
+        prepared, _ = _part(**part, decision=decision, options=options, run=run)
         return prepared.problem(weights.lambda_tv, weights.lambda_haadf)
 
     with workers() as run:
@@ -209,6 +233,7 @@ def solve_part(
     prior: np.ndarray,
     background: Any = 0.0,
     variance: np.ndarray | None = None,
+    elastic: np.ndarray | None = None,
     num_workers: int | None = None,
     callback: Callable | None = None,
 ) -> Solution:
@@ -221,11 +246,17 @@ def solve_part(
     rows, columns = inner
     missing = missing_pixels(maps[:, rows, columns], haadf[inner])
     with workers(num_workers) as run:
-        prepared, report, notes = _part(
-            maps, haadf, decision, options, run, background, variance
+        prepared, decision = _part(
+            maps,
+            haadf,
+            decision,
+            options,
+            run,
+            background,
+            variance,
+            elastic,
+            inner=inner,
         )
-        report = report.within(rows, columns, prepared.trusted)
-        decision = replace(decision, report=report, notes=notes)
         callback_for = stage_callbacks(callback)
         # The lock is one of all tiles together; refits keep the sums of the tile.
         free = FluxLock.free(len(prior))
@@ -256,9 +287,14 @@ def _part(
     run: Workers,
     background: Any = 0.0,
     variance: np.ndarray | None = None,
+    elastic: np.ndarray | None = None,
     factor: int = 1,
-) -> tuple[PreparedData, GuardReport, tuple]:
-    """Prepared data of a tile, the report of the guard on it, and notes."""
+    inner: tuple[slice, slice] | None = None,
+) -> tuple[PreparedData, Decision]:
+    """Prepared data of a tile, and the decision with reports and notes about it.
+
+    The reports are of the `inner` rows and columns, if these are given.
+    """
     # means are no multiples of a count
     units = replace(decision.units, exact=()) if factor > 1 else decision.units
     preparation = prepare(
@@ -269,24 +305,32 @@ def _part(
         variance=variance,
         units=units,
     )
-    prepared = preparation.prepared.with_error(decision.numbers.error)
-    prepared = prepared.with_numbers(decision.numbers)
+    plain = preparation.prepared.with_error(decision.numbers.error)
+    plain = prepared = plain.with_numbers(decision.numbers)
     if factor == 1:
         prepared = aligned(prepared, decision.shift)
     else:
         prepared = prepared.on_large_pixels(factor)
     report = decision.report
     if decision.weights.lambda_haadf > 0 and decision.rounds is None:
-        warm = WarmStart(run)
         # the coefficients stay those of the sample
-        prepared, report = guard(
-            prepared,
-            rough_maps(prepared, warm),
-            lambda s: (s, rough_maps(s, warm)),
-            judged=decision.report.judged,
-        )
-        report = replace(report, correlation=decision.report.correlation)
-    return prepared, report, preparation.notes
+        prepared, report = guarded(prepared, report, run)
+    if inner is not None:
+        report = report.within(*inner, prepared.trusted)
+    images, found = [], []
+    for k, image in enumerate(decision.elastic):
+        if image.weight > 0 and elastic is not None:
+            term, image = image.part(plain, elastic[k], run, factor)  # noqa: PLW2901
+            images.append(term)
+            if inner is not None:
+                own = image.report.within(*inner, term.precision)
+                image = replace(image, report=own)  # noqa: PLW2901
+        found.append(image)
+    prepared = replace(prepared, elastic=tuple(images))
+    decision = replace(
+        decision, report=report, notes=preparation.notes, elastic=tuple(found)
+    )
+    return prepared, decision
 
 
 def together(
@@ -317,6 +361,19 @@ def together(
         name: sum(record[name] for record in records)
         for name in ("missing_pixels", "haadf_missing_pixels")
     }
+
+    def worst(name: str) -> Any:
+        return np.max([record[name] for record in records], axis=0)
+
+    def mean(name: str) -> Any:
+        return np.average([record[name] for record in records], axis=0, weights=pixels)
+
+    further = {}
+    if "elastic_guard" in records[0]:
+        further = {
+            "elastic_guard": worst("elastic_guard"),
+            "elastic_flagged": mean("elastic_flagged"),
+        }
     return replace(
         longest,
         maps=None,
@@ -329,12 +386,11 @@ def together(
         record={
             **records[0],
             **missing,
-            "change": np.max([record["change"] for record in records], axis=0),
-            "gap": max(record["gap"] for record in records),
-            "guard": max(record["guard"] for record in records),
-            "flagged": float(
-                np.average([record["flagged"] for record in records], weights=pixels)
-            ),
+            **further,
+            "change": worst("change"),
+            "gap": float(worst("gap")),
+            "guard": float(worst("guard")),
+            "flagged": float(mean("flagged")),
             "flagged_spans": np.concatenate(
                 [
                     moved(record["flagged_spans"], *origin)

@@ -378,7 +378,8 @@ def prepare(
             f"noise, coefficients and weights were found from {TILES**2} tiles of "
             f"{TILE} x {TILE} pixels"
         )
-    image, units, noise = shifted_image(haadf, seen, units, tiles)
+    image, base, noise = shifted_image(haadf, seen, units.base, units.noise, tiles)
+    units = replace(units, base=base, noise=noise)
     prepared = PreparedData(
         data=maps,
         background=background,
@@ -484,22 +485,24 @@ def _without_gaps(
 
 
 def shifted_image(
-    haadf: np.ndarray, seen: np.ndarray, units: Units, tiles: Any
-) -> tuple[np.ndarray, Units, NoiseLine]:
-    """Subtract the lowest value of the HAADF image, so that float32 keeps the noise.
+    haadf: np.ndarray,
+    seen: np.ndarray,
+    base: float,
+    noise: NoiseLine | None,
+    tiles: Any,
+) -> tuple[np.ndarray, float, NoiseLine]:
+    """Subtract the lowest value of an elastic image, so that float32 keeps the noise.
 
-    Returns the image, float32 and filled; the units, completed by what is found of the
-    image; and its noise.
+    Returns the image, float32 and filled; `base`, which was subtracted; and its noise.
+    Both are found if there is no `noise`.
     """
     image = np.asarray(haadf, np.float64)
-    noise = units.noise
     if noise is None and seen.any():
-        lowest = float(np.min(image, where=seen, initial=np.inf))
-        units = replace(units, base=lowest)
-    image = fill((image - units.base).astype(np.float32)[None])[0]
+        base = float(np.min(image, where=seen, initial=np.inf))
+    image = fill((image - base).astype(np.float32)[None])[0]
     if noise is None:
         noise = haadf_noise_line(mosaic(image, tiles))
-    return image, replace(units, noise=noise), noise
+    return image, base, noise
 
 
 def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from .convex.iteration import restart
 from .convex.problem import Problem
 from .convex.solver import minimise
 from .convex.sweep import State
-from .method import Decision, decide, understand
+from .method import Decision, decide, further_of, understand
 from .options import CalibratedOptions
 from .prepare import PreparedData
 from .sample import busiest
@@ -79,11 +79,22 @@ class Preview:
     ) -> "Preview":
         """Calibrate an image, and keep the part of it with the highest signal.
 
-        `inputs` are the data, as :func:`~.method.understand` takes them.
+        `inputs` are the data, as :func:`~.method.solve` takes them.
         """
+        elastic = inputs.pop("elastic", None)
+        names = inputs.pop("elastic_names", ())
         preparation, prior = understand(options=options, **inputs)
+        further = further_of(
+            elastic,
+            names,
+            inputs["atomic_numbers"],
+            preparation.units,
+            inputs["sensitivities"],
+        )
         with workers(num_workers) as run:
-            decision, prepared = decide(preparation, prior, options, run)
+            decision, prepared = decide(
+                preparation, prior, options, run, further=further
+            )
         rows, columns = window = busiest(prepared.net(), SIZE)
         return cls(
             window=window,
@@ -119,7 +130,7 @@ class Preview:
                 )
                 start, gap = optimum.state, optimum.gap
         self._last = problem, optimum.state
-        (haadf, chemical, _) = optimum.history[-1][1]
+        haadf, chemical, *_ = optimum.history[-1][1]
         gain = decision.units.gain.astype(np.float32)
         known = np.count_nonzero(np.isfinite(self.prepared.data))
         seen = np.count_nonzero(self.prepared.trusted)

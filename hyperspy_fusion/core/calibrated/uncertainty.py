@@ -1,6 +1,6 @@
 """Errors of fused maps by a parametric bootstrap: their variance, and replicas."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from zlib import crc32
 
@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from ..common.threads import Workers
 from .coefficients import fit_coefficients
-from .convex.problem import Problem
+from .convex.problem import Image, Problem
 from .convex.solver import minimise
 from .guard import prediction
 from .prepare import PreparedData
@@ -30,6 +30,7 @@ def uncertainty(
     *,
     n_refits: int,
     seed: int,
+    further: Sequence[np.ndarray] = (),
     keep: bool = False,
     callback: Callable | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -56,7 +57,8 @@ def uncertainty(
     Parameters
     ----------
     prepared : PreparedData
-        The data, with coefficients and offset of the HAADF model.
+        The data, with coefficients and offset of the HAADF model, and with the further
+        elastic images that are used.
     prior : numpy.ndarray
         Expected c_i in any common unit, shape ``(n_elements,)``.
     problem_of : callable
@@ -69,6 +71,8 @@ def uncertainty(
         Number K of refits, at least 2.
     seed : int
         Seed of the simulation; the data are a part of it.
+    further : sequence of numpy.ndarray
+        Expected c_i of each further elastic image.
     keep : bool
         Whether replicas are returned.
     callback : callable, optional
@@ -88,10 +92,7 @@ def uncertainty(
     mean, spread = np.zeros_like(maps), np.zeros_like(maps)
     simulated = _simulate(prepared, maps, seed)
     for k, trial in zip(range(n_refits), simulated, strict=False):
-        coefficients, offset = fit_coefficients(
-            maps, trial.net(), trial.haadf, trial.trusted / trial.sigma**2, prior
-        )
-        trial = replace(trial, coefficients=coefficients, offset=offset)  # noqa: PLW2901
+        trial = _calibrated(trial, maps, prior, further)  # noqa: PLW2901
         refit = minimise(
             problem_of(trial),
             run,
@@ -117,6 +118,29 @@ def uncertainty(
     return variance, kept
 
 
+def _calibrated(
+    trial: PreparedData,
+    maps: np.ndarray,
+    prior: np.ndarray,
+    further: Sequence[np.ndarray],
+) -> PreparedData:
+    """Simulated data with the coefficients and offsets that are found from them."""
+    net = trial.net()
+    coefficients, offset = fit_coefficients(
+        maps, net, trial.haadf, trial.trusted / trial.sigma**2, prior
+    )
+    elastic = []
+    for image, expected in zip(trial.elastic, further, strict=True):
+        found, rest = fit_coefficients(
+            maps, net, image.values, image.precision, expected
+        )
+        values = image.values - np.float32(rest)
+        elastic.append(replace(image, values=values, coefficients=found))
+    return replace(
+        trial, coefficients=coefficients, offset=offset, elastic=tuple(elastic)
+    )
+
+
 def _simulate(
     prepared: PreparedData, maps: np.ndarray, seed: int
 ) -> Iterator[PreparedData]:
@@ -138,7 +162,15 @@ def _simulate(
             prepared,
             data=np.where(missing, np.nan, data),
             haadf=rng.normal(model, prepared.sigma),
+            elastic=tuple(_drawn(image, maps, rng) for image in prepared.elastic),
         )
+
+
+def _drawn(image: Image, maps: np.ndarray, rng: np.random.Generator) -> Image:
+    """A further elastic image of the maps, with noise where it is used."""
+    sigma = 1 / np.sqrt(np.where(image.precision > 0, image.precision, np.inf))
+    model = np.tensordot(image.coefficients, maps, 1)
+    return replace(image, values=rng.normal(model, sigma))
 
 
 def _displaced(bias: np.ndarray, n: int, seed: int) -> Iterator[np.ndarray]:

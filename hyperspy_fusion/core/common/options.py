@@ -1,7 +1,7 @@
 """Options that check themselves: type, finiteness and range, in one wording."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from functools import wraps
@@ -91,6 +91,25 @@ def number(
         Added to the error message.
     """
     return _ranged("a finite number", default, least, above, most, instead, remark)
+
+
+def numbers(*, least: float, instead: str) -> Any:
+    """Field for a :func:`number` of each of several things: one, a list, or by names.
+
+    Stored as a tuple, or a dict by the names; None if `instead` is given for all.
+    """
+    each = number(None, least=least, instead=instead).metadata["check"]
+
+    def check(name: str, value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(k): each(f"{name}[{k!r}]", one) for k, one in value.items()}
+        value = value.tolist() if isinstance(value, np.ndarray) else value
+        if isinstance(value, list | tuple):
+            return tuple(each(f"{name}[{k}]", one) for k, one in enumerate(value))
+        found = each(name, value)
+        return None if found is None else (found,)
+
+    return field(default=None, metadata={"check": check})
 
 
 def whole_number(

@@ -7,16 +7,21 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
-from hyperspy_fusion.core.calibrated import elastic
 from hyperspy_fusion.core.calibrated.convex.solver import WarmStart
-from hyperspy_fusion.core.calibrated.elastic import Found, is_inverted, select
+from hyperspy_fusion.core.calibrated.elastic import Found, is_inverted
 from hyperspy_fusion.core.calibrated.examine import counts_alone
 from hyperspy_fusion.core.calibrated.guard import GuardReport
 from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
+from hyperspy_fusion.core.calibrated.selection import select
 from hyperspy_fusion.core.calibrated.shift import Shift
-from hyperspy_fusion.core.calibrated.weights import LAMBDA_TV, Search, Weights
+from hyperspy_fusion.core.calibrated.weights import (
+    LAMBDA_TV,
+    LEAST_GAIN,
+    Search,
+    Weights,
+)
 from hyperspy_fusion.core.common.threads import workers
 
 Z = (66, 21, 8)
@@ -177,7 +182,9 @@ def found_with(**changes):
     report |= {k: changes.pop(k) for k in tuple(changes) if k in report}
     usual = {
         "name": "ADF",
+        "prior": np.ones(3),
         "coefficients": np.ones(3),
+        "contrast": 1.0,
         "offset": 0.0,
         "error": 0.0,
         "inverted": False,
@@ -210,9 +217,9 @@ def test_warnings_are_about_images_that_are_used():
 class Score:
     """Block scores that are lowest at some log weights, with images of no use."""
 
-    def __init__(self, best, *, gain=1.0, noise=0.01, n_blocks=25):
+    def __init__(self, best, *, gain=1.0, noise=0.01, n_blocks=25, seed=0):
         self.best, self.gain = best, gain
-        rng = np.random.default_rng(0)
+        rng = np.random.default_rng(seed)
         self.noise = {}
         self.draw = lambda: noise * rng.normal(size=n_blocks)
         self.asked = []
@@ -230,13 +237,14 @@ class Score:
         return total + noise
 
 
-def chosen(best, start, allowed=None, *, free=True, **options):
+def chosen(best, start, free=None, *, other=None, haadf_free=True, **options):
     score = Score(best, **options)
     n = len(best) - 1
-    allowed = range(n) if allowed is None else allowed
+    free = range(n) if free is None else free
     weights = Weights(lambda_tv=4.2, lambda_haadf=start, gain=5.0, tried=np.empty(0))
-    search = Search(score, LAMBDA_TV)
-    return score, select(search, weights, n, allowed, free=free)
+    second = Score(other or best, seed=1, **options)
+    searches = (Search(one, LAMBDA_TV) for one in (score, second))
+    return score, select(*searches, weights, [0.0] * n, free, haadf_free=haadf_free)
 
 
 @pytest.mark.parametrize(("haadf", "other"), [*product([0.1, 0.3], [0.03, 0.3, 1.0])])
@@ -255,14 +263,14 @@ def test_images_of_no_use_are_left_out():
 
 
 def test_only_images_that_are_allowed_are_tried():
-    score, (_, mus, gains) = chosen((0.1, 0.3, 0.3), 0.1, allowed=[1])
+    score, (_, mus, gains) = chosen((0.1, 0.3, 0.3), 0.1, free=[1])
     assert mus == (0.1, 0, 0.3)
     assert np.isnan(gains[0])
     assert all(asked[1] == 0 for _, asked in score.asked)
 
 
 def test_a_given_weight_of_haadf_stays():
-    _, (_, mus, _) = chosen((0.3, 0.3), 0.07, free=False)
+    _, (_, mus, _) = chosen((0.3, 0.3), 0.07, haadf_free=False)
     assert mus == (0.07, 0.3)
 
 
@@ -275,4 +283,17 @@ def test_an_image_is_used_where_haadf_is_not():
 def test_a_small_gain_is_not_enough():
     _, (_, mus, gains) = chosen((0.1, 0.1), 0.1, gain=1e-4, noise=1.0)
     assert mus == (0.1, 0)
-    assert gains[0] < elastic.LEAST_GAIN
+    assert gains[0] < LEAST_GAIN
+
+
+def test_a_gain_on_one_split_alone_is_not_enough():
+    _, (_, mus, gains) = chosen((0.1, 0.3), 0.1, other=(0.1, None))
+    assert mus == (0.1, 0)
+    assert gains[0] < LEAST_GAIN
+
+
+def test_the_weight_of_haadf_falls_below_its_range_only_if_that_is_sure():
+    _, (_, mus, _) = chosen((0.01, 0.3), 0.03, noise=0.1)
+    assert mus[0] == 0.03
+    _, (_, mus, _) = chosen((0.01, 0.3), 0.03, noise=0.0001)
+    assert mus[0] == 0.01

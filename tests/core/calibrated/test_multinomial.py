@@ -178,7 +178,8 @@ def test_noise_has_the_score_of_its_elements():
 def test_shared_weights(data):
     fractions, haadf, truth = data
     image = {"maps": fractions, "haadf": haadf, "background": 0.0, "variance": None}
-    weights = shared_weights([image, image], OPTIONS, Z)
+    weights, further = shared_weights([image, image], OPTIONS, Z)
+    assert further == ()
     alone = solve(fractions, haadf, Z, OPTIONS).record
     assert_allclose(weights.lambda_tv, alone["lambda_tv"], rtol=1e-6)
     counts = {**image, "maps": np.rint(truth)}
