@@ -17,6 +17,7 @@ from ..core.calibrated.reading import goes_below_zero
 from ..core.calibrated.sample import representative_tiles, tile_at
 from ..core.calibrated.shift import Shift
 from ..core.common.missing import fill
+from ..core.common.solution import LARGEST
 from .arrays import computed
 from .tiles import HALOS, Tile, cut
 
@@ -76,13 +77,13 @@ def decide(
         means,
         share,
         da.nanmin(maps),
-        [da.isinf(arrays[n]).sum() for n in ("maps", "haadf")],
+        [(abs(arrays[n]) > LARGEST).sum() for n in ("maps", "haadf")],
     )
     for name, n in zip(("maps", "HAADF image"), infinite, strict=True):
         if n:
             raise ValueError(
-                f"{n} pixels of the {name} are infinite: expected finite values, or "
-                "NaN where they are missing"
+                f"{n} pixels of the {name} are infinite, or above {LARGEST:g}: "
+                "expected smaller values, or NaN where they are missing"
             )
     messages = []
     if check is not None:
