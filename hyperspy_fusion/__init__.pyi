@@ -20,6 +20,7 @@ from .plot import plot_sum_spectrum as plot_sum_spectrum
 from .plot import plot_weights as plot_weights
 from .propagation import Propagated as Propagated
 from .propagation import propagate as propagate
+from .repetition import repeat as repeat
 from .signals import ElementalMap as ElementalMap
 from .signals import HAADFImage as HAADFImage
 from .signals import LazyElementalMap as LazyElementalMap

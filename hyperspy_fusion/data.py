@@ -8,6 +8,7 @@ heavy element beside a light one (`janus`). All are measured in the same way
 
 import os
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -508,6 +509,8 @@ def _simulate(
     **mismatch: Any,
 ) -> Specimen:
     """Measure a specimen on `size` x `size` pixels of a square field in nm."""
+    if not isinstance(size, Integral):
+        raise TypeError(f"size is {size!r}: expected a whole number of pixels a side")
     if size < _PITCH:
         raise ValueError(f"size is {size}: expected at least {_PITCH} pixels")
     thickness = geometry(size)

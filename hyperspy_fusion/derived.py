@@ -14,7 +14,7 @@ from .core.calibrated.again import groups_again, local_z_again
 from .core.calibrated.groups import Groups
 from .core.common.spans import region_of
 from .execution.arrays import computed
-from .inputs.elements import infer_element, name_element
+from .inputs.elements import entry_of, infer_element, name_element
 from .inputs.further import Elastic
 from .inputs.images import new_signal
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
@@ -37,9 +37,14 @@ _LEAST_AMOUNT, _MOST = 0.05, 0.99
 
 def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
     """The record ``metadata.Multimodal_fusion``; a ValueError if there is none."""
-    record = fused.metadata.get_item("Multimodal_fusion")
-    if record is None:
-        raise ValueError(
+    if not isinstance(fused, BaseSignal):
+        raise TypeError(
+            f"one of the fused maps is of type {type(fused).__name__}: expected a map "
+            "that fuse_multimodal or fuse_published returned, or a list of them"
+        )
+    record = entry_of(fused, "Multimodal_fusion")
+    if not isinstance(record, DictionaryTreeBrowser):
+        raise ValueError(  # noqa: TRY004 - of the metadata, not of an argument
             f"{fused!r} has no metadata.Multimodal_fusion: expected a map that "
             "fuse_multimodal or fuse_published returned"
         )
@@ -143,6 +148,8 @@ def summarize(fused: Sequence[ElementalMap] | ElementalMap) -> str:
 def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]:
     """List the maps of a fusion, given as a list or as a stack of them."""
     maps = split(fused)
+    if not maps:
+        raise ValueError("fused is an empty list: expected the maps of one fusion")
     if not isinstance(fused, BaseSignal):
         return maps
     elements = record_of(fused).elements.split(",")
@@ -237,6 +244,12 @@ def get_misfit(
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
     measurement = measured_as(record, maps, haadf, background, mask)
+    if measurement.haadf.shape != model.data.shape:
+        raise ValueError(
+            f"the fused maps have the shape {model.data.shape} and the measured ones "
+            f"{measurement.haadf.shape}: expected those that were fused, of the same "
+            "positions and pixels"
+        )
     found = new_signal(model, measurement.haadf - model.data)
     found.metadata.General.title = "Misfit"
     if not standardised:

@@ -285,7 +285,7 @@ def _run(
 ) -> list[ElementalMap]:
     """Solve the tasks of a plan, now or when the maps are needed, and make signals."""
     tasks = plan(measurement, options, execution)
-    conclude = Conclusion.of(method, measurement, options, tasks)
+    conclude = Conclusion.of(method, measurement, options, tasks, execution)
     shape, lazy = measurement.maps.shape, execution.lazy_output
     if measurement.lazy if lazy is None else lazy:
         arrays, later = solve_later(tasks, shape, conclude, conclude.arrays)

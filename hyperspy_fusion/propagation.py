@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -93,6 +93,11 @@ def propagate(
     >>> bool(0.01 < std / value < 0.2)
     True
     """
+    if not callable(function):
+        raise TypeError(
+            f"function is of type {type(function).__name__}: expected a function of a "
+            "list of maps, as in propagate(lambda maps: maps[0].data.sum(), fused)"
+        )
     maps = _listed(fused)
     replicas = [_replicas_of(signal) for signal in maps]
     found = {len(each) for each in replicas}
@@ -131,7 +136,7 @@ def propagate(
 def _listed(fused: Any) -> list:
     """Maps of a list or of a stack, each with its replicas."""
     if not isinstance(fused, BaseSignal):
-        fused = list(fused)
+        fused = list(fused) if isinstance(fused, Iterable) else [fused]
         if not fused:
             raise ValueError("fused is an empty list: expected the maps of one fusion")
         return fused

@@ -211,7 +211,8 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _parameters(record: Any) -> list[tuple[str, str]]:
     """The short entries of a record."""
-    left_out = "summary", "warnings", "notes", "status", "cost", "variance", "version"
+    left_out = {"summary", "warnings", "notes", "status", "cost", "variance"}
+    left_out |= {"version", "call", "checksums", "versions"}
     rows = []
     for name, value in record.as_dictionary().items():
         if name in left_out or isinstance(value, BaseSignal | dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from .core.common.options import Options
 from .core.common.solution import Solution
 from .execution.arrays import is_lazy, stack
 from .execution.lazy import Pending
-from .execution.plan import Task
-from .inputs.elements import element_in, name_element
+from .execution.plan import ExecutionOptions, Task
+from .inputs.elements import element_in, name_element, title_of
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
 from .inputs.stacks import (
@@ -35,6 +35,7 @@ from .inputs.stacks import (
     members_of,
     riding_signal,
 )
+from .provenance import provenance
 from .summary import summary_of, summary_of_pending
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Conclusion:
         Those that the signals gave before the fusion.
     elastic_names : tuple of str
         Names of the further elastic images.
+    origin : dict of str to str
+        By what the fusion can be repeated; empty if that is not known.
     """
 
     method: str
@@ -87,12 +90,19 @@ class Conclusion:
     background_given: bool
     warnings: tuple[str, ...]
     elastic_names: tuple[str, ...] = ()
+    origin: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, method: str, measurement: Measurement, options: Options, tasks: list[Task]
+        cls,
+        method: str,
+        measurement: Measurement,
+        options: Options,
+        tasks: list[Task],
+        execution: ExecutionOptions | None = None,
     ) -> Conclusion:
         """For the planned tasks of a measurement."""
+        origin = execution and provenance(measurement, options, execution)
         return cls(
             method=method,
             elements=measurement.elements,
@@ -105,6 +115,7 @@ class Conclusion:
             background_given=measurement.background is not None,
             warnings=measurement.warnings,
             elastic_names=measurement.elastic_names,
+            origin=origin or {},
         )
 
     @property
@@ -133,6 +144,7 @@ class Conclusion:
             **options,
             **({"match": self.match} if self.match else {}),
             **({"elastic": "\n".join(names)} if names else {}),
+            **self.origin,
         }
 
     def __call__(
@@ -286,7 +298,7 @@ def as_signals(
     elements. `record` goes to ``metadata.Multimodal_fusion``.
     """
     signals = []
-    titles = [image.metadata.General.title for image in measurement.images]
+    titles = [title_of(image) for image in measurement.images]
     for i, (image, element) in enumerate(
         zip(measurement.images, measurement.elements, strict=True)
     ):

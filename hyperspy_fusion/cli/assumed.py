@@ -7,11 +7,12 @@ import numpy as np
 
 from ..core.calibrated.reading import goes_below_zero, recognise
 from ..core.common.missing import fill
+from ..inputs.elements import title_of
 from ..inputs.images import describe
 from ..inputs.measurement import Measurement, measure
 from ..inputs.velox import filter_of
 from ..loading import find_candidates
-from ..loading.candidates import is_image, title_of
+from ..loading.candidates import is_image
 from ..loading.load import MultimodalData
 from .files import element_of
 

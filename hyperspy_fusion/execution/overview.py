@@ -17,6 +17,7 @@ from ..core.calibrated.reading import goes_below_zero
 from ..core.calibrated.sample import representative_tiles, tile_at
 from ..core.calibrated.shift import Shift
 from ..core.common.missing import fill
+from ..core.common.solution import LARGEST
 from .arrays import computed, stack
 from .tiles import HALOS, Tile, cut
 
@@ -82,13 +83,13 @@ def decide(
         means,
         share,
         da.nanmin(maps),
-        {name: da.isinf(arrays[name]).sum() for name in _CALLED if name in arrays},
+        {n: (abs(arrays[n]) > LARGEST).sum() for n in _CALLED if n in arrays},
     )
     for name, n in infinite.items():
         if n:
             raise ValueError(
-                f"{n} pixels of the {_CALLED[name]} are infinite: expected finite "
-                "values, or NaN where they are missing"
+                f"{n} pixels of the {_CALLED[name]} are infinite, or above {LARGEST:g}: "
+                "expected smaller values, or NaN where they are missing"
             )
     messages = []
     if check is not None:

@@ -1,8 +1,11 @@
 """Elements: atomic numbers, and the element that a map shows."""
 
 import re
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
 
+from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
 from .foreign import elements_of_exspy
@@ -65,7 +68,7 @@ def infer_element(signal: BaseSignal) -> str | None:
         symbol = entries[0].split("_")[0] if len(entries) == 1 else None
         if symbol in known:
             return symbol
-    return element_in(signal.metadata.General.title)
+    return element_in(title_of(signal))
 
 
 def element_in(title: str) -> str | None:
@@ -77,15 +80,40 @@ def element_in(title: str) -> str | None:
     return None
 
 
-def sample_entries(signal: BaseSignal, node: str) -> list:
-    """List the elements, or the X-ray lines, in ``metadata.Sample``."""
-    entries = signal.metadata.get_item(f"Sample.{node}", [])
+def entry_of(signal: BaseSignal, *names: str) -> Any:
+    """An entry of the metadata, or None: files hold anything in place of a node."""
+    entry = signal.metadata
+    for name in names:
+        if not isinstance(entry, DictionaryTreeBrowser):
+            return None
+        entry = entry.get_item(name)
+    return entry
+
+
+def title_of(signal: BaseSignal) -> str:
+    """Title of a signal, without blanks around it; empty if it is no text."""
+    title = entry_of(signal, "General", "title")
+    return title.strip() if isinstance(title, str) else ""
+
+
+def sample_entries(signal: BaseSignal, node: str) -> list[str]:
+    """List the elements, or the X-ray lines, in ``metadata.Sample``.
+
+    What is no text is no entry.
+    """
+    entries = entry_of(signal, "Sample", node)
     # a string is what .nxs makes of a list of one
-    return [entries] if isinstance(entries, str) else list(entries)
+    if isinstance(entries, str):
+        return [entries]
+    if not isinstance(entries, Iterable):
+        return []
+    return [str(entry) for entry in entries if isinstance(entry, str)]
 
 
 def name_element(signal: BaseSignal, element: str) -> None:
     """Store the element of a map in it, in place; remove X-ray lines of others."""
+    if not isinstance(entry_of(signal, "Sample"), DictionaryTreeBrowser | None):
+        del signal.metadata.Sample
     signal.metadata.set_item("Sample.elements", [element])
     lines = sample_entries(signal, "xray_lines")
     if any(line.split("_")[0] != element for line in lines):

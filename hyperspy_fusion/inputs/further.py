@@ -1,10 +1,11 @@
 """Elastic images besides HAADF: phases, other detectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from hyperspy.signals import BaseSignal, Signal2D
 
+from .elements import title_of
 from .images import as_images, check_same_pixels, check_signal, describe
 
 Elastic: TypeAlias = BaseSignal | Sequence[BaseSignal] | Mapping[str, BaseSignal] | None
@@ -30,6 +31,11 @@ def further_images(
     """
     if elastic is None:
         return {}
+    if not isinstance(elastic, BaseSignal | Iterable):
+        raise TypeError(
+            f"elastic is of type {type(elastic).__name__}: expected a signal, or a "
+            "list or dict of signals"
+        )
     if isinstance(elastic, Mapping):
         named = dict(elastic)
     else:
@@ -61,7 +67,7 @@ def further_images(
 
 def _titles(signals: Sequence[BaseSignal]) -> list[str]:
     """A name for each: its title, numbered where it has none or others have it too."""
-    titles = [signal.metadata.General.title.strip() for signal in signals]
+    titles = [title_of(signal) for signal in signals]
     return [
         f"{title or 'elastic'} {k + 1}"
         if not title or titles.count(title) > 1

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hyperspy.signals import BaseSignal, Signal2D
 
 from ..execution.arrays import is_lazy, unmasked
-from .elements import infer_element
+from .elements import entry_of, infer_element, title_of
 from .matching import hint, in_common_units, is_calibrated
 
 # Largest relative difference of two pixel sizes that belong to one scan.
@@ -20,6 +21,8 @@ _HAADF_TITLE = re.compile(r"haadf|^DF-S$|annular_detector", re.IGNORECASE)
 
 # Velox names the segments of its detectors DF4-A to DF4-D.
 _SEGMENT_TITLE = re.compile(r"-[A-D]$")
+
+_NODES = "General", "Sample", "Signal", "_HyperSpy"
 
 
 def new_signal(
@@ -40,6 +43,9 @@ def new_signal(
     if axes is None:
         axes = axes_of(source)
     nodes = (metadata or source.metadata).as_dictionary()
+    for name in _NODES:
+        if not isinstance(nodes.get(name, {}), dict):
+            del nodes[name]  # HyperSpy takes it for a node
     nodes.get("Signal", {}).pop("Noise_properties", None)
     nodes.get("_HyperSpy", {}).pop("navigator", None)
     originals = (original_metadata or source.original_metadata).as_dictionary()
@@ -71,7 +77,7 @@ def describe(signal: BaseSignal) -> str:
     series = " x ".join(map(str, series_shape(signal)))
     if series:
         pixel += f", series of {series}"
-    return f"{signal.metadata.General.title!r} ({size}, {pixel})"
+    return f"{title_of(signal)!r} ({size}, {pixel})"
 
 
 def series_shape(signal: BaseSignal) -> tuple[int, ...]:
@@ -106,7 +112,7 @@ def as_images(signal: BaseSignal, role: str) -> Signal2D:
         If it is no image.
     """
     check_signal(signal, role)
-    name = f"{role} {signal.metadata.General.title!r}"
+    name = f"{role} {title_of(signal)!r}"
     _check_real(signal, name)
     manager = signal.axes_manager
     if manager.signal_dimension == 0 and manager.navigation_dimension > 1:
@@ -134,7 +140,22 @@ def as_images(signal: BaseSignal, role: str) -> Signal2D:
                 f"{name} has the non-uniform axis {axis.name!r}: expected pixels of "
                 "equal size, resample it with signal.interpolate_on_axis"
             )
-    return signal
+    if not signal.data.size:
+        raise ValueError(
+            f"{name} has the shape {signal.data.shape}: expected one pixel at least"
+        )
+    return _without_impossible_axes(signal)
+
+
+def _without_impossible_axes(signal: Signal2D) -> Signal2D:
+    """An image whose axes have no calibration where it cannot be one."""
+    axes = axes_of(signal)
+    for axis in axes[-2:]:
+        numbers = axis["scale"], axis["offset"]
+        if not (axis["scale"] and np.isfinite(numbers).all()):
+            axis |= {"scale": 1.0, "offset": 0.0, "units": ""}
+    known = axes == axes_of(signal)
+    return signal if known else new_signal(signal, signal.data, axes=axes)
 
 
 def _check_real(signal: BaseSignal, name: str) -> None:
@@ -217,9 +238,8 @@ def may_be_haadf(signal: BaseSignal) -> bool:
     """
     if signal._signal_type == "HAADF":  # noqa: SLF001 - the metadata may hold an alias
         return True
-    general = signal.metadata.General
-    title = general.title.strip()
-    filename = general.get_item("original_filename", "")
+    title = title_of(signal)
+    filename = str(entry_of(signal, "General", "original_filename"))
     if not title or _SEGMENT_TITLE.search(title):
         return False
     if _HAADF_TITLE.search(title):

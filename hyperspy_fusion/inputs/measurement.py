@@ -4,11 +4,11 @@ The table "Supported inputs" of the user guide is the specification. What is che
 here is not checked again further down.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Real
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from hyperspy.signals import BaseSignal, Signal2D
@@ -36,7 +36,8 @@ Background: TypeAlias = (
     float | Sequence[float | BaseSignal] | Mapping[str, float | BaseSignal] | BaseSignal
 ) | None
 Mask: TypeAlias = np.ndarray | BaseSignal | None
-Matching: TypeAlias = Literal["axes", "pixels"] | None
+_HOW = Literal["axes", "pixels"]
+Matching: TypeAlias = _HOW | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class Measurement:
         missing.
     elastic_names : tuple of str
         Their names.
+    masked : bool
+        Whether a mask was given.
     """
 
     maps: Any
@@ -93,6 +96,7 @@ class Measurement:
     warnings: tuple[str, ...]
     elastic: Any = None
     elastic_names: tuple[str, ...] = ()
+    masked: bool = False
 
     @property
     def navigation_shape(self) -> tuple[int, ...]:
@@ -204,6 +208,7 @@ def measure(
         warnings=tuple(said),
         elastic=stack(seen, axis=-3) if seen else None,
         elastic_names=tuple(further),
+        masked=mask is not None,
     )
 
 
@@ -254,6 +259,8 @@ def _on_common_area(
     With the function that brings other arrays there, and notes.
     """
     haadf = elastic[0]
+    if match is not None and not (isinstance(match, str) and match in get_args(_HOW)):
+        raise ValueError(f"match is {match!r}: expected None, 'axes' or 'pixels'")
     if match is None:
         return None, images, elastic, ()
     if match == "pixels":
@@ -267,8 +274,6 @@ def _on_common_area(
         axes = [*axes_of(haadf)[:-2], *calibration]
         elastic = [new_signal(image, image.data, axes=axes) for image in elastic]
         return None, images, elastic, (note,)
-    if match != "axes":
-        raise ValueError(f"match is {match!r}: expected None, 'axes' or 'pixels'")
     area = Match.of(images[0], haadf)
     shown = [
         new_signal(image, area.sums(native(image.data)), axes=area.axes(axes_of(image)))
@@ -320,6 +325,12 @@ def _element_names(
     if elements is None:
         names = _inferred(signals, found)
     else:
+        of_numpy = isinstance(elements, np.ndarray) and elements.ndim != 1
+        if of_numpy or not isinstance(elements, Iterable):
+            raise TypeError(
+                f"elements is {elements!r}: expected a list of symbols, one per map in "
+                "their order, as ['Fe', 'O']"
+            )
         names = [elements] if isinstance(elements, str) else list(elements)
         if len(names) != len(signals):
             raise ValueError(
@@ -365,6 +376,11 @@ def _sensitivities(
 ) -> tuple[float, ...] | None:
     if sensitivities is None:
         return None
+    if not isinstance(sensitivities, Mapping):
+        raise TypeError(
+            f"sensitivities is of type {type(sensitivities).__name__}: expected a dict "
+            f"of a number for each of {', '.join(names)}"
+        )
     lacking = [name for name in names if name not in sensitivities]
     if lacking:
         raise ValueError(

@@ -224,7 +224,7 @@ def _name_after(stack: BaseSignal, members: Sequence[Any]) -> None:
     lines = [sample_entries(member, "xray_lines") for member in members]
     if None in elements or not all(lines):
         lines = []
-    sample = {
+    sample: dict[str, list] = {
         "elements": [] if None in elements else elements,
         "xray_lines": list(dict.fromkeys(line for own in lines for line in own)),
     }

@@ -200,11 +200,6 @@ def spectrum_kind(spectra: BaseSignal) -> str:
     return spectra._signal_type.split("_")[0]  # noqa: SLF001
 
 
-def title_of(signal: BaseSignal) -> str:
-    """Title of a signal, without spaces around it."""
-    return signal.metadata.General.title.strip()
-
-
 def are_empty(maps: Sequence[BaseSignal]) -> list[bool]:
     """Whether each of some maps is zero everywhere."""
     return [not filled for filled in computed([signal.data.any() for signal in maps])]

@@ -9,6 +9,7 @@ from hyperspy.signals import BaseSignal
 
 from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy
+from ..inputs.elements import title_of
 from ..inputs.images import as_images, choose_haadf, describe
 from ..inputs.velox import filter_of, line_of, same_scan
 from ..signals import ElementalMap, HAADFImage
@@ -20,7 +21,6 @@ from .candidates import (
     find_candidates,
     is_image,
     spectrum_kind,
-    title_of,
 )
 from .eds import plan_eds
 from .eels import plan_eels

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 
 from hyperspy.signals import BaseSignal, Signal2D
 
-from ..inputs.elements import infer_element
+from ..inputs.elements import infer_element, title_of
 from ..inputs.images import as_images, describe, new_signal
 from ..signals import ElementalMap
-from .candidates import are_empty, title_of
+from .candidates import are_empty
 
 
 class Mapped(NamedTuple):

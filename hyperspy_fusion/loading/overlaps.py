@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hyperspy.signals import BaseSignal
 
+from ..inputs.elements import title_of
 from ..inputs.velox import is_integrated, line_of
-from .candidates import title_of
 from .lines import RESOLUTION, element_of, fwhm, lines_of, resolution_of
 
 # Of the elements that are not mapped, and of the other lines of those that are, only

@@ -60,6 +60,11 @@ def plot_sum_spectrum(
     >>> axes[0].get_ylabel()
     'counts in a channel'
     """
+    if not hasattr(spectrum, "energies"):
+        raise TypeError(
+            f"spectrum is of type {type(spectrum).__name__}: expected what "
+            "fit_sum_spectrum returned"
+        )
     energies, model = spectrum.energies, spectrum.model
     figure, panels = figure_with(
         2, 1, _SIZE, fig, sharex=True, height_ratios=[3, 1], gridspec_kw={"hspace": 0}

@@ -184,7 +184,7 @@ def _in_counts(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     most = np.quantile(image, _ORDINARY, method="lower")
     clipped = np.minimum(image, most)
     clipped = clipped if np.ptp(clipped) > 0 else image
-    if not image.any():
+    if not np.ptp(image):
         return image
     step = count_step(clipped[known])
     if step is not None:

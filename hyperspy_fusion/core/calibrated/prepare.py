@@ -11,6 +11,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill, missing_notes, missing_pixels
+from ..common.solution import check_magnitude
 from .bad_pixels import set_aside
 from .composition import normalised
 from .convex.bins import Bins
@@ -18,7 +19,7 @@ from .convex.problem import Image, Problem
 from .correlation import Kernel
 from .flux import FluxLock, judge
 from .noise import NoiseLine, haadf_noise_line
-from .reading import Units, check_magnitude, goes_below_zero, recognise
+from .reading import Units, goes_below_zero, recognise
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
@@ -343,9 +344,14 @@ def prepare(
         background, the numbers are too large or too small for float32, or a map has
         both signs.
     """
+    is_part = units is not None
+    if not is_part:
+        check_magnitude("maps", maps)
+        check_magnitude("HAADF image", haadf)
+        check_magnitude("background", background, least=0)
+        check_magnitude("noise variance", variance, least=0, largest=1e28)
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
-    is_part = units is not None
     variance = _without_gaps(variance, maps.shape, is_part=is_part)
     background_known = background is not None
     background = np.asarray(background if background_known else 0, np.float32)
@@ -355,9 +361,6 @@ def prepare(
     notes = []
     if not (is_part or bad_known):
         notes += missing_notes(**missing_pixels(maps, haadf))
-    if not is_part:
-        check_magnitude("maps", maps)
-        check_magnitude("HAADF image", haadf)
     if not bad_known:
         maps, haadf, found = set_aside(maps, haadf, elements, is_part=is_part)
         notes += found

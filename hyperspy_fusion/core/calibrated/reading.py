@@ -24,7 +24,6 @@ _LEAST_PIXELS = 400  # of which the dispersion is known
 _ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
 _LIMIT = 256  # values of an image of 8 bits
 _SHARED = 1.55  # variance over mean, in steps, of parts of counts; of counts 0.9 to 1.4
-_LARGEST = 1e14  # the cube must fit float32
 _NOTES_ON_FRACTIONS = (
     "fractions have no sums that could be kept: lock_flux is not used",
     (
@@ -179,17 +178,6 @@ class Units:
 def goes_below_zero(lowest: float, highest: float) -> bool:
     """Whether values go below 0 by more than the rounding of a filter."""
     return lowest < -_ROUNDING * max(highest, -lowest)
-
-
-def check_magnitude(name: str, values: np.ndarray) -> None:
-    """Raise a ValueError if float32 cannot hold powers of the values."""
-    largest = float(np.nanmax(np.abs(values), initial=0))
-    if largest > 0 and not 1 / _LARGEST <= largest <= _LARGEST:
-        raise ValueError(
-            f"the values of the {name} go up to {largest:.3g}: expected "
-            f"{1 / _LARGEST:g} to {_LARGEST:g}, whose powers float32 can hold; "
-            "multiply the signal by a number, and its noise variance by its square"
-        )
 
 
 def recognise(

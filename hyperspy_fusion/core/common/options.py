@@ -15,6 +15,7 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 _OPTIONS_OF: dict[str, list[str]] = {}
+_LARGEST = 1e9  # so that products of options and data fit float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,12 +117,13 @@ def whole_number(
     default: int | None,
     *,
     least: int,
+    most: float = inf,
     instead: str | None = None,
     remark: str = "",
 ) -> Any:
     """Field for a whole number of at least `least`; see :func:`number`."""
     return _ranged(
-        "a whole number", default, least, -inf, inf, instead, remark, whole=True
+        "a whole number", default, least, -inf, most, instead, remark, whole=True
     )
 
 
@@ -167,7 +169,7 @@ def _ranged(
 ) -> Any:
     expected = kind
     if above > -inf:
-        expected += f" above {above:g}"
+        expected += f" above {above:g}" + (f", up to {most:g}" if most < inf else "")
     elif least > -inf and most < inf:
         expected += f" from {least:g} to {most:g}"
     elif least > -inf:
@@ -188,10 +190,20 @@ def _ranged(
         if not fits or (whole and not size.is_integer()):
             raise ValueError(_found(name, value, expected))
         if not whole:
-            return size
+            return _in_single_precision(size, _found(name, value, expected))
         return found if isinstance(found, int) else int(size)
 
     return field(default=default, metadata={"check": check})
+
+
+def _in_single_precision(size: float, message: str) -> float:
+    """The number; a ValueError if products with the data would not fit float32."""
+    if size and not 1 / _LARGEST <= abs(size) <= _LARGEST:
+        raise ValueError(
+            f"{message}; and for the sake of single precision 0, or from "
+            f"{1 / _LARGEST:g} to {_LARGEST:g}"
+        )
+    return size
 
 
 def _size(number: Any) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+LARGEST = 1e14  # the cube must fit float32
+
 
 class Status(str, Enum):
     """Why a solver stopped: a message with cause and remedy."""
@@ -79,6 +81,25 @@ class Solution:
     unshared: np.ndarray | None = None
     notes: tuple = ()
     warnings: tuple = ()
+
+
+def check_magnitude(
+    name: str, values: Any, *, least: float | None = None, largest: float = LARGEST
+) -> None:
+    """Raise a ValueError if float32 cannot hold powers of the values.
+
+    The largest of them is to lie between `least`, by default the inverse of `largest`,
+    and `largest`; `values` may be None.
+    """
+    if values is None or np.asarray(values).dtype.kind == "b":
+        return
+    found = float(np.nanmax(np.abs(values), initial=0))
+    if found > 0 and not (1 / largest if least is None else least) <= found <= largest:
+        raise ValueError(
+            f"the values of the {name} go up to {found:.3g}: expected "
+            f"{1 / largest:g} to {largest:g}, whose powers float32 can hold; "
+            "multiply the signal by a number, and its noise variance by its square"
+        )
 
 
 def check_finite(values: Any, what: str, remedy: str) -> None:

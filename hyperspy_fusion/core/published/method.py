@@ -16,7 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..common.options import Options, choice, flag, number, whole_number
-from ..common.solution import CostHistory, Solution, Status, check_finite
+from ..common.solution import (
+    CostHistory,
+    Solution,
+    Status,
+    check_finite,
+    check_magnitude,
+)
 from ..common.threads import most_at_once, workers
 from .forward import PowerModel, ZWeighting, element_weights
 from .kernels import ScaledProblem, iterate_published, published_tiles
@@ -37,7 +43,7 @@ class PublishedOptions(Options):
     )
     lambda_chem: float = number(0.08, least=0)
     lambda_tv: float = number(0.15, least=0)
-    gamma: float = number(1.6, least=1)
+    gamma: float = number(1.6, least=1, most=10)
     epsilon: float = number(
         0.24, above=0, remark="the logarithm of empty pixels is taken"
     )
@@ -209,6 +215,7 @@ def solve(
     FloatingPointError
         If the iteration diverges.
     """
+    check_magnitude("maps", maps, largest=1e30)  # they are scaled in float64
     objective, scaling = published_objective(maps, haadf, atomic_numbers, options)
     maps, others = objective.measured.copy(), np.empty_like(objective.measured)
     if options.initial_threshold is not None:

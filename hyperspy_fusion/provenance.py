@@ -1,0 +1,85 @@
+"""By what a fusion can be repeated: its options, its data, and what computed it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from functools import cache
+from importlib.metadata import version
+from platform import python_version
+from typing import Any
+from zlib import crc32
+
+import llvmlite.binding
+import numpy as np
+
+from .core.common.options import Options
+from .execution.arrays import is_lazy
+from .execution.plan import ExecutionOptions
+from .inputs.measurement import Measurement
+
+_PACKAGES = (
+    *("hyperspy-fusion", "numpy", "scipy", "numba", "llvmlite", "dask"),
+    *("hyperspy", "rosettasciio"),
+)
+
+
+def provenance(
+    measurement: Measurement, options: Options, execution: ExecutionOptions
+) -> dict[str, str]:
+    """Entries of the record, all of them texts.
+
+    ``call`` holds the options as they were given, as JSON; ``checksums`` those of the
+    data, empty if they are lazy; ``versions`` what computed the result. Nothing else
+    has an effect on it, nor has the number of threads.
+    """
+    sensitivities = measurement.sensitivities
+    elements = measurement.elements
+    names = {"background": measurement.background, "mask": measurement.masked or None}
+    call = {
+        "options": asdict(options),
+        "sensitivities": sensitivities
+        and dict(zip(elements, sensitivities, strict=True)),
+        "weights": execution.weights,
+        "tile_size": execution.tile_size,
+        "given": [name for name, value in names.items() if value is not None],
+    }
+    return {
+        "call": json.dumps(call),
+        "checksums": "\n".join(f"{k}: {v}" for k, v in checksums(measurement).items()),
+        "versions": versions(),
+    }
+
+
+def checksums(measurement: Measurement) -> dict[str, str]:
+    """Checksum of each image that was fused, whatever its type; empty if one is lazy.
+
+    Masked pixels are NaN, and count.
+    """
+    arrays: dict[str, Any] = {
+        f"map of {element}": measurement.maps[..., i, :, :]
+        for i, element in enumerate(measurement.elements)
+    }
+    arrays["HAADF image"] = measurement.haadf
+    for i, name in enumerate(measurement.elastic_names):
+        arrays[f"elastic image {name}"] = measurement.elastic[..., i, :, :]
+    arrays["background"] = measurement.background
+    arrays["noise variance"] = measurement.variance
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    if is_lazy(*arrays.values()):
+        return {}
+    return {name: f"{_checksum(array):08x}" for name, array in arrays.items()}
+
+
+def _checksum(array: np.ndarray) -> int:
+    values = np.ascontiguousarray(array, dtype=np.float64)
+    return crc32(values.data.cast("B"), values.size)
+
+
+@cache
+def versions() -> str:
+    """Packages that have a part in the numbers, and the processor, one a line."""
+    found = [f"Python {python_version()}"]
+    found += [f"{package} {version(package)}" for package in _PACKAGES]
+    found.append(f"processor {llvmlite.binding.get_host_cpu_name()}")
+    return "\n".join(found)

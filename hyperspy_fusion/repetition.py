@@ -1,0 +1,186 @@
+"""A fusion once more, from its record."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .core.common.messages import warn
+from .derived import complete_record, first_of, maps_of_fusion, record_of
+from .fusion import fuse_multimodal, fuse_published
+from .inputs.further import Elastic
+from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
+from .provenance import checksums, versions
+
+if TYPE_CHECKING:
+    from .signals import ElementalMap
+
+__all__ = ["repeat"]
+
+
+def repeat(
+    fused: Sequence[ElementalMap] | ElementalMap,
+    maps: Maps,
+    haadf: Image,
+    background: Background = None,
+    *,
+    mask: Mask = None,
+    elastic: Elastic = None,
+    show_progressbar: bool | None = None,
+    num_workers: int | None = None,
+) -> list[ElementalMap]:
+    """Repeat a fusion, with the options in its record.
+
+    On the machine that made it, with the same versions of what computed it, all maps
+    and numbers are the same to the last bit, whatever the number of threads is.
+
+    Parameters
+    ----------
+    fused : list of ElementalMap, or ElementalMap
+        Maps that :func:`fuse_multimodal` or :func:`fuse_published` returned, from this
+        session or from files.
+    maps, haadf, background
+        As they were fused.
+    mask, elastic
+        As they were given to :func:`fuse_multimodal`.
+    show_progressbar, num_workers
+        As for :func:`fuse_multimodal`.
+
+    Returns
+    -------
+    list of ElementalMap
+        With a record of their own. A warning tells if other versions computed the
+        first ones, or if the maps differ from `fused`.
+
+    Raises
+    ------
+    ValueError
+        If the data are not those that were fused, or one of them was not given; or if
+        the record does not hold the options: it is that of an earlier version, or of
+        :func:`fuse_spectra`.
+
+    Examples
+    --------
+    >>> import hyperspy_fusion
+    >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, seed=3)
+    >>> again = hyperspy_fusion.repeat(fused, maps, haadf)
+    >>> bool((again[0].data == fused[0].data).all())
+    True
+    """
+    record_of(first_of(fused))
+    before = maps_of_fusion(fused)
+    record = complete_record(before[0])
+    call = _call_of(record)
+    given = {"background": background, "mask": mask}
+    _check_given(call["given"], given)
+    _check_data(record, maps, haadf, {**given, "elastic": elastic})
+    _tell_of_other_versions(record["versions"])
+    options = call["options"]
+    options |= {
+        "elements": record["elements"].split(","),
+        "match": record.get("match"),
+        "show_progressbar": show_progressbar,
+        "num_workers": num_workers,
+    }
+    if record["method"] == "published":
+        again = fuse_published(maps, haadf, **options)
+    else:
+        for name in ("lambda_haadf", "lambda_tv", "haadf_offset"):
+            options[name] = "auto" if options[name] is None else options[name]
+        options |= {name: call[name] for name in ("sensitivities", "weights")}
+        options |= {"tile_size": call["tile_size"], "elastic": elastic, **given}
+        again = fuse_multimodal(maps, haadf, **options)
+    _compare(before, again)
+    return again
+
+
+def _call_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The options in a record."""
+    if "call" in record:
+        return json.loads(record["call"])
+    if "sum_spectrum_chi2" in record:
+        raise ValueError(
+            "the maps were fused from spectra, whose options are not in the record: "
+            "call fuse_spectra again"
+        )
+    raise ValueError(
+        f"the record was made by version {record['version']}, which did not keep the "
+        "options: fuse the maps again"
+    )
+
+
+def _check_given(expected: Sequence[str], given: dict[str, Any]) -> None:
+    """Raise a ValueError if something was given in one of the fusions only."""
+    for name, value in given.items():
+        if (value is None) == (name in expected):
+            found, remedy = "none is given", f"pass it as {name}="
+            if value is not None:
+                found, remedy = "one is given", "leave it out"
+            had = "had a" if name in expected else "had no"
+            raise ValueError(
+                f"the fusion {had} {name} and {found}: expected the data that were "
+                f"fused, {remedy}"
+            )
+
+
+def _check_data(
+    record: dict[str, Any], maps: Maps, haadf: Image, given: dict[str, Any]
+) -> None:
+    """Raise a ValueError if data have another checksum; warn if that is not known."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fusion gives the same ones
+        measurement: Measurement = measure(
+            maps,
+            haadf,
+            elements=record["elements"].split(","),
+            match=record.get("match"),
+            allow_missing=record["method"] != "published",
+            lazily=True,
+            **given,
+        )
+    known = dict(line.split(": ") for line in record["checksums"].splitlines())
+    found = checksums(measurement)
+    if not (known and found):
+        warn(
+            "the data were lazy, or are now: it is not known whether they are those "
+            "that were fused"
+        )
+        return
+    names = [name for name in known | found if known.get(name) != found.get(name)]
+    if names:
+        raise ValueError(
+            f"other values than those that were fused: {', '.join(names)}. Expected "
+            "the same data, cropped and masked as they were, in the same order"
+        )
+
+
+def _tell_of_other_versions(before: str) -> None:
+    now = versions()
+    lines = zip(before.splitlines(), now.splitlines(), strict=False)
+    differ = [f"{old} (now {new.split()[-1]})" for old, new in lines if old != new]
+    if differ:
+        warn(
+            f"the maps were fused with {', '.join(differ)}: they may differ in their "
+            "last digits, or more if the method has changed"
+        )
+
+
+def _compare(before: Sequence[ElementalMap], again: Sequence[ElementalMap]) -> None:
+    """Warn if maps differ that are to be the same."""
+    largest = 0.0
+    for old, new in zip(before, again, strict=False):
+        if old.data.shape != new.data.shape:
+            return  # parts of the maps
+        apart = np.abs(np.asarray(old.data) - np.asarray(new.data)).max()
+        largest = max(largest, float(apart / max(np.abs(new.data).max(), 1e-30)))
+    if largest > 0:
+        warn(
+            f"the repeated maps differ by up to {largest:.1e} of their largest value "
+            "from those that were given: these were changed after the fusion, or made "
+            "by another processor or other versions"
+        )
