@@ -21,12 +21,12 @@ from .core.calibrated.spectra import (
     solve,
 )
 from .core.common.options import helpful
-from .execution.arrays import is_lazy
+from .execution.arrays import computed, sums_of_channels
 from .execution.assembly import assemble
 from .execution.plan import ExecutionOptions, Task
 from .execution.run import solve_now
 from .inputs.images import axes_of, describe, new_signal
-from .inputs.measurement import Measurement, measure
+from .inputs.measurement import Mask, Measurement, mask_array, measure
 from .loading.eds import choose_lines
 from .loading.lines import PER_KEV, element_of, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
@@ -53,6 +53,7 @@ def fuse_spectra(
     *,
     lines: str | Sequence[str] | None = None,
     energy_range: tuple[float, float] | None = None,
+    mask: Mask = None,
     lambda_haadf: float | Literal["auto"] = "auto",
     lambda_tv: float | Literal["auto"] = "auto",
     gamma: float = 1.7,
@@ -83,7 +84,8 @@ def fuse_spectra(
     Parameters
     ----------
     spectra : exspy.signals.EDSTEMSpectrum or exspy.signals.EDSSEMSpectrum
-        Counts in memory, shape ``(y, x, energy)``; the energy in keV or eV.
+        Counts, shape ``(y, x, energy)``; the energy in keV or eV. Lazy ones are read
+        twice, chunk by chunk.
     haadf : BaseSignal, or list of BaseSignal
         HAADF image of the same pixels, in any units; of a list, the one that fits.
     elements : str or list of str, optional
@@ -98,6 +100,8 @@ def fuse_spectra(
     energy_range : tuple of float, optional
         Lowest and highest energy in keV. By default from 0.2 keV to the end, or to the
         energy of the beam.
+    mask : numpy.ndarray or BaseSignal of bool, optional
+        True where spectra are missing or bad: their pixels are filled by the model.
     lambda_haadf, lambda_tv, gamma, regularizer, lock_flux, tolerance, max_iter, seed
         As for :func:`fuse_multimodal`.
     show_progressbar, num_workers
@@ -113,8 +117,8 @@ def fuse_spectra(
     ------
     TypeError, ValueError
         If an argument is no signal, or an option unknown or of the wrong type; spectra
-        are lazy, no counts, or not those of one field of view; elements or lines are
-        unknown, or have no counts; the image does not belong to the spectra.
+        are no counts, or not those of one field of view; elements or lines are
+        unknown, or have no counts; image or mask do not belong to the spectra.
 
     See Also
     --------
@@ -150,8 +154,12 @@ def fuse_spectra(
     by_element = {
         element_of(line): line for line in choose_lines(spectra, chosen, axis)
     }
-    found = fit_sum_spectrum(spectra, wanted, others or None, energy_range=energy_range)
-    prepared, facts, notes, said = _in_bins(spectra, found, wanted, by_element)
+    if mask is not None:
+        (mask,) = computed([mask_array(mask, spectra.data.shape[:-1])])
+    found = fit_sum_spectrum(
+        spectra, wanted, others or None, energy_range=energy_range, mask=mask
+    )
+    prepared, facts, notes, said = _in_bins(spectra, found, wanted, by_element, mask)
     images = prepared.bins.at_mean(prepared.sums)[: len(wanted)]
     images *= prepared.shares[:, None, None]
     signals = [
@@ -179,7 +187,7 @@ def fuse_spectra(
 
 
 def _check(spectra: Any) -> None:
-    """Raise an error if spectra are not those of one field of view, in memory."""
+    """Raise an error if spectra are not those of one field of view."""
     if not isinstance(spectra, BaseSignal):
         raise TypeError(
             f"spectra is of type {type(spectra).__name__}: expected one signal, an EDS "
@@ -198,11 +206,6 @@ def _check(spectra: Any) -> None:
             f"spectra {describe(spectra)} has the signal type "
             f"{spectra.metadata.Signal.signal_type!r}: expected X-ray spectra, with "
             "'EDS_TEM' or 'EDS_SEM'; set it with spectra.set_signal_type"
-        )
-    if is_lazy(spectra.data):
-        raise ValueError(
-            f"spectra {describe(spectra)} is lazy: expected spectra in memory, call "
-            "spectra.compute() first, or load maps with load_multimodal"
         )
 
 
@@ -235,6 +238,7 @@ def _in_bins(
     found: SumSpectrum,
     wanted: Sequence[str],
     lines: Mapping[str, str],
+    mask: Any,
 ) -> tuple[Spectra, dict[str, Any], list[str], list[str]]:
     """Spectra in bins; what the record has of them, notes and warnings."""
     empty = [name for name in wanted if not found.components[name].any()]
@@ -257,13 +261,15 @@ def _in_bins(
     start = PER_KEV[axis.units] * found.energies[0]
     first = int(abs(axis.axis - start).argmin())
     inside = spectra.data[..., first : first + len(labels)]
-    indicator = (labels[:, None] == np.arange(len(mixing))).astype(np.float32)
-    counts = np.stack([row.astype(np.float32) @ indicator for row in inside])
-    if not (counts == np.rint(counts)).all() or inside.min() < 0:
+    indicator = labels[:, None] == np.arange(len(mixing))
+    counts, lowest = sums_of_channels(inside, indicator)
+    if not (counts == np.rint(counts)).all() or lowest < 0:
         raise ValueError(
             f"spectra {describe(spectra)} hold values that are no whole numbers, or "
             "below 0: expected counts, as the detector gives them"
         )
+    if mask is not None:
+        counts[mask] = np.nan
     shares = np.array([_share(found, element, lines[element]) for element in wanted])
     errors = np.array([found.errors.get(name, 0.0) for name in names])
     prepared = Spectra(

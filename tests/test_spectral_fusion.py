@@ -143,6 +143,44 @@ def test_a_hot_pixel_is_missing(overlap):
     assert found[0].data[20, 30] < 3 * truth[0].data.max()
 
 
+def test_lazy_spectra_are_read_chunk_by_chunk(overlap):
+    spectra, haadf, _ = overlap
+    largest = 0
+
+    def seen(block):
+        nonlocal largest
+        largest = max(largest, block.size)
+        return block
+
+    lazy = spectra.as_lazy()
+    lazy.data = lazy.data.rechunk((20, 30, 300)).map_blocks(seen, meta=spectra.data)
+    one = fuse_spectra(spectra, haadf, NAMES, "Cu", **GIVEN)
+    other = fuse_spectra(lazy, haadf.as_lazy(), NAMES, "Cu", **GIVEN)
+    for now, later in zip(one, other, strict=True):
+        assert type(later) is hyperspy_fusion.ElementalMap
+        assert_array_equal(later.data, now.data)
+    assert 0 < largest <= 20 * 30 * 300
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_masked_spectra_do_not_count(overlap, lazy):
+    spectra, haadf, truth = overlap
+    mask = np.zeros((48, 48), bool)
+    mask[10:14, 20:30] = True
+    spoilt = spectra.deepcopy()
+    spoilt.data = np.where(mask[..., None], 9, spectra.data)
+    if lazy:
+        spoilt = spoilt.as_lazy()
+    one = fuse_spectra(spectra, haadf, NAMES, "Cu", mask=mask, **GIVEN)
+    other = fuse_spectra(spoilt, haadf, NAMES, "Cu", mask=Signal2D(mask), **GIVEN)
+    for clean, found in zip(one, other, strict=True):
+        assert_array_equal(found.data, clean.data)
+    distance = (one[0].data - truth[0].data)[mask]
+    assert np.sqrt(np.mean(distance**2)) < 0.25 * truth[0].data.mean()
+    assert one[0].metadata.Multimodal_fusion.missing_pixels == 40
+    assert "40 missing pixels of the maps" in hyperspy_fusion.summarize(one)
+
+
 def test_pixels_without_the_image_are_told(overlap):
     spectra, haadf, _ = overlap
     seen = haadf.deepcopy()
@@ -167,7 +205,6 @@ def test_a_forgotten_element_is_told(overlap):
     ("arguments", "kind", "message"),
     [
         ({"spectra": "series"}, ValueError, "3 navigation and 1 signal axes"),
-        ({"spectra": "lazy"}, ValueError, "is lazy: expected spectra in memory"),
         ({"spectra": "list"}, TypeError, "of type list: expected one signal"),
         ({"spectra": "plain"}, ValueError, "signal type ''"),
         ({"spectra": "halves"}, ValueError, "no whole numbers"),
@@ -179,6 +216,7 @@ def test_a_forgotten_element_is_told(overlap):
         ({"elements": None}, ValueError, "names no elements"),
         ({"lines": ["Fe_Ka"]}, ValueError, "disagree"),
         ({"lines": ["Ti_Zz"]}, ValueError, "not a line of Ti"),
+        ({"mask": np.zeros((3, 3), bool)}, ValueError, r"expected bool.*\(48, 48\)"),
         ({"energy_range": (6, 5)}, ValueError, "energy_range is"),
         ({"energy_range": (1, 12)}, ValueError, "O has no line within"),
         (
@@ -196,8 +234,6 @@ def test_wrong_inputs(overlap, arguments, kind, message):
     what = arguments.get("spectra")
     if what == "series":
         changed = hs.stack([changed, changed])
-    elif what == "lazy":
-        changed = changed.as_lazy()
     elif what == "list":
         changed = [changed]
     elif what == "plain":

@@ -35,6 +35,41 @@ def stack(arrays: Sequence[Any], axis: int) -> Any:
     return (da if is_lazy(*arrays) else np).stack(arrays, axis=axis)
 
 
+def sum_of_spectra(spectra: Any, place: int, left_out: Any = None) -> np.ndarray:
+    """Sum of spectra over all pixels but those that are left out, float64.
+
+    `place` is the axis of the channels, `left_out` True for pixels that do not count.
+    Lazy spectra are read chunk by chunk.
+    """
+    others = tuple(k for k in range(spectra.ndim) if k != place)
+    if left_out is None:
+        total = spectra.sum(axis=others, dtype=np.float64)
+    else:
+        shape = spectra.shape[:place] + spectra.shape[place + 1 :]
+        left_out = np.expand_dims(np.broadcast_to(left_out, shape), place)
+        if is_lazy(spectra):
+            kept = da.where(left_out, 0, spectra)
+            total = kept.sum(axis=others, dtype=np.float64)
+        else:
+            total = spectra.sum(axis=others, dtype=np.float64, where=~left_out)
+    return computed([total])[0]
+
+
+def sums_of_channels(spectra: Any, matrix: np.ndarray) -> tuple[np.ndarray, float]:
+    """``spectra @ matrix`` in float32, and the lowest value of the spectra.
+
+    Lazy spectra are read once, chunk by chunk, and never are in memory as a whole.
+    """
+    matrix = np.asarray(matrix, dtype=np.float32)
+    if not is_lazy(spectra):
+        sums = np.stack([row.astype(np.float32) @ matrix for row in spectra])
+        return sums, float(spectra.min())
+    parts = da.from_array(matrix, chunks=(spectra.chunks[-1], -1))
+    sums = da.tensordot(spectra.astype(np.float32), parts, 1)
+    sums, lowest = computed([sums, spectra.min()])
+    return sums, float(lowest)
+
+
 def active_client() -> Any:
     """The active client of ``dask.distributed``, or None."""
     try:

@@ -172,7 +172,7 @@ def measure(
     inputs = {
         "variance": _stack_variances(variances, images),
         "background": _stack_backgrounds(background, names, images, said),
-        "mask": None if mask is None else _mask_array(mask, first.data.shape),
+        "mask": None if mask is None else mask_array(mask, first.data.shape),
     }
     if sums is not None:
         inputs = {k: None if a is None else sums(a) for k, a in inputs.items()}
@@ -396,7 +396,7 @@ def _sensitivities(
     return tuple(map(float, found))
 
 
-def _mask_array(mask: Any, shape: tuple[int, ...]) -> Any:
+def mask_array(mask: Any, shape: tuple[int, ...]) -> Any:
     """A mask as an array, of the shape of the HAADF image or of one position."""
     if isinstance(mask, BaseSignal):
         mask = as_images(mask, "mask").data

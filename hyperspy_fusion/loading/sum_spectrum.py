@@ -13,8 +13,9 @@ from scipy.optimize import lsq_linear
 from scipy.special import ndtr
 
 from ..core.common.messages import warn
-from ..execution.arrays import computed
+from ..execution.arrays import computed, sum_of_spectra
 from ..inputs.elements import atomic_number
+from ..inputs.measurement import Mask, mask_array
 from .lines import PER_KEV, beam_energy_of, element_of, fwhm, lines_of, resolution_of
 from .spectra import as_names, elements_of
 
@@ -136,6 +137,7 @@ def fit_sum_spectrum(
     other_elements: str | Sequence[str] | None = None,
     *,
     energy_range: tuple[float, float] | None = None,
+    mask: Mask = None,
 ) -> SumSpectrum:
     r"""Fit lines and continuum to the sum of X-ray spectra, and check the elements.
 
@@ -162,6 +164,8 @@ def fit_sum_spectrum(
     energy_range : tuple of float, optional
         Lowest and highest energy in keV. By default from 0.2 keV to the end, or to the
         energy of the beam.
+    mask : numpy.ndarray or BaseSignal of bool, optional
+        True for pixels whose spectra are left out.
 
     Returns
     -------
@@ -174,7 +178,8 @@ def fit_sum_spectrum(
         If `spectra` is no signal with one signal axis.
     ValueError
         If the energy axis has other units, no elements are known, one has no line in
-        the range, or the counts are negative, not finite or all 0.
+        the range, the mask has another shape, or the counts are negative, not finite or
+        all 0.
 
     Warns
     -----
@@ -197,7 +202,7 @@ def fit_sum_spectrum(
     >>> found.shares(6.3, 6.5)["Fe"] > 0.9
     True
     """
-    energies, width, counts = _summed(spectra)
+    energies, width, counts = _summed(spectra, mask)
     wanted = as_names("elements", elements) or elements_of(spectra)
     wanted = list(dict.fromkeys([*wanted, *(as_names("", other_elements) or ())]))
     low, high = _range(energies, beam_energy_of(spectra), energy_range)
@@ -219,7 +224,7 @@ def fit_sum_spectrum(
     return found
 
 
-def _summed(spectra: BaseSignal) -> tuple[np.ndarray, float, np.ndarray]:
+def _summed(spectra: BaseSignal, mask: Mask) -> tuple[np.ndarray, float, np.ndarray]:
     """Energies and width of the channels in keV, and the sum of the spectra."""
     axes: Any = getattr(getattr(spectra, "axes_manager", None), "signal_axes", ())
     if len(axes) != 1:
@@ -234,9 +239,11 @@ def _summed(spectra: BaseSignal) -> tuple[np.ndarray, float, np.ndarray]:
             "signal.axes_manager.signal_axes[0].units"
         )
     place = spectra.axes_manager.signal_indices_in_array[0]
-    others = tuple(k for k in range(spectra.data.ndim) if k != place)
-    total = spectra.data.sum(axis=others, dtype=np.float64)
-    (counts,) = computed([total])
+    left_out = None
+    if mask is not None:
+        shape = spectra.data.shape[:place] + spectra.data.shape[place + 1 :]
+        (left_out,) = computed([mask_array(mask, shape)])
+    counts = sum_of_spectra(spectra.data, place, left_out)
     if not np.isfinite(counts).all() or counts.min() < 0 or not counts.any():
         raise ValueError(
             f"the sum spectrum has {np.min(counts):.3g} to {np.max(counts):.3g} counts "

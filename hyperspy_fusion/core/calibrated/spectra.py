@@ -170,7 +170,8 @@ class Spectra:
         counts = np.where(missing, np.float32(np.nan), self.bins.counts)
         mixing, sums = self.bins.mixing, self.sums
         first = self.bins.at_mean(sums)
-        first *= (sums / first.sum(axis=(1, 2), dtype=np.float64))[:, None, None]
+        total = np.nansum(first, axis=(1, 2), dtype=np.float64)
+        first *= (sums / total)[:, None, None]
         first = np.where(missing, np.nan, first).astype(np.float32)
         coefficients = calibrated.coefficients.copy()
         coefficients[n_elements:] = 0
@@ -179,7 +180,7 @@ class Spectra:
             data=first,
             background=np.zeros((len(sums), 1, 1), np.float32),
             variance=None,
-            pedestal=PEDESTAL * sums / missing.size,
+            pedestal=PEDESTAL * sums / (~missing).sum(),
             coefficients=coefficients,
             lock=FluxLock(kept=self.errors < _KNOWN * sums),
             bins=Bins(counts=counts, mixing=mixing, n_elements=n_elements),
@@ -221,9 +222,9 @@ def solve(
     """
     maps, variance = spectra.unmixed()
     n_elements = len(spectra.shares)
-    missing = missing_pixels(maps, haadf)
     # Of unmixed maps single counts in the tail of their noise look like bad pixels.
     total = spectra.bins.counts.sum(axis=0)[None]
+    missing = missing_pixels(total, haadf)
     total, haadf, bad = set_aside(total, haadf, ("total",))
     maps = np.where(np.isnan(total), np.float32(np.nan), maps)
     preparation = prepare(
