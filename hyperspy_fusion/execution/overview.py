@@ -88,8 +88,8 @@ def decide(
     for name, n in infinite.items():
         if n:
             raise ValueError(
-                f"{n} pixels of the {_CALLED[name]} are infinite, or above {LARGEST:g}: "
-                "expected smaller values, or NaN where they are missing"
+                f"{n} pixels of the {_CALLED[name]} are infinite, or above "
+                f"{LARGEST:g}: expected smaller values, or NaN where they are missing"
             )
     messages = []
     if check is not None:
