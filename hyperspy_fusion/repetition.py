@@ -67,7 +67,7 @@ def repeat(
     --------
     >>> import hyperspy_fusion
     >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
-    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, seed=3)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, seed=1)
     >>> again = hyperspy_fusion.repeat(fused, maps, haadf)
     >>> bool((again[0].data == fused[0].data).all())
     True
@@ -90,8 +90,8 @@ def repeat(
     if record["method"] == "published":
         again = fuse_published(maps, haadf, **options)
     else:
-        for name in ("lambda_haadf", "lambda_tv", "haadf_offset"):
-            options[name] = "auto" if options[name] is None else options[name]
+        for name in ("lambda_haadf", "lambda_elastic", "lambda_tv", "haadf_offset"):
+            options[name] = _automatic(options[name])
         options |= {name: call[name] for name in ("sensitivities", "weights")}
         options |= {"tile_size": call["tile_size"], "elastic": elastic, **given}
         again = fuse_multimodal(maps, haadf, **options)
@@ -112,6 +112,15 @@ def _call_of(record: dict[str, Any]) -> dict[str, Any]:
         f"the record was made by version {record['version']}, which did not keep the "
         "options: fuse the maps again"
     )
+
+
+def _automatic(option: Any) -> Any:
+    """An option, or several, as the functions take them: "auto" where None is kept."""
+    if isinstance(option, list):
+        return [_automatic(one) for one in option]
+    if isinstance(option, dict):
+        return {name: _automatic(one) for name, one in option.items()}
+    return "auto" if option is None else option
 
 
 def _check_given(expected: Sequence[str], given: dict[str, Any]) -> None:
