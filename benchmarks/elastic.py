@@ -34,6 +34,7 @@ BAD = (
     "unmapped element",
     "bending contours",
     "diffraction contrast",
+    "no low frequencies",
 )
 
 PAGE = """\
@@ -82,9 +83,9 @@ def _parser():
     )
     parser.add_argument("--size", type=int, default=128, help="pixels a side")
     parser.add_argument(
-        "--bad-size", type=int, default=64, help="pixels a side with the bad images"
+        "--bad-size", type=int, default=96, help="pixels a side with the bad images"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--markdown", type=Path, help="page to write")
     return parser
 
@@ -225,8 +226,10 @@ def _spoilt(kind, truth, rng):
         other = "janus" if "Co" in str(truth) else "core_shell"
         other = as_array(SPECIMENS[other](n_x, 1.0, 1)[2]).sum(axis=0)
         return other / other.max()
-    if kind == "blurred":
-        return gaussian_filter(image, 2)
+    if kind in ("blurred", "no low frequencies"):
+        blurred = gaussian_filter(image, 2 if kind == "blurred" else 20)
+        image = blurred if kind == "blurred" else image - 0.8 * blurred
+        return image - min(image.min(), 0)
     if kind == "bending contours":
         return image * (1 + 0.15 * contours)
     centres = rng.uniform(0, 1, (20, 2)) * image.shape  # of grains
