@@ -222,6 +222,21 @@ def test_tiles(lazy):
     assert "The image bf has inverted contrast" in hf.summarize(found)
 
 
+def test_a_slow_part_in_tiles():
+    maps, haadf, truth = hf.data.core_shell(size=160)
+    phase = hf.data.elastic_image(truth, "phase", wave=True)
+    given = {"lambda_tv": 3.0, "lambda_haadf": 0.1, "lambda_elastic": 0.1}
+    whole = hf.fuse_multimodal(maps, haadf, elastic=phase, **given)
+    found = hf.fuse_multimodal(maps, haadf, elastic=phase, tile_size=80, **given)
+    assert record(found).elastic_slow[0] == record(whole).elastic_slow[0] > 0.1
+    assert record(found).elastic_flagged[0] < 0.05
+    level = np.quantile(whole[0].data, 0.99)
+    apart = np.sqrt(np.mean((found[0].data - whole[0].data) ** 2))
+    assert apart < 0.02 * level
+    alone = hf.fuse_multimodal(maps, haadf, **{**given, "lambda_elastic": "auto"})
+    assert np.sqrt(np.mean((alone[0].data - whole[0].data) ** 2)) > 2 * apart
+
+
 def test_images_displaced_by_more_than_a_tile_has_around():
     maps, haadf, truth = hf.data.core_shell(size=192)
     phase = hf.data.elastic_image(truth, "phase", shift=(20, -16))

@@ -89,7 +89,7 @@ class Preview:
             names,
             inputs["atomic_numbers"],
             preparation.units,
-            inputs["sensitivities"],
+            inputs.get("sensitivities"),
         )
         with workers(num_workers) as run:
             decision, prepared = decide(

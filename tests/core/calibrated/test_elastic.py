@@ -120,6 +120,21 @@ def test_a_displaced_image_is_moved_back(haadf_alone):
     assert any("the image number 0 is displaced" in text for text in found.warnings)
 
 
+def test_a_slow_part_is_subtracted(haadf_alone):
+    found = fused(image("phase", wave=True))
+    assert found.record["elastic_slow"][0] > 0.1
+    assert found.record["elastic_flagged"][0] < 0.1 * found.record["elastic_slow"][0]
+    assert error(found.maps) < 0.95 * error(haadf_alone.maps)
+    assert any("number 0 has a slowly varying part" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("mismatch", [{}, {"unmapped": True}])
+def test_what_is_not_slow_stays(mismatch):
+    found = fused(image("phase", **mismatch))
+    assert found.record["elastic_slow"] == 0
+    assert not any("slowly" in note for note in found.notes)
+
+
 def test_missing_and_bad_pixels_of_an_image(haadf_alone):
     phase = image("phase").copy()
     phase[20:30, 5:40] = np.nan
