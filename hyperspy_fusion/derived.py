@@ -332,6 +332,12 @@ def groups_at(
             f"no pixels share their counts, since {asked}: expected maps that "
             "fuse_multimodal(..., share=True) returned, with sharing accepted there"
         )
+    n_tiles = int(np.asarray(record["sharing_tiles"])[position])
+    if n_tiles > 1:
+        raise ValueError(
+            f"the image was solved in {n_tiles} tiles, each with groups of its own: "
+            "expected an image that was solved in one piece, as a part of this one"
+        )
     first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
     maps, haadf = computed([measurement.maps, measurement.haadf])
     flagged = flagged_pixels(fused)

@@ -60,5 +60,5 @@ def warm_up() -> list[str]:
         looks = Looks.of(haadf, np.ones_like(haadf), maps, noise, run, 0)
         near = neighbours(looks, 2, run, 0)
         chemistry = Chemistry.of(maps, maps, (3.0, 5.0))
-        Groups.of(near, 2, chemistry, run).mean(maps, run)
+        Groups.of(near, chemistry, run).mean(maps, run)
     return compiled

@@ -383,15 +383,21 @@ def test_columns_that_do_not_repeat(single_atoms):
     atoms = found["single_atoms"]
     amounts = single_atoms.contents(atoms.thickness[0], atoms.centres)
     assert_allclose(amounts > amounts.max() / 2, atoms.odd[tuple(atoms.centres.T)])
+    fault, half = found["stacking_fault"].thickness, single_atoms.PITCH // 2
+    # the right is the left, moved down by half a cell and along by whole ones
+    assert_allclose(fault[:, half:, 96:], fault[:, :-half, :32], atol=1e-6)
+    drift = found["scan_distortion"].thickness
+    assert not np.allclose(drift[:, 16:], drift[:, :-16], atol=0.1)
 
 
 def test_figures_of_what_does_not_repeat(single_atoms):
     one = single_atoms.SPECIMENS["vacant"](128)
     truth = one.thickness
-    assert_allclose(single_atoms.figures(truth, truth, one), (0, 0, 1, 0), atol=1e-9)
+    found = single_atoms.figures(truth, truth, one, 2 * truth)
+    assert_allclose(found, (0, 0, 1, 2, 0), atol=1e-9)
     erased = truth.copy()
     erased[0] = single_atoms.columns(128, single_atoms.sites(128))
-    error, beside, slope, false = single_atoms.figures(erased, truth, one)
+    error, beside, slope, _, false = single_atoms.figures(erased, truth, one, truth)
     assert 0 < error < beside
     assert abs(slope) < 1e-6
     assert_allclose(false, 0.5, rtol=0.02)

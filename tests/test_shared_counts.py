@@ -36,6 +36,16 @@ def first(crystal):
     return fuse_multimodal(*crystal, BACKGROUND, **GIVEN)
 
 
+@pytest.fixture(scope="module")
+def tiled(crystal):
+    """Fused in tiles, with and without sharing."""
+    given = {**GIVEN, "tile_size": 32}
+    return [
+        fuse_multimodal(*crystal, BACKGROUND, share=share, **given)
+        for share in (True, False)
+    ]
+
+
 def test_maps_before_sharing(fused, first):
     for signal, other in zip(fused, first, strict=True):
         unshared = signal.get_unshared()
@@ -89,6 +99,57 @@ def test_stacks_are_fused_with_them(crystal, first):
     stack = hs.stack(maps, show_progressbar=False)
     fused = stack.fuse_multimodal(haadf, BACKGROUND, share=True, **GIVEN)
     assert_array_equal(fused.get_unshared().data, [signal.data for signal in first])
+
+
+class TestTiles:
+    """Groups lie within each tile, but what is shared is decided for all of them."""
+
+    def test_maps(self, crystal, tiled, fused):
+        shared, alone = tiled
+        record = shared[0].metadata.Multimodal_fusion
+        assert record.sharing == 1
+        assert record.sharing_tiles == 4
+        assert record.sharing_size > 8
+        assert record.notes.count("share their counts") == 1
+        for one, other, image, whole in zip(
+            shared, alone, crystal[0], fused, strict=True
+        ):
+            assert_array_equal(one.get_unshared().data, other.data)
+            assert_allclose(one.data.sum(), (image.data - BACKGROUND).sum(), rtol=1e-4)
+            difference = np.linalg.norm(one.data - whole.data)
+            assert difference < 0.3 * np.linalg.norm(other.data - whole.data)
+
+    def test_lazy(self, crystal, tiled):
+        maps, haadf = crystal
+        later = fuse_multimodal(
+            [m.as_lazy() for m in maps],
+            haadf.as_lazy(),
+            BACKGROUND,
+            share=True,
+            tile_size=32,
+            **GIVEN,
+        )
+        for one, other in zip(later, tiled[0], strict=True):
+            one.compute(show_progressbar=False)
+            assert_array_equal(one.data, other.data)
+            assert_array_equal(one.get_unshared().data, other.get_unshared().data)
+
+    def test_no_picture(self, crystal, tiled):
+        maps, haadf = crystal
+        with pytest.raises(ValueError, match="solved in 4 tiles, each with groups"):
+            plot_sharing(maps, tiled[0], haadf, (3, 4), BACKGROUND)
+
+
+def test_a_series_shares_by_position(series_of):
+    others = [data.lattice(size=64, counts=4, seed=seed) for seed in (7, 8)]
+    maps, haadf = series_of(*others)
+    fused = fuse_multimodal(maps, haadf, BACKGROUND, share=True, **GIVEN)
+    assert_array_equal(fused[0].metadata.Multimodal_fusion.sharing, [1, 1])
+    for k, one in enumerate(others):
+        alone = fuse_multimodal(*one[:2], BACKGROUND, share=True, **GIVEN)
+        for stack, signal in zip(fused, alone, strict=True):
+            assert_array_equal(stack.data[k], signal.data)
+            assert_array_equal(stack.get_unshared().data[k], signal.get_unshared().data)
 
 
 class TestPicture:

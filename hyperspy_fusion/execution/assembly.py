@@ -52,17 +52,22 @@ def by_position(
 
 
 def flux_factor(flux: np.ndarray, solutions: Sequence[Solution]) -> np.ndarray:
-    """Factor with which the maps of all tiles sum up to the flux of the image."""
+    """Factor with which the maps of all tiles sum up to the flux of the image.
+
+    In a second row that of the unshared maps, if there are any.
+    """
     total = np.sum([np.asarray(s.sums) for s in solutions], axis=0)
     known = (total > 0) & np.isfinite(flux)
     return np.where(known, flux, 1) / np.where(known, total, 1)
 
 
 def array_of(solution: Solution, name: str, factor: np.ndarray | None) -> Any:
-    """An array of a solution, maps and replicas times the factor of their image."""
+    """An array of a solution, maps and replicas times the factors of their image."""
     array = getattr(solution, name)
     if factor is None or name == "variance":
         return array
+    if factor.ndim > 1:
+        factor = factor[int(name == "unshared")]
     return array * factor.astype(np.float32)[:, None, None]
 
 

@@ -150,11 +150,6 @@ def plan_calibrated(
             "share is True together with elastic: expected one of them, since counts "
             "are shared by pixels that look alike in HAADF"
         )
-    if tiles is not None and options.share:
-        raise ValueError(
-            "share is True for an image that is solved in tiles: expected an image in "
-            "one piece, in memory and of at most 4096 pixels a side, or share=False"
-        )
     if tiles is not None:
         return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
     messages: tuple[str, ...] = ()

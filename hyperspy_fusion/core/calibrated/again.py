@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from ..common.threads import workers
+from .composition import NoiseLaw
 from .groups import Groups
 from .guard import local_z
+from .multinomial import Fractions
 from .options import CalibratedOptions
 from .prepare import PreparedData, prepare
 from .sharing import groups_of
@@ -31,6 +33,8 @@ def _prepared_again(
         maps, haadf, options, background=background, variance=variance
     )
     gain = preparation.units.gain  # of these data; that of a sample may differ
+    if "fraction_sum" in record:
+        gain = np.asarray(record["count_value"])
     y, x = np.asarray(record["shift"])
     prepared = replace(
         aligned(preparation.prepared, Shift(y=float(y), x=float(x))),
@@ -38,6 +42,21 @@ def _prepared_again(
         offset=float(record["haadf_offset"]) - preparation.units.base,
     )
     return prepared.with_error(float(record["haadf_model_error"])), gain
+
+
+def _fractions_again(prepared: PreparedData, record: Any) -> Fractions:
+    """The fractions of a finished fusion, with their noise law."""
+    total, value = record["fraction_sum"], np.asarray(record["count_value"])
+    law = NoiseLaw(
+        offset=prepared.offset,
+        coefficients=np.asarray(record["haadf_coefficients"]) * total,
+        count_value=value / total,
+        counts=float(record["counts_per_pixel"]),
+        misfit=float(record["noise_misfit"]),
+        ratio=np.nan,  # not needed, nor is the source
+        source="given",
+    )
+    return Fractions.with_law(prepared, law)
 
 
 def local_z_again(
@@ -96,9 +115,12 @@ def groups_again(
         apart=tuple(map(bool, record["own_norm"])),
         trusted=prepared.trusted * trusted,
     )
+    image: PreparedData | Fractions = prepared
+    if "fraction_sum" in record:
+        image = _fractions_again(prepared, record)
     with workers() as run:
         return groups_of(
-            prepared,
+            image,
             (first / gain[:, None, None]).astype(np.float32),
             (float(record["lambda_tv"]), float(record["lambda_haadf"])),
             int(record["sharing_neighbours"]),

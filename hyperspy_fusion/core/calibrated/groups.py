@@ -225,11 +225,8 @@ class Groups:
     limits: np.ndarray
 
     @classmethod
-    def of(
-        cls, near: np.ndarray, k: int, chemistry: Chemistry, run: Workers
-    ) -> "Groups":
-        """Test the k nearest of the neighbours `near`."""
-        members = np.array(near[..., :k], order="C")
+    def of(cls, members: np.ndarray, chemistry: Chemistry, run: Workers) -> "Groups":
+        """Test neighbours, which are put in order in their array."""
         groups = cls(
             members=members,
             count=np.empty(members.shape[:2], np.int32),

@@ -28,7 +28,7 @@ from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
 from .selection import choose_further
-from .sharing import share_counts
+from .sharing import Sharing, share_counts
 from .shift import Shift
 from .uncertainty import uncertainty
 from .weights import Weights, weigh
@@ -68,6 +68,9 @@ class Decision:
     elastic_tried : numpy.ndarray or None
         The trials of their weights, as of
         :class:`~hyperspy_fusion.core.calibrated.selection.Selection`.
+    sharing : Sharing or None
+        Whether pixels that look alike share their counts, for all tiles of an image;
+        None if that is found for the whole image.
     """
 
     units: Units
@@ -83,6 +86,7 @@ class Decision:
     rounds: Rounds | None = None
     elastic: tuple[Found, ...] = ()
     elastic_tried: np.ndarray | None = None
+    sharing: Sharing | None = None
 
     @property
     def undone_of_all(self) -> list[Shift]:
@@ -97,6 +101,12 @@ class Decision:
             for image, shift in zip(self.elastic, others, strict=True)
         )
         return replace(self, undone=first, elastic=elastic)
+
+    def image(self, prepared: PreparedData) -> PreparedData | Fractions:
+        """These pixels, as fractions if they are such."""
+        if self.rounds is None:
+            return prepared
+        return Fractions(prepared=prepared, law=self.rounds.law)
 
     def problem(self, prepared: PreparedData) -> Problem:
         """The convex problem of these pixels."""
@@ -440,13 +450,14 @@ def conclude(
     sharing, unshared = None, None
     if prepared is not None and options.share:
         unshared = optimum.maps * gain.astype(np.float32)[:, None, None]
+        optimum = replace(optimum, state=None)  # frees it
         sharing, optimum, weights = share_counts(
-            prepared,
+            decision.image(prepared),
             optimum,
             weights,
             run,
             options,
-            fractions=decision.rounds is not None,
+            judged=decision.sharing,
             callback=callback_for("sharing"),
         )
     variance, replicas = None, None
@@ -474,12 +485,16 @@ def conclude(
             variance = variance[:, rows, columns]
         if replicas is not None:
             replicas = np.ascontiguousarray(replicas[..., rows, columns])
+        if unshared is not None:
+            unshared = np.ascontiguousarray(unshared[:, rows, columns])
     if replicas is not None:
         replicas *= gain.astype(np.float32)[:, None, None]
     maps *= gain.astype(np.float32)[:, None, None]
     if inner is not None:
-        sums = maps.sum(axis=(1, 2), dtype=np.float64, where=known)
+        each = maps if unshared is None else np.stack([maps, unshared])
+        sums = each.sum(axis=(-2, -1), dtype=np.float64, where=known)
     converged = optimum.within(options.tolerance)
+    told = decision.sharing or sharing  # the same words for all tiles
     return Solution(
         maps=maps,
         sums=sums,
@@ -500,7 +515,7 @@ def conclude(
             "flagged_spans": report.spans,
             **({} if sharing is None else sharing.record()),
         },
-        notes=(*decision.all_notes(), *([] if sharing is None else [sharing.note])),
+        notes=(*decision.all_notes(), *([] if told is None else [told.note])),
         warnings=decision.warnings(),
     )
 

@@ -19,11 +19,12 @@ from scipy.ndimage import gaussian_filter
 from ..common.missing import fill
 from ..common.operators import block_sums
 from ..common.threads import Workers
-from .composition import NoiseLaw, in_vacuum, noise_law
+from .composition import NoiseLaw, in_vacuum, noise_law, normalised
 from .convex.solver import minimise
 from .convex.sweep import State
 from .flux import FluxLock
 from .prepare import PEDESTAL, Preparation, PreparedData, scales
+from .split import thinned
 from .weights import Weights, choose_weights, significance
 
 if TYPE_CHECKING:
@@ -64,11 +65,16 @@ class Fractions:
             offset -= preparation.units.base
         seen = prepared.trusted > 0
         law = noise_law(prepared.data, prepared.haadf, seen, prior, offset)
+        return cls.with_law(prepared, law)
+
+    @classmethod
+    def with_law(cls, prepared: PreparedData, law: NoiseLaw) -> Fractions:
+        """Find the scales for a noise law."""
         prepared = replace(
             prepared,
             coefficients=law.coefficients * law.count_value,
             offset=law.offset,
-            lock=FluxLock.free(len(prior)),
+            lock=FluxLock.free(len(law.coefficients)),
         )
         counts = law.pseudo_counts(prepared, np.float32(law.counts))
         scale, level = scales(counts)
@@ -79,6 +85,10 @@ class Fractions:
     def with_counts(self, counts: Any) -> PreparedData:
         """Pseudo-counts with these sums in each pixel."""
         return self.law.pseudo_counts(self.prepared, counts)
+
+    def cut(self, part: Callable) -> Fractions:
+        """Apply a function to each array of pixels."""
+        return replace(self, prepared=self.prepared.cut(part))
 
     def hidden(self, part: np.ndarray) -> Fractions:
         """The same without the pixels of a part."""
@@ -96,11 +106,19 @@ class Fractions:
         """Pseudo-counts for the first round, from the fractions fused alone."""
         return self.with_counts(self.law.expected_counts(self.prepared.haadf, alone))
 
-    def trial(self, weights: Sequence[float], run: Workers) -> np.ndarray:
-        """Fractions after two short rounds."""
-        maps = self.alone(weights[0], run, _ALONE_TRIAL_ITERATIONS)
-        counts, state = self.start(maps), None
-        for n_iter in _TRIAL_ITERATIONS:
+    def fused(
+        self, weights: Sequence[float], run: Workers, alone: int, rounds: Sequence[int]
+    ) -> tuple[PreparedData, np.ndarray]:
+        """Pseudo-counts after some rounds, and their maps.
+
+        `alone` and `rounds` are iterations without the image, and of each round.
+        """
+        if weights[1] == 0:  # nothing tells the sum
+            counts, rounds = self.with_counts(self.law.counts), rounds[:1]
+        else:
+            counts = self.start(self.alone(weights[0], run, alone))
+        state = None
+        for n_iter in rounds:
             optimum = minimise(
                 counts.problem(*weights),
                 run,
@@ -109,8 +127,31 @@ class Fractions:
                 start=state,
             )
             maps, state = optimum.maps, optimum.state
-            counts = self.with_counts(maps.sum(axis=0))
-        return self.law.proportions(maps)
+            if weights[1] > 0:
+                counts = self.with_counts(maps.sum(axis=0))
+        return counts, maps
+
+    def trial(self, weights: Sequence[float], run: Workers) -> np.ndarray:
+        """Fractions after two short rounds."""
+        trial = self.fused(weights, run, _ALONE_TRIAL_ITERATIONS, _TRIAL_ITERATIONS)
+        return self.law.proportions(trial[1])
+
+    def halves(self, *seed: int) -> list[Fractions]:
+        """Two independent measurements of half the dose."""
+        smooth = self._smooth()
+        counts = self.law.expected_counts(self.prepared.haadf, smooth)
+        data = self.with_counts(counts).data
+        half = thinned(data, *seed, of=self.prepared.data)
+        law = replace(
+            self.law, counts=self.law.counts / 2, count_value=2 * self.law.count_value
+        )
+        value = law.count_value.astype(np.float32)[:, None, None]
+        return [
+            Fractions(
+                prepared=self.prepared.share(normalised(part * value), 0.5), law=law
+            )
+            for part in (half, data - half)
+        ]
 
     def score_weight(self) -> np.ndarray:
         """Weight of squared errors, shape ``(n_elements, y, x)``.
@@ -118,9 +159,7 @@ class Fractions:
         Their inverse noise variance in each pixel, times its mean over the pixels; 0
         where there is hardly anything.
         """
-        prepared, law = self.prepared, self.law
-        smooth = gaussian_filter(fill(prepared.data), (0, _SMOOTHING, _SMOOTHING))
-        smooth /= smooth.sum(axis=0)
+        prepared, law, smooth = self.prepared, self.law, self._smooth()
         total = law.total(prepared.haadf, smooth)
         known = np.isfinite(prepared.data[0])
         used = known & ~in_vacuum(known)
@@ -128,6 +167,10 @@ class Fractions:
         precision = np.where(used, law.precision(smooth, total), 0)
         unit = law.variance(smooth).mean(axis=(1, 2), where=used[None])
         return precision / np.where(unit > 0, unit, 1)[:, None, None]
+
+    def _smooth(self) -> np.ndarray:
+        smooth = gaussian_filter(fill(self.prepared.data), (0, _SMOOTHING, _SMOOTHING))
+        return smooth / smooth.sum(axis=0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,7 @@ from .method import (
 )
 from .options import CalibratedOptions
 from .prepare import PreparedData, Totals, prepare
+from .sharing import judge_sharing
 from .shift import Shift, aligned, far_shift
 
 # Tolerance of the maps over that of the overview, on which all tiles depend.
@@ -70,7 +71,11 @@ def decide_on_sample(
         elastic, elastic_names, atomic_numbers, preparation.units, sensitivities
     )
     with workers() as run:
-        decision, _ = decide(preparation, prior, options, run, further=further)
+        decision, prepared = decide(preparation, prior, options, run, further=further)
+        if options.share:
+            image = decision.image(prepared)
+            sharing = judge_sharing(image, decision.weights, run, options)
+            decision = replace(decision, sharing=sharing)
     return decision, prior
 
 
@@ -263,7 +268,7 @@ def solve_part(
         problem, start = decision.begin(
             replace(prepared, lock=free), options, run, callback_for("start")
         )
-        kept = prepared if options.n_refits else None
+        kept = prepared if options.n_refits or options.share else None
         del prepared  # frees its pixels
         return conclude(
             decision,
@@ -374,6 +379,11 @@ def together(
             "elastic_guard": worst("elastic_guard"),
             "elastic_flagged": mean("elastic_flagged"),
         }
+    shared = {}
+    if "sharing" in records[0]:
+        own = "sharing_size", "sharing_returned"
+        shared = {name: float(mean(name)) for name in own}
+        shared["sharing_tiles"] = float(len(records))
     return replace(
         longest,
         maps=None,
@@ -391,6 +401,7 @@ def together(
             "gap": float(worst("gap")),
             "guard": float(worst("guard")),
             "flagged": float(mean("flagged")),
+            **shared,
             "flagged_spans": np.concatenate(
                 [
                     moved(record["flagged_spans"], *origin)

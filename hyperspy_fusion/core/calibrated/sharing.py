@@ -21,6 +21,7 @@ from ..common.threads import Workers
 from .convex.problem import Problem
 from .convex.solver import Optimum, minimise
 from .groups import Chemistry, Groups, Looks, neighbours
+from .multinomial import Fractions
 from .prepare import PreparedData
 from .sample import at_places, busiest_of_quarters
 from .split import split
@@ -31,13 +32,16 @@ _FACTORS = 0.025, 0.05, 0.1, 0.2, 0.4, 0.8  # of λ
 _LAMBDA_HAADF = 0.0, 0.003, 0.01, 0.03, 0.1, 0.3
 _FIRST = 64, 0.1, 0.01
 _HALF_ITERATIONS, _TRIAL_ITERATIONS = 60, 30
+_ALONE_ITERATIONS, _ROUNDS = 40, (40, 20)  # of halves of fractions
 # Pixels a side of the part of larger images, of four squares, on which is decided.
 _WINDOW = 128
+_SIDE_BY_SIDE = 2**18  # pixels up to which both halves are fused at once
 _STREAM = 7, 8  # of the random numbers of the two splits
 # Standard deviations of the held-out gain on each split, and least one of an element.
 _LEAST_GAIN, _LEAST_OF_ELEMENT = 3.0, -1.0
-# Standard deviations of chemistry in groups and around them: for counts, for values.
-_LIMITS = (3.0, 5.0), (1.5, 2.5)
+# Standard deviations of chemistry in groups and around them. Of fractions the contents
+# of columns of DyScO3 vary by more than their noise: with wider limits these are lost.
+_COUNTS, _VALUES, _FRACTIONS = (3.0, 5.0), (1.5, 2.5), (1.0, 1.5)
 # Where the data contradict the second stage: standard deviations of the misfit, and
 # more than that of the first; pixels of the Gaussians.
 _MISFIT, _MORE, _MISFIT_WIDTH, _EDGE_WIDTH = 4.5, 0.5, 2.0, 2.0
@@ -55,12 +59,15 @@ class Sharing:
         How much better held-out data are predicted, in standard deviations, on the
         split by which `choice` was chosen and on a fresh one; NaN if that was not
         needed to reject it.
+    lower : float
+        How much lower the squared errors of held-out data are on the last of these
+        splits, noise included, as a fraction.
     element : float
-        The same of the element that gains least, on both together.
+        The gain of the element that gains least, on both together.
     choice : tuple
         Number of neighbours, factor of λ, and μ.
     size : float
-        Mean size of a group; NaN if not accepted.
+        Mean size of a group; NaN if not accepted, or for all tiles of an image.
     returned : float
         Fraction of the pixels where the data contradict the second stage, so that the
         first is kept there.
@@ -73,6 +80,7 @@ class Sharing:
 
     accepted: bool = False
     gains: tuple[float, float] = (np.nan, np.nan)
+    lower: float = np.nan
     element: float = np.nan
     choice: tuple[float, float, float] = (np.nan, np.nan, np.nan)
     size: float = np.nan
@@ -91,7 +99,8 @@ class Sharing:
             values, splits = f"{one:.1f}", "a split"
         predicted = (
             f"the gain in the prediction of held-out data is {values} standard "
-            f"deviations on {splits} ({self.element:.1f} for the worst element)"
+            f"deviations on {splits} ({self.element:.1f} for the worst element; their "
+            f"squared errors are {100 * self.lower:.2g} % lower)"
         )
         if not self.accepted:
             return (
@@ -104,8 +113,9 @@ class Sharing:
                 f". In {100 * self.returned:.2g} % of the pixels the measured counts "
                 "contradict that, and each pixel has its own"
             )
+        size = "" if np.isnan(self.size) else f", {self.size:.0f} in the mean"
         return (
-            f"pixels that look alike share their counts, {self.size:.0f} in the mean: "
+            f"pixels that look alike share their counts{size}: "
             f"{predicted}{kept}. The maps are no proof that such pixels are equal"
         )
 
@@ -115,11 +125,13 @@ class Sharing:
         return {
             "sharing": float(self.accepted),
             "sharing_gain": np.array(self.gains),
+            "sharing_lower": self.lower,
             "sharing_neighbours": float(k),
             "sharing_factor": factor,
             "sharing_lambda_haadf": lambda_haadf,
             "sharing_size": self.size,
             "sharing_returned": self.returned,
+            "sharing_tiles": 1.0,  # of the image
         }
 
 
@@ -139,6 +151,9 @@ class _Side:
         What has to be predicted, of the same dose.
     near : numpy.ndarray or None
         Neighbours of its pixels, once they were sought.
+    fractions : bool
+        Whether the data are pseudo-counts of fractions: their sum in a pixel is none
+        that was measured.
     known : dict
         Shared data, by the number of neighbours.
     """
@@ -148,24 +163,31 @@ class _Side:
     noise: np.ndarray
     target: Any = None
     near: np.ndarray | None = None
+    fractions: bool = False
     known: dict[int, np.ndarray] = field(default_factory=dict)
 
-    def groups(self, k: int, most: int, run: Workers, seed: int) -> Groups:
-        """Groups of k of the `most` nearest pixels, which are sought once."""
+    def nearest(self, k: int, run: Workers, seed: int) -> np.ndarray:
+        """The k most alike of each pixel."""
         prepared = self.prepared
-        if self.near is None:
-            spread = np.sqrt((self.noise**2).mean(axis=(1, 2)))
-            image = fill(prepared.haadf[None])[0]
-            looks = Looks.of(image, prepared.sigma, self.maps, spread, run, seed)
-            self.near = neighbours(looks, most, run, seed)
-        limits = _LIMITS[prepared.variance is not None]
+        spread = np.sqrt((self.noise**2).mean(axis=(1, 2)))
+        image = fill(prepared.haadf[None])[0]
+        looks = Looks.of(image, prepared.sigma, self.maps, spread, run, seed)
+        return neighbours(looks, k, run, seed)
+
+    def groups(self, near: np.ndarray, run: Workers) -> Groups:
+        """Groups of the nearest, an array that becomes theirs."""
+        limits = _COUNTS if self.prepared.variance is None else _VALUES
+        if self.fractions:
+            limits = _FRACTIONS
         chemistry = Chemistry.of(self.maps, self.noise, limits)
-        return Groups.of(self.near, k, chemistry, run)
+        return Groups.of(near, chemistry, run)
 
     def share(self, k: int, run: Workers, seed: int) -> None:
         """Average the data over groups of k pixels, once."""
+        if self.near is None:  # as many as are ever needed
+            self.near = self.nearest(_GROUPS[-1], run, seed)
         if k not in self.known:
-            groups = self.groups(k, _GROUPS[-1], run, seed)
+            groups = self.groups(np.array(self.near[..., :k], order="C"), run)
             self.known[k] = groups.mean(self.prepared.data, run)
 
     def errors(self, maps: np.ndarray) -> np.ndarray:
@@ -175,6 +197,8 @@ class _Side:
         if self.prepared.variance is not None:
             variance = np.broadcast_to(self.prepared.variance, target.shape)
             norm = variance.mean(axis=(1, 2), keepdims=True)
+        if self.fractions:
+            maps = maps * (target.sum(axis=0) / maps.sum(axis=0))
         squares = (target - maps - self.prepared.background) ** 2
         return np.nan_to_num(squares / np.where(norm > 0, norm, 1))
 
@@ -183,26 +207,53 @@ class _Split:
     """Two halves of the data, each of which has to predict the other."""
 
     def __init__(
-        self, prepared: PreparedData, weights: Sequence[float], run: Workers, seed: Any
+        self,
+        image: PreparedData | Fractions,
+        weights: Sequence[float],
+        run: Workers,
+        seed: Any,
     ) -> None:
         self.weights, self.run, self.seed = weights, run, seed[0]
-        dose, (one, other) = split(prepared, *seed)
 
-        def first(half: PreparedData, run: Workers) -> np.ndarray:
+        def first(half: PreparedData, run: Workers) -> tuple:
             problem = half.problem(*weights)
-            return minimise(
-                problem, run, tolerance=None, max_iter=_HALF_ITERATIONS
-            ).maps
+            optimum = minimise(problem, run, tolerance=None, max_iter=_HALF_ITERATIONS)
+            return half, optimum.maps
 
-        maps = run.each(first, (one, other))
-        difference = maps[0] - maps[1]
+        def rounds(half: Fractions, run: Workers) -> tuple:
+            return half.fused(weights, run, _ALONE_ITERATIONS, _ROUNDS)
+
+        of_fractions = isinstance(image, Fractions)
+        # one after another where the memory of both solvers would matter
+        small = _pixels_of(image).haadf.size <= _SIDE_BY_SIDE
+        both: list[tuple[PreparedData, np.ndarray]]
+        if isinstance(image, Fractions):
+            dose, halves = 0.5, image.halves(*seed)
+            both = (
+                run.each(rounds, halves) if small else [rounds(h, run) for h in halves]
+            )
+        else:
+            dose, parts = split(image, *seed)
+            both = run.each(first, parts) if small else [first(p, run) for p in parts]
+        difference = both[0][1] - both[1][1]
         # of the fit of all the data; twice the dose, or half the variance
         self.noise = difference if dose < 1 else difference / 2
         noise = difference / np.sqrt(2)
         self.sides = [
-            _Side(prepared=half, maps=x, noise=noise, target=target.data)
-            for half, x, target in zip((one, other), maps, (other, one), strict=True)
+            _Side(
+                prepared=half,
+                maps=maps,
+                noise=noise,
+                target=target.data,
+                fractions=of_fractions,
+            )
+            for (half, maps), (target, _) in zip(both, both[::-1], strict=True)
         ]
+
+    @property
+    def errors(self) -> float:
+        """Squared errors of the first stage."""
+        return float(sum(side.errors(side.maps).sum() for side in self.sides))
 
     def gain(self, k: int, factor: float, lambda_haadf: float) -> np.ndarray:
         """How much lower the errors are than those of the first stage, by element."""
@@ -220,21 +271,80 @@ class _Split:
         return np.sum(self.run.each(gain, self.sides), axis=0)
 
 
+def judge_sharing(
+    image: PreparedData | Fractions,
+    weights: Weights,
+    run: Workers,
+    options: Any,
+    *,
+    callback: Callable | None = None,
+) -> Sharing:
+    """Choose groups and weights, and find whether they predict held-out data better.
+
+    Parameters
+    ----------
+    image : PreparedData or Fractions
+        The data, with coefficients.
+    weights : Weights
+        Of the first stage.
+    run : Workers
+        The threads.
+    options : CalibratedOptions
+        Its `seed`.
+    callback : callable, optional
+        ``callback(n, inf)`` before each trial.
+    """
+    prepared = _pixels_of(image)
+    if prepared.correlated:
+        return Sharing(obstacle="it is not made for maps that were filtered")
+    seed, before = options.seed, (weights.lambda_tv, weights.lambda_haadf)
+    if prepared.haadf.size > 2 * _WINDOW**2:
+        places = busiest_of_quarters(prepared.net(), _WINDOW // 2)
+        image = image.cut(lambda array: at_places(array, places))
+    one = _Split(image, before, run, (seed, _STREAM[0]))
+    tried = count()
+    gains: dict[tuple, np.ndarray] = {}
+
+    def total(*choice: Any) -> float:
+        if choice not in gains:
+            if callback is not None:
+                callback(next(tried), np.inf)
+            gains[choice] = one.gain(*choice)
+        return gains[choice].sum()
+
+    choice = _climb(total)
+    last, each = one, [gains[choice]]
+    if _gain_of_all(each[0]) >= _LEAST_GAIN:
+        last = _Split(image, before, run, (seed, _STREAM[1]))
+        each.append(last.gain(*choice))
+    z = [*map(_gain_of_all, each), np.nan]
+    by_element = [significance(block_sums(gain)) for gain in np.sum(each, axis=0)]
+    return Sharing(
+        accepted=bool(
+            min(z[:2]) >= _LEAST_GAIN and min(by_element) >= _LEAST_OF_ELEMENT
+        ),
+        gains=(z[0], z[1]),
+        lower=float(each[-1].sum() / last.errors),
+        element=min(by_element),
+        choice=choice,
+    )
+
+
 def share_counts(
-    prepared: PreparedData,
+    image: PreparedData | Fractions,
     optimum: Optimum,
     weights: Weights,
     run: Workers,
     options: Any,
     *,
-    fractions: bool = False,
+    judged: Sharing | None = None,
     callback: Callable | None = None,
 ) -> tuple[Sharing, Optimum, Weights]:
-    """Choose groups and weights, and fuse with shared counts if that predicts better.
+    """Fuse with shared counts if that predicts held-out data better.
 
     Parameters
     ----------
-    prepared : PreparedData
+    image : PreparedData or Fractions
         The data, with coefficients.
     optimum : Optimum
         The first stage.
@@ -244,8 +354,9 @@ def share_counts(
         The threads.
     options : CalibratedOptions
         Its `seed`, `tolerance` and `max_iter`.
-    fractions : bool
-        Whether the data are rounds of a composition map; then it is not tried.
+    judged : Sharing, optional
+        What was found for all tiles of an image, of which this is one. Its maps then
+        keep the sums of the first stage.
     callback : callable, optional
         ``callback(n, inf)`` before each trial, and as that of the solver.
 
@@ -259,47 +370,33 @@ def share_counts(
     Weights
         With the λ and μ of that stage.
     """
-    if fractions or prepared.correlated:
-        why = "maps of fractions" if fractions else "maps that were filtered"
-        return Sharing(obstacle=f"it is not made for {why}"), optimum, weights
-    seed, first = options.seed, optimum.maps
-    before = weights.lambda_tv, weights.lambda_haadf
-    seen = prepared
-    if prepared.haadf.size > 2 * _WINDOW**2:
-        places = busiest_of_quarters(prepared.net(), _WINDOW // 2)
-        seen = prepared.cut(lambda array: at_places(array, places))
-    one = _Split(seen, before, run, (seed, _STREAM[0]))
-    tried = count()
-    gains: dict[tuple, np.ndarray] = {}
-
-    def total(*choice: Any) -> float:
-        if choice not in gains:
-            if callback is not None:
-                callback(next(tried), np.inf)
-            gains[choice] = one.gain(*choice)
-        return gains[choice].sum()
-
-    choice = _climb(total)
-    each = [gains[choice]]
-    if _gain_of_all(each[0]) >= _LEAST_GAIN:
-        each.append(_Split(seen, before, run, (seed, _STREAM[1])).gain(*choice))
-    z = [*map(_gain_of_all, each), np.nan]
-    by_element = [significance(block_sums(gain)) for gain in np.sum(each, axis=0)]
-    sharing = Sharing(gains=(z[0], z[1]), element=min(by_element), choice=choice)
-    if not (min(z[:2]) >= _LEAST_GAIN and min(by_element) >= _LEAST_OF_ELEMENT):
-        return sharing, optimum, weights
-    k, factor, lambda_haadf = choice
+    is_tile = judged is not None
+    if judged is None:
+        judged = judge_sharing(image, weights, run, options, callback=callback)
+    if not judged.accepted:
+        return judged, optimum, weights
+    first, before = optimum.maps, (weights.lambda_tv, weights.lambda_haadf)
+    k, factor, lambda_haadf = judged.choice
     weights = replace(
         weights, lambda_tv=factor * weights.lambda_tv, lambda_haadf=lambda_haadf
     )
-    groups = groups_of(prepared, first, before, k, run, seed)
-
-    def problem_of(data: PreparedData) -> Problem:
-        means = groups.mean(data.data, run)
-        return _of_shared(data, means, weights.lambda_tv, lambda_haadf)
-
+    groups = groups_of(image, first, before, int(k), run, options.seed)
+    if isinstance(image, Fractions):
+        prepared = image.with_counts(first.sum(axis=0))
+    else:
+        prepared = image
+    known = np.isfinite(prepared.data)
+    problem_of = partial(_in_groups, groups, weights, run)
+    problem = problem_of(prepared)
+    judged = replace(
+        judged, size=groups.size, problem_of=problem_of if options.n_refits else None
+    )
+    del groups, problem_of  # large, and perhaps not needed any more
+    if is_tile and problem.flux is not None:
+        sums = first.sum(axis=(1, 2), dtype=np.float64, where=known)
+        problem = replace(problem, flux=np.where(prepared.lock.kept, sums, np.inf))
     optimum = minimise(
-        problem_of(prepared),
+        problem,
         run,
         tolerance=options.tolerance,
         max_iter=options.max_iter,
@@ -308,24 +405,21 @@ def share_counts(
     )
     back = share_of_first(prepared, first, optimum.maps)
     maps = optimum.maps + back * (first - optimum.maps)
-    if prepared.flux is not None and back.any():
-        known = np.isfinite(prepared.data)
+    if problem.flux is not None and back.any():
         sums = maps.sum(axis=(1, 2), dtype=np.float64, where=known)
         kept = prepared.lock.kept & (sums > 0)
-        ratio = np.where(kept, prepared.flux / np.where(kept, sums, 1), 1)
+        ratio = np.where(kept, problem.flux / np.where(kept, sums, 1), 1)
         maps *= ratio.astype(np.float32)[:, None, None]
-    sharing = replace(
-        sharing,
-        accepted=True,
-        size=groups.size,
-        returned=float(np.mean(back > 0.5)),
-        problem_of=problem_of if options.n_refits else None,
-    )
+    sharing = replace(judged, returned=float(np.mean(back > 0.5)))
     return sharing, replace(optimum, maps=maps), weights
 
 
+def _pixels_of(image: PreparedData | Fractions) -> PreparedData:
+    return image.prepared if isinstance(image, Fractions) else image
+
+
 def groups_of(
-    prepared: PreparedData,
+    image: PreparedData | Fractions,
     first: np.ndarray,
     weights: Sequence[float],
     k: int,
@@ -333,8 +427,21 @@ def groups_of(
     seed: int,
 ) -> Groups:
     """The groups of a fusion, from its first stage and the λ and μ of that."""
-    noise = _Split(prepared, weights, run, (seed, _STREAM[0])).noise
-    return _Side(prepared=prepared, maps=first, noise=noise).groups(k, k, run, seed)
+    side = _Side(
+        prepared=_pixels_of(image),
+        maps=first,
+        noise=_Split(image, weights, run, (seed, _STREAM[0])).noise,
+        fractions=isinstance(image, Fractions),
+    )
+    return side.groups(side.nearest(k, run, seed), run)
+
+
+def _in_groups(
+    groups: Groups, weights: Weights, run: Workers, data: PreparedData
+) -> Problem:
+    """The problem of data that are shared in groups."""
+    means = groups.mean(data.data, run)
+    return _of_shared(data, means, weights.lambda_tv, weights.lambda_haadf)
 
 
 def _of_shared(

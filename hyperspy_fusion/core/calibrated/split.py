@@ -20,15 +20,17 @@ def generators(maps: np.ndarray, *seed: int) -> list[np.random.Generator]:
     ]
 
 
-def thinned(counts: np.ndarray, *seed: int) -> np.ndarray:
+def thinned(counts: np.ndarray, *seed: int, of: np.ndarray | None = None) -> np.ndarray:
     """Half of the counts, drawn one by one with p = 1/2; NaN where missing.
 
-    Scaled counts, which are no whole numbers, are divided in the same proportion.
+    Scaled counts, which are no whole numbers, are divided in the same proportion. The
+    random numbers are those `of` the maps from which the counts were made, if any.
     """
     whole = np.ceil(np.nan_to_num(counts)).astype(np.int64)
+    made_of = counts if of is None else of
     drawn = [
         rng.binomial(image, 0.5)
-        for rng, image in zip(generators(counts, *seed), whole, strict=True)
+        for rng, image in zip(generators(made_of, *seed), whole, strict=True)
     ]
     return np.stack(drawn) * (counts / np.maximum(whole, 1))
 

@@ -57,7 +57,8 @@ class Solution:
     record : dict
         Numbers and float64 arrays for the record of the fusion, by their names there.
     sums : numpy.ndarray or None
-        Sums of the maps of a tile, if the flux of all tiles is locked together.
+        Sums of the maps of a tile, if the flux of all tiles is locked together; shape
+        ``(2, n_elements)`` with those of the `unshared` ones, if there are any.
     variance : numpy.ndarray or None
         Variance of the maps, if it was asked for.
     replicas : numpy.ndarray or None

@@ -74,7 +74,7 @@ def test_shared_data_are_the_mean_of_all_that_corresponds(run):
     near = np.stack([rng.permutation(63)[:8] for _ in range(own.size)])
     near = near.astype(np.int32).reshape(*own.shape, 8)
     near[..., 0] = own
-    found = Groups.of(near, 8, chemistry, run)
+    found = Groups.of(near.copy(), chemistry, run)
     means = found.mean(data, run)
     assert_allclose(means, by_definition(data, near, chemistry), rtol=1e-5)
     assert 1 < found.size < 8
@@ -92,7 +92,7 @@ def test_threads_do_not_matter():
     found = []
     for n in (1, 2):
         with workers(n) as run:
-            found.append(Groups.of(near, 4, chemistry, run).mean(data, run))
+            found.append(Groups.of(near.copy(), chemistry, run).mean(data, run))
     assert_array_equal(*found)
 
 

@@ -41,8 +41,8 @@ class Optimum:
     ----------
     maps : numpy.ndarray
         x, counts, shape ``(n_elements, y, x)``, float32; they meet the flux lock.
-    state : State
-        For a warm start.
+    state : State or None
+        For a warm start, if it was kept.
     history : list of tuple
         ``(n_iter, terms)`` at each certificate, with its terms, and if they were asked
         for after some iterations before the first.
@@ -56,7 +56,7 @@ class Optimum:
     """
 
     maps: np.ndarray
-    state: State
+    state: Any
     history: list
     gap: float
     n_iter: int
