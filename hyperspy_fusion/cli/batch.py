@@ -27,7 +27,7 @@ from ..inputs.images import describe
 from ..report import composition, index_page, report_page
 from . import files, options
 
-DONE, WRONG, GUARDED, NOT_CONVERGED = 0, 2, 3, 4
+DONE, WRONG, GUARDED, NOT_CONVERGED = 0, files.WRONG, 3, 4
 INTERRUPTED, TERMINATED = 130, 143
 STATES = {
     DONE: "fused",

@@ -1,13 +1,17 @@
 """What the command line reads and writes: signals of a file, a folder of results."""
 
 import argparse
+import atexit
 import glob
 import logging
 import os
+import re
 import signal as os_signal
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ from ..loading.frames import read_frames
 from ..loading.load import MultimodalData, compute_together
 from . import options
 
+WRONG = 2  # exit status, if something has to be changed
+_WRITING_FAILED = "file write failed"
 CONFIG, REPORT, INDEX = "run.toml", "report.html", "index.html"
 
 
@@ -157,12 +163,42 @@ def uninterrupted() -> Iterator[None]:
 
 def _write_signals(folder: Path, fused: Any) -> None:
     """Write fused maps as .hspy and, but for series of series, as .tif; and costs."""
-    for signal in fused:
-        path = folder / element_of(signal)
-        signal.save(path.with_suffix(".hspy"))
-        if signal.axes_manager.navigation_dimension <= 1:
-            signal.save(path.with_suffix(".tif"))
-    fused[0].get_cost_history().save(folder / "cost_history.hspy")
+    try:
+        for signal in fused:
+            path = folder / element_of(signal)
+            signal.save(path.with_suffix(".hspy"))
+            if signal.axes_manager.navigation_dimension <= 1:
+                signal.save(path.with_suffix(".tif"))
+        fused[0].get_cost_history().save(folder / "cost_history.hspy")
+    except RuntimeError as error:  # of HDF5
+        if _WRITING_FAILED not in str(error):
+            raise
+        _quiet_about_writing()
+        cause = re.search(r"error message = '(.*?)'", str(error))
+        raise OSError(
+            f"the results cannot be written: {cause.group(1) if cause else error}. "
+            "Free some space, or choose another --output"
+        ) from error
+
+
+@cache  # once
+def _quiet_about_writing() -> None:
+    """Let HDF5 not tell again that it cannot write, when it closes what is open."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if _WRITING_FAILED not in str(found.exc_value):
+            before(found)
+
+    sys.unraisablehook = hook
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End the process before HDF5 does, which crashes on files that it cannot write."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(WRONG)
 
 
 def draw(
