@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import hyperspy.api as hs
 import numpy as np
 import pytest
 
@@ -341,3 +342,30 @@ def test_not_enough_memory_for_one_tile(lazy, monkeypatch):
     again, once_more = fused(), fused()
     for one, other in zip(again, once_more, strict=True):
         np.testing.assert_array_equal(one.data, other.data)
+
+
+# --- lazy maps ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extension", ["hspy", "zspy"])
+@pytest.mark.parametrize("given", ["path", "format apart"])
+@pytest.mark.filterwarnings("ignore:The NestedDirectoryStore:FutureWarning")
+def test_a_lazy_map_is_not_saved_over_what_it_is_made_of(extension, given):
+    maps, haadf, _ = hf.data.core_shell(32)
+    for one in (*maps, haadf):
+        one.save(f"{one.metadata.General.title}.{extension}")
+    lazy = [hs.load(f"{e}.{extension}", lazy=True) for e in ("Co", "Mn", "O")]
+    image = hs.load(f"HAADF.{extension}", lazy=True)
+    options = {"lambda_tv": 4.0, "lambda_haadf": 0.1}
+    fused = hf.fuse_multimodal(lazy, image, 0.02, **options)
+    for name in ("Co", "O", "HAADF"):
+        arguments = {"filename": f"{name}.{extension}"}
+        if given == "format apart":
+            arguments = {"filename": name, "file_format": extension}
+        with pytest.raises(ValueError, match="is read by this lazy map, and would be"):
+            fused[0].save(**arguments, overwrite=True)
+    for one in (*maps, haadf):
+        path = f"{one.metadata.General.title}.{extension}"
+        np.testing.assert_array_equal(hs.load(path).data, one.data)
+    fused[0].save(f"Co-fused.{extension}")
+    assert hs.load(f"Co-fused.{extension}").data.shape == (32, 32)

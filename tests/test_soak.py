@@ -70,6 +70,7 @@ def listed(folder="."):
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_at_any_moment(how):
     save_specimen("a.npz")
+    cli.main(["fuse", "a.npz", *QUICK, "--output", "before"])  # loads what forks share
     whole = {"Co.hspy", "Mn.hspy", "O.hspy", "fusion.png", "report.html", "run.toml"}
     start = time.perf_counter()
     job = forked(["fuse", "a.npz", *QUICK, "--output", "first"])
@@ -98,6 +99,7 @@ def test_a_series_that_is_interrupted_five_times():
     Path("in").mkdir()
     for i in range(n):
         save_specimen(f"in/{i:03}.npz", seed=i)
+    cli.main(["fuse", "in/000.npz", *QUICK, "--output", "before"])
     arguments = ["fuse", "in/*.npz", *QUICK]
     begin = time.perf_counter()
     job = forked([*arguments, "--output", "whole"])
