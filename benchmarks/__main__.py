@@ -4,7 +4,7 @@ import importlib
 import sys
 
 BENCHMARKS = "accuracy", "elastic", "errors", "field", "sharing", "single_atoms"
-BENCHMARKS += "spectra", "speed", "scale"
+BENCHMARKS += "spectra", "speed", "scale", "trust"
 
 
 def main(arguments):

@@ -67,7 +67,7 @@ def repeat(
     --------
     >>> import hyperspy_fusion
     >>> maps, haadf, truth = hyperspy_fusion.data.core_shell(size=32)
-    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, seed=1)
+    >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     >>> again = hyperspy_fusion.repeat(fused, maps, haadf)
     >>> bool((again[0].data == fused[0].data).all())
     True

@@ -3,7 +3,9 @@
 Signals translate, arrays compute: the methods here hand on.
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import hyperspy.api as hs
@@ -11,7 +13,7 @@ import numpy as np
 from hyperspy.signals import BaseSignal, LazySignal2D, Signal1D, Signal2D
 
 from .derived import cost_history
-from .execution.arrays import compute, is_lazy
+from .execution.arrays import compute, files_read, is_lazy
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.stacks import (
     FLAGGED,
@@ -328,6 +330,7 @@ class ElementalMap(Signal2D):
         is solved first, tile by tile or position by position: of a part of a series all
         of it, since the record is that of the whole.
         """
+        self._check_is_no_source(*args, **kwargs)
         settle(self)
         later = pending(self)
         if later:
@@ -335,6 +338,31 @@ class ElementalMap(Signal2D):
             found = compute([one.found for one in later], show_progressbar=shown)
             complete(self, later, found)
         return super().save(*args, **kwargs)
+
+    def _check_is_no_source(
+        self,
+        filename: Any = None,
+        overwrite: Any = None,
+        extension: Any = None,
+        file_format: Any = None,
+        **_: Any,
+    ) -> None:
+        """Raise a ValueError if `save` would replace a file that this map reads."""
+        if not self._lazy or overwrite is False:
+            return
+        known = self.tmp_parameters
+        if filename is None:
+            folder, name = (known.get_item(n, "") for n in ("folder", "filename"))
+            filename = Path(folder, name)
+        path = Path(filename)
+        if extension or not path.suffix:
+            kind = extension or file_format or known.get_item("extension", "hspy")
+            path = path.with_suffix(f".{str(kind).lower().lstrip('.')}")
+        if os.path.realpath(path) in files_read(self.data):
+            raise ValueError(
+                f"{path} is read by this lazy map, and would be lost: expected another "
+                "name; or load what is fused without lazy=True"
+            )
 
 
 class LazyElementalMap(LazySignal2D, ElementalMap):

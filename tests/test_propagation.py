@@ -300,7 +300,7 @@ def test_a_fused_stack(fused):
 )
 def test_numbers_of_replicas(n_replicas, error):
     measured, haadf, _ = hf.data.core_shell(size=32)
-    with pytest.raises(error, match="n_replicas is .*: expected a whole number of at "):
+    with pytest.raises(error, match="n_replicas is .*: expected a whole number from 2"):
         hf.fuse_multimodal(measured, haadf, n_replicas=n_replicas)
 
 

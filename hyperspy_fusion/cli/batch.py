@@ -1,6 +1,7 @@
 """Fusion of one file or of many: fuse, write, report, and resume."""
 
 import argparse
+import os
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -26,14 +27,22 @@ from ..inputs.images import describe
 from ..report import composition, index_page, report_page
 from . import files, options
 
-DONE, WRONG, GUARDED, NOT_CONVERGED, INTERRUPTED = 0, 2, 3, 4, 130
+DONE, WRONG, GUARDED, NOT_CONVERGED = 0, files.WRONG, 3, 4
+INTERRUPTED, TERMINATED = 130, 143
 STATES = {
     DONE: "fused",
     WRONG: "failed",
     GUARDED: "fused, see the warnings",
     NOT_CONVERGED: "not converged",
 }
-USER_ERRORS = (ArithmeticError, ImportError, OSError, TypeError, ValueError)
+USER_ERRORS = (
+    *(ArithmeticError, ImportError, MemoryError),
+    *(OSError, TypeError, ValueError),
+)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends all as Ctrl-C does."""
 
 
 class _Job:
@@ -104,7 +113,7 @@ def _outputs(base: Path, paths: Sequence[str]) -> dict[str, Path]:
     owners = _owners(base)
     earlier = {source: folder for folder, source in owners.items()}
     taken = {folder for folder, source in owners.items() if source.exists()}
-    sources = [Path(path).resolve() for path in paths]
+    sources = [files.whole(path) for path in paths]
     names = [name for source in sources for name in set(_names(source))]
     found: dict[str, Path] = {}
     for path, source in zip(paths, sources, strict=True):
@@ -166,9 +175,12 @@ def _outcomes(
         try:
             for path, future in waiting.items():
                 error = future.exception()
-                yield path, Outcome(WRONG, _told(error)) if error else future.result()
+                yield path, Outcome(WRONG, told(error)) if error else future.result()
         except BaseException:
             stop.set()
+            for job in active_children():  # Ctrl-C reaches them, SIGTERM does not
+                with suppress(ProcessLookupError):
+                    os.kill(job.pid or 0, signal.SIGINT)
             pool.shutdown(cancel_futures=True)
             raise
 
@@ -194,10 +206,13 @@ def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     except Exception as error:  # one file must not stop the others
         if arguments.traceback:
             raise
-        return Outcome(WRONG, _told(error))
+        return Outcome(WRONG, told(error))
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
+    """What is said of an error."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory{f': {error}' if str(error) else ''}"
     if isinstance(error, USER_ERRORS):
         return options.spoken(error)
     return f"{type(error).__name__}: {error} (--traceback shows where)"
@@ -222,7 +237,7 @@ def plain_warnings() -> Iterator[None]:
 
 def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file into a folder."""
-    settings = {"files": [str(Path(path).resolve())], **options.given_of(arguments)}
+    settings = {"files": [str(files.whole(path))], **options.given_of(arguments)}
     if arguments.resume and (output / files.CONFIG).exists():
         before = _as_before(output, settings, overwrite=arguments.overwrite)
         if before is not None:

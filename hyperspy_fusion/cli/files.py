@@ -1,13 +1,17 @@
 """What the command line reads and writes: signals of a file, a folder of results."""
 
 import argparse
+import atexit
 import glob
 import logging
 import os
+import re
 import signal as os_signal
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +25,8 @@ from ..loading.frames import read_frames
 from ..loading.load import MultimodalData, compute_together
 from . import options
 
+WRONG = 2  # exit status, if something has to be changed
+_WRITING_FAILED = "file write failed"
 CONFIG, REPORT, INDEX = "run.toml", "report.html", "index.html"
 
 
@@ -37,8 +43,13 @@ def expand(patterns: Sequence[str]) -> list[str]:
         found += matches
     each: dict[Path, str] = {}
     for path in found:
-        each.setdefault(Path(path).resolve(), path)
+        each.setdefault(whole(path), path)
     return list(each.values())
+
+
+def whole(path: str) -> Path:
+    """The whole path of a file, also of a link that leads nowhere, or in circles."""
+    return Path(os.path.realpath(path))
 
 
 def read(arguments: argparse.Namespace, path: str) -> list:
@@ -86,16 +97,46 @@ def write(
         for name, picture in pictures.items():
             (folder / name).write_bytes(picture)
         for name, text in texts.items():
-            (folder / name).write_text(text, encoding="utf-8")
+            _write_text(folder / name, text)
         names = sorted(path.name for path in folder.iterdir())
         with uninterrupted():
             if target.exists():
-                # what says that all is done comes last
-                for name in sorted(names, key=CONFIG.__eq__):
-                    (folder / name).replace(target / name)
+                _replace_all(folder, target, names)
             else:
                 folder.rename(target)
     return names
+
+
+def _replace_all(new: Path, target: Path, names: Sequence[str]) -> None:
+    """Move files into a folder that has older ones; all of them, or none."""
+    for name in names:
+        if (target / name).is_dir():
+            raise IsADirectoryError(
+                f"{target / name} is a folder: expected a file of an earlier run, "
+                "choose another --output"
+            )
+    old = new.with_name("replaced")
+    old.mkdir()
+    moved = []
+    try:
+        # what says that all is done comes last
+        for name in sorted(names, key=CONFIG.__eq__):
+            moved.append(name)
+            if os.path.lexists(target / name):
+                (target / name).rename(old / name)
+            (new / name).rename(target / name)
+    except BaseException:
+        for name in moved:
+            if os.path.lexists(old / name):
+                (old / name).replace(target / name)
+            else:
+                (target / name).unlink(missing_ok=True)
+        raise
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file; names of files may hold what is no text."""
+    path.write_text(text, encoding="utf-8", errors="replace")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -104,28 +145,60 @@ def write_text(path: Path, text: str) -> None:
         prefix=f".{path.stem}-", dir=path.resolve().parent
     ) as temporary:
         new = Path(temporary) / path.name
-        new.write_text(text, encoding="utf-8")
+        _write_text(new, text)
         new.replace(path)
 
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
     """Let a Ctrl-C come too late: half of the files may be in place already."""
-    handler = os_signal.signal(os_signal.SIGINT, os_signal.SIG_IGN)
+    signals = os_signal.SIGINT, os_signal.SIGTERM
+    handlers = [os_signal.signal(one, os_signal.SIG_IGN) for one in signals]
     try:
         yield
     finally:
-        os_signal.signal(os_signal.SIGINT, handler)
+        for one, handler in zip(signals, handlers, strict=True):
+            os_signal.signal(one, handler)
 
 
 def _write_signals(folder: Path, fused: Any) -> None:
     """Write fused maps as .hspy and, but for series of series, as .tif; and costs."""
-    for signal in fused:
-        path = folder / element_of(signal)
-        signal.save(path.with_suffix(".hspy"))
-        if signal.axes_manager.navigation_dimension <= 1:
-            signal.save(path.with_suffix(".tif"))
-    fused[0].get_cost_history().save(folder / "cost_history.hspy")
+    try:
+        for signal in fused:
+            path = folder / element_of(signal)
+            signal.save(path.with_suffix(".hspy"))
+            if signal.axes_manager.navigation_dimension <= 1:
+                signal.save(path.with_suffix(".tif"))
+        fused[0].get_cost_history().save(folder / "cost_history.hspy")
+    except RuntimeError as error:  # of HDF5
+        if _WRITING_FAILED not in str(error):
+            raise
+        _quiet_about_writing()
+        cause = re.search(r"error message = '(.*?)'", str(error))
+        raise OSError(
+            f"the results cannot be written: {cause.group(1) if cause else error}. "
+            "Free some space, or choose another --output"
+        ) from error
+
+
+@cache  # once
+def _quiet_about_writing() -> None:
+    """Let HDF5 not tell again that it cannot write, when it closes what is open."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if _WRITING_FAILED not in str(found.exc_value):
+            before(found)
+
+    sys.unraisablehook = hook
+    atexit.register(_leave)
+
+
+def _leave() -> None:
+    """End the process before HDF5 does, which crashes on files that it cannot write."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(WRONG)
 
 
 def draw(

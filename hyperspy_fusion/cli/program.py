@@ -1,9 +1,14 @@
 """The program ``hyperspy-fusion``: its commands and their arguments."""
 
 import argparse
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from io import TextIOWrapper
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -35,6 +40,7 @@ exit status:
        was not used there: see the warnings
   4    a result was written, but the tolerance was not met
   130  interrupted
+  143  terminated
 The first of 2, 4 and 3 that holds for any file is that of several files.
 """
 
@@ -52,29 +58,94 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 when all went well, 2 when the user has to change something (one message on
         stderr says what), 3 when the HAADF image was not used everywhere since it
-        contradicts the maps, 4 when the tolerance was not met, 130 when interrupted.
+        contradicts the maps, 4 when the tolerance was not met, 130 when interrupted,
+        143 when terminated.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names that a console cannot show
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     arguments = parser.parse_args(argv)
     if plt.get_backend().lower() != "agg":
         plt.switch_backend("Agg")  # pictures go to files
     try:
-        with batch.plain_warnings():
+        with _until_terminated(), _patient_output(), batch.plain_warnings():
             return arguments.run(arguments, parser)
-    except batch.USER_ERRORS as error:
+    except Exception as error:  # of any kind, from a damaged file
         if arguments.traceback:
             raise
         _say(error)
         return batch.WRONG
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         several = getattr(arguments, "several", False)
         left = "go on with --resume" if several else "nothing was written"
-        print(f"hyperspy-fusion: interrupted, {left}", file=sys.stderr)
-        return batch.INTERRUPTED
+        ended = isinstance(interrupt, batch.Terminated)
+        how = "terminated" if ended else "interrupted"
+        print(f"hyperspy-fusion: {how}, {left}", file=sys.stderr)
+        return batch.TERMINATED if ended else batch.INTERRUPTED
 
 
 def _say(error: Exception) -> None:
-    print(f"hyperspy-fusion: error: {options.spoken(error)}", file=sys.stderr)
+    print(f"hyperspy-fusion: error: {batch.told(error)}", file=sys.stderr)
+
+
+@contextmanager
+def _until_terminated() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, which cleans up."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def _terminate(*_: Any) -> None:
+    raise batch.Terminated
+
+
+@contextmanager
+def _patient_output() -> Iterator[None]:
+    """Go on when nobody reads what is printed any more, as after ``| head``."""
+    output = _Output(sys.stdout)
+    with redirect_stdout(output):
+        try:
+            yield
+        finally:
+            output.flush()
+
+
+class _Output:
+    """Standard output, whose reader may be gone."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or forget what nobody reads."""
+        with self._unread():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or forget what nobody reads."""
+        with self._unread():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    @contextmanager
+    def _unread(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            # what is left in the buffer would be an error at exit
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -242,6 +313,11 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
         except (TypeError, ValueError) as error:
             # the error lists what there is
             print(f"Would be refused: {options.spoken(error)}")
+        except Exception as error:  # of any kind, from a damaged file
+            if arguments.traceback:
+                raise
+            _say(error)
+            code = batch.WRONG
         else:
             print("\n".join(map(options.spoken, found)))
     return code

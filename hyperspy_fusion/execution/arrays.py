@@ -1,5 +1,6 @@
 """Lazy arrays: recognise them, and compute several together."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
@@ -9,6 +10,7 @@ from typing import Any
 import dask
 import dask.array as da
 import numpy as np
+from dask._task_spec import GraphNode
 from dask.diagnostics import ProgressBar
 
 
@@ -28,6 +30,27 @@ def unmasked(array: Any) -> Any:
 def computed(arrays: Any) -> Any:
     """The same list or dict, with lazy arrays computed together."""
     return dask.compute(arrays)[0]
+
+
+def files_read(array: Any) -> set[str]:
+    """Paths of the files that a lazy array reads when it is computed."""
+    found = set()
+    waiting: list[Any] = [dict(array.__dask_graph__())] if is_lazy(array) else []
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            waiting += node.values()
+        elif isinstance(node, list | tuple):
+            waiting += node
+        elif isinstance(node, GraphNode):  # a task, or what it is given
+            waiting += [getattr(node, n, None) for n in ("args", "kwargs", "value")]
+        for names in (("file", "filename"), ("store", "path"), ("filename",)):
+            path: Any = node
+            for name in names:  # of HDF5, Zarr, and memory maps
+                path = getattr(path, name, None)
+            if isinstance(path, str):
+                found.add(os.path.realpath(path))
+    return found
 
 
 def stack(arrays: Sequence[Any], axis: int) -> Any:

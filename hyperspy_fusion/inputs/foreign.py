@@ -24,8 +24,18 @@ def load_file(path: str | Path, **options: object) -> list:
     """List the signals of a file, as :func:`hyperspy.api.load` reads them."""
     elements_of_exspy()  # which HyperSpy would import to make signals of spectra
     # HyperSpy takes a str with brackets for a pattern, a Path never.
-    signals = hs.load(Path(path) if Path(path).exists() else path, **options)
-    _quiet_exit()
+    source = Path(path) if Path(path).exists() else path
+    try:
+        signals = hs.load(source, **options)
+    except (ImportError, MemoryError, OSError, ValueError):
+        raise
+    except Exception as error:  # damaged files make readers raise anything
+        found = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"cannot read {path}, which seems to be damaged ({found})"
+        ) from error
+    finally:
+        _quiet_exit()
     return signals if isinstance(signals, list) else [signals]
 
 

@@ -20,6 +20,8 @@ def assert_same_record(found, expected):
         elif isinstance(value, np.ndarray):
             assert type(found[name]) is np.ndarray
             assert_array_equal(found[name], value, err_msg=name)
+        elif name == "checksums" and "" in (found[name], value):
+            continue  # of lazy data there are none
         elif isinstance(value, float):
             assert not dask.is_dask_collection(found[name])
             assert_array_equal(found[name], value, err_msg=name)

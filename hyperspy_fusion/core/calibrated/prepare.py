@@ -349,7 +349,9 @@ def prepare(
         check_magnitude("maps", maps)
         check_magnitude("HAADF image", haadf)
         check_magnitude("background", background, least=0)
-        check_magnitude("noise variance", variance, least=0, largest=1e28)
+    if not is_part and variance is not None:
+        known = np.where(np.isfinite(variance), variance, np.nan)
+        check_magnitude("noise variance", known, least=0, largest=1e28)
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
     variance = _without_gaps(variance, maps.shape, is_part=is_part)

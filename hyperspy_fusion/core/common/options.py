@@ -15,7 +15,7 @@ import numpy as np
 P = ParamSpec("P")
 R = TypeVar("R")
 _OPTIONS_OF: dict[str, list[str]] = {}
-_LARGEST = 1e9  # so that products of options and data fit float32
+_LARGEST = 1e15  # so that products of options and data fit float32
 
 
 @dataclass(frozen=True, kw_only=True)
