@@ -54,6 +54,7 @@ def fuse_spectra(
     lines: str | Sequence[str] | None = None,
     energy_range: tuple[float, float] | None = None,
     mask: Mask = None,
+    match: Literal["pixels"] | None = None,
     lambda_haadf: float | Literal["auto"] = "auto",
     lambda_tv: float | Literal["auto"] = "auto",
     gamma: float = 1.7,
@@ -102,6 +103,8 @@ def fuse_spectra(
         energy of the beam.
     mask : numpy.ndarray or BaseSignal of bool, optional
         True where spectra are missing or bad: their pixels are filled by the model.
+    match : {"pixels"}, optional
+        Take the image for the same pixels, whatever its axes say.
     lambda_haadf, lambda_tv, gamma, regularizer, lock_flux, tolerance, max_iter, seed
         As for :func:`fuse_multimodal`.
     show_progressbar, num_workers
@@ -148,6 +151,11 @@ def fuse_spectra(
         show_progressbar=show_progressbar, num_workers=num_workers
     )
     _check(spectra)
+    if match not in (None, "pixels"):
+        raise ValueError(
+            f"match is {match!r}: expected None or 'pixels'; rebin or crop spectra and "
+            "image so that both cover the same field, which match='axes' does for maps"
+        )
     wanted, others = _elements(spectra, elements, other_elements)
     chosen = lines_by_element(wanted, as_names("lines", lines))
     axis = spectra.axes_manager.signal_axes[0]
@@ -166,7 +174,7 @@ def fuse_spectra(
         _image(spectra, image, element, by_element[element])
         for image, element in zip(images, wanted, strict=True)
     ]
-    measurement = measure(signals, haadf, elements=wanted)
+    measurement = measure(signals, haadf, elements=wanted, match=match)
     tell((), said)
     measurement = replace(
         measurement, warnings=(*measurement.warnings, *found.warnings, *said)

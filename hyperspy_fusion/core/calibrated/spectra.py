@@ -35,8 +35,11 @@ _NO_PRIOR = 1e-3  # of the coefficient of a component that the image does not sh
 _KNOWN = 1 / 3  # largest error of a sum that is kept, over the sum
 # Entries of the record with a number for each component.
 _EACH = (
-    *("haadf_coefficients", "count_value", "vacuum_background"),
-    *("own_norm", "sum_kept", "change"),
+    "haadf_coefficients",
+    "count_value",
+    "vacuum_background",
+    "own_norm",
+    "sum_kept",
 )
 
 
