@@ -60,6 +60,8 @@ def fuse_spectra(
     gamma: float = 1.7,
     regularizer: Regularizer = "tgv",
     lock_flux: bool = True,
+    uncertainty: bool = False,
+    n_replicas: int | None = None,
     tolerance: float = 1e-3,
     max_iter: int = 2000,
     seed: int = 0,
@@ -105,7 +107,12 @@ def fuse_spectra(
         True where spectra are missing or bad: their pixels are filled by the model.
     match : {"pixels"}, optional
         Take the image for the same pixels, whatever its axes say.
-    lambda_haadf, lambda_tv, gamma, regularizer, lock_flux, tolerance, max_iter, seed
+    lambda_haadf, lambda_tv, gamma, regularizer, lock_flux
+        As for :func:`fuse_multimodal`.
+    uncertainty, n_replicas
+        As for :func:`fuse_multimodal`: counts of the bins are drawn anew. The spectra
+        of the components are taken for exact.
+    tolerance, max_iter, seed
         As for :func:`fuse_multimodal`.
     show_progressbar, num_workers
         As for :func:`fuse_multimodal`.
@@ -143,6 +150,8 @@ def fuse_spectra(
         gamma=gamma,
         regularizer=regularizer,
         lock_flux=lock_flux,
+        uncertainty=uncertainty,
+        n_replicas=n_replicas,
         tolerance=tolerance,
         max_iter=max_iter,
         seed=seed,

@@ -179,13 +179,9 @@ def test_the_sum_of_several_detectors(eds):
 
 def test_source_without_maps_and_spectra_is_refused(eds):
     for signals in ([HAADF], [HAADF, eds.inav[0]], [HAADF, image("a")]):
-        with pytest.raises(
-            ValueError, match="none of EDS or EELS with two"
-        ):
+        with pytest.raises(ValueError, match="none of EDS or EELS with two"):
             load_multimodal(signals)
-    with pytest.raises(
-        ValueError, match="none of EDS or EELS with two"
-    ):
+    with pytest.raises(ValueError, match="none of EDS or EELS with two"):
         load_multimodal([HAADF, image("Fe")], lines=["Fe_Ka"])
 
 
