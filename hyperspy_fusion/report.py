@@ -25,6 +25,11 @@ _CAPTIONS = {
     "weights.png": "How the weights were chosen",
     "convergence.png": "The terms of the cost",
 }
+_SUMS = {
+    "maps": "Sums without background, as far as it is known, in the units of the maps",
+    "spectra": "Sums of counts: measured of windows, with the background and other "
+    "lines in them; fused of the line alone",
+}
 _STYLE = """
 body {font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 70em;
       margin: 2em auto; padding: 0 1em}
@@ -158,7 +163,7 @@ def report_page(
         f"<ul>{sentences}</ul>",
         first,
         f"<h2>Composition</h2>{_table(header, rows)}",
-        "<p>Sums without background, as far as it is known, in the units of the maps; "
+        f"<p>{_SUMS['spectra' if record.get_item('kind') == 'spectra' else 'maps']}; "
         "standard deviations of the shares if there are replicas.</p>",
         f"<h2>Weights and cost</h2><div class=row>{''.join(others)}</div>",
         f"<h2>Parameters</h2>{_table(['entry', 'value'], _parameters(record))}",

@@ -54,11 +54,14 @@ def fuse_spectra(
     lines: str | Sequence[str] | None = None,
     energy_range: tuple[float, float] | None = None,
     mask: Mask = None,
+    match: Literal["pixels"] | None = None,
     lambda_haadf: float | Literal["auto"] = "auto",
     lambda_tv: float | Literal["auto"] = "auto",
     gamma: float = 1.7,
     regularizer: Regularizer = "tgv",
     lock_flux: bool = True,
+    uncertainty: bool = False,
+    n_replicas: int | None = None,
     tolerance: float = 1e-3,
     max_iter: int = 2000,
     seed: int = 0,
@@ -102,7 +105,14 @@ def fuse_spectra(
         energy of the beam.
     mask : numpy.ndarray or BaseSignal of bool, optional
         True where spectra are missing or bad: their pixels are filled by the model.
-    lambda_haadf, lambda_tv, gamma, regularizer, lock_flux, tolerance, max_iter, seed
+    match : {"pixels"}, optional
+        Take the image for the same pixels, whatever its axes say.
+    lambda_haadf, lambda_tv, gamma, regularizer, lock_flux
+        As for :func:`fuse_multimodal`.
+    uncertainty, n_replicas
+        As for :func:`fuse_multimodal`: counts of the bins are drawn anew. The spectra
+        of the components are taken for exact.
+    tolerance, max_iter, seed
         As for :func:`fuse_multimodal`.
     show_progressbar, num_workers
         As for :func:`fuse_multimodal`.
@@ -140,6 +150,8 @@ def fuse_spectra(
         gamma=gamma,
         regularizer=regularizer,
         lock_flux=lock_flux,
+        uncertainty=uncertainty,
+        n_replicas=n_replicas,
         tolerance=tolerance,
         max_iter=max_iter,
         seed=seed,
@@ -148,6 +160,11 @@ def fuse_spectra(
         show_progressbar=show_progressbar, num_workers=num_workers
     )
     _check(spectra)
+    if match not in (None, "pixels"):
+        raise ValueError(
+            f"match is {match!r}: expected None or 'pixels'; rebin or crop spectra and "
+            "image so that both cover the same field, which match='axes' does for maps"
+        )
     wanted, others = _elements(spectra, elements, other_elements)
     chosen = lines_by_element(wanted, as_names("lines", lines))
     axis = spectra.axes_manager.signal_axes[0]
@@ -166,7 +183,7 @@ def fuse_spectra(
         _image(spectra, image, element, by_element[element])
         for image, element in zip(images, wanted, strict=True)
     ]
-    measurement = measure(signals, haadf, elements=wanted)
+    measurement = measure(signals, haadf, elements=wanted, match=match)
     tell((), said)
     measurement = replace(
         measurement, warnings=(*measurement.warnings, *found.warnings, *said)

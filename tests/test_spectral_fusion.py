@@ -192,6 +192,29 @@ def test_pixels_without_the_image_are_told(overlap):
     assert np.isfinite(found[0].data).all()
 
 
+def test_errors_of_maps_and_of_what_is_made_of_them(overlap):
+    spectra, haadf, truth = overlap
+    mask = np.zeros((48, 48), bool)
+    mask[30:33, 30:33] = True
+    given = {"mask": mask, **GIVEN}
+    plain = fuse_spectra(spectra, haadf, NAMES, "Cu", **given)
+    fused = fuse_spectra(
+        spectra, haadf, NAMES, "Cu", uncertainty=True, n_replicas=8, **given
+    )
+    for one, before, true in zip(fused, plain, truth, strict=True):
+        assert_array_equal(one.data, before.data)
+        variance = one.metadata.Multimodal_fusion.variance.data
+        distance = (one.data - true.data) ** 2
+        assert variance.shape == (48, 48)
+        assert 0.5 < np.mean(variance) / np.mean(distance) < 3
+        assert np.mean(distance < 4 * variance) > 0.85
+    sums = hyperspy_fusion.propagate(lambda maps: [m.data.sum() for m in maps], fused)
+    share = fused[0].metadata.Multimodal_fusion.line_shares
+    for value, std, part in zip(sums.value, sums.std, share, strict=True):
+        # a part of the counts of an element, which overlap with others
+        assert np.sqrt(value * part) < std < 4 * np.sqrt(value * part)
+
+
 def test_a_forgotten_element_is_told(overlap):
     spectra, haadf, _ = overlap
     with pytest.warns(UserWarning, match=r"peak at 8\.0. keV that no line"):

@@ -1,6 +1,7 @@
 """What ``info`` tells: what would be fused, and what would be assumed."""
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from ..inputs.velox import filter_of
 from ..loading import find_candidates
 from ..loading.candidates import is_image
 from ..loading.load import MultimodalData
-from .files import element_of
+from ..loading.sum_spectrum import fit_sum_spectrum
+from .files import element_of, elements_in
 
 
 def lines_about(signals: list, loaded: MultimodalData) -> list[str]:
@@ -29,6 +31,34 @@ def lines_about(signals: list, loaded: MultimodalData) -> list[str]:
     lines.append(f"Would fuse {', '.join(map(element_of, maps))} with {images}")
     about = [*_about(loaded, measurement), *_other_images(signals, loaded)]
     return [*lines, *(f"  {line}" for line in about)]
+
+
+def lines_about_spectra(
+    signals: list,
+    loaded: MultimodalData,
+    other_elements: Sequence[str] | None = None,
+    energy_range: tuple[float, float] | None = None,
+) -> list[str]:
+    """Lines about spectra that would be fused as they are, from their sum."""
+    spectra: Any = loaded.maps
+    names = elements_in(loaded, other_elements)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # they are among the lines
+        found = fit_sum_spectrum(
+            spectra, names, other_elements, energy_range=energy_range
+        )
+    total = found.counts.sum()
+    lines = [
+        str(find_candidates(signals)),
+        f"Would fuse the spectra of {', '.join(names)} with {describe(loaded.haadf)}",
+    ]
+    lines.append(
+        f"  sum spectrum: {total:.0f} counts from {found.energies[0]:.3g} to "
+        f"{found.energies[-1]:.4g} keV, chi2 of its fit {found.chi2:.2f}"
+    )
+    shares = [f"{e} {100 * v.sum() / total:.2g} %" for e, v in found.components.items()]
+    lines.append(f"  counts: {', '.join(shares)}")
+    return [*lines, *(f"  warning: {text}" for text in found.warnings)]
 
 
 def _other_images(signals: list, loaded: MultimodalData) -> Iterator[str]:

@@ -247,7 +247,13 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
     loaded = files.load(files.read(arguments, path), arguments)
     maps, haadf, background = loaded
     images = ", ".join(map(describe, (haadf, *loaded.elastic)))
-    print(f"{', '.join(map(files.element_of, maps))} with {images}")
+    whole = arguments.maps == "spectra"
+    if whole:
+        names = files.elements_in(loaded, arguments.other_elements)
+        given["elements"] = names
+    else:
+        names = list(map(files.element_of, maps))
+    print(f"{', '.join(names)} with {images}")
     if loaded.elastic:
         given["elastic"] = loaded.elastic
     background = given.pop("background", background)
@@ -256,8 +262,12 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
         background = None
         print("The background was subtracted: the published method has none")
     start = time.perf_counter()
-    fused = fuse(maps, haadf, background, method=arguments.method, **given)
+    method = "spectra" if whole else arguments.method
+    fused = fuse(maps, haadf, background, method=method, **given)
     seconds = time.perf_counter() - start
+    if whole:
+        maps = files.windows_of(loaded, fused)
+        print("Measured are windows of the lines, with the background and other lines")
     print_table(
         ["element", "mean measured", "mean fused", "max measured", "max fused"],
         [
@@ -332,6 +342,8 @@ def fuse(
     start = time.perf_counter()
     if method == "published":
         fused = hyperspy_fusion.fuse_published(maps, haadf, **given)
+    elif method == "spectra":
+        fused = hyperspy_fusion.fuse_spectra(maps, haadf, **given)
     else:
         fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background, **given)
     seconds = time.perf_counter() - start

@@ -6,6 +6,8 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
+from inspect import signature
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import hyperspy.api as hs
 import numpy as np
 
 from ..loading.candidates import as_list
+from ..spectral_fusion import fuse_spectra
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -25,6 +28,12 @@ Option = tuple[str, Any, str, str]
 INPUT: list[Option] = [
     ("elements", "names", "NAME", "what to map: symbols, or titles of maps"),
     ("lines", "names", "LINE", "lines or edges to map from spectra, as Fe_Ka or Fe_L3"),
+    (
+        "maps",
+        str,
+        "KIND",
+        "spectra as they are, windows, or ready-made (default if there are any)",
+    ),
     ("haadf", str, "IMAGE", "title of the HAADF image, or another file"),
     (
         "elastic",
@@ -96,8 +105,23 @@ OF_METHOD: dict[str, list[Option]] = {
         ("regularize", "off", "", "no total variation"),
     ],
 }
+OF_SPECTRA: list[Option] = [
+    (
+        "other_elements",
+        "names",
+        "NAME",
+        "elements of grid, film or holder, which the image does not show",
+    ),
+    ("energy_range", str, "A,B", "lowest and highest energy in keV"),
+]
 WITHOUT_EFFECT = {"lazy", "num-workers"}  # on the result
-_EVERY = [*INPUT, *SHARED, *OF_METHOD["calibrated"], *OF_METHOD["published"]]
+_EVERY = [
+    *INPUT,
+    *SHARED,
+    *OF_METHOD["calibrated"],
+    *OF_METHOD["published"],
+    *OF_SPECTRA,
+]
 _KINDS = {name: kind for name, kind, *_ in _EVERY}
 _SAID = re.compile(
     rf"\b({'|'.join(sorted(_KINDS, key=len, reverse=True))})"
@@ -155,12 +179,18 @@ def add(group: Any, options: Sequence[Option]) -> None:
 def add_of_methods(parser: argparse.ArgumentParser) -> None:
     """Add the options of both methods, in groups."""
     known: set[str] = set()
+    add_of_spectra(parser)
     groups = {"of both methods": SHARED}
     groups |= {f"of the {method} method": own for method, own in OF_METHOD.items()}
     for owner, options in groups.items():
         group = parser.add_argument_group(f"options {owner}")
         add(group, [option for option in options if option[0] not in known])
         known |= {name for name, *_ in options}
+
+
+def add_of_spectra(parser: argparse.ArgumentParser) -> None:
+    """Add the options of spectra that are fused as they are."""
+    add(parser.add_argument_group("options with --maps spectra"), OF_SPECTRA)
 
 
 def _weight(text: str) -> float | str:
@@ -178,30 +208,49 @@ def _weight(text: str) -> float | str:
 
 def for_fusion(arguments: argparse.Namespace) -> dict[str, Any]:
     """Options for the method; an error for those that it does not have."""
-    method = arguments.method
+    method, whole = arguments.method, arguments.maps == "spectra"
     if method not in OF_METHOD:
         raise ValueError(
             f"method is {method!r}: expected {' or '.join(map(repr, OF_METHOD))}"
         )
+    if whole and method == "published":
+        raise ValueError(
+            "--maps is spectra for the published method, which takes maps: expected "
+            "windows or ready-made"
+        )
     known = {name for name, *_ in (*SHARED, *OF_METHOD[method])}
-    every = known.union(*({name for name, *_ in own} for own in OF_METHOD.values()))
+    every = {name for name, *_ in (*SHARED, *chain(*OF_METHOD.values()), *OF_SPECTRA)}
+    owner = f"the {method} method"
+    if whole:
+        known = every & signature(fuse_spectra).parameters.keys()
+        owner = "--maps spectra"
     given = {name: getattr(arguments, name) for name in every}
     given = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(given.keys() - known)
     if unknown:
         raise ValueError(
-            f"the {method} method has no option {', '.join(map(flag_of, unknown))}: "
-            "see hyperspy-fusion fuse --help for the options of each method"
+            f"{owner} has no option {', '.join(map(flag_of, unknown))}: see "
+            "hyperspy-fusion fuse --help for the options of each method"
         )
-    if arguments.elastic is not None and method == "published":
+    if arguments.elastic is not None and (whole or method == "published"):
         raise ValueError(
-            "--elastic was given for the published method: expected the calibrated "
-            "one, which takes several elastic images"
+            f"--elastic was given for {owner}: expected maps and the calibrated "
+            "method, which takes several elastic images"
         )
+    given |= for_spectra(arguments)
     if "sensitivities" in given:
         given["sensitivities"] = _pairs(given["sensitivities"])
     if "mask" in given:
         given["mask"] = _mask(given["mask"])
+    return given
+
+
+def for_spectra(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Options of spectra that are fused as they are."""
+    given = {name: getattr(arguments, name) for name, *_ in OF_SPECTRA}
+    given = {name: value for name, value in given.items() if value is not None}
+    if "energy_range" in given:
+        given["energy_range"] = _energies(given["energy_range"])
     return given
 
 
@@ -213,6 +262,7 @@ def for_loading(arguments: argparse.Namespace) -> dict[str, Any]:
     return {
         "elements": arguments.elements,
         "lines": arguments.lines,
+        "maps": arguments.maps,
         "haadf": arguments.haadf,
         "elastic": arguments.elastic,
         "background_windows": _windows(
@@ -248,6 +298,17 @@ def _windows(name: str, rows: Sequence[str] | None) -> Any:
             f"{flag_of(name)} is {' '.join(rows)!r}: expected energies with commas "
             "between them, one group for each line, as 6.2,6.6 7.9,8.2"
         ) from None
+
+
+def _energies(text: str) -> tuple[float, ...]:
+    """Two energies in keV."""
+    try:
+        low, high = (float(energy) for energy in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"--energy-range is {text!r}: expected two energies in keV, as 0.3,20"
+        ) from None
+    return low, high
 
 
 def _pairs(entries: Sequence[str]) -> dict[str, float]:

@@ -21,7 +21,7 @@ import hyperspy_fusion
 from ..inputs.images import describe
 from ..warm_up import warm_up
 from . import batch, files, options
-from .assumed import lines_about
+from .assumed import lines_about, lines_about_spectra
 
 _DEMO_FOLDER = "hyperspy-fusion-demo"
 _ABOUT_FUSE = (
@@ -225,6 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     info.add_argument("files", nargs="+", metavar="FILE", help="files or patterns")
     options.add(info, options.INPUT)
+    options.add_of_spectra(info)
     info.set_defaults(run=_info)
 
     warm = commands.add_parser(
@@ -309,7 +310,12 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
             continue
         try:
             loaded = files.load(signals, arguments)
-            found = lines_about(signals, loaded)
+            if arguments.maps == "spectra":
+                found = lines_about_spectra(
+                    signals, loaded, **options.for_spectra(arguments)
+                )
+            else:
+                found = lines_about(signals, loaded)
         except (TypeError, ValueError) as error:
             # the error lists what there is
             print(f"Would be refused: {options.spoken(error)}")

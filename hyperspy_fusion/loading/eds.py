@@ -11,7 +11,7 @@ from hyperspy.signals import BaseSignal
 
 from ..inputs.foreign import elements_of_exspy
 from ..inputs.images import new_signal
-from .lines import PER_KEV, beam_energy_of, resolution_of
+from .lines import PER_KEV, beam_energy_of, element_of, resolution_of
 from .maps import Mapped, background_signal, elemental_map
 from .overlaps import overlaps
 from .smoothing import map_filled, smooth_counts
@@ -65,6 +65,27 @@ def plan_eds(
     present |= set(sample_entries(spectra, "elements"))
     messages = overlaps(windows, present, resolution_of(spectra))
     return partial(_map_lines, spectra, lines, integration, background, messages)
+
+
+def plan_spectra(
+    spectra: BaseSignal,
+    chosen: dict[str, str | None],
+    background: Any,  # noqa: ARG001 - spectra need no windows
+    integration: Any,  # noqa: ARG001
+) -> Callable[[], Mapped]:
+    """As :func:`plan_eds`, for spectra that are fused as they are.
+
+    The function returns them in place of maps, their metadata with elements and lines.
+    """
+    axis = spectra.axes_manager.signal_axes[0]
+    lines = choose_lines(spectra, chosen, axis)
+    result = new_signal(
+        spectra, spectra.data, signal_type=spectra.metadata.Signal.signal_type
+    )
+    elements = [element_of(line) for line in lines]
+    result.metadata.set_item("Sample.elements", elements)
+    result.metadata.set_item("Sample.xray_lines", lines)
+    return lambda: Mapped([result], None, [])
 
 
 def choose_lines(

@@ -1,8 +1,8 @@
 """Maps, HAADF image and background of a fusion, from a file or from signals."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from hyperspy.signals import BaseSignal
@@ -22,7 +22,7 @@ from .candidates import (
     is_image,
     spectrum_kind,
 )
-from .eds import plan_eds
+from .eds import plan_eds, plan_spectra
 from .eels import plan_eels
 from .frames import (
     as_index,
@@ -36,13 +36,15 @@ from .overlaps import overlaps_of_maps
 from .spectra import as_names, lines_by_element, sample_entries
 
 # In the order of preference.
-_PLANS = {"EDS": plan_eds, "EELS": plan_eels}
+_PLANS: dict[str, Callable] = {"EDS": plan_eds, "EELS": plan_eels}
+_WHOLE: dict[str, Callable] = {"EDS": plan_spectra}
+Kind: TypeAlias = Literal["spectra", "windows", "ready-made"]
 
 
 class _Data(NamedTuple):
     """What `MultimodalData` unpacks to."""
 
-    maps: list[ElementalMap]
+    maps: list[ElementalMap] | BaseSignal
     haadf: HAADFImage
     background: list[BaseSignal] | None
 
@@ -53,7 +55,7 @@ class MultimodalData(_Data):
     Attributes
     ----------
     maps : list of ElementalMap
-        One per element, shape ``navigation + (y, x)``.
+        One per element, shape ``navigation + (y, x)``; or, if asked for, the spectra.
     haadf : HAADFImage
         Shape ``navigation + (y, x)``, in the units of the detector.
     background : list of Signal2D or None
@@ -68,7 +70,7 @@ class MultimodalData(_Data):
 
     def __new__(  # noqa: PYI034 - Self is of Python 3.11
         cls,
-        maps: list[ElementalMap],
+        maps: list[ElementalMap] | BaseSignal,
         haadf: HAADFImage,
         background: list[BaseSignal] | None = None,
         elastic: Sequence[BaseSignal] = (),
@@ -84,6 +86,7 @@ def load_multimodal(
     elements: str | Sequence[str] | None = None,
     lines: str | Sequence[str] | None = None,
     *,
+    maps: Kind | None = None,
     haadf: str | Path | BaseSignal | None = None,
     elastic: str | Path | BaseSignal | Sequence[str | Path | BaseSignal] | None = None,
     background_windows: (
@@ -120,6 +123,10 @@ def load_multimodal(
         ``metadata.Sample.xray_lines`` or, per element, the line that eXSpy prefers:
         the α line of highest energy below half the beam energy. For EELS the lowest
         major edge above 100 eV with room for both windows.
+    maps : {"spectra", "windows", "ready-made"}, optional
+        What to take: the X-ray spectra themselves, for :func:`fuse_spectra`; windows
+        of spectra, also where there are ready-made maps; or ready-made maps, as they
+        are. By default the choice is that above.
     haadf : str, pathlib.Path or Signal2D, optional
         The HAADF image: title of an image of the source, path of another file, or a
         signal. By default the only image that fits by its title and its size.
@@ -156,7 +163,9 @@ def load_multimodal(
         One per element, shape ``navigation + (y, x)``, in the order of `elements`, or
         of `lines`, or of the file. ``metadata.Sample.elements`` holds the symbol.
         Ready-made maps keep their units, maps of spectra are in counts (or the units
-        of the spectra). The latter are raw: they include their background.
+        of the spectra). The latter are raw: they include their background. With
+        ``maps="spectra"`` the spectrum image, of shape ``(y, x, energy)``; its metadata
+        name the elements and lines that were asked for.
     haadf : HAADFImage
         Shape ``navigation + (y, x)``, in the units of the detector.
     background : list of Signal2D or None
@@ -170,7 +179,8 @@ def load_multimodal(
     Raises
     ------
     ValueError
-        If something is missing or ambiguous; the message lists what there is. If
+        If something is missing or ambiguous; the message lists what there is. If `maps`
+        is none of the above or goes not with what else is asked for. If
         there are no frames, not those of `frames`, or `frames` keeps none.
     TypeError
         If `source`, `haadf` or `elastic` is no signal and no path, a name is no string, or
@@ -186,7 +196,7 @@ def load_multimodal(
     See Also
     --------
     find_candidates : the signals of a file, sorted by their possible use.
-    fuse_multimodal : fuse what was loaded.
+    fuse_multimodal, fuse_spectra : fuse what was loaded.
 
     Notes
     -----
@@ -282,21 +292,29 @@ def load_multimodal(
             lazy, compute = True, not lazy  # not before the frames are summed
     found = candidates = find_candidates(source, **options)
     windows = background_windows, integration_windows
-    ready_made = all(choice is None for choice in (lines, *windows))
+    _check_kind(maps, lines, windows)
+    as_they_are = all(choice is None for choice in (lines, *windows))
     try:
         if frames is not None:
             n_frames, kept = kept_frames(candidates, frames)
             candidates = sum_frames(candidates, kept)
         images = _haadf_images(haadf, candidates, lazy=lazy)
-        if candidates.maps and ready_made:
+        if maps == "ready-made":
+            mapped = _ready_made(candidates, elements)
+        elif maps is None and candidates.maps and as_they_are:
             mapped = _take_maps(candidates, elements)
         else:
             shapes = image_shapes(candidates.haadf if haadf is None else images)
             chosen = lines_by_element(elements, lines)
-            mapped = _map_spectra(candidates.spectrum_images, chosen, windows, shapes)
-        maps, background, messages = mapped
-        image = _pick_haadf(images, maps[0].data.shape[-2:], named=haadf is not None)
-        further = _further_images(elastic, candidates, image, maps[0], lazy=lazy)
+            plans = _WHOLE if maps == "spectra" else _PLANS
+            mapped = _map_spectra(
+                candidates.spectrum_images, chosen, windows, shapes, plans
+            )
+        found_maps, background, messages = mapped
+        shape = found_maps[0].data.shape
+        shape = shape[-3:-1] if maps == "spectra" else shape[-2:]
+        image = _pick_haadf(images, shape, named=haadf is not None)
+        further = _further_images(elastic, candidates, image, shape, lazy=lazy)
         if frames is not None:
             image = average_frames(image, n_frames, kept, named=haadf is not None)
             further = [
@@ -307,11 +325,29 @@ def load_multimodal(
     image = as_images(image, "HAADF image").deepcopy()
     image.set_signal_type("HAADF")
     if compute:
-        compute_together([*maps, image, *further, *(background or ())])
+        compute_together([*found_maps, image, *further, *(background or ())])
     for message in messages:
         warn(message)
     further = [as_images(other, "elastic image") for other in further]
-    return MultimodalData(maps, image, background, further)
+    result = found_maps[0] if maps == "spectra" else found_maps
+    return MultimodalData(result, image, background, further)
+
+
+def _check_kind(maps: Any, lines: Any, windows: tuple[Any, Any]) -> None:
+    """Raise a ValueError if `maps` is unknown, or does not go with other options."""
+    if maps is not None and maps not in get_args(Kind):
+        raise ValueError(
+            f"maps is {maps!r}: expected None or one of {', '.join(get_args(Kind))}"
+        )
+    given = {"background_windows": windows[0], "integration_windows": windows[1]}
+    if maps == "ready-made":
+        given["lines"] = lines
+    wrong = [name for name, value in given.items() if value is not None]
+    if wrong and maps in ("spectra", "ready-made"):
+        raise ValueError(
+            f"{' and '.join(wrong)} is given with maps={maps!r}, which has no use for "
+            "it: leave one of them out"
+        )
 
 
 def _haadf_images(
@@ -364,14 +400,14 @@ def _further_images(
     elastic: Any,
     candidates: Candidates,
     haadf: BaseSignal,
-    first: BaseSignal,
+    shape: tuple[int, ...],
     *,
     lazy: bool,
 ) -> list[BaseSignal]:
     """Copies of the further elastic images that were named."""
     names = [] if elastic is None else as_list(elastic)
     return [
-        _further_image(name, candidates, haadf, first, lazy=lazy).deepcopy()
+        _further_image(name, candidates, haadf, shape, lazy=lazy).deepcopy()
         for name in names
     ]
 
@@ -380,13 +416,13 @@ def _further_image(
     name: Any,
     candidates: Candidates,
     haadf: BaseSignal,
-    first: BaseSignal,
+    shape: tuple[int, ...],
     *,
     lazy: bool,
 ) -> BaseSignal:
     """The elastic image of a title, of another file, or that was given."""
     images = _haadf_images(name, candidates, lazy=lazy, option="elastic")
-    shapes = haadf.data.shape[-2:], first.data.shape[-2:]
+    shapes = haadf.data.shape[-2:], shape
     fitting = [image for image in images if image.data.shape[-2:] in shapes]
     fitting = fitting or images
     if len(fitting) > 1:
@@ -402,16 +438,39 @@ def _further_image(
     return fitting[0]
 
 
+def _ready_made(candidates: Candidates, elements: list[str] | None) -> Mapped:
+    """Take ready-made maps as they are."""
+    if not candidates.maps:
+        raise ValueError(
+            "there are no ready-made maps: expected maps='windows', which makes them "
+            "from spectra, or None"
+        )
+    maps, messages = choose_maps(candidates.maps, elements)
+    filtered = [signal for signal in maps if filter_of(signal)]
+    if filtered:
+        told = _told_filtered(filtered)
+        messages.append(
+            f"{told}, which a fusion takes for independent: they are kept, as "
+            "maps='ready-made' asks for"
+        )
+    return Mapped(maps, None, [*messages, *overlaps_of_maps(maps)])
+
+
+def _told_filtered(filtered: Sequence[BaseSignal]) -> str:
+    """Which maps were filtered, the beginning of a warning."""
+    return (
+        f"the maps {', '.join(map(title_of, filtered))} were filtered by Velox "
+        f"({filter_of(filtered[0])}), so that neighbouring pixels share their noise"
+    )
+
+
 def _take_maps(candidates: Candidates, elements: list[str] | None) -> Mapped:
     """Take ready-made maps, or those of their raw spectra if they were filtered."""
     maps, messages = choose_maps(candidates.maps, elements)
     filtered = [signal for signal in maps if filter_of(signal)]
     if not filtered:
         return Mapped(maps, None, [*messages, *overlaps_of_maps(maps)])
-    message = (
-        f"the maps {', '.join(map(title_of, filtered))} were filtered by Velox "
-        f"({filter_of(filtered[0])}), so that neighbouring pixels share their noise"
-    )
+    message = _told_filtered(filtered)
     raw, refusal = _unfiltered(filtered, candidates.spectrum_images)
     if raw is None:
         message += (
@@ -458,15 +517,16 @@ def _map_spectra(
     chosen: dict[str, str | None],
     windows: tuple[Any, Any],
     shapes: set[tuple[int, ...]],
+    kinds: dict[str, Callable] = _PLANS,
 ) -> Mapped:
     """Make maps and their background from the only spectrum image that allows it.
 
     `chosen` holds elements and their lines, `windows` the background windows and
     integration windows as they were given, `shapes` the pixels ``(y, x)`` of the images
-    that may be the HAADF image.
+    that may be the HAADF image, `kinds` the plans for each kind of spectra.
     """
     plans, refusals = [], []
-    for kind, plan in _PLANS.items():
+    for kind, plan in kinds.items():
         for spectra in spectrum_images:
             if spectrum_kind(spectra) != kind:
                 continue
@@ -478,8 +538,8 @@ def _map_spectra(
             break
     else:
         reasons = "\n".join(refusals) or (
-            "  there is none with two navigation axes; spectra that are neither EDS "
-            "nor EELS need signal.set_signal_type('EDS_TEM') or 'EELS'"
+            f"  there is none of {' or '.join(kinds)} with two navigation axes; "
+            "spectra without a type need signal.set_signal_type('EDS_TEM') or 'EELS'"
         )
         raise ValueError(f"no spectrum image can be mapped:\n{reasons}")
     if len(plans) > 1:

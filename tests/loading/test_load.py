@@ -28,6 +28,7 @@ from hyperspy_fusion import (
     LazyElementalMap,
     LazyHAADFImage,
 )
+from hyperspy_fusion.execution.arrays import is_lazy
 from hyperspy_fusion.loading import MultimodalData, find_candidates, load_multimodal
 
 # --- the HAADF image -----------------------------------------------------------
@@ -178,9 +179,9 @@ def test_the_sum_of_several_detectors(eds):
 
 def test_source_without_maps_and_spectra_is_refused(eds):
     for signals in ([HAADF], [HAADF, eds.inav[0]], [HAADF, image("a")]):
-        with pytest.raises(ValueError, match="none with two navigation axes"):
+        with pytest.raises(ValueError, match="none of EDS or EELS with two"):
             load_multimodal(signals)
-    with pytest.raises(ValueError, match="none with two navigation axes"):
+    with pytest.raises(ValueError, match="none of EDS or EELS with two"):
         load_multimodal([HAADF, image("Fe")], lines=["Fe_Ka"])
 
 
@@ -603,6 +604,60 @@ def test_velox_frames_are_fused(real_data):
         )
         for signal, expected in zip(fused, single, strict=True):
             assert_array_equal(signal.data[k], expected.data)
+
+
+def test_velox_spectra_are_handed_over(real_data):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    whole = load_multimodal(path, ["Ca", "O"], maps="spectra", lazy=True)
+    spectra, haadf, background = whole
+    assert isinstance(spectra, exspy.signals.EDSTEMSpectrum)
+    assert is_lazy(spectra.data)
+    assert spectra.data.shape == (16, 16, 4096)
+    assert spectra.metadata.Sample.elements == ["Ca", "O"]
+    assert spectra.metadata.Sample.xray_lines == ["Ca_Ka", "O_Ka"]
+    assert haadf.data.shape == (16, 16)
+    assert background is None
+    frame = load_multimodal(path, ["Ca", "O"], maps="spectra", frames=[1]).maps
+    assert not is_lazy(frame.data)
+    assert 0 < frame.data.sum() < spectra.data.sum().compute()
+
+
+def test_what_to_take_of_a_velox_file(real_data):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    with pytest.warns(UserWarning, match="kept, as maps='ready-made' asks for"):
+        ready = load_multimodal(path, ["Ca"], maps="ready-made").maps
+    windows = load_multimodal(path, ["Ca"], maps="windows").maps
+    assert not (ready[0].data == np.rint(ready[0].data)).all()
+    assert (windows[0].data == np.rint(windows[0].data)).all()
+    assert windows[0].metadata.Sample.xray_lines == ["Ca_Ka"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"maps": "maps"}, "expected None or one of spectra, windows, ready-made"),
+        ({"maps": "ready-made"}, "there are no ready-made maps"),
+        ({"maps": "ready-made", "lines": ["Fe_Ka"]}, "lines is given with maps"),
+        (
+            {"maps": "spectra", "background_windows": "auto"},
+            "background_windows is given with maps='spectra'",
+        ),
+        ({"maps": "spectra", "elements": ["Xx"]}, "Xx"),
+    ],
+)
+def test_what_cannot_be_taken(eds, options, message):
+    with pytest.raises(ValueError, match=message):
+        load_multimodal([eds, HAADF], **options)
+
+
+def test_spectra_that_are_given_are_handed_over_unchanged(eds):
+    before = eds.metadata.as_dictionary()
+    spectra, _, _ = load_multimodal([eds, HAADF], lines=["Pt_Ma"], maps="spectra")
+    assert spectra.data is eds.data
+    assert spectra.metadata.Sample.xray_lines == ["Pt_Ma"]
+    assert eds.metadata.as_dictionary() == before
+    with pytest.raises(ValueError, match="there is none of EDS with two"):
+        load_multimodal([HAADF], maps="spectra")
 
 
 def test_velox_file_with_eels_and_eds(real_data):

@@ -35,8 +35,11 @@ _NO_PRIOR = 1e-3  # of the coefficient of a component that the image does not sh
 _KNOWN = 1 / 3  # largest error of a sum that is kept, over the sum
 # Entries of the record with a number for each component.
 _EACH = (
-    *("haadf_coefficients", "count_value", "vacuum_background"),
-    *("own_norm", "sum_kept", "change"),
+    "haadf_coefficients",
+    "count_value",
+    "vacuum_background",
+    "own_norm",
+    "sum_kept",
 )
 
 
@@ -169,10 +172,7 @@ class Spectra:
         missing = np.isnan(calibrated.data).any(axis=0)
         counts = np.where(missing, np.float32(np.nan), self.bins.counts)
         mixing, sums = self.bins.mixing, self.sums
-        first = self.bins.at_mean(sums)
-        total = np.nansum(first, axis=(1, 2), dtype=np.float64)
-        first *= (sums / total)[:, None, None]
-        first = np.where(missing, np.nan, first).astype(np.float32)
+        first = np.where(missing, np.float32(np.nan), self.bins.of_sums(sums))
         coefficients = calibrated.coefficients.copy()
         coefficients[n_elements:] = 0
         return replace(
@@ -263,7 +263,7 @@ def solve(
         solution = conclude(
             decision,
             decision.problem(prepared),
-            None,
+            prepared if options.n_refits else None,
             prior,
             options,
             run,
@@ -282,6 +282,17 @@ def _of_lines(solution: Solution, spectra: Spectra) -> Solution:
         record[name] = np.asarray(record[name], dtype=np.float64)[:n_elements]
     record["haadf_coefficients"] = record["haadf_coefficients"] / shares
     record["kind"] = "spectra"
+    factor = shares.astype(np.float32)[:, None, None]
     maps: Any = solution.maps
-    maps = maps[:n_elements] * shares.astype(np.float32)[:, None, None]
-    return replace(solution, maps=maps, record=record)
+    variance, replicas = solution.variance, solution.replicas
+    if variance is not None:
+        variance = variance[:n_elements] * factor**2
+    if replicas is not None:
+        replicas = replicas[:, :n_elements] * factor
+    return replace(
+        solution,
+        maps=maps[:n_elements] * factor,
+        variance=variance,
+        replicas=replicas,
+        record=record,
+    )

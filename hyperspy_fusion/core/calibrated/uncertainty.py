@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -9,6 +10,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from ..common.threads import Workers
 from .coefficients import fit_coefficients
+from .convex.bins import Bins, unmixing
 from .convex.problem import Image, Problem
 from .convex.solver import minimise
 from .guard import prediction
@@ -19,6 +21,7 @@ _WIDTH = 1.5  # pixels
 # Times the squared bias. With 2 the mean squared error of simulated specimens is met,
 # but too few pixels are within 2 standard deviations: errors at edges have long tails.
 _BIAS = 3.0
+_LEAST_SUM = 1e-3  # of a component of spectra that is drawn anew, over that before
 
 
 def uncertainty(
@@ -91,8 +94,8 @@ def uncertainty(
     kept = np.empty(shape, np.float32) if keep else None
     mean, spread = np.zeros_like(maps), np.zeros_like(maps)
     simulated = _simulate(prepared, maps, seed)
-    for k, trial in zip(range(n_refits), simulated, strict=False):
-        trial = _calibrated(trial, maps, prior, further)  # noqa: PLW2901
+    for k, (trial, net) in zip(range(n_refits), simulated, strict=False):
+        trial = _calibrated(trial, net, maps, prior, further)  # noqa: PLW2901
         refit = minimise(
             problem_of(trial),
             run,
@@ -120,14 +123,16 @@ def uncertainty(
 
 def _calibrated(
     trial: PreparedData,
+    net: np.ndarray,
     maps: np.ndarray,
     prior: np.ndarray,
     further: Sequence[np.ndarray],
 ) -> PreparedData:
     """Simulated data with the coefficients and offsets that are found from them."""
-    net = trial.net()
-    coefficients, offset = fit_coefficients(
-        maps, net, trial.haadf, trial.trusted / trial.sigma**2, prior
+    n = len(net)  # not the components of spectra that the image does not show
+    coefficients = np.zeros(len(maps))
+    coefficients[:n], offset = fit_coefficients(
+        maps[:n], net, trial.haadf, trial.trusted / trial.sigma**2, prior[:n]
     )
     elastic = []
     for image, expected in zip(trial.elastic, further, strict=True):
@@ -143,10 +148,12 @@ def _calibrated(
 
 def _simulate(
     prepared: PreparedData, maps: np.ndarray, seed: int
-) -> Iterator[PreparedData]:
+) -> Iterator[tuple[PreparedData, np.ndarray]]:
     """Simulate measurements of maps without end, other ones for other data.
 
-    Images of a series and tiles would have the same noise otherwise.
+    With the maps that calibrate the image: those without background, or the elements
+    unmixed from spectra. Images of a series and tiles would have the same noise if it
+    did not depend on the data.
     """
     own = crc32(np.ascontiguousarray(prepared.data).data)
     rng = np.random.default_rng([seed, own])
@@ -154,16 +161,35 @@ def _simulate(
     noise = prepared.noise_variance(maps)
     model = prediction(prepared, maps)
     while True:
-        if prepared.variance is None:
-            data = rng.poisson(noise).astype(float)
+        if prepared.bins is not None:
+            trial, net = _redrawn(prepared, prepared.bins, maps, rng)
         else:
-            data = rng.normal(maps, np.sqrt(noise))
-        yield replace(
-            prepared,
-            data=np.where(missing, np.nan, data),
-            haadf=rng.normal(model, prepared.sigma),
-            elastic=tuple(_drawn(image, maps, rng) for image in prepared.elastic),
-        )
+            if prepared.variance is None:
+                data = rng.poisson(noise).astype(float)
+            else:
+                data = rng.normal(maps, np.sqrt(noise))
+            trial = replace(prepared, data=np.where(missing, np.nan, data))
+            net = trial.net()
+        haadf = rng.normal(model, prepared.sigma)
+        elastic = tuple(_drawn(image, maps, rng) for image in prepared.elastic)
+        yield replace(trial, haadf=haadf, elastic=elastic), net
+
+
+def _redrawn(
+    prepared: PreparedData, bins: Bins, maps: np.ndarray, rng: np.random.Generator
+) -> tuple[PreparedData, np.ndarray]:
+    """Counts of the bins drawn anew from maps, and the elements unmixed from them.
+
+    The sums that are kept are those of the unmixed components.
+    """
+    sums: Any = np.nansum(prepared.data, axis=(1, 2), dtype=np.float64)
+    counts = rng.poisson(np.tensordot(bins.mixing, maps, 1)).astype(np.float32)
+    counts[np.isnan(bins.counts)] = np.nan
+    drawn = bins.with_counts(counts)
+    unmixed = np.tensordot(unmixing(bins.mixing, sums), counts, 1)
+    found = np.nansum(unmixed, axis=(1, 2), dtype=np.float64)
+    data = drawn.of_sums(np.maximum(found, _LEAST_SUM * sums))
+    return replace(prepared, data=data, bins=drawn), unmixed[: bins.n_elements]
 
 
 def _drawn(image: Image, maps: np.ndarray, rng: np.random.Generator) -> Image:

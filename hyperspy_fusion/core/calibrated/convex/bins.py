@@ -57,6 +57,13 @@ class Bins:
         shares = self.mixing * sums / mean[:, None]
         return np.tensordot(shares.T, self.counts, 1)
 
+    def of_sums(self, sums: np.ndarray) -> np.ndarray:
+        """As :meth:`at_mean`, float32, with these counts of each component in all."""
+        maps = self.at_mean(sums)
+        total = np.nansum(maps, axis=(1, 2), dtype=np.float64)
+        maps *= (sums / total)[:, None, None]
+        return maps.astype(np.float32)
+
 
 def information(mixing: np.ndarray, sums: np.ndarray) -> np.ndarray:
     """Fisher information of the components, shape ``(n_components, n_components)``."""

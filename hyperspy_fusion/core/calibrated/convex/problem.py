@@ -143,6 +143,12 @@ class Problem:
         return self.haadf.shape
 
     @property
+    def n_elements(self) -> int:
+        """Number of elements of the specimen, whose maps come first."""
+        n = None if self.bins is None else self.bins.n_elements
+        return len(self.data) if n is None else n
+
+    @property
     def noise(self) -> float:
         """A typical standard deviation of u, dimensionless."""
         if self.poisson:  # typical = λ ⟨√s⟩ and tv_scale = λ / √s give λ

@@ -51,8 +51,8 @@ class Optimum:
     n_iter : int
         Iterations on the pixels of the problem.
     change : numpy.ndarray
-        Last change of each map over its contrast, shape ``(n_elements,)``; infinite
-        if it was not found.
+        Last change of the map of each element over its contrast, shape
+        ``(n_elements,)``; infinite if it was not found.
     """
 
     maps: np.ndarray
@@ -81,7 +81,8 @@ def minimise(
 ) -> Optimum:
     """Solve a problem until certificate and changes of the maps meet the tolerance.
 
-    The gap is one of all elements together and says little of a rare one.
+    The gap is one of all elements together and says little of a rare one. Of spectra
+    the changes of other components, which nobody sees, do not count.
 
     Parameters
     ----------
@@ -106,7 +107,8 @@ def minimise(
     """
     check_finite(problem.probe(), "a number of the problem is", _REMEDY)
     history, gap = [], np.inf
-    change = np.full(len(problem.data), np.inf)
+    n_shown = problem.n_elements
+    change = np.full(n_shown, np.inf)
     before = None
     if callback is not None:
         callback(0, gap)
@@ -129,7 +131,7 @@ def minimise(
         if check and tolerance is not None:
             terms, gap = _certified(problem, state, run, window, n_iter)
             history.append((n_iter, terms))
-            change, before = _change(state.u, before, problem.noise)
+            change, before = _change(state.u[:n_shown], before, problem.noise)
         elif n_iter in wanted:
             history.append((n_iter, terms_at(problem, state, run, window)))
         if callback is not None:

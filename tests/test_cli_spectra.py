@@ -1,0 +1,74 @@
+"""Spectra that are fused as they are, from the command line."""
+
+import hyperspy.api as hs
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from hyperspy_fusion import cli, data, fuse_spectra
+
+FILE = ["spectra.hspy", "--maps", "spectra", "--haadf", "haadf.hspy"]
+NAMED = ["--elements", "Ba", "Ti", "O", "--other-elements", "Cu"]
+GIVEN = ["--lambda-tv", "4", "--lambda-haadf", "0.1"]
+
+
+@pytest.fixture(autouse=True)
+def specimen(tmp_path, monkeypatch):
+    """A lattice whose Ba L and Ti K lines overlap, on a copper grid, in two files."""
+    monkeypatch.chdir(tmp_path)
+    _, haadf, truth = data.lattice(32, counts=6)
+    grid = truth[0].deepcopy()
+    grid.data = np.full_like(grid.data, 0.2)
+    lines = ["Ba_La", "Ti_Ka", "O_Ka", "Cu_Ka"]
+    spectra = data.xray_spectra([*truth, grid], lines, continuum=0.1)
+    spectra.save("spectra.hspy")
+    haadf.save("haadf.hspy")
+    return spectra, haadf
+
+
+def test_maps_report_and_a_second_run(specimen, tmp_path, capsys):
+    spectra, haadf = specimen
+    assert cli.main(["fuse", *FILE, *NAMED, *GIVEN, "--output", "one"]) == 0
+    expected = fuse_spectra(
+        spectra, haadf, ["Ba", "Ti", "O"], "Cu", lambda_tv=4, lambda_haadf=0.1
+    )
+    for signal in expected:
+        name = signal.metadata.Sample.elements[0]
+        assert_array_equal(hs.load(tmp_path / f"one/{name}.hspy").data, signal.data)
+    printed = capsys.readouterr().out
+    assert "Measured are windows of the lines" in printed
+    page = (tmp_path / "one/report.html").read_text(encoding="utf-8")
+    assert "measured of windows, with the background and other" in page
+    assert "components of the spectra, from 0.2" in page
+    again = ["fuse", "--config", "one/run.toml", "--output", "two", "--lazy"]
+    assert cli.main(again) == 0
+    one, two = (hs.load(tmp_path / f"{k}/Ti.hspy").data for k in ("one", "two"))
+    assert_allclose(two, one, rtol=1e-5)
+
+
+def test_what_the_sum_spectrum_says_first(capsys):
+    assert cli.main(["info", *FILE, *NAMED, "--energy-range", "0.3,12"]) == 0
+    printed = capsys.readouterr().out
+    assert "Would fuse the spectra of Ba, Ti, O with 'HAADF' (32 x 32" in printed
+    assert "counts from 0.3 to 12 keV, chi2 of its fit" in printed
+    assert "warning" not in printed
+    assert cli.main(["info", *FILE, *NAMED[:-2]]) == 0
+    printed = capsys.readouterr().out
+    assert "warning: the sum spectrum has a peak at 8.0" in printed
+    assert "perhaps Cu_Ka" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tile-size", "64"], "--maps spectra has no option --tile-size"),
+        (["--method", "published"], "--maps is spectra for the published method"),
+        (["--elastic", "BF"], "--elastic was given for --maps spectra"),
+        (["--energy-range", "3"], "expected two energies in keV, as 0.3,20"),
+        (["--maps", "windows", *NAMED[-2:]], "has no option --other-elements"),
+        (["--maps", "all"], "expected None or one of spectra, windows"),
+    ],
+)
+def test_options_that_do_not_go_together(arguments, message, capsys):
+    assert cli.main(["fuse", *FILE, *NAMED[:4], *arguments]) == 2
+    assert message in capsys.readouterr().err
