@@ -133,8 +133,13 @@ def decide(
     units = replace(units, warnings=(*messages, *units.warnings))
     decision = replace(decision, units=units)
     background = arrays["background"]
+<<<<<<< HEAD
     decision = decision.moved_back(undone)
-    if not options.lock_flux or decision.rounds is not None:
+    if not options.lock_flux or decision.amounts is not None:
+=======
+    decision = replace(decision, undone=undone)
+    if not options.lock_flux or decision.amounts is not None:
+>>>>>>> 548c7a3 (Composition maps: the sums of the counts they stand for are kept, own norms, one problem; displacement by 2 pixels and more)
         return decision, prior, None, background
     net = maps if background is None else maps - background
     flux = da.nansum(net, axis=(-2, -1), dtype=np.float64).compute()
