@@ -20,6 +20,7 @@ from ..common.operators import block_sums
 from ..common.threads import Workers
 from .convex.problem import Problem
 from .convex.solver import Optimum, minimise
+from .flux import FluxLock
 from .groups import Chemistry, Groups, Looks, neighbours
 from .multinomial import Fractions
 from .prepare import PreparedData
@@ -32,7 +33,7 @@ _FACTORS = 0.025, 0.05, 0.1, 0.2, 0.4, 0.8  # of λ
 _LAMBDA_HAADF = 0.0, 0.003, 0.01, 0.03, 0.1, 0.3
 _FIRST = 64, 0.1, 0.01
 _HALF_ITERATIONS, _TRIAL_ITERATIONS = 60, 30
-_ALONE_ITERATIONS, _ROUNDS = 40, (40, 20)  # of halves of fractions
+_ALONE_ITERATIONS = 40  # of halves of fractions without the image
 # Pixels a side of the part of larger images, of four squares, on which is decided.
 _WINDOW = 128
 _SIDE_BY_SIDE = 2**18  # pixels up to which both halves are fused at once
@@ -220,8 +221,8 @@ class _Split:
             optimum = minimise(problem, run, tolerance=None, max_iter=_HALF_ITERATIONS)
             return half, optimum.maps
 
-        def rounds(half: Fractions, run: Workers) -> tuple:
-            return half.fused(weights, run, _ALONE_ITERATIONS, _ROUNDS)
+        def amounts(half: Fractions, run: Workers) -> tuple:
+            return half.fused(weights, run, _ALONE_ITERATIONS, _HALF_ITERATIONS)
 
         of_fractions = isinstance(image, Fractions)
         # one after another where the memory of both solvers would matter
@@ -230,7 +231,9 @@ class _Split:
         if isinstance(image, Fractions):
             dose, halves = 0.5, image.halves(*seed)
             both = (
-                run.each(rounds, halves) if small else [rounds(h, run) for h in halves]
+                run.each(amounts, halves)
+                if small
+                else [amounts(h, run) for h in halves]
             )
         else:
             dose, parts = split(image, *seed)
@@ -383,6 +386,7 @@ def share_counts(
     groups = groups_of(image, first, before, int(k), run, options.seed)
     if isinstance(image, Fractions):
         prepared = image.with_counts(first.sum(axis=0))
+        prepared = replace(prepared, lock=FluxLock.of_all(len(first)))
     else:
         prepared = image
     known = np.isfinite(prepared.data)
