@@ -71,10 +71,8 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     if "spectra" in kinds:
         yield "the image was calibrated with linearly unmixed spectra"
     yield from _about_the_image(fusion, records)
-    compared = [np.any(r["shift"]) for r in records if "fraction_sum" not in r]
-    if compared and not any(compared):
-        where = share(len(compared), total)
-        yield f"no shift of {_image_of(fusion)} against the maps was found{where}"
+    if not any(np.any(record["shift"]) for record in records):
+        yield f"no shift of {_image_of(fusion)} against the maps was found"
     without = [not np.any(record["vacuum_background"]) for record in records]
     if fusion.background_given:
         yield "the background that was given was taken into account"
@@ -161,8 +159,8 @@ def _where_it_fits(
     of_fractions = sum("fraction_sum" in r for r in untested)
     if of_fractions:
         yield (
-            "where the image contradicts the maps was not tested, nor was a shift "
-            f"looked for, since they are fractions{share(of_fractions, total)}"
+            "where the image contradicts the maps was not tested, since they are "
+            f"fractions{share(of_fractions, total)}"
         )
     if n := len(untested) - of_fractions:
         yield (

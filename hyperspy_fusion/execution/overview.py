@@ -134,7 +134,7 @@ def decide(
     decision = replace(decision, units=units)
     background = arrays["background"]
     decision = decision.moved_back(undone)
-    if not options.lock_flux or decision.rounds is not None:
+    if not options.lock_flux or decision.amounts is not None:
         return decision, prior, None, background
     net = maps if background is None else maps - background
     flux = da.nansum(net, axis=(-2, -1), dtype=np.float64).compute()

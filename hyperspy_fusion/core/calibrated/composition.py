@@ -91,10 +91,11 @@ def normalised(maps: np.ndarray) -> np.ndarray:
 
 def in_vacuum(known: np.ndarray) -> np.ndarray:
     """Where hardly any pixel around has counts; `known` is True where one has."""
-    return _density(known) < _EMPTY
+    return density(known) < _EMPTY
 
 
-def _density(known: np.ndarray) -> np.ndarray:
+def density(known: np.ndarray) -> np.ndarray:
+    """Share of the pixels around that have counts."""
     return gaussian_filter(known.astype(np.float64), _VACUUM_WIDTH)
 
 
@@ -149,8 +150,16 @@ class NoiseLaw:
 
     def expected_counts(self, haadf: np.ndarray, proportions: np.ndarray) -> np.ndarray:
         """N by the image, the counts of all elements in each pixel."""
-        per_sum = np.tensordot(1 / self.count_value, proportions, axes=1)
-        return self.total(haadf, proportions) * per_sum
+        return self.total(haadf, proportions) * self.counts_per_sum(proportions)
+
+    def counts_per_sum(self, proportions: np.ndarray) -> np.ndarray:
+        """N / S of these proportions."""
+        return np.tensordot(1 / self.count_value, proportions, axes=1)
+
+    def shares(self, fractions: np.ndarray) -> np.ndarray:
+        """Shares of the counts, which have the sum 1."""
+        counts = fractions / self.count_value[:, None, None]
+        return counts / counts.sum(axis=0)
 
     def variance(self, proportions: np.ndarray) -> np.ndarray:
         """Variance of measured fractions times S / t, shape of the maps."""
@@ -160,8 +169,7 @@ class NoiseLaw:
 
     def precision(self, proportions: np.ndarray, total: np.ndarray) -> np.ndarray:
         """S / t, shape ``(y, x)``."""
-        per_sum = np.tensordot(1 / self.count_value, proportions, axes=1)
-        return total / few_counts(total * per_sum)
+        return total / few_counts(total * self.counts_per_sum(proportions))
 
     def pseudo_counts(self, prepared: PreparedData, counts: np.ndarray) -> PreparedData:
         """Counts with the measured fractions, from data that hold these.
@@ -170,8 +178,7 @@ class NoiseLaw:
         multinomial likelihood of the fractions into the Poisson likelihood of these
         counts, with equality where Σ y = N.
         """
-        shares = prepared.data / self.count_value[:, None, None]
-        data = shares * (counts / shares.sum(axis=0))
+        data = self.shares(prepared.data) * counts
         return replace(prepared, data=data.astype(np.float32))
 
     def proportions(self, maps: np.ndarray) -> np.ndarray:
@@ -246,8 +253,8 @@ def _vacuum_level(
 
     A region of missing pixels is no vacuum if it is not darker than matter.
     """
-    density = _density(known)
-    vacuum, matter = seen & (density < _EMPTY), seen & (density > _FULL)
+    share = density(known)
+    vacuum, matter = seen & (share < _EMPTY), seen & (share > _FULL)
     if vacuum.sum() <= _LEAST_VACUUM:
         return None
     level = float(np.median(haadf[vacuum]))
@@ -367,7 +374,7 @@ def _squared_noise(
     """Squared noise of fractions, right on average; and where it is known."""
     filled = np.where(known, fractions, 0).astype(np.float64)
     whole = minimum_filter(known, 3)
-    matter = _density(known) > _FULL
+    matter = density(known) > _FULL
     if whole.sum() > max(_LEAST_WHOLE, _LEAST_SHARE_WHOLE * matter.sum()):
         found = [noise_residual(image, known) for image in filled]
         return np.stack([residual**2 for residual, _ in found]), found[0][1]

@@ -56,6 +56,11 @@ class FluxLock:
         """No sum is kept."""
         return cls(kept=np.zeros(n_elements, bool))
 
+    @classmethod
+    def of_all(cls, n_elements: int) -> FluxLock:
+        """All sums are kept."""
+        return cls(kept=np.ones(n_elements, bool))
+
 
 def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
     """Find which sums are known.

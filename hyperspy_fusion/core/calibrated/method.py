@@ -12,7 +12,6 @@ from ..common.solution import CostHistory, Solution, Status
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
 from .convex.solver import Optimum, minimise
-from .convex.sweep import State
 from .elastic import (
     EXPONENT,
     Found,
@@ -23,13 +22,13 @@ from .elastic import (
 )
 from .examine import examine
 from .guard import GuardReport
-from .multinomial import Fractions, Rounds, decide_rounds, weigh_fractions
+from .multinomial import Amounts, Fractions, decide_amounts, weigh_fractions
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
 from .selection import choose_further
 from .sharing import share_counts
-from .shift import Shift
+from .shift import Shift, aligned
 from .uncertainty import uncertainty
 from .weights import Weights, weigh
 
@@ -61,8 +60,8 @@ class Decision:
         :func:`~hyperspy_fusion.core.calibrated.parts.common_multipliers`.
     undone : Shift
         Displacement that was undone before the image was cut into tiles.
-    rounds : Rounds or None
-        How fractions are fused; None if the maps are none.
+    amounts : Amounts or None
+        How amounts are found from fractions; None if the maps are none.
     elastic : tuple of Found
         Further elastic images.
     elastic_tried : numpy.ndarray or None
@@ -80,7 +79,7 @@ class Decision:
     background_note: str = ""
     flux_multiplier: np.ndarray | None = None
     undone: Shift = Shift()
-    rounds: Rounds | None = None
+    amounts: Amounts | None = None
     elastic: tuple[Found, ...] = ()
     elastic_tried: np.ndarray | None = None
 
@@ -108,8 +107,8 @@ class Decision:
         shift = self.undone + self.shift
         found = *self.units.warnings, *self.numbers.lock.warnings
         found = *found, shift.message, self.report.message
-        if self.rounds is not None:
-            found = *found, *self.rounds.warnings
+        if self.amounts is not None:
+            found = *found, *self.amounts.warnings
         # Of an image that the guard dropped nothing else is to be said.
         chosen = self.weights.warnings if self.report.flagged < 1 else ()
         further = [text for image in self.elastic for text in image.warnings]
@@ -143,30 +142,16 @@ class Decision:
             "sum_kept": np.array(numbers.lock.kept, dtype=np.float64),
             "kind": self.units.kind,
             **({"weights_tried": tried} if len(tried) else {}),
-            **({} if self.rounds is None else self.rounds.record),
+            **({} if self.amounts is None else self.amounts.record),
             **(record_of(self.elastic, gain) if self.elastic else {}),
             **({} if others is None or not len(others) else {"elastic_tried": others}),
         }
 
-    def begin(
-        self,
-        prepared: PreparedData,
-        options: CalibratedOptions,
-        run: Workers,
-        callback: Callable | None,
-    ) -> tuple[Problem, State | None]:
-        """The last convex problem of these pixels, and where it starts."""
-        start = None
-        if self.rounds is not None:
-            prepared, start = self.rounds.first(
-                prepared,
-                self.weights,
-                run,
-                tolerance=options.tolerance,
-                max_iter=options.max_iter,
-                callback=callback,
-            )
-        return self.problem(prepared), start
+    def last_problem(self, prepared: PreparedData, run: Workers) -> Problem:
+        """The convex problem of these pixels; that of fractions has pseudo-counts."""
+        if self.amounts is not None:
+            prepared = self.amounts.counts(prepared, self.weights, run)
+        return self.problem(prepared)
 
 
 def decide(
@@ -249,18 +234,19 @@ def _decide_fractions(
             "uncertainty nor n_replicas. The sum of the fused maps rests on "
             "coefficients that are assumed, and their error is not known"
         )
-    rounds, weights = decide_rounds(
+    amounts, weights = decide_amounts(
         preparation, prior, options, run, callback_for("weights")
     )
-    prepared = preparation.prepared.with_numbers(rounds.numbers)
+    prepared = aligned(preparation.prepared, amounts.shift)
+    prepared = prepared.with_numbers(amounts.numbers)
     decision = Decision(
-        units=replace(preparation.units, gain=rounds.gain),
-        numbers=rounds.numbers,
-        shift=Shift(),
+        units=replace(preparation.units, gain=amounts.gain),
+        numbers=amounts.numbers,
+        shift=amounts.shift,
         weights=weights,
         report=GuardReport(largest=np.nan, flagged=0.0, brighter=False),
         notes=preparation.notes,
-        rounds=rounds,
+        amounts=amounts,
     )
     return decision, prepared
 
@@ -391,7 +377,7 @@ def solve(
             preparation, prior, options, run, callback_for, further
         )
         del preparation  # frees the pixels as they were before the calibration
-        problem, start = decision.begin(prepared, options, run, callback_for("start"))
+        problem = decision.last_problem(prepared, run)
         kept = prepared if options.n_refits or options.share else None
         del prepared  # frees its pixels
         missing = missing_pixels(maps, haadf)
@@ -404,7 +390,6 @@ def solve(
             run,
             callback_for,
             missing,
-            start=start,
         )
 
 
@@ -419,7 +404,6 @@ def conclude(
     missing: dict[str, int],
     *,
     inner: tuple[slice, slice] | None = None,
-    start: State | None = None,
 ) -> Solution:
     """Solve for the maps and report; `prepared` is for uncertainty and sharing.
 
@@ -432,7 +416,6 @@ def conclude(
         run,
         tolerance=options.tolerance,
         max_iter=options.max_iter,
-        start=start,
         callback=callback_for("solution"),
         window=inner,
         early=True,
@@ -446,7 +429,7 @@ def conclude(
             weights,
             run,
             options,
-            fractions=decision.rounds is not None,
+            fractions=decision.amounts is not None,
             callback=callback_for("sharing"),
         )
     variance, replicas = None, None
@@ -557,7 +540,7 @@ def shared_weights(
                 elements=elements,
             )
             if preparation.units.total is not None:
-                fractions.append(Fractions.of(preparation, prior, options))
+                fractions.append(Fractions.of(preparation, prior, options, run))
                 continue
             prepared = examine(preparation, prior, run).prepared
             further = further_of(

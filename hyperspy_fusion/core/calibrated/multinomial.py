@@ -1,9 +1,12 @@
-"""Maps of fractions are fused in rounds, each of them the convex problem of counts.
+"""Maps of fractions are fused as the counts that they stand for.
 
-A round has the fractions measured and the sum of the counts of the last round. Its
-Poisson likelihood lies below the multinomial likelihood of the fractions and meets it
-at the maps of the last round, so that the rounds climb the latter. The image alone
-tells the sum: hidden fractions can not choose its weight, which is fixed.
+Of a fraction the number of counts is not known, but the image and the fractions fused
+without it tell how many are expected in each pixel. The Poisson likelihood of as many
+counts with the measured shares lies below the multinomial likelihood of the fractions,
+and meets it where the maps have these sums. It is a convex problem as that of counts,
+and the sums of these counts are kept as those of counts are: else the image would be
+explained by whatever element costs least, and a rare heavy one does. The image alone
+tells the sum of a pixel: hidden fractions can not choose its weight, which is fixed.
 """
 
 from __future__ import annotations
@@ -19,22 +22,29 @@ from scipy.ndimage import gaussian_filter
 from ..common.missing import fill
 from ..common.operators import block_sums
 from ..common.threads import Workers
-from .composition import NoiseLaw, in_vacuum, noise_law
+from .coefficients import CALIBRATION_LAMBDA
+from .composition import NoiseLaw, density, in_vacuum, noise_law
 from .convex.solver import minimise
-from .convex.sweep import State
 from .flux import FluxLock
 from .prepare import PEDESTAL, Preparation, PreparedData, scales
-from .weights import Weights, choose_weights, significance
+from .shift import Shift, aligned, far_shift, near_shift
+from .weights import (
+    TRIAL_ITERATIONS,
+    Weights,
+    choose_weights,
+    significance,
+    with_own_norms,
+)
 
 if TYPE_CHECKING:
     from .options import CalibratedOptions
 
 LAMBDA_HAADF = 0.03  # 0.01 to 0.1 give the same amounts within 6 %
 _ALONE_ITERATIONS = 60  # of fractions without the image
-_TRIAL_ITERATIONS = 20, 10  # of the two rounds
 _ALONE_TRIAL_ITERATIONS = 30
 _PARTS, _FOLDS = 5, 4
 _LEAST_SUM = 0.1  # of its 0.99 quantile; stray counts have fractions, too
+_LEAST_SHIFT = 2.0  # pixels
 _SMOOTHING = 3.0  # pixels, of the fractions from which their noise is computed
 
 
@@ -48,20 +58,39 @@ class Fractions:
         With fractions as data, and scales for the pseudo-counts.
     law : NoiseLaw
         Of the fractions.
+    shift : Shift
+        Displacement of the HAADF image against the maps, which is undone.
     """
 
     prepared: PreparedData
     law: NoiseLaw
+    shift: Shift = Shift()
 
     @classmethod
     def of(
-        cls, preparation: Preparation, prior: np.ndarray, options: CalibratedOptions
+        cls,
+        preparation: Preparation,
+        prior: np.ndarray,
+        options: CalibratedOptions,
+        run: Workers,
     ) -> Fractions:
-        """Find the law, the coefficients and the scales."""
-        prepared = preparation.prepared.take(preparation.tiles)
+        """Find the displacement, the law, the coefficients and the scales."""
         offset = options.haadf_offset
         if offset is not None:
             offset -= preparation.units.base
+        prepared, tiles = preparation.prepared, preparation.tiles
+        image = cls._with_law(prepared.take(tiles), prior, offset)
+        shift = image.displacement(prior, run)
+        if not shift.significant:
+            return image
+        moved = aligned(prepared, shift).take(tiles)
+        return replace(cls._with_law(moved, prior, offset), shift=shift)
+
+    @classmethod
+    def _with_law(
+        cls, prepared: PreparedData, prior: np.ndarray, offset: float | None
+    ) -> Fractions:
+        """Find the law, the coefficients and the scales."""
         seen = prepared.trusted > 0
         law = noise_law(prepared.data, prepared.haadf, seen, prior, offset)
         prepared = replace(
@@ -75,6 +104,24 @@ class Fractions:
         pedestal = PEDESTAL * fill(counts.data).mean(axis=(1, 2), dtype=np.float64)
         prepared = replace(prepared, scale=scale, level=level, pedestal=pedestal)
         return cls(prepared=prepared, law=law)
+
+    def displacement(self, prior: np.ndarray, run: Workers) -> Shift:
+        """Displacement of the image by whole pixels, at least 2.
+
+        The image is not linear in fractions: they fit it better where it is displaced
+        by up to a pixel.
+        """
+        prepared = self.prepared
+        maps = self.alone(CALIBRATION_LAMBDA, run, _ALONE_TRIAL_ITERATIONS)
+        # none in vacuum, where the thickness is 0
+        maps *= density(np.isfinite(prepared.data[0])).astype(np.float32)
+        shift = Shift()
+        if prepared.pixels == prepared.haadf.size:  # no sample of tiles
+            weight = prepared.trusted / prepared.sigma**2
+            model = np.tensordot(prior, maps, axes=1)
+            shift = far_shift(prepared.haadf, weight, model)
+        shift += near_shift(aligned(prepared, shift), maps, whole=True)
+        return shift if np.hypot(shift.y, shift.x) >= _LEAST_SHIFT else Shift()
 
     def with_counts(self, counts: Any) -> PreparedData:
         """Pseudo-counts with these sums in each pixel."""
@@ -92,31 +139,34 @@ class Fractions:
             minimise(problem, run, tolerance=None, max_iter=n_iter).maps
         )
 
-    def start(self, alone: np.ndarray) -> PreparedData:
-        """Pseudo-counts for the first round, from the fractions fused alone."""
+    def counts(self, alone: np.ndarray) -> PreparedData:
+        """Pseudo-counts, from the fractions fused alone."""
         return self.with_counts(self.law.expected_counts(self.prepared.haadf, alone))
 
-    def trial(self, weights: Sequence[float], run: Workers) -> np.ndarray:
-        """Fractions after two short rounds."""
-        maps = self.alone(weights[0], run, _ALONE_TRIAL_ITERATIONS)
-        counts, state = self.start(maps), None
-        for n_iter in _TRIAL_ITERATIONS:
-            optimum = minimise(
-                counts.problem(*weights),
-                run,
-                tolerance=None,
-                max_iter=n_iter,
-                start=state,
-            )
-            maps, state = optimum.maps, optimum.state
-            counts = self.with_counts(maps.sum(axis=0))
-        return self.law.proportions(maps)
+    def with_norms(self, apart: tuple[bool, ...]) -> Fractions:
+        """The same with elements whose TGV has a norm of its own."""
+        return replace(self, prepared=replace(self.prepared, apart=apart))
 
-    def score_weight(self) -> np.ndarray:
-        """Weight of squared errors, shape ``(n_elements, y, x)``.
+    def trial(self, weights: tuple[float, ...], run: Workers) -> np.ndarray:
+        """Fractions after few iterations with these λ and μ.
 
-        Their inverse noise variance in each pixel, times its mean over the pixels; 0
-        where there is hardly anything.
+        Their sums are free: to keep them takes many iterations.
+        """
+        lambda_tv, lambda_haadf = weights
+        alone = self.alone(lambda_tv, run, _ALONE_TRIAL_ITERATIONS)
+        if lambda_haadf == 0:
+            return alone
+        problem = self.counts(alone).problem(lambda_tv, lambda_haadf)
+        return self.law.proportions(
+            minimise(problem, run, tolerance=None, max_iter=TRIAL_ITERATIONS).maps
+        )
+
+    def score_weights(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights of squared errors and of the deviance.
+
+        The inverse noise variance of each element in each pixel, times its mean over
+        the pixels, shape ``(n_elements, y, x)``; and the effective number of counts,
+        shape ``(y, x)``. 0 where there is hardly anything.
         """
         prepared, law = self.prepared, self.law
         smooth = gaussian_filter(fill(prepared.data), (0, _SMOOTHING, _SMOOTHING))
@@ -127,12 +177,13 @@ class Fractions:
         used &= total > _LEAST_SUM * np.quantile(total, 0.99)
         precision = np.where(used, law.precision(smooth, total), 0)
         unit = law.variance(smooth).mean(axis=(1, 2), where=used[None])
-        return precision / np.where(unit > 0, unit, 1)[:, None, None]
+        weight = precision / np.where(unit > 0, unit, 1)[:, None, None]
+        return weight, precision * law.counts_per_sum(smooth)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rounds:
-    """How the fractions of an image are fused, without pixels.
+class Amounts:
+    """How amounts are found from the fractions of an image, without pixels.
 
     Attributes
     ----------
@@ -140,12 +191,15 @@ class Rounds:
         Coefficients, offset and scales of the pseudo-counts.
     law : NoiseLaw
         Of the fractions.
+    shift : Shift
+        Displacement of the HAADF image against the maps.
     total : float
         Sum of the fractions in a pixel, in the units of the maps.
     """
 
     numbers: PreparedData
     law: NoiseLaw
+    shift: Shift
     total: float
 
     @property
@@ -178,31 +232,28 @@ class Rounds:
         )
         return tuple(filter(None, (said, self.law.message)))
 
-    def first(
-        self, prepared: PreparedData, weights: Weights, run: Workers, **options: Any
-    ) -> tuple[PreparedData, State | None]:
-        """Pseudo-counts for the second round, and the state to start it from.
-
-        `prepared` holds fractions; `options` are those of :func:`minimise`.
-        """
-        image = Fractions(prepared=prepared, law=self.law)
-        if weights.lambda_haadf == 0:  # nothing tells the sum
-            return image.with_counts(self.law.counts), None
-        alone = image.alone(weights.lambda_tv, run, _ALONE_ITERATIONS)
-        problem = image.start(alone).problem(weights.lambda_tv, weights.lambda_haadf)
-        optimum = minimise(problem, run, **options)
-        return image.with_counts(optimum.maps.sum(axis=0)), optimum.state
+    def counts(
+        self, prepared: PreparedData, weights: Weights, run: Workers
+    ) -> PreparedData:
+        """Pseudo-counts, from data that hold fractions; their sums are kept."""
+        image = Fractions(prepared=prepared, law=self.law).with_norms(weights.apart)
+        if weights.lambda_haadf > 0:
+            alone = image.alone(weights.lambda_tv, run, _ALONE_ITERATIONS)
+            counts = image.counts(alone)
+        else:  # nothing tells the sum of a pixel
+            counts = image.with_counts(self.law.counts)
+        return replace(counts, lock=FluxLock.of_all(len(counts.data)))
 
 
-def decide_rounds(
+def decide_amounts(
     preparation: Preparation,
     prior: np.ndarray,
     options: CalibratedOptions,
     run: Workers,
     callback: Callable | None,
-) -> tuple[Rounds, Weights]:
-    """Find the noise law of fractions, and choose the weights."""
-    image = Fractions.of(preparation, prior, options)
+) -> tuple[Amounts, Weights]:
+    """Find displacement and noise law of fractions, and choose the weights."""
+    image = Fractions.of(preparation, prior, options, run)
     weights = weigh_fractions(
         [image],
         run,
@@ -211,12 +262,13 @@ def decide_rounds(
         lambda_haadf=options.lambda_haadf,
         callback=callback,
     )
-    rounds = Rounds(
+    amounts = Amounts(
         numbers=image.prepared.numbers(),
         law=image.law,
+        shift=image.shift,
         total=preparation.units.total or 1.0,
     )
-    return rounds, weights
+    return amounts, weights
 
 
 def weigh_fractions(
@@ -234,30 +286,43 @@ def weigh_fractions(
     if lambda_tv is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
     trials = _Trials([_folds(image, seed) for image in images], run, callback)
-    without = choose_weights(trials.score, None, 0.0)
-    if lambda_haadf == 0:
-        return without
-    chosen = choose_weights(trials.score, None, lambda_haadf)
-    gain = significance(
-        trials.score(without.lambda_tv, 0.0)
-        - trials.score(chosen.lambda_tv, lambda_haadf)
-    )
-    return replace(
-        chosen, gain=gain, tried=np.concatenate([without.tried, chosen.tried])
-    )
+    known: dict[tuple[float, ...], np.ndarray] = {}
+
+    def score(*weights: float) -> np.ndarray:
+        known[weights] = trials(*weights)
+        return known[weights][0]
+
+    found = without = choose_weights(score, None, 0.0)
+    if lambda_haadf > 0:
+        found = choose_weights(score, None, lambda_haadf)
+        gain = significance(
+            score(without.lambda_tv, 0.0) - score(found.lambda_tv, lambda_haadf)
+        )
+        tried = np.concatenate([without.tried, found.tried])
+        found = replace(found, gain=gain, tried=tried)
+    return with_own_norms(found, trials, known, len(images[0].prepared.data))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Fold:
     """Fractions with hidden pixels, and all of them with the weights of their errors.
 
-    `target` and `weight` have the shape of the maps; the weight is 0 where nothing has
-    to be predicted.
+    `target` and `weight` have the shape of the maps, `counts`, the weight of the
+    deviance, that of one; the weights are 0 where nothing has to be predicted.
     """
 
     image: Fractions
     target: np.ndarray
     weight: np.ndarray
+    counts: np.ndarray
+
+    def errors(self, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Squared errors of predicted fractions, and half their deviance."""
+        squares = np.nansum(self.weight * (self.target - found) ** 2, axis=0)
+        law = self.image.law
+        measured, expected = law.shares(self.target), law.shares(found)
+        terms = measured * np.log(np.maximum(measured, 1e-12) / expected)
+        return squares, self.counts * np.nansum(terms, axis=0)
 
 
 def _folds(image: Fractions, seed: int) -> list[_Fold]:
@@ -265,19 +330,20 @@ def _folds(image: Fractions, seed: int) -> list[_Fold]:
     target = image.prepared.data
     # own stream: the user may have hidden pixels with the same seed
     part = np.random.default_rng([seed, 1]).integers(_PARTS, size=target.shape[1:])
-    weight = image.score_weight()
+    weight, counts = image.score_weights()
     return [
         _Fold(
             image=image.hidden(part == k),
             target=target,
             weight=np.where(part == k, weight, 0),
+            counts=np.where(part == k, counts, 0),
         )
         for k in range(_FOLDS)
     ]
 
 
 class _Trials:
-    """Scores of weights: squared errors of hidden fractions, in all blocks."""
+    """Scores of weights: how well they predict hidden fractions, in all blocks."""
 
     def __init__(
         self,
@@ -288,22 +354,19 @@ class _Trials:
         self.folds = [fold for folds in folds_of for fold in folds]
         self.run, self.callback, self.tried = run, callback, count()
 
-    def score(self, lambda_tv: float, lambda_haadf: float) -> np.ndarray:
-        """Scores of fractions that are fused with these weights."""
+    def __call__(self, *weights: float, apart: tuple[bool, ...] = ()) -> np.ndarray:
+        """Squared errors and deviance of all blocks, shape ``(2, n_blocks)``."""
         if self.callback is not None:  # not from the helping threads
             self.callback(next(self.tried), np.inf)
 
-        def errors(fold: _Fold, run: Workers) -> np.ndarray:
-            if lambda_haadf == 0:
-                found = fold.image.alone(lambda_tv, run, _ALONE_TRIAL_ITERATIONS)
-            else:
-                found = fold.image.trial((lambda_tv, lambda_haadf), run)
-            return np.nansum(fold.weight * (fold.target - found) ** 2, axis=0)
+        def errors(fold: _Fold, run: Workers) -> tuple[np.ndarray, np.ndarray]:
+            return fold.errors(fold.image.with_norms(apart).trial(weights, run))
 
         found = self.run.each(errors, self.folds)
         return np.concatenate(
             [
-                block_sums(sum(found[k : k + _FOLDS]))
+                [block_sums(total) for total in np.sum(found[k : k + _FOLDS], axis=0)]
                 for k in range(0, len(found), _FOLDS)
-            ]
+            ],
+            axis=1,
         )

@@ -260,9 +260,7 @@ def solve_part(
         callback_for = stage_callbacks(callback)
         # The lock is one of all tiles together; refits keep the sums of the tile.
         free = FluxLock.free(len(prior))
-        problem, start = decision.begin(
-            replace(prepared, lock=free), options, run, callback_for("start")
-        )
+        problem = decision.last_problem(replace(prepared, lock=free), run)
         kept = prepared if options.n_refits else None
         del prepared  # frees its pixels
         return conclude(
@@ -275,7 +273,6 @@ def solve_part(
             callback_for,
             missing,
             inner=inner,
-            start=start,
         )
 
 
@@ -312,7 +309,7 @@ def _part(
     else:
         prepared = prepared.on_large_pixels(factor)
     report = decision.report
-    if decision.weights.lambda_haadf > 0 and decision.rounds is None:
+    if decision.weights.lambda_haadf > 0 and decision.amounts is None:
         # the coefficients stay those of the sample
         prepared, report = guarded(prepared, report, run)
     if inner is not None:

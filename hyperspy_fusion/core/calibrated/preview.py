@@ -115,8 +115,8 @@ class Preview:
         )
         decision = replace(self.decision, weights=weights)
         with workers(self.num_workers) as run:
-            problem, start = decision.begin(self.prepared, self.options, run, None)
-            if self._last is not None and start is None:
+            problem, start = decision.last_problem(self.prepared, run), None
+            if self._last is not None:
                 before, start = self._last
                 restart(start, before, problem)
             gap = np.inf

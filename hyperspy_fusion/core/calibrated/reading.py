@@ -27,8 +27,8 @@ _SHARED = 1.55  # variance over mean, in steps, of parts of counts; of counts 0.
 _NOTES_ON_FRACTIONS = (
     "fractions have no sums that could be kept: lock_flux is not used",
     (
-        "fractions are not compared with the HAADF image: a displacement, or an "
-        "element without a map, is not detected"
+        "fractions are not compared with the HAADF image: an element without a map is "
+        "not detected, nor is a displacement by less than 2 pixels"
     ),
 )
 _ROUNDING = 1e-5  # of the largest value, below 0

@@ -92,13 +92,16 @@ def far_shift(image: np.ndarray, weight: np.ndarray, model: np.ndarray) -> Shift
     return Shift(y=float(y * factor), x=float(x * factor), z=z)
 
 
-def near_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
+def near_shift(
+    prepared: PreparedData, maps: np.ndarray, *, whole: bool = False
+) -> Shift:
     """Displacement of the HAADF image by up to 4 pixels, and by parts of a pixel.
 
     Maps moved by whole pixels are fitted to the image with coefficients of their own,
     since a displacement biases those found before. The search descends from no
     displacement to the next minimum of the squares, refined by a parabola if that
-    explains more. `maps` are fused without the image.
+    explains more. `maps` are fused without the image. `whole` leaves parts of a pixel
+    out.
     """
     image, weight = prepared.haadf, prepared.trusted / prepared.sigma**2
     reach = min(_NEAR, (min(image.shape) - 1) // 4)
@@ -117,6 +120,8 @@ def near_shift(prepared: PreparedData, maps: np.ndarray) -> Shift:
         if z <= _SHIFT_Z or z * part <= least:
             best, z = (0, 0), 0.0
     y, x = best
+    if whole:
+        return Shift(y=float(y), x=float(x), z=z)
     along_y = [squares(y + k, x) for k in (-1, 0, 1)]
     along_x = [squares(y, x + k) for k in (-1, 0, 1)]
     (rest_y, lower_y), (rest_x, lower_x) = _vertex(along_y), _vertex(along_x)

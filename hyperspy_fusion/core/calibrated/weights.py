@@ -281,18 +281,37 @@ def weigh(
         return known[weights][0]
 
     found = choose_weights(score, lambda_tv, lambda_haadf)
+    n, bins = len(images[0].data), images[0].bins
+    n_elements = n if bins is None else bins.n_elements or n
+    # components of spectra share the norm
+    return with_own_norms(found, scores, known, n_elements, n - n_elements)
+
+
+def with_own_norms(
+    found: Weights, trials: Callable, known: dict, n_elements: int, n_others: int = 0
+) -> Weights:
+    """The weights with the elements whose TGV has a norm of its own.
+
+    Parameters
+    ----------
+    found : Weights
+        λ and μ.
+    trials : callable
+        As :class:`Trials`.
+    known : dict
+        What it returned, by λ and μ.
+    n_elements, n_others : int
+        Numbers of the elements, and of maps after them that always share the norm.
+    """
     # the trial that is nearest to the refined λ
     nearest = min(
         (weights for weights in known if weights[1] == found.lambda_haadf),
         key=lambda weights: abs(np.log(weights[0] / found.lambda_tv)),
     )
-
-    n, bins = len(images[0].data), images[0].bins
-    n_elements = n if bins is None else bins.n_elements or n
-    others = (False,) * (n - n_elements)  # components of spectra share the norm
+    others = (False,) * n_others
 
     def score_of(apart: tuple[bool, ...]) -> np.ndarray:
-        return scores(*nearest, apart=apart + others) if any(apart) else known[nearest]
+        return trials(*nearest, apart=apart + others) if any(apart) else known[nearest]
 
     apart = choose_apart(score_of, n_elements)
     return replace(found, apart=apart and apart + others)
