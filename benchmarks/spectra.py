@@ -47,7 +47,10 @@ each element with `background_windows="auto"`, fused by `fuse_multimodal`; *spec
 expected counts of that line over the root mean square of these, mean over elements and
 seeds; *worst element* is the largest ratio of the errors of one element, mean over the
 seeds. *Composition* is the largest error of the share of an element in the counts of
-the lines, mean over the seeds. All of it took {minutes:.0f} minutes on a shared
+the lines, mean over the seeds; it is that of the fit of the sum spectrum, and few seeds
+tell little of it: over 12 seeds the largest error of that fit is .006 in the mean for
+BaTiO3 at 2 counts. The table of imperfect spectra is printed with `--tables imperfect
+--counts 10 --size 64 --seeds 1`. All of it took {minutes:.0f} minutes on a shared
 machine."""
 
 
@@ -191,8 +194,12 @@ def measure_imperfect(arguments):
             for seed in arguments.seeds:
                 rows += imperfect_rows(name, counts, arguments.size, seed)
     remark = (
-        "Error of the fused spectra over that without the fault, mean over elements, "
-        "and the largest of an element; chi2 of the sum spectrum, and its warnings."
+        f"{arguments.size} x {arguments.size} pixels. Error of the fused spectra over "
+        "that without the fault, mean over elements, and the largest of an element; "
+        "chi2 of the sum spectrum, and the peaks that its warnings name. Escape peaks: "
+        "1 % of all counts above 1.84 keV lose 1.74 keV. Sum peaks: 1 % of all counts "
+        "arrive with another one. Absorption: a wedge takes up to 30 % of O K, and "
+        "less of higher energies, from all lines and the continuum."
     )
     header = ["specimen", "counts", "seed", "fault", "ratio", "worst element"]
     header += ["chi2", "warnings name"]
