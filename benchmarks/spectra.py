@@ -5,6 +5,7 @@ Prints the table of the page ``docs/benchmarks/spectra.md``, and writes that pag
 """
 
 import argparse
+import re
 import time
 import warnings
 from pathlib import Path
@@ -46,7 +47,10 @@ each element with `background_windows="auto"`, fused by `fuse_multimodal`; *spec
 expected counts of that line over the root mean square of these, mean over elements and
 seeds; *worst element* is the largest ratio of the errors of one element, mean over the
 seeds. *Composition* is the largest error of the share of an element in the counts of
-the lines, mean over the seeds. All of it took {minutes:.0f} minutes on a shared
+the lines, mean over the seeds; it is that of the fit of the sum spectrum, and few seeds
+tell little of it: over 12 seeds the largest error of that fit is .006 in the mean for
+BaTiO3 at 2 counts. The table of imperfect spectra is printed with `--tables imperfect
+--counts 10 --size 64 --seeds 1`. All of it took {minutes:.0f} minutes on a shared
 machine."""
 
 
@@ -59,7 +63,8 @@ def main(argv=None):
     parser.add_argument(
         "--specimens", nargs="+", default=list(SPECIMENS), choices=list(SPECIMENS)
     )
-    parser.add_argument("--tables", nargs="+", default=["errors"], choices=["errors"])
+    tables = {"errors": measure, "imperfect": measure_imperfect}
+    parser.add_argument("--tables", nargs="+", default=["errors"], choices=list(tables))
     parser.add_argument("--counts", nargs="+", type=float, default=[0.5, 2.0, 10.0])
     parser.add_argument("--size", type=int, default=96, help="pixels a side")
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
@@ -74,7 +79,7 @@ def main(argv=None):
             minutes=minutes,
         )
 
-    report({"errors": measure}, arguments, "Whole spectra", head)
+    report(tables, arguments, "Whole spectra", head)
 
 
 def thickness_of(name, size):
@@ -100,7 +105,7 @@ def counts_of(element, family):
     return sum(w for name, (_, w) in every if name.startswith(f"{element}_{family}"))
 
 
-def simulate(name, counts, size, seed):
+def simulate(name, counts, size, seed, n_channels=1024):
     """Spectra, HAADF image, and expected counts of the line of each element."""
     families = SPECIMENS[name]
     thickness = thickness_of(name, size)
@@ -127,12 +132,127 @@ def simulate(name, counts, size, seed):
         maps.append(signal(np.full((size, size), share * counts)))
         lines.append(line_of(element, "K"))
     spectra = data.xray_spectra(
-        maps, lines, n_channels=1024, continuum=CONTINUUM, seed=seed
+        maps, lines, n_channels=n_channels, continuum=CONTINUUM, seed=seed
     )
     haadf = data.janus(size).haadf
     rng = np.random.default_rng([seed, 1])
     haadf.data = detected(rng, image / image.max(), ELECTRONS)
     return spectra, haadf, thickness
+
+
+def with_escape_peaks(rng, counts, energy, truth):
+    """Of each count above the K edge of silicon 1 % lose 1.74 keV."""
+    escaped = rng.binomial(counts, 0.01 * (energy > 1.84))
+    shift = round(1.74 / (energy[1] - energy[0]))
+    new = counts - escaped
+    new[..., :-shift] += escaped[..., shift:]
+    return new, truth
+
+
+def with_sum_peaks(rng, counts, energy, truth):
+    """Of the counts 1 % arrive together with another one, and count as their sum."""
+    mean = counts.sum(axis=(0, 1)) / counts.sum()
+    met = rng.binomial(counts, 0.01)
+    *place, channel = np.repeat(np.nonzero(met), met[met > 0], axis=1)
+    other = rng.choice(len(energy), len(channel), p=mean)
+    both = np.minimum(channel + other + 1, len(energy) - 1)
+    new = counts - met
+    np.add.at(new, (*place, both), 1)
+    return new, truth
+
+
+def with_absorption(rng, counts, energy, truth):
+    """A wedge absorbs up to 30 % of O K, and less of higher energies.
+
+    The maps that are expected are those of their lines as they leave it.
+    """
+    depth = np.linspace(0, 1, counts.shape[1])[None, :, None]
+    left = np.exp(-0.36 * depth * (0.525 / np.maximum(energy, 0.2)) ** 3)
+    lines = [ENERGIES[element] for element in truth]
+    at_lines = np.array([left[0, :, abs(energy - e).argmin()] for e in lines])
+    maps = np.stack(list(truth.values())) * at_lines[:, None]
+    return rng.binomial(counts, left), dict(zip(truth, maps, strict=True))
+
+
+FAULTS = {
+    "escape peaks of 1 %": with_escape_peaks,
+    "sum peaks of 1 %": with_sum_peaks,
+    "absorption in a wedge": with_absorption,
+}
+ENERGIES = {
+    element: lines_of(element)[line_of(element, next(iter(own)))][0]
+    for families in SPECIMENS.values()
+    for element, own in families.items()
+}
+
+
+def measure_imperfect(arguments):
+    """Errors where the spectra are not what the model takes them for."""
+    rows = []
+    for name in arguments.specimens:
+        for counts in arguments.counts:
+            for seed in arguments.seeds:
+                rows += imperfect_rows(name, counts, arguments.size, seed)
+    remark = (
+        f"{arguments.size} x {arguments.size} pixels. Error of the fused spectra over "
+        "that without the fault, mean over elements, and the largest of an element; "
+        "chi2 of the sum spectrum, and the peaks that its warnings name. Escape peaks: "
+        "1 % of all counts above 1.84 keV lose 1.74 keV. Sum peaks: 1 % of all counts "
+        "arrive with another one. Absorption: a wedge takes up to 30 % of O K, and "
+        "less of higher energies, from all lines and the continuum."
+    )
+    header = ["specimen", "counts", "seed", "fault", "ratio", "worst element"]
+    header += ["chi2", "warnings name"]
+    yield Table("Imperfect spectra", header, rows, remark)
+
+
+def imperfect_rows(name, counts, size, seed):
+    """Rows of the table for one simulated specimen."""
+    elements = list(SPECIMENS[name])
+    rng = np.random.default_rng([seed, 2])
+    spectra, haadf, truth = simulate(name, counts, size, seed)
+    energy = spectra.axes_manager.signal_axes[0].axis
+    expected = dict(zip(elements, truth, strict=True))
+    cases = {"none": (spectra, truth)}
+    for fault, change in FAULTS.items():
+        signal = spectra.deepcopy()
+        signal.data, maps = change(rng, spectra.data.astype(int), energy, expected)
+        cases[fault] = signal, np.stack(list(maps.values()))
+    longer = simulate(name, counts, size, seed, n_channels=2048)
+    cases["range to 41 keV"] = longer[0], truth
+    rows, clean = [], None
+    for fault, (signal, maps) in cases.items():
+        say(f"{name}, {counts:g} counts, {fault}")
+        lines = [line_of(e, next(iter(own))) for e, own in SPECIMENS[name].items()]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            fused = hyperspy_fusion.fuse_spectra(
+                signal,
+                haadf,
+                elements,
+                list(OTHERS),
+                lines=lines,
+                show_progressbar=False,
+            )
+        record = fused[0].metadata.Multimodal_fusion
+        found, _ = errors(fused, maps)
+        clean = found if clean is None else clean
+        worst = (found / clean).argmax()
+        told = [text for text in record.warnings.splitlines() if "sum spec" in text]
+        places = re.findall(r"peak at ([\d.]+) keV", " ".join(told))
+        rows.append(
+            [
+                name,
+                f"{counts:g}",
+                f"{seed}",
+                fault,
+                f"{found.mean() / clean.mean():.2f}",
+                f"{(found / clean)[worst]:.2f} ({elements[worst]})",
+                f"{record.sum_spectrum_chi2:.2f}",
+                ", ".join(f"{place} keV" for place in places) or "nothing",
+            ]
+        )
+    return rows
 
 
 def fused_both_ways(name, spectra, haadf):

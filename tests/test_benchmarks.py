@@ -412,3 +412,25 @@ def test_single_atoms(single_atoms, tmp_path, capsys):
     assert "| substituted | 4 " in capsys.readouterr().out
     assert "![HAADF image" in page.read_text(encoding="utf-8")
     assert figure.stat().st_size > 1000
+
+
+def test_faults_of_spectra_move_or_remove_counts(spectra):
+    rng = np.random.default_rng(0)
+    energy = 0.02 * np.arange(1, 501)
+    counts = np.zeros((4, 6, 500), int)
+    counts[..., 199] = 1000  # at 4 keV
+    counts[..., 25] = 1000  # O Ka
+    truth = {"Ti": np.ones((4, 6)), "O": np.ones((4, 6))}
+    escaped, same = spectra.with_escape_peaks(rng, counts, energy, truth)
+    assert same is truth
+    assert escaped.sum() == counts.sum()
+    assert_allclose(escaped[..., 112].sum(), 240, rtol=0.3)
+    assert escaped[..., 25].min() == 1000
+    summed, _ = spectra.with_sum_peaks(rng, counts, energy, truth)
+    assert summed.sum() == counts.sum()
+    for channel, share in ((399, 0.25), (51, 0.25), (225, 0.5)):
+        assert_allclose(summed[..., channel].sum(), 480 * share, rtol=0.4)
+    left, maps = spectra.with_absorption(rng, counts, energy, truth)
+    assert_allclose(maps["O"][:, -1], np.exp(-0.36), rtol=0.03)
+    assert_allclose(left[..., 25].sum(axis=0) / 4000, maps["O"][0], rtol=0.1)
+    assert left[..., 199].sum() > 0.99 * counts[..., 199].sum()

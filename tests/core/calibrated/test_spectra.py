@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from hyperspy_fusion.core.calibrated.convex.bins import unmixing
+from hyperspy_fusion.core.calibrated.convex.bins import Bins, unmixing
 from hyperspy_fusion.core.calibrated.spectra import efficiency, merge, mixing_of
 
 
@@ -66,3 +66,16 @@ def test_unmixing_inverts_the_mixing(n_bins):
     assert len(mixing) <= n_bins
     identity = unmixing(mixing, sums) @ mixing
     assert_allclose(identity, np.eye(len(sums)), atol=1e-8)
+
+
+def test_counts_are_shared_out_with_the_sums_of_the_components():
+    rng = np.random.default_rng(0)
+    shapes, sums = overlapping()
+    labels = merge(shapes, sums, 12)
+    mixing = mixing_of(shapes, labels)
+    counts = rng.poisson(np.ones((12, 5, 7))).astype(np.float32)
+    counts[:, 2, 3] = np.nan
+    maps = Bins(counts=counts, mixing=mixing).of_sums(sums)
+    assert maps.dtype == np.float32
+    assert_array_equal(np.isnan(maps), np.isnan(counts[:1]).repeat(len(sums), axis=0))
+    assert_allclose(np.nansum(maps, axis=(1, 2)), sums, rtol=1e-5)
