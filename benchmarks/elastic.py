@@ -49,20 +49,19 @@ with all of them, on 64 x 64 pixels with seed 1. *Ratio* is the error with the i
 over that with HAADF alone, where error is the root mean square distance from the truth
 over the root mean square of the truth, mean over elements; the largest ratio of all
 elements is that of the *worst element*. *Used* tells in how many fusions the image got
-a weight. All of it took {minutes:.0f} minutes on a shared machine."""
+a weight."""
 
 
 def main(argv=None):
     """Measure, print the tables and write the page."""
     arguments = _parser().parse_args(argv)
 
-    def head(minutes):
+    def head(_):
         return PAGE.format(
             size=arguments.size,
             seeds=", ".join(map(str, arguments.seeds)),
             plural="s" * (len(arguments.seeds) > 1),
             options=_options(arguments),
-            minutes=minutes,
         )
 
     measurers = {"good": measure_good, "bad": measure_bad}
