@@ -38,13 +38,14 @@ is that of the same specimen from its raw counts, HAADF image and known backgrou
 0.02 counts a pixel; *ratio* is the one over the other. What moves or scales the maps is
 done to the truth and to the maps at best, too, and both errors are those of the
 measured pixels. Fractions are compared with those of the truth where there are
-particles, after one common factor. Rare elements and few counts have no better form:
-*at best* is then the Gaussian filter of the width that comes nearest to the truth.
-*Counts kept* is the sum of the fused maps over that of the truth, on the measured
-pixels of the particles. *Said* are the first words of the warnings and notes, without
-those of the specimen at its best; in brackets is how many say the same of several
-elements. A ratio above {worse:g} of which nothing was said is marked. All of it took
-{minutes:.0f} minutes on one core of a shared machine."""
+particles, after one common factor; *at best* is that of the counts, which tell more.
+Rare elements and few counts have no better form: *at best* is then the Gaussian filter
+of the width that comes nearest to the truth. *Counts kept* is the sum of the fused maps
+over that of the truth, on the measured pixels of the particles. *Said* are the first
+words of the warnings and notes, without those of the specimen at its best; in brackets
+is how many say the same of several elements. A ratio above {worse:g} of which nothing
+was said is marked. All of it took {minutes:.0f} minutes on one core of a shared
+machine."""
 
 HEADER = ["input", "error", "at best", "ratio", "counts kept", "said"]
 
