@@ -43,11 +43,8 @@ def prolong(coarse, problem, run):
     return State(**fine, flux_dual=coarse.pop("flux_dual") / 2)
 
 
-def warm_start(problem, run, n_iter):
-    """Solve on ever finer pixels, with some iterations on each size.
-
-    Smooth parts converge on the coarse ones.
-    """
+def warm_start(problem, run, n_iter=30):
+    """Solve on ever finer pixels: smooth parts converge on the coarse ones."""
     if min(problem.shape) < 2 * _COARSEST:
         return cold_start(problem)
     coarse = coarsen(problem)

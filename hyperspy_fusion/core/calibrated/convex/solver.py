@@ -16,9 +16,6 @@ from .problem import Problem, with_flux
 from .sweep import State
 
 _FIRST = 50  # iterations
-# Iterations on each size of coarse pixels, before a solution, and before a given number
-# of iterations, which needs no better start: trials take a sixth less time.
-_COARSE, _ROUGH = 30, 15
 _STILL = 3.0  # times the tolerance: largest change of a map between certificates
 _SAMPLED = 4  # rows, of which one is compared
 _FLAT, _EMPTY = 0.01, 0.003
@@ -112,8 +109,7 @@ def minimise(
     before = None
     if callback is not None:
         callback(0, gap)
-    n_coarse = _ROUGH if tolerance is None else _COARSE
-    state = start or warm_start(problem, run, n_coarse)
+    state = warm_start(problem, run) if start is None else start
     iteration = Iteration(problem, state, run)
     most = most_at_once(state.u.size)
     n_iter = 0
@@ -232,7 +228,7 @@ def common_flux_multiplier(
     def begin(problem: Problem, run: Workers) -> Iteration:
         # the flux of all, so that the steps are small enough
         problem = replace(problem, flux=np.zeros(len(tv_scale)))
-        state = warm_start(replace(problem, flux=None), run, _COARSE)
+        state = warm_start(replace(problem, flux=None), run)
         return Iteration(problem, state, run)
 
     def advance(task: tuple, _: Any) -> tuple[np.ndarray, int]:

@@ -403,7 +403,7 @@ def test_terms_of_the_first_iterations(options):
     assert len(optimum(problem, 1e-12, 8, early=True).history) == 4
     for n_iter, terms in found.history[:-1]:
         with threads.workers(1) as run:
-            state = warm_start(problem, run, n_iter=30)
+            state = warm_start(problem, run)
             Iteration(problem, state, run).advance(n_iter)
         slopes = state.v if problem.alpha is not None else None
         expected = objective(problem, with_flux(problem, state.u), slopes)
@@ -585,7 +585,7 @@ def test_warm_start_of_any_shape(shape, alpha):
 def test_warm_start_is_nearer_than_a_cold_one():
     problem = make_problem((66, 70), lambda_tv=4.0)
     with threads.workers(1) as run:
-        warm = warm_start(problem, run, n_iter=30)
+        warm = warm_start(problem, run)
         states = [warm, cold_start(problem)]
         gaps = []
         for state in states:
