@@ -11,13 +11,12 @@ from pathlib import Path
 import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
-from PIL import Image
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
 from hyperspy_fusion.data import measure
 
 from .sharing import fuse
-from .table import Table, report, say
+from .table import Table, report, save_grey, say
 
 PITCH, COLUMN = 16, 2.2  # pixels: unit cell, standard deviation of a column
 REACH, WIDTH = 4, 2.0  # pixels: of a column around its centre; of a false peak
@@ -435,8 +434,4 @@ def _draw(shown, path):
             if panel in panels[0]:
                 panel.set_title(title, fontsize="small")
         row[0].set_ylabel(f"{name.replace('_', ' ')}\n({symbol})", fontsize="small")
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-    with Image.open(path) as picture:  # all of it is grey
-        grey = picture.convert("L")
-    grey.save(path, optimize=True)
+    save_grey(figure, path, 80)

@@ -5,6 +5,9 @@ import textwrap
 import time
 from dataclasses import dataclass
 
+import matplotlib.pyplot as plt
+from PIL import Image
+
 
 @dataclass(frozen=True)
 class Table:
@@ -55,6 +58,15 @@ def report(measurers, arguments, title, head):
         words = f"# {title}\n\n{textwrap.fill(head(minutes), 88)}\n"
         page = "\n".join([words, *(table.text() for table in tables)])
         arguments.markdown.write_text(page, encoding="utf-8")
+
+
+def save_grey(figure, path, dpi):
+    """Write a figure without colours as a small file, and close it."""
+    figure.savefig(path, dpi=dpi)
+    plt.close(figure)
+    with Image.open(path) as picture:
+        grey = picture.convert("L")
+    grey.save(path, optimize=True)
 
 
 def say(message):

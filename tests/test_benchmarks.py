@@ -318,6 +318,20 @@ def test_shared_counts_of_a_lattice(sharing, capsys):
     assert_allclose(float(ratio), float(second) / float(first), atol=0.006)
 
 
+def test_slopes_of_columns(sharing, single_atoms):
+    rng = np.random.default_rng(0)
+    centres = single_atoms.sites(128)
+    amounts = 1 + 0.2 * rng.standard_normal(len(centres))
+    measured = single_atoms.columns(128, centres, amounts)
+    mean = single_atoms.columns(128, centres)
+    found = sharing.columns_of(measured)
+    assert len(found) == 49
+    for kept in (1.0, 0.5):
+        fused = mean + kept * (measured - mean)
+        slope = sharing.slope_of_columns(measured, fused, found)
+        assert_allclose(slope, 1 / kept, rtol=0.1)
+
+
 def test_simulated_spectra_have_their_counts(spectra):
     signal, haadf, truth = spectra.simulate("BaTiO3", 5.0, 48, 1)
     assert haadf.data.shape == truth.shape[1:] == signal.data.shape[:2] == (48, 48)
