@@ -12,7 +12,7 @@ import pytest
 import hyperspy_fusion as hf
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="limits of Unix")
-SECONDS = 60  # for a file
+SECONDS = 120  # for a file, of a machine with much else to do
 
 # Reads each file in a process of its own, which a reader in C may bring down.
 PROGRAM = f"""
@@ -93,6 +93,7 @@ def check(paths):
             capture_output=True,
             text=True,
             check=False,
+            cwd=Path(waiting[0]).parent,
         )
         answers = [json.loads(line) for line in done.stdout.splitlines()]
         found += answers
