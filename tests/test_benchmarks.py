@@ -69,6 +69,11 @@ def spectra(package):
 
 
 @pytest.fixture(scope="module")
+def trust(package):
+    return package("trust")
+
+
+@pytest.fixture(scope="module")
 def speed(package):
     return package("speed")
 
@@ -448,3 +453,39 @@ def test_faults_of_spectra_move_or_remove_counts(spectra):
     assert_allclose(maps["O"][:, -1], np.exp(-0.36), rtol=0.03)
     assert_allclose(left[..., 25].sum(axis=0) / 4000, maps["O"][0], rtol=0.1)
     assert left[..., 199].sum() > 0.99 * counts[..., 199].sum()
+
+
+def test_bad_images_against_counts_alone(trust, tmp_path, capsys):
+    page = tmp_path / "trust.md"
+    options = "--size 32 --specimens janus --counts 4 --faults none blurred"
+    trust.main([*options.split(), "--markdown", str(page)])
+    printed, written = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert "| none " in printed
+    assert "| blurred " in written
+    assert "geometric mean of 1 cases" in " ".join(written.split())
+
+
+def test_faults_change_what_they_say(trust):
+    maps, _, truth = trust.SPECIMENS["janus"](32, 4.0, 1)
+    clean = trust.spoilt("none", maps, truth, np.random.default_rng(1))
+    for fault in trust.FAULTS:
+        given, haadf, expected = trust.spoilt(
+            fault, maps, truth, np.random.default_rng(1)
+        )
+        missing = fault == "element missing"
+        assert len(given) == len(expected) == 3 - missing
+        same_maps = np.array_equal(given[-1].data, maps[-1].data)
+        assert same_maps == (fault != "beam damage")
+        same_image = np.array_equal(haadf.data, clean[1].data)
+        assert same_image == (fault in ("none", "element missing", "beam damage"))
+    assert [m.data.max() for m in maps] == [m.data.max() for m in clean[0]]
+
+
+def test_false_features_are_counted_where_nothing_is_flagged(trust):
+    maps, haadf, truth = trust.SPECIMENS["janus"](32, 4.0, 1)
+    fused = trust.fuse(maps, haadf, lambda_haadf=0.0, lambda_tv=4.0)
+    for one, true in zip(fused, truth, strict=True):
+        one.data[...] = true.data
+    assert trust.false_features(fused, truth) == 0
+    fused[1].data[14:19, 14:19] += 20
+    assert_allclose(trust.false_features(fused, truth), 1 / 3)
