@@ -420,6 +420,7 @@ def test_values_of_options():
     assert options.frames_of(":20:2") == slice(None, 20, 2)
     assert options.frames_of("0,-1") == [0, -1]
     arguments = SimpleNamespace(
+        maps=None,
         elements=None,
         lines=["Fe_Ka", "Cu_Ka"],
         haadf=None,
