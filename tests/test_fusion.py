@@ -1165,8 +1165,3 @@ class TestShare:
             specimens[1].maps, specimens[1].haadf, 0.02, **self.GIVEN
         )
         np.testing.assert_array_equal(fused[0].data[1], alone[0].data)
-
-    def test_not_in_tiles(self):
-        maps, haadf, _ = hf.data.lattice(size=64)
-        with pytest.raises(ValueError, match="share is True for an image that is"):
-            hf.fuse_multimodal(maps, haadf, tile_size=32, **self.GIVEN)
