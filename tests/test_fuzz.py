@@ -101,7 +101,10 @@ def check(paths):
         if len(answers) < len(waiting):
             path = waiting[len(answers)]
             said = f"{path}: the reader ended with {done.returncode}: {done.stderr}"
-            assert done.returncode == -signal.SIGALRM, said[:1000]
+            # HDF5 reads some files for ever, and old versions crash
+            ended = (-signal.SIGALRM, -signal.SIGSEGV)
+            assert path.endswith(".hspy") or done.returncode == ended[0], said[:1000]
+            assert done.returncode in ended, said[:1000]
             hung.append(path)
             answers.append(None)
         waiting = waiting[len(answers) :]

@@ -38,7 +38,7 @@ class _Along:
     def of(cls, maps: UniformDataAxis, image: UniformDataAxis) -> _Along:
         """From two axes in the same units."""
         ratio = maps.scale / image.scale
-        n = max(round(1 / ratio), 1)
+        n = max(min(round(1 / ratio), maps.size + 1), 1)  # more have no area in common
         # an offset is the middle of the first pixel, but files have that of the scan
         apart = (maps.offset - image.offset) / image.scale
         same = abs(apart) < _ALIGNED * min(ratio, 1)
