@@ -149,8 +149,18 @@ class Fractions:
             minimise(problem, run, tolerance=None, max_iter=n_iter).maps
         )
 
-    def counts(self, alone: np.ndarray) -> PreparedData:
-        """Pseudo-counts, from the fractions fused alone."""
+    def counts(
+        self, weights: Sequence[float], run: Workers, n_alone: int
+    ) -> PreparedData:
+        """Pseudo-counts for these λ and μ.
+
+        The image tells the sum of a pixel, together with the fractions that are fused
+        without it in `n_alone` iterations; nothing does where μ is 0.
+        """
+        lambda_tv, lambda_haadf = weights
+        if lambda_haadf == 0:
+            return self.with_counts(self.law.counts)
+        alone = self.alone(lambda_tv, run, n_alone)
         return self.with_counts(self.law.expected_counts(self.prepared.haadf, alone))
 
     def with_norms(self, apart: tuple[bool, ...]) -> Fractions:
@@ -182,9 +192,7 @@ class Fractions:
         `n_alone` are the iterations without the image before. The sums are free: to
         keep them takes many iterations.
         """
-        counts = self.with_counts(self.law.counts)
-        if weights[1] > 0:  # the image tells the sum of a pixel
-            counts = self.counts(self.alone(weights[0], run, n_alone))
+        counts = self.counts(weights, run, n_alone)
         problem = counts.problem(*weights)
         return counts, minimise(problem, run, tolerance=None, max_iter=n_iter).maps
 
@@ -274,11 +282,8 @@ class Amounts:
     ) -> PreparedData:
         """Pseudo-counts, from data that hold fractions; their sums are kept."""
         image = Fractions(prepared=prepared, law=self.law).with_norms(weights.apart)
-        if weights.lambda_haadf > 0:
-            alone = image.alone(weights.lambda_tv, run, _ALONE_ITERATIONS)
-            counts = image.counts(alone)
-        else:  # nothing tells the sum of a pixel
-            counts = image.with_counts(self.law.counts)
+        both = weights.lambda_tv, weights.lambda_haadf
+        counts = image.counts(both, run, _ALONE_ITERATIONS)
         return replace(counts, lock=FluxLock.of_all(len(counts.data)))
 
 
