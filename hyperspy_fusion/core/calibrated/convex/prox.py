@@ -9,15 +9,18 @@ in each pixel, by its dual: one number s_j for each image, with u_i the prox of 
 t_i - τ Σ_j k_ji s_j, and s_j + w_j (h_j - Σ_i k_ji u_i(s)) = 0.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from ...common.compilation import compilers
+from ...common.compilation import compilers, index
 
 # Newton's method ends when the duals change by less than this fraction: the prox is
 # linear in them within such a step.
 _NEWTON = np.float32(1e-2)
 _NEWTON_STEPS = 30
 _LEAST_SQUARE = np.float32(1e-30)  # the square of a number that is treated as 0
+_FIRST = index(0)
 
 _, _part = compilers(fastmath=True)
 
@@ -36,7 +39,7 @@ def _poisson_prox(scaled, i, y, a, n, tau, pull, dual, flux_dual, scratch):
     push = tau * (scaled.rate[i] + flux_dual)
     for x in range(n):
         b = data[i, y, a + x]
-        t = target[i, x] - (push if b >= zero else zero) - pull * dual[x]
+        t = target[i, x] - (push if b >= zero else zero) - pull * dual[_FIRST, x]
         t += offset[i, x]
         root = np.sqrt(t * t + four_tau * max(b, zero) + _LEAST_SQUARE)
         u = half * (t + root) - offset[i, x]
@@ -57,7 +60,7 @@ def _gaussian_prox(scaled, i, y, a, n, tau, pull, dual, flux_dual, scratch):
     for x in range(n):
         weight = tau * precision[i, y, a + x]
         shrink = one / (one + weight)
-        u = target[i, x] - pull * dual[x] - (push if weight > zero else zero)
+        u = target[i, x] - pull * dual[_FIRST, x] - (push if weight > zero else zero)
         u = (u + weight * data[i, y, a + x]) * shrink
         value[i, x] = max(u, zero)
         slope[i, x] = shrink if u > zero else zero
@@ -85,17 +88,29 @@ def seen(coefficients, i):
 def combined(coefficients, i, n, rows, total):
     """Sum over the images of rows of theirs times the coefficients of an element."""
     for x in range(n):
-        total[x] = coefficients[0, i] * rows[0, x]
+        total[_FIRST, x] = coefficients[0, i] * rows[_FIRST, x]
     for j in range(1, coefficients.shape[0]):
         for x in range(n):
-            total[x] += coefficients[j, i] * rows[j, x]
+            total[_FIRST, x] += coefficients[j, i] * rows[j, x]
 
 
 @_part
 def _add_response(coefficients, i, n, tau, scratch):
-    """Add what an element contributes to the images, and to its change with the duals.
+    """Add what an element contributes to the image, and to its change with the dual."""
+    model, response = scratch.model, scratch.response
+    value, slope = scratch.value, scratch.slope
+    coefficient = coefficients[_FIRST, i]
+    product = coefficient * (tau * coefficient)
+    for x in range(n):
+        model[_FIRST, x] += coefficient * value[i, x]
+        response[_FIRST, _FIRST, x] += product * slope[i, x]
 
-    That change is a symmetric matrix, of which one half is summed.
+
+@_part
+def _add_responses(coefficients, i, n, tau, scratch):
+    """As :func:`_add_response`, to several images.
+
+    The change is a symmetric matrix, of which one half is summed.
     """
     model, response = scratch.model, scratch.response
     value, slope = scratch.value, scratch.slope
@@ -114,20 +129,20 @@ def _newton_step(scaled, y, a, n, scratch):
     """Newton step of the dual of one image; whether it is small all along the row."""
     zero, one = np.float32(0), np.float32(1)
     haadf, weight = scaled.haadf, scaled.haadf_weight
-    model, response = scratch.model[0], scratch.response[0, 0]
-    dual, step = scratch.dual[0], scratch.change[0]
+    model, response = scratch.model, scratch.response
+    dual, step = scratch.dual, scratch.change
     # Two loops: a single one that writes to all these arrays is not vectorised.
     for x in range(n):
-        w = weight[0, y, a + x]
-        pull = dual[x] + w * (haadf[0, y, a + x] - model[x])
-        step[x] = pull / (one + w * response[x])
+        w = weight[_FIRST, y, a + x]
+        pull = dual[_FIRST, x] + w * (haadf[_FIRST, y, a + x] - model[_FIRST, x])
+        step[_FIRST, x] = pull / (one + w * response[_FIRST, _FIRST, x])
     excess = zero  # a sum, since a maximum is not vectorised
     for x in range(n):
-        old, change = dual[x], step[x]
+        old, change = dual[_FIRST, x], step[_FIRST, x]
         excess += max(abs(change) - _NEWTON * (one + abs(old)), zero)
-        dual[x] = old - change
-        model[x] = zero
-        response[x] = zero
+        dual[_FIRST, x] = old - change
+        model[_FIRST, x] = zero
+        response[_FIRST, _FIRST, x] = zero
     return excess == zero
 
 
@@ -180,43 +195,62 @@ def _newton_steps(scaled, y, a, n, scratch):
     return excess == zero
 
 
-@_part
-def joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
-    """Prox of a part of a row: `value` and `slope`, and the last change of the duals.
+def _joint_prox(*, several: bool) -> Callable:
+    """Part that computes the prox of a part of a row, and writes it to `value`.
 
     By Newton's method on the duals. That of one image converges from anywhere, since
     the left side of its equation is increasing and concave; several never failed to,
-    in random pixels and with images that are alike to 1 %.
+    in random pixels and with images that are alike to 1 %. The flag is a constant for
+    the compiler: loops that take either are slower.
     """
-    coefficients, dual, kept = scaled.coefficients, scratch.dual, state.haadf_dual
-    n_images, n_elements = coefficients.shape
-    if pulled:
-        for j in range(n_images):
-            for x in range(n):
-                dual[j, x] = kept[j, y, a + x]
-    for trial in range(_NEWTON_STEPS):
-        for i in range(n_elements):
-            if trial > 0 and not seen(coefficients, i):
-                continue
-            flux, tau = np.float32(state.flux_dual[i]), steps.u
-            # two calls: with an array that may be either, loops are slower
-            if n_images == 1:
-                pull = tau * coefficients[0, i]
-                _data_prox(scaled, i, y, a, n, tau, pull, dual[0], flux, scratch)
+
+    @_part
+    def joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
+        coefficients, dual, kept = scaled.coefficients, scratch.dual, state.haadf_dual
+        change, value, slope = scratch.change, scratch.value, scratch.slope
+        n_elements = coefficients.shape[1]
+        n_images = coefficients.shape[0] if several else 1
+        tau, zero = steps.u, np.float32(0)
+        if pulled:
+            for j in range(n_images):
+                for x in range(n):
+                    dual[j, x] = kept[j, y, a + x]
+        for trial in range(_NEWTON_STEPS):
+            for i in range(n_elements):
+                if trial > 0 and not seen(coefficients, i):
+                    continue
+                flux = np.float32(state.flux_dual[i])
+                if several:
+                    own = scratch.combined
+                    combined(coefficients, i, n, dual, own)
+                    _data_prox(scaled, i, y, a, n, tau, tau, own, flux, scratch)
+                    _add_responses(coefficients, i, n, tau, scratch)
+                else:
+                    pull = tau * coefficients[_FIRST, i]
+                    _data_prox(scaled, i, y, a, n, tau, pull, dual, flux, scratch)
+                    _add_response(coefficients, i, n, tau, scratch)
+            if not pulled:
+                return
+            if several:
+                small = _newton_steps(scaled, y, a, n, scratch)
             else:
-                combined(coefficients, i, n, dual, scratch.combined)
-                own = scratch.combined
-                _data_prox(scaled, i, y, a, n, tau, tau, own, flux, scratch)
-            _add_response(coefficients, i, n, steps.u, scratch)
-        if not pulled:
-            break
-        if n_images == 1:
-            small = _newton_step(scaled, y, a, n, scratch)
-        else:
-            small = _newton_steps(scaled, y, a, n, scratch)
-        if small:
-            break
-    if pulled:
+                small = _newton_step(scaled, y, a, n, scratch)
+            if small:
+                break
         for j in range(n_images):
             for x in range(n):
                 kept[j, y, a + x] = dual[j, x]
+        for i in range(n_elements):  # the last change of the duals
+            if several:
+                pull, step = tau, scratch.combined
+                combined(coefficients, i, n, change, step)
+            else:
+                pull, step = tau * coefficients[_FIRST, i], change
+            for x in range(n):
+                corrected = value[i, x] + pull * slope[i, x] * step[_FIRST, x]
+                value[i, x] = max(corrected, zero)
+
+    return joint_prox
+
+
+prox_of_one, prox_of_several = _joint_prox(several=False), _joint_prox(several=True)

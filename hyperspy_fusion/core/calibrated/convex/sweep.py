@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...common.compilation import compilers, index
-from .prox import combined, joint_prox, seen
+from .prox import prox_of_one, prox_of_several, seen
 
 # Columns at a time, so that their scratch stays in the cache and Newton's method ends
 # early where it can. With 256, long rows take 20 % longer.
@@ -166,32 +166,13 @@ def _targets(u, p, i, y, a, n, tau, padded, target):
 
 
 @_part
-def _extrapolate(u, i, y, a, n, pull, step, relaxation, scratch, bars):
-    """Correct the prox by a step of the duals, extrapolate, relax."""
-    zero, two = np.float32(0), np.float32(2)
-    value, slope = scratch.value, scratch.slope
+def _finish_maps(u, scaled, i, y, a, n, relaxation, scratch, bars):
+    """Extrapolate and relax; returns the sum of the extrapolated measured pixels."""
+    value, two = scratch.value, np.float32(2)
     for x in range(n):
-        old = u[i, y, a + x]
-        new = max(value[i, x] + pull * slope[i, x] * step[x], zero)
-        bar = two * new - old
-        bars[0, i, a + x + _ONE] = bar
+        old, new = u[i, y, a + x], value[i, x]
+        bars[0, i, a + x + _ONE] = two * new - old
         u[i, y, a + x] = _flushed(old + relaxation * (new - old))
-
-
-@_part
-def _finish_maps(u, scaled, i, y, a, n, tau, relaxation, scratch, bars):
-    """Correct the prox by the last change of the duals, extrapolate, relax.
-
-    Returns the sum of the extrapolated row over its measured pixels.
-    """
-    coefficients, change = scaled.coefficients, scratch.change
-    if coefficients.shape[0] == 1:
-        pull = tau * coefficients[0, i]
-        _extrapolate(u, i, y, a, n, pull, change[0], relaxation, scratch, bars)
-    else:
-        combined(coefficients, i, n, change, scratch.combined)
-        step = scratch.combined
-        _extrapolate(u, i, y, a, n, tau, step, relaxation, scratch, bars)
     data, precision, zero = scaled.data, scaled.precision, np.float32(0)
     total = 0.0  # float64
     if scaled.poisson:
@@ -270,12 +251,13 @@ def _bend_norm(q, i, y, a, n, from_above, above, here, sigma, new, norm):
 
 
 @_part
-def _project(dual, elements, y, a, n, largest, relaxation, new, norm):
+def _project(dual, order, begin, end, y, a, n, largest, relaxation, new, norm):
     """Scale vectors of some elements down to the largest norm allowed, and relax."""
     for x in range(n):
         norm[x] = largest / np.sqrt(max(largest * largest, norm[x]))
     for k in range(dual.shape[0]):
-        for i in elements:
+        for m in range(begin, end):
+            i = order[m]
             for x in range(n):
                 old = dual[k, i, y, a + x]
                 change = new[k, i, x] * norm[x] - old
@@ -292,9 +274,11 @@ def _step_gradient_dual(p, y, a, n, here, below, steps, relaxation, scratch):
     for k in range(order.size):
         _gradient_norm(p, order[k], y, a, n, here, below, steps.p, new, norm)
         if steps.ends[k]:
-            group = order[begin : k + 1]
-            _project(p, group, y, a, n, np.float32(1), relaxation, new, norm)
-            begin = index(k + 1)
+            end = index(k + 1)
+            _project(
+                p, order, begin, end, y, a, n, np.float32(1), relaxation, new, norm
+            )
+            begin = end
 
 
 @_part
@@ -306,9 +290,9 @@ def _step_bend_dual(q, y, a, n, above, here, steps, relaxation, scratch):
     for k in range(order.size):
         _bend_norm(q, order[k], y, a, n, from_above, above, here, steps.q, new, norm)
         if steps.ends[k]:
-            group = order[begin : k + 1]
-            _project(q, group, y, a, n, steps.alpha, relaxation, new, norm)
-            begin = index(k + 1)
+            end = index(k + 1)
+            _project(q, order, begin, end, y, a, n, steps.alpha, relaxation, new, norm)
+            begin = end
 
 
 @_part
@@ -347,10 +331,13 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
                 if mapped:
                     for x in range(n):
                         own_offset[i, x] = offset[i, y, a + x]
-            joint_prox(state, scaled, steps, pulled, y, a, n, scratch)
+            if scaled.coefficients.shape[0] == 1:
+                prox_of_one(state, scaled, steps, pulled, y, a, n, scratch)
+            else:
+                prox_of_several(state, scaled, steps, pulled, y, a, n, scratch)
             for i in range(n_elements):
                 row_sums[i, y] += _finish_maps(
-                    u, scaled, i, y, a, n, steps.u, relaxation, scratch, here
+                    u, scaled, i, y, a, n, relaxation, scratch, here
                 )
                 # zeros beyond both ends of a row
                 here[0, i, n_x + 1] = here[0, i, n_x]
@@ -411,7 +398,7 @@ def _scratch(n_elements, n_images, n_x):
         np.zeros(images, np.float32),
         np.zeros((n_images, n_images, _CHUNK), np.float32),
         np.empty((n_images, n_images, _CHUNK), np.float32),
-        np.empty(_CHUNK, np.float32),
+        np.empty((1, _CHUNK), np.float32),
         np.zeros(_CHUNK, np.float32),
         np.empty(_CHUNK + _ONE, np.float32),
         np.empty((3, n_elements, _CHUNK), np.float32),

@@ -48,12 +48,12 @@ def make_problem(
     sums = np.maximum(np.nansum(data, axis=(1, 2)), 0)
     tv_scale = lambda_tv / np.sqrt(scale)
     problem = Problem(
-        data=data,
+        data=rounded(data),
         background=np.zeros((n_elements, 1, 1)),
         pedestal=0.2 * scale,
-        variance=variance,
-        haadf=haadf,
-        haadf_precision=1 / sigma**2,
+        variance=None if variance is None else rounded(variance),
+        haadf=rounded(haadf),
+        haadf_precision=rounded(1 / sigma**2),
         lambda_haadf=0.1,
         coefficients=coefficients,
         tv_scale=tv_scale,
@@ -65,6 +65,11 @@ def make_problem(
     return replace(problem, elastic=elastic, **changes)
 
 
+def rounded(pixels):
+    """Pixels as the kernels take them, whose bounds are of the problem with these."""
+    return pixels.astype(np.float32).astype(float)
+
+
 def further_image(rng, truth, weight):
     """Another elastic image of the specimen, with its own coefficients."""
     coefficients = rng.uniform(0, 3, len(truth))
@@ -72,8 +77,8 @@ def further_image(rng, truth, weight):
     sigma = 0.03 * values.mean() * rng.uniform(0.5, 2, values.shape)
     precision = np.where(rng.random(values.shape) < 0.1, 0, sigma**-2.0)
     return Image(
-        values=values + sigma * rng.normal(size=values.shape),
-        precision=precision,
+        values=rounded(values + sigma * rng.normal(size=values.shape)),
+        precision=rounded(precision),
         weight=weight,
         coefficients=coefficients,
     )
