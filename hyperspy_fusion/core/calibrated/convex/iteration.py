@@ -23,7 +23,7 @@ FLUX_WEIGHT = 1.0
 # the optimum, then smaller, which does so for the certificate: a gap of 1e-3 takes 100
 # to 175 iterations instead of 100 to 350 with one ratio.
 _PRIMAL_FIRST = 0.8
-DUAL_THEN = 0.07
+DUAL_THEN = 0.05
 
 
 def cold_start(problem: Problem, maps: np.ndarray | None = None) -> State:
