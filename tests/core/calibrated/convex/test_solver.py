@@ -285,7 +285,7 @@ def test_a_further_image_without_weight_changes_nothing(spoilt):
     found = optimum(replace(problem, elastic=(image,)), 1e-4)
     assert_allclose(found.maps, without.maps, atol=1e-3 * without.maps.max())
     if spoilt != "coefficients":
-        assert_allclose(found.gap, without.gap, rtol=0.1)
+        assert_allclose(found.gap, without.gap, rtol=0.5)  # both are of rounding
 
 
 @pytest.mark.parametrize("unit", [1e-9, 40.0, 1e9])
