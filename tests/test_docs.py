@@ -157,7 +157,7 @@ def test_every_chain_is_tested():
 
 
 def test_several_elastic_images(capsys):
-    example, _, virtual_detector, phase = blocks("user_guide/elastic.md")
+    example, _, virtual_detector, idpc, phase = blocks("user_guide/elastic.md")
     found = run(example)
     assert "The image phase was used" in capsys.readouterr().out
     assert len(found["fused"]) == 3
@@ -165,7 +165,13 @@ def test_several_elastic_images(capsys):
     assert "The image ADF was used" in capsys.readouterr().out
     expected = found["patterns"].data[3, 4][found["ring"].data > 0].sum()
     assert found["adf"].data[3, 4] == expected
+    dpc = run(idpc)
+    assert "The image iDPC was used" in capsys.readouterr().out
+    one, other = (
+        image - image.mean() for image in (dpc["integral"], dpc["true_phase"])
+    )
+    assert np.linalg.norm(one - other) < 0.3 * np.linalg.norm(other)
     wave = run(phase)
     assert_allclose(wave["phase"].data, np.angle(wave["object_of_ptychography"]))
-    for signal in (found["adf"], wave["phase"]):
+    for signal in (found["adf"], dpc["idpc"], wave["phase"]):
         as_images(signal, "elastic image")
