@@ -221,6 +221,8 @@ def dysco3() -> tuple[list[ElementalMap], HAADFImage]:
         If the environment variable HYPERSPY_FUSION_DATA names a folder that has no
         ``DyScO3_EDX_HAADF.npz``. Without the variable the file is downloaded once and
         kept in ``pooch.os_cache("hyperspy_fusion")``.
+    OSError
+        If the file cannot be downloaded.
     ValueError
         If the file is not the published one.
 
@@ -256,6 +258,8 @@ def co3o4_mn3o4() -> tuple[list[ElementalMap], HAADFImage]:
         If the environment variable HYPERSPY_FUSION_DATA names a folder that has no
         ``Co3O4_Mn3O4_EELS_HAADF.h5``. Without the variable the file is downloaded
         once and kept in ``pooch.os_cache("hyperspy_fusion")``.
+    OSError
+        If the file cannot be downloaded.
     ValueError
         If the file is not the published one.
 
@@ -535,12 +539,20 @@ def _published(name: str) -> Path:
     source, sha256 = _FILES[name]
     folder = os.environ.get("HYPERSPY_FUSION_DATA")
     if not folder:
-        return pooch.retrieve(
-            _REPOSITORY + source,
-            known_hash=f"sha256:{sha256}",
-            fname=name,
-            path=pooch.os_cache("hyperspy_fusion"),
-        )
+        try:
+            fetched = pooch.retrieve(
+                _REPOSITORY + source,
+                known_hash=f"sha256:{sha256}",
+                fname=name,
+                path=pooch.os_cache("hyperspy_fusion"),
+            )
+        except OSError as error:  # of the network, too
+            raise OSError(
+                f"{name} could not be fetched ({type(error).__name__}): connect to the "
+                f"network, or save {_REPOSITORY}{source} as {name} in a folder and "
+                "name that in the environment variable HYPERSPY_FUSION_DATA"
+            ) from error
+        return Path(fetched)
     path = Path(folder) / name
     if not path.is_file():
         raise FileNotFoundError(

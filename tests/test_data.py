@@ -224,6 +224,15 @@ class TestPublished:
         assert asked["known_hash"] == f"sha256:{pooch.file_hash(path)}"
         assert asked["path"] == pooch.os_cache("hyperspy_fusion")
 
+    def test_without_a_network(self, monkeypatch):
+        def retrieve(*_, **options):
+            raise ConnectionError("no route")
+
+        monkeypatch.delenv("HYPERSPY_FUSION_DATA", raising=False)
+        monkeypatch.setattr(pooch, "retrieve", retrieve)
+        with pytest.raises(OSError, match="fetched.*HYPERSPY_FUSION_DATA"):
+            data.co3o4_mn3o4()
+
 
 class TestXraySpectra:
     LINES = ("Au_La", "Fe_Ka", "O_Ka")
