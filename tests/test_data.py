@@ -225,7 +225,7 @@ class TestPublished:
         assert asked["path"] == pooch.os_cache("hyperspy_fusion")
 
     def test_without_a_network(self, monkeypatch):
-        def retrieve(*_, **options):
+        def retrieve(*_, **__):
             raise ConnectionError("no route")
 
         monkeypatch.delenv("HYPERSPY_FUSION_DATA", raising=False)
