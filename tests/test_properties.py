@@ -103,12 +103,15 @@ def test_the_order_of_the_elements_does_not_matter(data, random):
 
 
 @FEW
-@given(measurements(least=8))
-def test_turned_images(data):
+@given(
+    measurements(least=8),
+    st.sampled_from([np.fliplr, np.flipud, np.rot90, np.transpose]),
+)
+def test_turned_images(data, turn):
     maps, haadf = data
     fused, _ = fuse(maps, haadf, tolerance=1e-4)
-    turned, _ = fuse(maps.swapaxes(1, 2), haadf.T, tolerance=1e-4)
-    assert_near(turned.swapaxes(1, 2), fused)
+    turned, _ = fuse(np.stack([turn(one) for one in maps]), turn(haadf), tolerance=1e-4)
+    assert_near(turned, np.stack([turn(one) for one in fused]))
 
 
 @FEW

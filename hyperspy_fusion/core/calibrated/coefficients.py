@@ -14,7 +14,7 @@ from ..common.threads import Workers
 from .convex.solver import WarmStart
 from .flux import FluxLock
 from .prepare import PreparedData
-from .split import split
+from .split import normal, split
 
 _LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
 _BAND = 16384  # pixels summed at a time, which stay in the cache
@@ -106,9 +106,8 @@ def halves(prepared: PreparedData) -> tuple[float, list[PreparedData]]:
     """
     if prepared.variance is not None:
         return 1.0, [prepared, prepared]
-    rng = np.random.default_rng(0)
     sigma = prepared.sigma
-    noise = sigma * rng.standard_normal(sigma.shape, dtype=np.float32)
+    noise = sigma * normal(prepared.haadf, 0)
     share, parts = split(prepared, 0)
     return share, [
         replace(part, haadf=haadf, sigma=sigma * np.float32(np.sqrt(2)))

@@ -28,7 +28,7 @@ from .convex.solver import minimise
 from .flux import FluxLock
 from .prepare import PEDESTAL, Preparation, PreparedData, scales
 from .shift import Shift, aligned, far_shift, near_shift
-from .split import thinned
+from .split import random_parts, thinned
 from .weights import (
     TRIAL_ITERATIONS,
     Weights,
@@ -371,7 +371,7 @@ def _folds(image: Fractions, seed: int) -> list[_Fold]:
     """Hide whole pixels, a different fifth of them in each of four folds."""
     target = image.prepared.data
     # own stream: the user may have hidden pixels with the same seed
-    part = np.random.default_rng([seed, 1]).integers(_PARTS, size=target.shape[1:])
+    part = random_parts(image.prepared.haadf, _PARTS, seed, 1)
     weight, counts = image.score_weights()
     return [
         _Fold(

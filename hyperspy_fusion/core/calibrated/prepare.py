@@ -15,7 +15,7 @@ from ..common.solution import check_magnitude
 from .bad_pixels import set_aside
 from .composition import normalised
 from .convex.bins import Bins
-from .convex.problem import Image, Problem
+from .convex.problem import Image, Problem, towards_bright
 from .correlation import Kernel
 from .flux import FluxLock, judge
 from .noise import NoiseLine, haadf_noise_line
@@ -79,6 +79,9 @@ class PreparedData:
         Further elastic images, calibrated, with their weights.
     bins : Bins or None
         Spectra in bins; `data` are then a first estimate of their components.
+    steps : tuple of int
+        Steps of rows and columns in which problems are solved; see
+        :class:`~hyperspy_fusion.core.calibrated.convex.problem.Problem`.
     """
 
     data: np.ndarray
@@ -101,6 +104,7 @@ class PreparedData:
     kernels: tuple[Kernel | None, ...] = ()
     elastic: tuple[Image, ...] = ()
     bins: Bins | None = None
+    steps: tuple[int, int] = (1, 1)
 
     @property
     def correlated(self) -> bool:
@@ -229,6 +233,7 @@ class PreparedData:
             apart=self.apart,
             elastic=tuple(image for image in self.elastic if image.weight > 0),
             bins=self.bins,
+            steps=self.steps,
         )
 
 
@@ -403,6 +408,7 @@ def prepare(
         lock=FluxLock.free(n_elements),
         pixels=totals.pixels,
         kernels=units.kernels,
+        steps=towards_bright(image),
     )
     if not is_part:
         scale, level = scales(prepared.take(tiles))

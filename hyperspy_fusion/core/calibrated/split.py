@@ -1,6 +1,8 @@
 """Two independent measurements from one."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from zlib import crc32
 
 import numpy as np
@@ -12,12 +14,37 @@ from .prepare import PreparedData
 _LEVEL_WIDTH = 2.0  # pixels, of the Gaussian that gives the mean of filtered counts
 
 
-def generators(maps: np.ndarray, *seed: int) -> list[np.random.Generator]:
-    """Random numbers for each map, which do not depend on the order of the maps."""
-    return [
-        np.random.default_rng([*seed, crc32(np.ascontiguousarray(image).data)])
-        for image in maps
-    ]
+_Turn = Callable[[np.ndarray], np.ndarray]
+
+
+def oriented(image: np.ndarray, *seed: int) -> tuple[np.random.Generator, _Turn, _Turn]:
+    """Random numbers for the pixels of an image, and the orientation to draw them in.
+
+    The same pixels get the same numbers if the image is flipped, turned or transposed,
+    and wherever it stands among other maps: numbers are drawn in that of its eight
+    orientations whose checksum is the lowest, which is their seed, too.
+
+    Returns
+    -------
+    rng : numpy.random.Generator
+        The numbers.
+    there, back : callable
+        Turn arrays of the shape of the image into that orientation, and back.
+    """
+
+    def there(array: np.ndarray, y: int, x: int, transposed: bool) -> np.ndarray:  # noqa: FBT001
+        array = array[::y, ::x]
+        return array.T if transposed else array
+
+    def back(array: np.ndarray, y: int, x: int, transposed: bool) -> np.ndarray:  # noqa: FBT001
+        return (array.T if transposed else array)[::y, ::x]
+
+    checksum, turn = min(
+        (crc32(np.ascontiguousarray(there(image, *turn)).data), turn)
+        for turn in product((1, -1), (1, -1), (False, True))
+    )
+    rng = np.random.default_rng([*seed, checksum])
+    return rng, lambda array: there(array, *turn), lambda array: back(array, *turn)
 
 
 def thinned(counts: np.ndarray, *seed: int, of: np.ndarray | None = None) -> np.ndarray:
@@ -27,12 +54,23 @@ def thinned(counts: np.ndarray, *seed: int, of: np.ndarray | None = None) -> np.
     random numbers are those `of` the maps from which the counts were made, if any.
     """
     whole = np.ceil(np.nan_to_num(counts)).astype(np.int64)
-    made_of = counts if of is None else of
-    drawn = [
-        rng.binomial(image, 0.5)
-        for rng, image in zip(generators(made_of, *seed), whole, strict=True)
-    ]
-    return np.stack(drawn) * (counts / np.maximum(whole, 1))
+    half = np.empty(counts.shape, np.int64)
+    for i, image in enumerate(counts if of is None else of):
+        rng, there, back = oriented(image, *seed)
+        half[i] = back(rng.binomial(there(whole[i]), 0.5))
+    return half * (counts / np.maximum(whole, 1))
+
+
+def normal(image: np.ndarray, *seed: int) -> np.ndarray:
+    """Normal random numbers for the pixels of an image, float32; see `oriented`."""
+    rng, there, back = oriented(image, *seed)
+    return back(rng.standard_normal(there(image).shape, dtype=np.float32))
+
+
+def random_parts(image: np.ndarray, n_parts: int, *seed: int) -> np.ndarray:
+    """Random part of each pixel, from 0 to `n_parts` - 1; see :func:`oriented`."""
+    rng, there, back = oriented(image, *seed)
+    return back(rng.integers(n_parts, size=there(image).shape))
 
 
 def split(prepared: PreparedData, *seed: int) -> tuple[float, list[PreparedData]]:
@@ -67,12 +105,11 @@ def _noise(prepared: PreparedData, variance: np.ndarray, *seed: int) -> np.ndarr
     """Noise as that of the maps; of filtered maps `variance` is that without filter."""
     noise = np.empty(prepared.data.shape, np.float32)
     kernels = prepared.kernels or (None,) * len(noise)
-    each = zip(kernels, generators(prepared.data, *seed), strict=True)
-    for i, (kernel, rng) in enumerate(each):
+    for i, (kernel, image) in enumerate(zip(kernels, prepared.data, strict=True)):
         if kernel is None:
-            drawn = rng.standard_normal(noise[i].shape, dtype=np.float32)
-            noise[i] = np.sqrt(variance[i]) * drawn
+            noise[i] = np.sqrt(variance[i]) * normal(image, *seed)
         else:
-            drawn = kernel.noise(noise[i].shape, rng)
-            noise[i] = np.sqrt(variance[i] / kernel.area) * drawn
+            rng, there, back = oriented(image, *seed)
+            unit = back(kernel.noise(there(image).shape, rng))
+            noise[i] = np.sqrt(variance[i] / kernel.area) * unit
     return noise

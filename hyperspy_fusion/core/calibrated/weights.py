@@ -13,7 +13,7 @@ from .convex.bins import Bins, unmixing, variance_of
 from .convex.solver import minimise
 from .prepare import PreparedData
 from .reading import whole_numbers
-from .split import generators, split, thinned
+from .split import random_parts, split, thinned
 
 # λ in steps of √2, μ from 0 (no HAADF image) to 1. Below 0.03 the scores of simulated
 # images are too flat to decide (`janus` at 1 count: 8 % worse with 0.01), so that the
@@ -63,12 +63,7 @@ def folds(data: np.ndarray, seed: int, *, counts: bool) -> list[Fold]:
             parts.append(Fold(data=other, share=0.5, target=half))
         return parts
     # own stream: the user may have hidden pixels with the same seed
-    part = np.stack(
-        [
-            rng.integers(_PARTS, size=image.shape)
-            for rng, image in zip(generators(data, seed, 1), data, strict=True)
-        ]
-    )
+    part = np.stack([random_parts(image, _PARTS, seed, 1) for image in data])
     return [
         Fold(
             data=np.where(part == k, np.nan, data),

@@ -59,6 +59,18 @@ def automatic(data):
     return solve(*data[:3], OPTIONS)
 
 
+@pytest.mark.parametrize("turn", [np.fliplr, np.flipud, np.transpose])
+def test_turned_data_give_turned_maps(data, automatic, turn):
+    """Coefficients and weights that are found are those of the data as they were."""
+    maps, haadf, z, truth = data
+    turned = solve(np.stack([turn(one) for one in maps]), turn(haadf), z, OPTIONS)
+    difference = turned.maps - np.stack([turn(one) for one in automatic.maps])
+    assert np.linalg.norm(difference) < 0.02 * np.linalg.norm(automatic.maps - truth)
+    assert turned.record["haadf_gain"] == pytest.approx(
+        automatic.record["haadf_gain"], rel=0.01
+    )
+
+
 def test_beats_the_measurement_and_keeps_the_counts(data, automatic):
     maps, _, _, truth = data
     assert error(automatic.maps, truth) < 0.4 * error(maps, truth)

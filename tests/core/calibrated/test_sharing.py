@@ -173,13 +173,13 @@ def test_what_was_returned_is_said():
 
 
 def test_errors_of_shared_counts(crystal):
-    """Most are within 2 standard deviations, which are less than without sharing."""
+    """Most are within 2 standard deviations; these are less than without sharing."""
     maps, haadf, truth = crystal
     found = fuse(maps, haadf, asked={"n_replicas": 6})
     first = fuse(maps, haadf, share=False, asked={"n_replicas": 6})
     assert found.record["sharing"] == 1
     assert (np.abs(found.maps - truth) < 2 * np.sqrt(found.variance)).mean() > 0.9
-    assert (found.variance.mean(axis=(1, 2)) < first.variance.mean(axis=(1, 2))).all()
+    assert found.variance.mean() < 0.5 * first.variance.mean()
     errors = found.replicas - found.maps
     assert_allclose((errors**2).mean(), found.variance.mean(), rtol=0.3)
 

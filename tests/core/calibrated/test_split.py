@@ -2,11 +2,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from known_discs import measured
 from numpy.testing import assert_allclose, assert_array_equal
 
 from hyperspy_fusion.core.calibrated.correlation import KERNELS
-from hyperspy_fusion.core.calibrated.split import split, thinned
+from hyperspy_fusion.core.calibrated.split import normal, random_parts, split, thinned
 
 
 def test_thinned_counts():
@@ -52,3 +54,17 @@ def test_order_of_the_maps_does_not_matter():
     assert_array_equal(thinned(counts[order], 5), thinned(counts, 5)[order])
     assert (thinned(counts, 6) != thinned(counts, 5)).any()
     assert (thinned(counts, 5, 1) != thinned(counts, 5, 0)).any()
+
+
+@given(
+    st.tuples(st.integers(2, 9), st.integers(2, 9)),
+    st.sampled_from([np.fliplr, np.flipud, np.rot90, np.transpose]),
+)
+def test_orientation_does_not_matter(shape, turn):
+    image = np.random.default_rng(0).normal(5, 1, shape)
+    for draw in (
+        lambda image: thinned(image[None], 5)[0],
+        lambda image: normal(image, 5),
+        lambda image: random_parts(image, 7, 5),
+    ):
+        assert_array_equal(draw(turn(image)), turn(draw(image)))

@@ -15,6 +15,7 @@ the Poisson term is Σ_k [(M x)_k - n_k log (M (x + δ))_k] with n = b + M δ.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from .bins import Bins
 from .sweep import Scaled
 
 _ALL = slice(None)
+_EVEN = 1e-9  # of the moments: a smaller one of all is rounding
 
 
 def for_kernels(array: np.ndarray) -> np.ndarray:
@@ -113,6 +115,10 @@ class Problem:
     bins : Bins or None
         Spectra in bins, of which the Poisson term is; `data` are then a first estimate
         of the maps of the components, and there is no background.
+    steps : tuple of int
+        Steps of rows and columns, 1 or -1, in which it is solved. TGV takes its
+        differences forward and along one of the diagonals, and flipped data are to
+        give flipped maps; see :func:`towards_bright`.
     """
 
     data: np.ndarray
@@ -131,6 +137,7 @@ class Problem:
     apart: tuple[bool, ...] = ()
     elastic: tuple[Image, ...] = ()
     bins: Bins | None = None
+    steps: tuple[int, int] = (1, 1)
 
     @property
     def poisson(self) -> bool:
@@ -259,6 +266,44 @@ class Problem:
             ),
             coefficients=self.scaled_coefficients.astype(np.float32),
         )
+
+
+def towards_bright(image: np.ndarray) -> tuple[int, int]:
+    """Steps of rows and columns that lead towards where an image is brighter."""
+    bright = image - np.mean(image, dtype=np.float64)
+    steps = [1, 1]
+    for axis in range(2):
+        size = image.shape[axis]
+        place = np.arange(size) - (size - 1) / 2
+        moments = place * bright.sum(axis=1 - axis)
+        if moments.sum() < -_EVEN * np.abs(moments).sum():
+            steps[axis] = -1
+    return steps[0], steps[1]
+
+
+def upright(problem: Problem) -> Problem:
+    """The problem with rows and columns in the order in which it is solved."""
+    y, x = problem.steps
+
+    def turned(array: Any) -> Any:
+        return None if array is None else array[..., ::y, ::x]
+
+    return replace(
+        problem,
+        data=turned(problem.data),
+        background=turned(problem.background),
+        variance=turned(problem.variance),
+        haadf=turned(problem.haadf),
+        haadf_precision=turned(problem.haadf_precision),
+        elastic=tuple(
+            replace(
+                image, values=turned(image.values), precision=turned(image.precision)
+            )
+            for image in problem.elastic
+        ),
+        bins=problem.bins and problem.bins.with_counts(turned(problem.bins.counts)),
+        steps=(1, 1),
+    )
 
 
 def coarsen(problem: Problem) -> Problem:

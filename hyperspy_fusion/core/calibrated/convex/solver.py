@@ -12,7 +12,7 @@ from ...common.threads import Workers, most_at_once
 from .certificate import certificate, terms_at
 from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, restart
 from .multigrid import warm_start
-from .problem import Problem, with_flux
+from .problem import Problem, upright, with_flux
 from .sweep import State
 
 _FIRST = 50  # iterations
@@ -39,7 +39,7 @@ class Optimum:
     maps : numpy.ndarray
         x, counts, shape ``(n_elements, y, x)``, float32; they meet the flux lock.
     state : State or None
-        For a warm start, if it was kept.
+        For a warm start, if it was kept; of the problem as it is solved.
     history : list of tuple
         ``(n_iter, terms)`` at each certificate, with its terms, and if they were asked
         for after some iterations before the first.
@@ -102,6 +102,8 @@ def minimise(
         Whether terms of the first iterations are returned, too; see :func:`kept_at`.
         The iteration is the same with and without them.
     """
+    y, x = problem.steps
+    problem, window = _upright(problem, window)
     check_finite(problem.probe(), "a number of the problem is", _REMEDY)
     history, gap = [], np.inf
     n_shown = problem.n_elements
@@ -137,10 +139,26 @@ def minimise(
         if gap <= tolerance and (change <= _STILL * tolerance).all():
             break
     del iteration  # frees its copy of the data
-    maps = with_flux(problem, state.u)
+    maps = np.ascontiguousarray(with_flux(problem, state.u)[..., ::y, ::x])
     return Optimum(
         maps=maps, state=state, history=history, gap=gap, n_iter=n_iter, change=change
     )
+
+
+def _upright(problem: Problem, window: Any) -> tuple[Problem, Any]:
+    """The problem as it is solved, and the rows and columns of a window in it."""
+    if problem.steps == (1, 1):
+        return problem, window
+    if window is not None:
+        pairs = zip(window, problem.shape, problem.steps, strict=True)
+        window = tuple(_in_steps(*pair) for pair in pairs)
+    return upright(problem), window
+
+
+def _in_steps(inside: slice, size: int, step: int) -> slice:
+    """A slice of an axis, of that axis in steps of 1 or -1."""
+    start, stop, _ = inside.indices(size)
+    return inside if step > 0 else slice(size - stop, size - start)
 
 
 def _certified(
@@ -221,6 +239,8 @@ def common_flux_multiplier(
     multipliers of the others are 0.
     """
     tv_scale = problems[0].tv_scale
+    solved = [_upright(*each) for each in zip(problems, insides, strict=True)]
+    problems, insides = zip(*solved, strict=True)
     dual = np.zeros(len(tv_scale))
     before = None
     n_pixels = 0

@@ -12,7 +12,12 @@ from hyperspy_fusion.core.calibrated.convex.iteration import (
     restart,
 )
 from hyperspy_fusion.core.calibrated.convex.multigrid import prolong, warm_start
-from hyperspy_fusion.core.calibrated.convex.problem import coarsen, with_flux
+from hyperspy_fusion.core.calibrated.convex.problem import (
+    coarsen,
+    towards_bright,
+    upright,
+    with_flux,
+)
 from hyperspy_fusion.core.calibrated.convex.solver import (
     CHECK_EVERY,
     kept_at,
@@ -262,6 +267,41 @@ def test_transposed(options):
     maps = optimum(problem, 1e-5).maps
     other = optimum(replace(problem, **turned), 1e-5).maps
     assert_allclose(other, np.swapaxes(maps, 1, 2), atol=2e-3 * maps.max())
+
+
+@pytest.mark.parametrize("steps", [(1, -1), (-1, 1), (-1, -1)])
+def test_steps(steps):
+    """Rows and columns are reversed, the window with them, and the maps come back."""
+    problem = make_problem((17, 40), further=(0.3,), missing=0.1)
+    y, x = steps
+    window = slice(2, 9), slice(5, 30)
+    rows = slice(2, 9) if y > 0 else slice(8, 15)
+    turned = rows, slice(5, 30) if x > 0 else slice(10, 35)
+
+    def solved(problem, window):
+        run = threads.Workers()
+        return minimise(problem, run, tolerance=1e-3, max_iter=500, window=window)
+
+    given = replace(problem, steps=steps)
+    plain = solved(upright(given), turned)
+    found = solved(given, window)
+    assert_array_equal(found.maps, plain.maps[:, ::y, ::x])
+    assert found.maps.flags.c_contiguous
+    assert found.history == plain.history
+    other = solved(problem, window)  # TGV makes a small difference
+    assert np.abs(other.maps - found.maps).max() < 0.1 * other.maps.max()
+
+
+def test_towards_bright():
+    image = np.random.default_rng(0).random((12, 15))
+    y, x = towards_bright(image)
+    assert towards_bright(image.T) == (x, y)
+    assert towards_bright(3 * image + 1e3) == (y, x)
+    assert towards_bright(image[::-1]) == (-y, x)
+    assert towards_bright(image[:, ::-1]) == (y, -x)
+    assert towards_bright(np.arange(20.0).reshape(4, 5)) == (1, 1)
+    assert towards_bright(np.ones((5, 4))) == (1, 1)
+    assert towards_bright(image + image[::-1, ::-1]) == (1, 1)
 
 
 def test_an_image_is_worth_two_of_half_its_weight():
