@@ -6,7 +6,16 @@ import numpy as np
 
 from ...common.compilation import compilers, index
 from ...common.threads import Workers
-from .duals import MOST, ROUNDING, improve, largest
+from .duals import (
+    MOST,
+    ROUNDING,
+    image_rows,
+    improve,
+    largest,
+    slope_row,
+    slopes_beside,
+    value_of_images,
+)
 from .problem import Problem, flux_correction, for_kernels, stacked
 from .rows import deviance_of, pull_of
 from .spectral import deviance_rows, spectral_dual_rows
@@ -417,15 +426,13 @@ def dual_rows(
     """
     data, background, variance = measured.data, measured.background, measured.variance
     pedestal, poisson, tv_scale = measured.pedestal, measured.poisson, measured.tv_scale
-    haadf, haadf_precision = measured.haadf, measured.haadf_precision
-    haadf_factor, weight_factor = measured.haadf_factor, measured.weight_factor
     coefficients = measured.coefficients
     n_elements, _, n_x = data.shape
     each_background = background.size > n_elements
     each_variance = variance.size > n_elements
     n_images = coefficients.shape[0]
     above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
-    pull, held = np.empty(n_x), np.empty(n_x, np.bool_)
+    rows = above, along_y, along_x, np.empty(n_x), np.empty(n_x, np.bool_)
     image, weight = np.empty((n_images, n_x)), np.empty((n_images, n_x))
     s = np.empty((n_images, n_x))
     scratch = np.empty(n_x), np.empty(n_x), np.empty(n_x)
@@ -435,26 +442,26 @@ def dual_rows(
     first, second = np.empty((n_elements, n_x)), np.empty((n_elements, n_x))
     for y in range(start, stop):
         total = 0.0
-        for j in range(n_images):
-            for x in range(n_x):
-                image[j, x] = haadf_factor[j] * np.float64(haadf[j, y, x])
-                weight[j, x] = weight_factor[j] * np.float64(haadf_precision[j, y, x])
-                used = weight[j, x] > 0
-                s[j, x] = np.float64(haadf_dual[j, y, x]) if used else 0.0
+        image_rows(measured, haadf_dual, y, image, weight, s)
         for i in range(n_elements):
-            pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
-            scale = 1 / tv_scale[i]
-            held[:] = False
-            for j in range(n_images):
-                if coefficients[j, i] > 0:
-                    for x in range(n_x):
-                        held[x] = held[x] or weight[j, x] > 0
+            total -= slope_row(
+                dual,
+                second_order,
+                i,
+                y,
+                shrink,
+                multipliers[i],
+                lift[i],
+                found,
+                measured,
+                weight,
+                rows,
+                slopes,
+            )
             for x in range(n_x):
                 b = np.float64(data[i, y, x])
                 missing = np.isnan(b)
-                slope = shrink * pull[x] + (0.0 if missing else multipliers[i])
                 if poisson:
-                    slope += 0.0 if missing else scale
                     offset = pedestal[i] + (
                         background[i, y, x] if each_background else background[i, 0, 0]
                     )
@@ -466,22 +473,9 @@ def dual_rows(
                     )
                     first[i, x] = 0.0 if missing else b * tv_scale[i]
                     second[i, x] = 0.0 if missing else spread * tv_scale[i] ** 2
-                least = ROUNDING * (scale + abs(slope))
-                slope += 0.0 if missing else lift[i]
-                raised = slope
-                if missing and not held[x]:
-                    raised = max(slope, least)
-                total -= (raised - slope) * MOST * max(found[i, y, x], np.float32(0))
-                slopes[i, x] = raised
         for _ in range(1 if n_images == 1 else _ROUNDS):
             for j in range(n_images):
-                for i in range(n_elements):
-                    for x in range(n_x):
-                        others[i, x] = slopes[i, x]
-                    for other in range(n_images):
-                        if other != j:
-                            for x in range(n_x):
-                                others[i, x] += coefficients[other, i] * s[other, x]
+                slopes_beside(j, slopes, coefficients, s, others)
                 row = data[:, y]
                 improve(
                     j, row, measured, others, first, second, image, weight, s, scratch
@@ -507,8 +501,4 @@ def dual_rows(
                 else:
                     term = (model[x] - first[i, x]) ** 2 / (2 * second[i, x])
                 total += 0.0 if np.isnan(data[i, y, x]) else term
-        for j in range(n_images):
-            for x in range(n_x):
-                if weight[j, x] > 0:
-                    total -= s[j, x] ** 2 / (2 * weight[j, x]) + s[j, x] * image[j, x]
-        row_values[y] = total
+        row_values[y] = total + value_of_images(image, weight, s)

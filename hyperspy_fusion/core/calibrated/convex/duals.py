@@ -3,6 +3,7 @@
 import numpy as np
 
 from ...common.compilation import compilers
+from .rows import pull_of
 
 ROUNDING = 1e-12
 # The bound holds for maps of up to so many times the flux found, where it is free, and
@@ -30,6 +31,75 @@ def _positive_root(b, c):
     """The root of t^2 + b t - c, where c >= 0, without cancellation."""
     larger = (np.sqrt(b**2 + 4 * c) + abs(b)) / 2
     return c / max(larger, 1e-300) if b > 0 else larger
+
+
+@_part
+def image_rows(measured, haadf_dual, y, image, weight, s):
+    """Row y of h and w of each image in the unit of the kernels, and of a first s."""
+    haadf, precision = measured.haadf, measured.haadf_precision
+    for j in range(image.shape[0]):
+        for x in range(image.shape[1]):
+            image[j, x] = measured.haadf_factor[j] * np.float64(haadf[j, y, x])
+            weight[j, x] = measured.weight_factor[j] * np.float64(precision[j, y, x])
+            s[j, x] = np.float64(haadf_dual[j, y, x]) if weight[j, x] > 0 else 0.0
+
+
+@_part
+def slope_row(
+    dual, second_order, i, y, shrink, multiplier, lift, found, measured, weight, rows, g
+):
+    """Row y of the slope g of an element from all terms but those of the images.
+
+    It is raised at missing pixels that no other term bounds. Returns what that may
+    cost, with maps of :data:`MOST` times those `found`.
+    """
+    data, coefficients = measured.data, measured.coefficients
+    above, along_y, along_x, pull, held = rows
+    pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
+    scale = 1 / measured.tv_scale[i]
+    at_measured = multiplier + (scale if measured.poisson else 0.0)
+    n_x = g.shape[1]
+    held[:] = False
+    for j in range(coefficients.shape[0]):
+        if coefficients[j, i] > 0:
+            for x in range(n_x):
+                held[x] = held[x] or weight[j, x] > 0
+    cost = 0.0
+    for x in range(n_x):
+        missing = np.isnan(data[i, y, x])
+        slope = shrink * pull[x] + (0.0 if missing else at_measured)
+        least = ROUNDING * (scale + abs(slope))
+        slope += 0.0 if missing else lift
+        raised = slope
+        if missing and not held[x]:
+            raised = max(slope, least)
+        cost += (raised - slope) * MOST * max(found[i, y, x], np.float32(0))
+        g[i, x] = raised
+    return cost
+
+
+@_part
+def slopes_beside(j, slopes, coefficients, s, others):
+    """Slopes of all elements from all but one image."""
+    n_elements, n_x = slopes.shape
+    for i in range(n_elements):
+        for x in range(n_x):
+            others[i, x] = slopes[i, x]
+        for other in range(s.shape[0]):
+            if other != j:
+                for x in range(n_x):
+                    others[i, x] += coefficients[other, i] * s[other, x]
+
+
+@_part
+def value_of_images(image, weight, s):
+    """Sum of -s² / 2 w - s h along a row of each image."""
+    value = 0.0
+    for j in range(s.shape[0]):
+        for x in range(s.shape[1]):
+            if weight[j, x] > 0:
+                value -= s[j, x] ** 2 / (2 * weight[j, x]) + s[j, x] * image[j, x]
+    return value
 
 
 @_part

@@ -15,8 +15,8 @@ since :math:`\sum_i x_i (1 + g_i - (M^T t)_i) \ge 0` and
 import numpy as np
 
 from ...common.compilation import compilers
-from .duals import MOST, ROUNDING, improve
-from .rows import deviance_of, log_of, pull_of
+from .duals import image_rows, improve, slope_row, slopes_beside, value_of_images
+from .rows import deviance_of, log_of
 
 # Rounds of shared counts, duals of the images and maps in each pixel.
 _ROUNDS = 6
@@ -126,13 +126,11 @@ def spectral_dual_rows(
         The rows.
     """
     data, tv_scale = measured.data, measured.tv_scale
-    haadf, haadf_precision = measured.haadf, measured.haadf_precision
-    haadf_factor, weight_factor = measured.haadf_factor, measured.weight_factor
     coefficients = measured.coefficients
     n_components, _, n_x = data.shape
     n_bins, n_images = mixing.shape[0], coefficients.shape[0]
     above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
-    pull, held = np.empty(n_x), np.empty(n_x, np.bool_)
+    rows = above, along_y, along_x, np.empty(n_x), np.empty(n_x, np.bool_)
     image, weight = np.empty((n_images, n_x)), np.empty((n_images, n_x))
     s = np.empty((n_images, n_x))
     scratch = np.empty(n_x), np.empty(n_x), np.empty(n_x)
@@ -144,32 +142,24 @@ def spectral_dual_rows(
     for y in range(start, stop):
         value = 0.0
         row = data[:, y]
-        for j in range(n_images):
-            for x in range(n_x):
-                image[j, x] = haadf_factor[j] * np.float64(haadf[j, y, x])
-                weight[j, x] = weight_factor[j] * np.float64(haadf_precision[j, y, x])
-                used = weight[j, x] > 0
-                s[j, x] = np.float64(haadf_dual[j, y, x]) if used else 0.0
+        image_rows(measured, haadf_dual, y, image, weight, s)
         for i in range(n_components):
-            pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
-            scale = 1 / tv_scale[i]
-            held[:] = False
-            for j in range(n_images):
-                if coefficients[j, i] > 0:
-                    for x in range(n_x):
-                        held[x] = held[x] or weight[j, x] > 0
+            value -= slope_row(
+                dual,
+                second_order,
+                i,
+                y,
+                shrink,
+                multipliers[i],
+                lift[i],
+                found,
+                measured,
+                weight,
+                rows,
+                slopes,
+            )
             for x in range(n_x):
-                missing = np.isnan(row[i, x])
-                slope = shrink * pull[x]
-                slope += 0.0 if missing else multipliers[i] + scale
-                least = ROUNDING * (scale + abs(slope))
-                slope += 0.0 if missing else lift[i]
-                raised = slope
-                if missing and not held[x]:
-                    raised = max(slope, least)
-                value -= (raised - slope) * MOST * max(found[i, y, x], np.float32(0))
-                slopes[i, x] = raised
-                second[i, x] = 0.0 if missing else offset[i]
+                second[i, x] = 0.0 if np.isnan(row[i, x]) else offset[i]
                 u[i, x] = max(found[i, y, x], np.float32(0))
         for n in range(_ROUNDS):
             relaxation = _RELAXATION if n < _ROUNDS - 2 else 1.0
@@ -180,13 +170,7 @@ def spectral_dual_rows(
                     shared = (u[i, x] + offset[i]) / tv_scale[i] * total[x]
                     first[i, x] = 0.0 if np.isnan(row[i, x]) else shared
             for j in range(n_images):
-                for i in range(n_components):
-                    for x in range(n_x):
-                        others[i, x] = slopes[i, x]
-                    for other in range(n_images):
-                        if other != j:
-                            for x in range(n_x):
-                                others[i, x] += coefficients[other, i] * s[other, x]
+                slopes_beside(j, slopes, coefficients, s, others)
                 improve(
                     j, row, measured, others, first, second, image, weight, s, scratch
                 )
@@ -226,8 +210,4 @@ def spectral_dual_rows(
                 term = (counts[k, y, x] + floor) * log_of(max(t, 1e-300))
                 term -= (t - 1) * floor
                 value += 0.0 if np.isnan(row[0, x]) else term
-        for j in range(n_images):
-            for x in range(n_x):
-                if weight[j, x] > 0:
-                    value -= s[j, x] ** 2 / (2 * weight[j, x]) + s[j, x] * image[j, x]
-        row_values[y] = value
+        row_values[y] = value + value_of_images(image, weight, s)
