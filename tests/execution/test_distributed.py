@@ -124,6 +124,17 @@ def test_lazy_maps_are_solved_once(series, eager, solved):
     assert len(solved()) == 8
 
 
+def test_workers_are_restarted(series, eager, client):
+    """What they had solved is solved again. Before one is killed: then Dask cannot."""
+    fused = hf.fuse_multimodal(*lazily(*series), **GIVEN)
+    first = fused[0].data.compute()
+    client.restart()
+    assert_array_equal(first, eager[0].data)
+    for one in fused:
+        one.compute()
+    assert_same(fused, eager)
+
+
 def test_lazy_tiles_one_by_one(image, tiled, tmp_path):
     maps, haadf = lazily(image.maps, image.haadf)
     fused = hf.fuse_multimodal(maps, haadf, tile_size=48, **GIVEN)
