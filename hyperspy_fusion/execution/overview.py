@@ -9,6 +9,7 @@ import dask.array as da
 import numpy as np
 
 from ..core.calibrated import parts
+from ..core.calibrated.convex.problem import towards_bright
 from ..core.calibrated.flux import vacuum_note
 from ..core.calibrated.method import Decision
 from ..core.calibrated.options import CalibratedOptions
@@ -102,6 +103,7 @@ def decide(
         mean=(filled * area).sum(axis=(1, 2)) / area.sum(),
         negative=goes_below_zero(float(lowest), float(filled.max())),
         pixels=int(area.sum()),
+        steps=towards_bright(found["haadf"]),
     )
     undone = parts.rough_shifts(**found, factor=factor, options=options, **chemistry)
     arrays |= images_moved_back(arrays, undone)

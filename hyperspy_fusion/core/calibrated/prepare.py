@@ -287,18 +287,24 @@ class Totals:
         Whether a map goes below 0.
     pixels : int
         Number of pixels of a map.
+    steps : tuple of int
+        As of :class:`PreparedData`.
     """
 
     mean: np.ndarray
     negative: bool
     pixels: int
+    steps: tuple[int, int]
 
     @classmethod
-    def of(cls, maps: np.ndarray) -> Totals:
-        """Of filled maps, shape ``(n_elements, y, x)``."""
-        mean = maps.mean(axis=(1, 2), dtype=np.float64)
-        negative = goes_below_zero(float(maps.min()), float(maps.max()))
-        return cls(mean=mean, negative=negative, pixels=maps[0].size)
+    def of(cls, maps: np.ndarray, haadf: np.ndarray) -> Totals:
+        """Of filled maps, shape ``(n_elements, y, x)``, and of the image."""
+        return cls(
+            mean=maps.mean(axis=(1, 2), dtype=np.float64),
+            negative=goes_below_zero(float(maps.min()), float(maps.max())),
+            pixels=maps[0].size,
+            steps=towards_bright(haadf),
+        )
 
 
 def prepare(
@@ -374,7 +380,7 @@ def prepare(
     missing = np.isnan(maps)
     seen = np.isfinite(haadf)
     filled = fill(maps)
-    totals = totals or Totals.of(filled)
+    totals = totals or Totals.of(filled, haadf)
     if units is None:
         units = recognise(filled, missing, variance, elements, negative=totals.negative)
         units = _told_of_offset(units, options)
@@ -408,7 +414,7 @@ def prepare(
         lock=FluxLock.free(n_elements),
         pixels=totals.pixels,
         kernels=units.kernels,
-        steps=towards_bright(image),
+        steps=totals.steps,
     )
     if not is_part:
         scale, level = scales(prepared.take(tiles))

@@ -269,8 +269,13 @@ class Problem:
 
 
 def towards_bright(image: np.ndarray) -> tuple[int, int]:
-    """Steps of rows and columns that lead towards where an image is brighter."""
-    bright = image - np.mean(image, dtype=np.float64)
+    """Steps of rows and columns that lead to where an image is brighter.
+
+    Pixels that are NaN are left out.
+    """
+    known = np.isfinite(image)
+    bright = np.where(known, image, 0).astype(np.float64)
+    bright = np.where(known, bright - bright.sum() / max(known.sum(), 1), 0)
     steps = [1, 1]
     for axis in range(2):
         size = image.shape[axis]
