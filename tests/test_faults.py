@@ -48,7 +48,8 @@ def contents(folder):
 
 def run(arguments, before="", **options):
     """Run the command line in a process of its own, after some Python."""
-    program = (
+    program = (  # a shell that starts the tests in the background ignores SIGINT
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"{before}\nimport sys\nfrom hyperspy_fusion import cli\n"
         f"sys.exit(cli.main({arguments!r}))"
     )
