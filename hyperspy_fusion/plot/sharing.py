@@ -83,7 +83,7 @@ def plot_sharing(
     Examples
     --------
     >>> import hyperspy_fusion
-    >>> maps, haadf, truth = hyperspy_fusion.data.lattice(size=96, counts=4)
+    >>> maps, haadf, truth = hyperspy_fusion.data.lattice(size=96, counts=4, seed=2)
     >>> fused = hyperspy_fusion.fuse_multimodal(maps, haadf, 0.02, share=True)
     >>> axes = hyperspy_fusion.plot_sharing(maps, fused, haadf, (40, 52), 0.02)
     >>> [ax.get_title() for ax in axes]

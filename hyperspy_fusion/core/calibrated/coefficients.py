@@ -14,10 +14,11 @@ from ..common.threads import Workers
 from .convex.solver import WarmStart
 from .flux import FluxLock
 from .prepare import PreparedData
-from .split import normal, split
+from .split import normal, one_of, split
 
 _LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
 _BAND = 16384  # pixels summed at a time, which stay in the cache
+_OF_IMAGE = 2**31  # seed of the noise of images, beside those of the splits
 PRIOR_WIDTH = 1.0  # relative standard deviation of the prior of the c_i
 # Iterations of each pass, from the last one on: more passes bring the coefficients
 # nearer to their limit than more iterations.
@@ -107,7 +108,7 @@ def halves(prepared: PreparedData) -> tuple[float, list[PreparedData]]:
     if prepared.variance is not None:
         return 1.0, [prepared, prepared]
     sigma = prepared.sigma
-    noise = sigma * normal(prepared.haadf, 0)
+    noise = sigma * normal(one_of(prepared.data), 0, _OF_IMAGE)
     share, parts = split(prepared, 0)
     return share, [
         replace(part, haadf=haadf, sigma=sigma * np.float32(np.sqrt(2)))

@@ -28,7 +28,7 @@ from .convex.solver import minimise
 from .flux import FluxLock
 from .prepare import PEDESTAL, Preparation, PreparedData, scales
 from .shift import Shift, aligned, far_shift, near_shift
-from .split import random_parts, thinned
+from .split import thinned
 from .weights import (
     TRIAL_ITERATIONS,
     Weights,
@@ -371,7 +371,8 @@ def _folds(image: Fractions, seed: int) -> list[_Fold]:
     """Hide whole pixels, a different fifth of them in each of four folds."""
     target = image.prepared.data
     # own stream: the user may have hidden pixels with the same seed
-    part = random_parts(image.prepared.haadf, _PARTS, seed, 1)
+    rng, (y, x) = np.random.default_rng([seed, 1]), image.prepared.steps
+    part = rng.integers(_PARTS, size=target.shape[1:])[::y, ::x]  # flipped as the image
     weight, counts = image.score_weights()
     return [
         _Fold(

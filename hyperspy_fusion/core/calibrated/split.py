@@ -31,20 +31,36 @@ def oriented(image: np.ndarray, *seed: int) -> tuple[np.random.Generator, _Turn,
     there, back : callable
         Turn arrays of the shape of the image into that orientation, and back.
     """
+    checksum, turn = _lowest(image)
+    rng = np.random.default_rng([*seed, checksum])
+    return rng, lambda array: _turned(array, turn), lambda array: _back(array, turn)
 
-    def there(array: np.ndarray, y: int, x: int, transposed: bool) -> np.ndarray:  # noqa: FBT001
-        array = array[::y, ::x]
-        return array.T if transposed else array
 
-    def back(array: np.ndarray, y: int, x: int, transposed: bool) -> np.ndarray:  # noqa: FBT001
-        return (array.T if transposed else array)[::y, ::x]
-
-    checksum, turn = min(
-        (crc32(np.ascontiguousarray(there(image, *turn)).data), turn)
+def _lowest(image: np.ndarray) -> tuple[int, tuple[int, int, bool]]:
+    """Lowest checksum of an image in its eight orientations, and that orientation."""
+    return min(
+        (crc32(np.ascontiguousarray(_turned(image, turn)).data), turn)
         for turn in product((1, -1), (1, -1), (False, True))
     )
-    rng = np.random.default_rng([*seed, checksum])
-    return rng, lambda array: there(array, *turn), lambda array: back(array, *turn)
+
+
+def _turned(array: np.ndarray, turn: tuple[int, int, bool]) -> np.ndarray:
+    y, x, transposed = turn
+    array = array[::y, ::x]
+    return array.T if transposed else array
+
+
+def _back(array: np.ndarray, turn: tuple[int, int, bool]) -> np.ndarray:
+    y, x, transposed = turn
+    return (array.T if transposed else array)[::y, ::x]
+
+
+def one_of(maps: np.ndarray) -> np.ndarray:
+    """The map from which random numbers for all of them together are drawn.
+
+    Whatever their order and orientation, and the units of the image.
+    """
+    return min(maps, key=lambda image: _lowest(image)[0])
 
 
 def thinned(counts: np.ndarray, *seed: int, of: np.ndarray | None = None) -> np.ndarray:
