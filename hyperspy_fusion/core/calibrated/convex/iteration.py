@@ -19,13 +19,11 @@ _SLOPE_DUAL_STEP = 0.5
 FLUX_WEIGHT = 1.0
 
 # Ratio of primal to dual steps, in units of the geometric mean of u and of its noise,
-# the distances that the maps may have to go, and the iterations after which it is set.
-# First large, which brings the maps near the optimum, then small, which does so for the
-# certificate: a gap of 1e-3 takes 100 to 175 iterations instead of 100 to 350 with one
-# ratio. What needs more than 400, as nearly flat maps and large holes, takes up to half
-# as many with the large one again.
+# the distances that the maps may have to go. First larger, which brings the maps near
+# the optimum, then smaller, which does so for the certificate: a gap of 1e-3 takes 100
+# to 175 iterations instead of 100 to 350 with one ratio.
 _PRIMAL_FIRST = 0.8
-RATIOS = {50: 0.05, 400: _PRIMAL_FIRST}
+DUAL_THEN = 0.05
 
 # Iterations for which counts of spectra are shared out once. With up to 6, errors and
 # number of iterations are those of 1, where the sharing takes a third of the time.

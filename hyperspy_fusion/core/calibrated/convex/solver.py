@@ -10,11 +10,12 @@ import numpy as np
 from ...common.solution import check_finite
 from ...common.threads import Workers, most_at_once
 from .certificate import certificate, terms_at
-from .iteration import FLUX_WEIGHT, RATIOS, RELAXATION, Iteration, restart
+from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, restart
 from .multigrid import warm_start
 from .problem import Problem, upright, with_flux
 from .sweep import State
 
+_FIRST = 50  # iterations
 _STILL = 3.0  # times the tolerance: largest change of a map between certificates
 _SAMPLED = 4  # rows, of which one is compared
 _FLAT, _EMPTY = 0.01, 0.003
@@ -116,8 +117,8 @@ def minimise(
     n_iter = 0
     wanted = _EARLY if early else ()
     while n_iter < max_iter:
-        if n_iter in RATIOS and tolerance is not None:
-            iteration.balance(RATIOS[n_iter])
+        if n_iter == _FIRST and tolerance is not None:
+            iteration.balance(DUAL_THEN)
         stop = min(n_iter + most, max_iter)
         if tolerance is not None:
             stop = min(stop, (n_iter // CHECK_EVERY + 1) * CHECK_EVERY)
@@ -262,9 +263,9 @@ def common_flux_multiplier(
     iterations = run.each(begin, problems)
     tasks = list(zip(iterations, insides, strict=True))
     for n in range(n_iter):
-        if n in RATIOS:
+        if n == _FIRST:
             for iteration in iterations:
-                iteration.balance(RATIOS[n])
+                iteration.balance(DUAL_THEN)
         sums, sizes = zip(*run.each(advance, tasks), strict=True)
         sums, n_pixels = np.sum(sums, axis=0), sum(sizes)
         bar = sums if before is None else 2 * sums - before
