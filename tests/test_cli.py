@@ -192,8 +192,8 @@ class TestFuse:
         message = capsys.readouterr().err
         assert "or call with --match axes, which" in message
         assert "match=" not in message
-        # 4: the gap of noise closes slowly
-        assert cli.main([*arguments, "--match", "axes"]) in (0, 4)
+        loose = ["--tolerance", "0.1"]  # the gap of noise closes slowly
+        assert cli.main([*arguments, "--match", "axes", *loose]) == 0
         assert "The maps were cropped to .isig[2:16, 0:16]" in capsys.readouterr().out
         fused = hs.load(tmp_path / "spectra-fused" / "Fe.hspy")
         assert fused.data.shape == (16, 14)

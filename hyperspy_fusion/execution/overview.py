@@ -103,7 +103,7 @@ def decide(
         mean=(filled * area).sum(axis=(1, 2)) / area.sum(),
         negative=goes_below_zero(float(lowest), float(filled.max())),
         pixels=int(area.sum()),
-        steps=towards_bright(found["haadf"]),
+        directions=towards_bright(found["haadf"]),
     )
     undone = parts.rough_shifts(**found, factor=factor, options=options, **chemistry)
     arrays |= images_moved_back(arrays, undone)

@@ -371,7 +371,7 @@ def _folds(image: Fractions, seed: int) -> list[_Fold]:
     """Hide whole pixels, a different fifth of them in each of four folds."""
     target = image.prepared.data
     # own stream: the user may have hidden pixels with the same seed
-    rng, (y, x) = np.random.default_rng([seed, 1]), image.prepared.steps
+    rng, (y, x) = np.random.default_rng([seed, 1]), image.prepared.directions
     part = rng.integers(_PARTS, size=target.shape[1:])[::y, ::x]  # flipped as the image
     weight, counts = image.score_weights()
     return [

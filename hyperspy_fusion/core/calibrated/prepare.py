@@ -79,8 +79,8 @@ class PreparedData:
         Further elastic images, calibrated, with their weights.
     bins : Bins or None
         Spectra in bins; `data` are then a first estimate of their components.
-    steps : tuple of int
-        Steps of rows and columns in which problems are solved; see
+    directions : tuple of int
+        Directions of rows and columns in which problems are solved; see
         :class:`~hyperspy_fusion.core.calibrated.convex.problem.Problem`.
     """
 
@@ -104,7 +104,7 @@ class PreparedData:
     kernels: tuple[Kernel | None, ...] = ()
     elastic: tuple[Image, ...] = ()
     bins: Bins | None = None
-    steps: tuple[int, int] = (1, 1)
+    directions: tuple[int, int] = (1, 1)
 
     @property
     def correlated(self) -> bool:
@@ -233,7 +233,7 @@ class PreparedData:
             apart=self.apart,
             elastic=tuple(image for image in self.elastic if image.weight > 0),
             bins=self.bins,
-            steps=self.steps,
+            directions=self.directions,
         )
 
 
@@ -287,14 +287,14 @@ class Totals:
         Whether a map goes below 0.
     pixels : int
         Number of pixels of a map.
-    steps : tuple of int
+    directions : tuple of int
         As of :class:`PreparedData`.
     """
 
     mean: np.ndarray
     negative: bool
     pixels: int
-    steps: tuple[int, int]
+    directions: tuple[int, int]
 
     @classmethod
     def of(cls, maps: np.ndarray, haadf: np.ndarray) -> Totals:
@@ -303,7 +303,7 @@ class Totals:
             mean=maps.mean(axis=(1, 2), dtype=np.float64),
             negative=goes_below_zero(float(maps.min()), float(maps.max())),
             pixels=maps[0].size,
-            steps=towards_bright(haadf),
+            directions=towards_bright(haadf),
         )
 
 
@@ -414,7 +414,7 @@ def prepare(
         lock=FluxLock.free(n_elements),
         pixels=totals.pixels,
         kernels=units.kernels,
-        steps=totals.steps,
+        directions=totals.directions,
     )
     if not is_part:
         scale, level = scales(prepared.take(tiles))

@@ -12,7 +12,7 @@ from .duals import (
     image_rows,
     improve,
     largest,
-    slope_row,
+    slope_rows,
     slopes_beside,
     value_of_images,
 )
@@ -433,6 +433,7 @@ def dual_rows(
     n_images = coefficients.shape[0]
     above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
     rows = above, along_y, along_x, np.empty(n_x), np.empty(n_x, np.bool_)
+    point = dual, second_order, shrink, multipliers, lift
     image, weight = np.empty((n_images, n_x)), np.empty((n_images, n_x))
     s = np.empty((n_images, n_x))
     scratch = np.empty(n_x), np.empty(n_x), np.empty(n_x)
@@ -443,21 +444,8 @@ def dual_rows(
     for y in range(start, stop):
         total = 0.0
         image_rows(measured, haadf_dual, y, image, weight, s)
+        total -= slope_rows(point, y, found, measured, weight, rows, slopes)
         for i in range(n_elements):
-            total -= slope_row(
-                dual,
-                second_order,
-                i,
-                y,
-                shrink,
-                multipliers[i],
-                lift[i],
-                found,
-                measured,
-                weight,
-                rows,
-                slopes,
-            )
             for x in range(n_x):
                 b = np.float64(data[i, y, x])
                 missing = np.isnan(b)

@@ -45,36 +45,36 @@ def image_rows(measured, haadf_dual, y, image, weight, s):
 
 
 @_part
-def slope_row(
-    dual, second_order, i, y, shrink, multiplier, lift, found, measured, weight, rows, g
-):
-    """Row y of the slope g of an element from all terms but those of the images.
+def slope_rows(point, y, found, measured, weight, rows, g):
+    """Row y of the slope g of each element from all terms but those of the images.
 
     It is raised at missing pixels that no other term bounds. Returns what that may
     cost, with maps of :data:`MOST` times those `found`.
     """
+    dual, second_order, shrink, multipliers, lift = point
     data, coefficients = measured.data, measured.coefficients
     above, along_y, along_x, pull, held = rows
-    pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
-    scale = 1 / measured.tv_scale[i]
-    at_measured = multiplier + (scale if measured.poisson else 0.0)
-    n_x = g.shape[1]
-    held[:] = False
-    for j in range(coefficients.shape[0]):
-        if coefficients[j, i] > 0:
-            for x in range(n_x):
-                held[x] = held[x] or weight[j, x] > 0
+    n_elements, n_x = g.shape
     cost = 0.0
-    for x in range(n_x):
-        missing = np.isnan(data[i, y, x])
-        slope = shrink * pull[x] + (0.0 if missing else at_measured)
-        least = ROUNDING * (scale + abs(slope))
-        slope += 0.0 if missing else lift
-        raised = slope
-        if missing and not held[x]:
-            raised = max(slope, least)
-        cost += (raised - slope) * MOST * max(found[i, y, x], np.float32(0))
-        g[i, x] = raised
+    for i in range(n_elements):
+        pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
+        scale = 1 / measured.tv_scale[i]
+        at_measured = multipliers[i] + (scale if measured.poisson else 0.0)
+        held[:] = False
+        for j in range(coefficients.shape[0]):
+            if coefficients[j, i] > 0:
+                for x in range(n_x):
+                    held[x] = held[x] or weight[j, x] > 0
+        for x in range(n_x):
+            missing = np.isnan(data[i, y, x])
+            slope = shrink * pull[x] + (0.0 if missing else at_measured)
+            least = ROUNDING * (scale + abs(slope))
+            slope += 0.0 if missing else lift[i]
+            raised = slope
+            if missing and not held[x]:
+                raised = max(slope, least)
+            cost += (raised - slope) * MOST * max(found[i, y, x], np.float32(0))
+            g[i, x] = raised
     return cost
 
 

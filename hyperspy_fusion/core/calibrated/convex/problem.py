@@ -115,8 +115,8 @@ class Problem:
     bins : Bins or None
         Spectra in bins, of which the Poisson term is; `data` are then a first estimate
         of the maps of the components, and there is no background.
-    steps : tuple of int
-        Steps of rows and columns, 1 or -1, in which it is solved. TGV takes its
+    directions : tuple of int
+        Directions of rows and columns, 1 or -1, in which it is solved. TGV takes its
         differences forward and along one of the diagonals, and flipped data are to
         give flipped maps; see :func:`towards_bright`.
     """
@@ -137,7 +137,7 @@ class Problem:
     apart: tuple[bool, ...] = ()
     elastic: tuple[Image, ...] = ()
     bins: Bins | None = None
-    steps: tuple[int, int] = (1, 1)
+    directions: tuple[int, int] = (1, 1)
 
     @property
     def poisson(self) -> bool:
@@ -269,26 +269,27 @@ class Problem:
 
 
 def towards_bright(image: np.ndarray) -> tuple[int, int]:
-    """Steps of rows and columns that lead to where an image is brighter.
+    """Directions of rows and columns that lead to where an image is brighter.
 
-    Pixels that are NaN are left out.
+    Of an image in any unit, shape ``(y, x)``; pixels that are NaN are left out. Each is
+    1 or -1; 1 where both halves are alike to rounding.
     """
     known = np.isfinite(image)
     bright = np.where(known, image, 0).astype(np.float64)
     bright = np.where(known, bright - bright.sum() / max(known.sum(), 1), 0)
-    steps = [1, 1]
+    directions = [1, 1]
     for axis in range(2):
         size = image.shape[axis]
         place = np.arange(size) - (size - 1) / 2
         moments = place * bright.sum(axis=1 - axis)
         if moments.sum() < -_EVEN * np.abs(moments).sum():
-            steps[axis] = -1
-    return steps[0], steps[1]
+            directions[axis] = -1
+    return directions[0], directions[1]
 
 
 def upright(problem: Problem) -> Problem:
     """The problem with rows and columns in the order in which it is solved."""
-    y, x = problem.steps
+    y, x = problem.directions
 
     def turned(array: Any) -> Any:
         return None if array is None else array[..., ::y, ::x]
@@ -307,7 +308,7 @@ def upright(problem: Problem) -> Problem:
             for image in problem.elastic
         ),
         bins=problem.bins and problem.bins.with_counts(turned(problem.bins.counts)),
-        steps=(1, 1),
+        directions=(1, 1),
     )
 
 

@@ -102,7 +102,7 @@ def minimise(
         Whether terms of the first iterations are returned, too; see :func:`kept_at`.
         The iteration is the same with and without them.
     """
-    y, x = problem.steps
+    y, x = problem.directions
     problem, window = _upright(problem, window)
     check_finite(problem.probe(), "a number of the problem is", _REMEDY)
     history, gap = [], np.inf
@@ -147,18 +147,18 @@ def minimise(
 
 def _upright(problem: Problem, window: Any) -> tuple[Problem, Any]:
     """The problem as it is solved, and the rows and columns of a window in it."""
-    if problem.steps == (1, 1):
+    if problem.directions == (1, 1):
         return problem, window
     if window is not None:
-        pairs = zip(window, problem.shape, problem.steps, strict=True)
-        window = tuple(_in_steps(*pair) for pair in pairs)
+        pairs = zip(window, problem.shape, problem.directions, strict=True)
+        window = tuple(_in_direction(*pair) for pair in pairs)
     return upright(problem), window
 
 
-def _in_steps(inside: slice, size: int, step: int) -> slice:
-    """A slice of an axis, of that axis in steps of 1 or -1."""
+def _in_direction(inside: slice, size: int, direction: int) -> slice:
+    """A slice of an axis, of that axis in a direction of 1 or -1."""
     start, stop, _ = inside.indices(size)
-    return inside if step > 0 else slice(size - stop, size - start)
+    return inside if direction > 0 else slice(size - stop, size - start)
 
 
 def _certified(

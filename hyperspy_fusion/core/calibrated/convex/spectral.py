@@ -15,7 +15,7 @@ since :math:`\sum_i x_i (1 + g_i - (M^T t)_i) \ge 0` and
 import numpy as np
 
 from ...common.compilation import compilers
-from .duals import image_rows, improve, slope_row, slopes_beside, value_of_images
+from .duals import image_rows, improve, slope_rows, slopes_beside, value_of_images
 from .rows import deviance_of, log_of
 
 # Rounds of shared counts, duals of the images and maps in each pixel.
@@ -131,6 +131,7 @@ def spectral_dual_rows(
     n_bins, n_images = mixing.shape[0], coefficients.shape[0]
     above, along_y, along_x = np.empty(n_x), np.empty(n_x), np.empty(n_x)
     rows = above, along_y, along_x, np.empty(n_x), np.empty(n_x, np.bool_)
+    point = dual, second_order, shrink, multipliers, lift
     image, weight = np.empty((n_images, n_x)), np.empty((n_images, n_x))
     s = np.empty((n_images, n_x))
     scratch = np.empty(n_x), np.empty(n_x), np.empty(n_x)
@@ -143,21 +144,8 @@ def spectral_dual_rows(
         value = 0.0
         row = data[:, y]
         image_rows(measured, haadf_dual, y, image, weight, s)
+        value -= slope_rows(point, y, found, measured, weight, rows, slopes)
         for i in range(n_components):
-            value -= slope_row(
-                dual,
-                second_order,
-                i,
-                y,
-                shrink,
-                multipliers[i],
-                lift[i],
-                found,
-                measured,
-                weight,
-                rows,
-                slopes,
-            )
             for x in range(n_x):
                 second[i, x] = 0.0 if np.isnan(row[i, x]) else offset[i]
                 u[i, x] = max(found[i, y, x], np.float32(0))

@@ -269,11 +269,11 @@ def test_transposed(options):
     assert_allclose(other, np.swapaxes(maps, 1, 2), atol=2e-3 * maps.max())
 
 
-@pytest.mark.parametrize("steps", [(1, -1), (-1, 1), (-1, -1)])
-def test_steps(steps):
+@pytest.mark.parametrize("directions", [(1, -1), (-1, 1), (-1, -1)])
+def test_directions(directions):
     """Rows and columns are reversed, the window with them, and the maps come back."""
     problem = make_problem((17, 40), further=(0.3,), missing=0.1)
-    y, x = steps
+    y, x = directions
     window = slice(2, 9), slice(5, 30)
     rows = slice(2, 9) if y > 0 else slice(8, 15)
     turned = rows, slice(5, 30) if x > 0 else slice(10, 35)
@@ -282,7 +282,7 @@ def test_steps(steps):
         run = threads.Workers()
         return minimise(problem, run, tolerance=1e-3, max_iter=500, window=window)
 
-    given = replace(problem, steps=steps)
+    given = replace(problem, directions=directions)
     plain = solved(upright(given), turned)
     found = solved(given, window)
     assert_array_equal(found.maps, plain.maps[:, ::y, ::x])
