@@ -1,5 +1,7 @@
 """Compile all kernels before they are needed."""
 
+from dataclasses import replace
+
 import numba
 import numpy as np
 
@@ -56,6 +58,10 @@ def warm_up() -> list[str]:
         solve_spectra(haadf, spectra, [27, 25], calibrated)
         total_variation_prox(haadf, 1.0, 1)
         maps, haadf = maps[:, :32, :32], haadf[:32, :32]
+        several = replace(calibrated, lambda_elastic=0.1)
+        solve_calibrated(
+            maps, haadf, [27, 25], several, elastic=maps[:1], elastic_names=["phase"]
+        )
         run, noise = Workers(), np.ones(len(maps))
         looks = Looks.of(haadf, np.ones_like(haadf), maps, noise, run, 0)
         near = neighbours(looks, 2, run, 0)

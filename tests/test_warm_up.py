@@ -20,7 +20,8 @@ print(len(warm_up()))
 modules = bins, certificate, groups, multigrid, spectral, sweep, kernels, tv_prox
 for module in modules:
     for name, kernel in vars(module).items():
-        part = getattr(kernel, "targetoptions", {}).get("forceinline")
+        options = getattr(kernel, "targetoptions", {})
+        part = options.get("forceinline") or options.get("inline") == "always"
         if hasattr(kernel, "signatures") and not part:
             print(name, len(kernel.signatures))
 """

@@ -83,7 +83,7 @@ def decide(
     found, share, lowest, infinite = dask.compute(
         means,
         share,
-        da.nanmin(maps),
+        da.where(maps < 0, maps, 0).min(),  # da.nanmin warns now and then in threads
         {n: (abs(arrays[n]) > LARGEST).sum() for n in _CALLED if n in arrays},
     )
     for name, n in infinite.items():

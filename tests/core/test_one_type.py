@@ -41,6 +41,7 @@ for arguments, options in (
     ((flipped, haadf.isig[::-1, ::-1]), GIVEN),
     ((maps, haadf), GIVEN | {"tile_size": 32}),
     ((maps, haadf), GIVEN | {"share": True}),
+    ((maps, haadf), GIVEN | {"elastic": maps[0], "lambda_elastic": 0.1}),
     ((known[:1], haadf), GIVEN | {"share": True, "mask": mask}),
 ):
     hf.fuse_multimodal(*arguments, **options)
@@ -63,7 +64,8 @@ for module in (
     bins, certificate, groups, multigrid, spectral, sweep, kernels, tv_prox
 ):
     for name, kernel in vars(module).items():
-        part = getattr(kernel, "targetoptions", {}).get("forceinline")
+        options = getattr(kernel, "targetoptions", {})
+        part = options.get("forceinline") or options.get("inline") == "always"
         if hasattr(kernel, "signatures") and not part:
             print(name, len(kernel.signatures))
 """
@@ -79,7 +81,8 @@ def test_kernels_are_compiled_for_one_type_each():
     )
     assert done.returncode == 0, done.stderr
     found = dict(line.split() for line in done.stdout.splitlines())
-    kernels = "iterate", "join", "refine_rows", "sum_rows", "primal_rows", "dual_rows"
+    kernels = "_iterate_one", "_iterate_several", "join", "refine_rows", "sum_rows"
+    kernels += "primal_rows", "dual_rows"
     kernels += "iterate_published", "tv_prox_rows", "group_rows", "share_rows"
     kernels += "share_bins", "deviance_rows", "spectral_dual_rows"
     kernels += "patch_rows", "nearest_rows"

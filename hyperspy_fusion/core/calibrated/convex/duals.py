@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ...common.compilation import compilers
+from ...common.compilation import compilers, index, section
 from .rows import pull_of
 
 ROUNDING = 1e-12
@@ -13,7 +13,9 @@ _NEWTON = 1e-5  # largest last change of a dual
 _NEWTON_STEPS = 20
 
 # NaN and infinity have to be respected.
-_, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
+_FASTMATH = {"reassoc", "contract", "nsz"}
+_, _part = compilers(fastmath=_FASTMATH)
+_section = section(fastmath=_FASTMATH)
 _, _part_of_finite = compilers(fastmath=True)
 
 
@@ -44,7 +46,7 @@ def image_rows(measured, haadf_dual, y, image, weight, s):
             s[j, x] = np.float64(haadf_dual[j, y, x]) if weight[j, x] > 0 else 0.0
 
 
-@_part
+@_section
 def slope_rows(point, y, found, measured, weight, rows, g):
     """Row y of the slope g of each element from all terms but those of the images.
 
@@ -56,7 +58,7 @@ def slope_rows(point, y, found, measured, weight, rows, g):
     above, along_y, along_x, pull, held = rows
     n_elements, n_x = g.shape
     cost = 0.0
-    for i in range(n_elements):
+    for i in range(index(n_elements)):
         pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
         scale = 1 / measured.tv_scale[i]
         at_measured = multipliers[i] + (scale if measured.poisson else 0.0)
@@ -102,7 +104,7 @@ def value_of_images(image, weight, s):
     return value
 
 
-@_part
+@_section
 def improve(j, data, measured, slopes, first, second, image, weight, s, scratch):
     """Newton steps along a row for the dual of one image, the others being held.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...common.compilation import compilers, index
+from ...common.compilation import compilers, index, section
 
 # Newton's method ends when the duals change by less than this fraction: the prox is
 # linear in them within such a step.
@@ -23,6 +23,7 @@ _LEAST_SQUARE = np.float32(1e-30)  # the square of a number that is treated as 0
 _FIRST = index(0)
 
 _, _part = compilers(fastmath=True)
+_section = section(fastmath=True)
 
 
 @_part
@@ -204,7 +205,7 @@ def _joint_prox(*, several: bool) -> Callable:
     the compiler: loops that take either are slower.
     """
 
-    @_part
+    @_section
     def joint_prox(state, scaled, steps, pulled, y, a, n, scratch):
         coefficients, dual, kept = scaled.coefficients, scratch.dual, state.haadf_dual
         change, value, slope = scratch.change, scratch.value, scratch.slope

@@ -10,11 +10,12 @@ border of two blocks follow when all blocks are done (:func:`join`), so that the
 depends neither on the blocks nor on the threads.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...common.compilation import compilers, index
+from ...common.compilation import compilers, index, section
 from .prox import prox_of_one, prox_of_several, seen
 
 # Columns at a time, so that their scratch stays in the cache and Newton's method ends
@@ -25,6 +26,7 @@ _ONE = index(1)
 _TINY = np.float32(1e-18)
 
 _kernel, _part = compilers(fastmath=True)
+_section = section(fastmath=True)
 
 
 class State(NamedTuple):
@@ -307,17 +309,18 @@ def _copy_row(bars, seam):
                 seam[k, i, x] = bars[k, i, x]
 
 
-@_part
-def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratch):
+@_section
+def _sweep(several, state, scaled, steps, relaxation, row_sums, seam, rows, scratch):
     """One iteration on a block of rows, in place, without its seams."""
+    start, stop = rows
     u, v, p, q = state.u, state.v, state.p, state.q
     n_elements, n_y, n_x = u.shape
     columns = index(n_x)
     offset, own_offset = scaled.offset, scratch.offset
     padded, target = scratch.padded, scratch.target
     mapped = offset.size > n_elements
-    pulled = False
-    for i in range(n_elements):
+    pulled = seen(scaled.coefficients, 0)
+    for i in range(1, n_elements):
         pulled = pulled or seen(scaled.coefficients, i)
     for y in range(start, stop):
         first = y == start
@@ -331,10 +334,10 @@ def _sweep(state, scaled, steps, relaxation, row_sums, seam, start, stop, scratc
                 if mapped:
                     for x in range(n):
                         own_offset[i, x] = offset[i, y, a + x]
-            if scaled.coefficients.shape[0] == 1:
-                prox_of_one(state, scaled, steps, pulled, y, a, n, scratch)
-            else:
+            if several:
                 prox_of_several(state, scaled, steps, pulled, y, a, n, scratch)
+            else:
+                prox_of_one(state, scaled, steps, pulled, y, a, n, scratch)
             for i in range(n_elements):
                 row_sums[i, y] += _finish_maps(
                     u, scaled, i, y, a, n, relaxation, scratch, here
@@ -406,21 +409,47 @@ def _scratch(n_elements, n_images, n_x):
     )
 
 
-@_kernel
-def iterate(
-    state,
-    scaled,
-    steps,
-    relaxation,
-    last_relaxation,
-    n_iter,
-    edges,
-    row_sums,
-    seams,
-    first,
-    last,
-):
+def _iterations(*, several: bool) -> Callable:
+    """Kernel of :func:`iterate` for one elastic image or for several."""
+
+    @_kernel
+    def iterate(
+        state,
+        scaled,
+        steps,
+        relaxation,
+        last_relaxation,
+        n_iter,
+        edges,
+        row_sums,
+        seams,
+        first,
+        last,
+    ):
+        n_elements, _, n_x = state.u.shape
+        scratch = _scratch(n_elements, state.haadf_dual.shape[0], n_x)
+        for i in range(n_elements):
+            scratch.offset[i] = scaled.offset[i, 0, 0]
+        for k in range(n_iter):
+            now = last_relaxation if k == n_iter - 1 else relaxation
+            for block in range(first, last):
+                rows, seam = (edges[block], edges[block + 1]), seams[block]
+                _sweep(
+                    several, state, scaled, steps, now, row_sums, seam, rows, scratch
+                )
+            if last - first == edges.size - 1:
+                _join(state, steps, now, edges, row_sums, seams, scratch)
+
+    return iterate
+
+
+_iterate_one, _iterate_several = _iterations(several=False), _iterations(several=True)
+
+
+def iterate(state: State, *arguments: Any) -> None:
     """Iterations on all blocks of rows, or the sweep of one iteration on some blocks.
+
+    Each of the two kernels is compiled when it is needed.
 
     Parameters
     ----------
@@ -441,18 +470,8 @@ def iterate(
         The blocks to sweep. If these are not all, `n_iter` must be 1, and :func:`join`
         has to follow when all blocks are done.
     """
-    n_elements, _, n_x = state.u.shape
-    scratch = _scratch(n_elements, state.haadf_dual.shape[0], n_x)
-    for i in range(n_elements):
-        scratch.offset[i] = scaled.offset[i, 0, 0]
-    for k in range(n_iter):
-        now = last_relaxation if k == n_iter - 1 else relaxation
-        for block in range(first, last):
-            start, stop = edges[block], edges[block + 1]
-            seam = seams[block]
-            _sweep(state, scaled, steps, now, row_sums, seam, start, stop, scratch)
-        if last - first == edges.size - 1:
-            _join(state, steps, now, edges, row_sums, seams, scratch)
+    kernel = _iterate_one if len(state.haadf_dual) == 1 else _iterate_several
+    kernel(state, *arguments)
 
 
 @_kernel
