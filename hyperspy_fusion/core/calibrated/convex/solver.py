@@ -10,12 +10,11 @@ import numpy as np
 from ...common.solution import check_finite
 from ...common.threads import Workers, most_at_once
 from .certificate import certificate, terms_at
-from .iteration import DUAL_THEN, FLUX_WEIGHT, RELAXATION, Iteration, restart
+from .iteration import FLUX_WEIGHT, RELAXATION, Iteration, restart
 from .multigrid import warm_start
 from .problem import Problem, upright, with_flux
 from .sweep import State
 
-_FIRST = 50  # iterations
 _STILL = 3.0  # times the tolerance: largest change of a map between certificates
 _SAMPLED = 4  # rows, of which one is compared
 _FLAT, _EMPTY = 0.01, 0.003
@@ -117,8 +116,8 @@ def minimise(
     n_iter = 0
     wanted = _EARLY if early else ()
     while n_iter < max_iter:
-        if n_iter == _FIRST and tolerance is not None:
-            iteration.balance(DUAL_THEN)
+        if tolerance is not None:
+            iteration.next_stage()
         stop = min(n_iter + most, max_iter)
         if tolerance is not None:
             stop = min(stop, (n_iter // CHECK_EVERY + 1) * CHECK_EVERY)
@@ -192,7 +191,8 @@ def _change(
     # of a flat or an empty map a fraction of its mean and of the noise
     size = np.linalg.norm(contrast, axis=(1, 2))
     size += _FLAT * np.linalg.norm(now, axis=(1, 2))
-    size += _EMPTY * noise * np.sqrt(now[0].size)
+    # the error of a flat map is that of its mean, as much as the noise of one pixel
+    size += noise * max(1, _EMPTY * np.sqrt(now[0].size))
     moved = np.linalg.norm(now - before, axis=(1, 2))
     return moved / size, now
 
@@ -262,10 +262,9 @@ def common_flux_multiplier(
 
     iterations = run.each(begin, problems)
     tasks = list(zip(iterations, insides, strict=True))
-    for n in range(n_iter):
-        if n == _FIRST:
-            for iteration in iterations:
-                iteration.balance(DUAL_THEN)
+    for _ in range(n_iter):
+        for iteration in iterations:
+            iteration.next_stage()
         sums, sizes = zip(*run.each(advance, tasks), strict=True)
         sums, n_pixels = np.sum(sums, axis=0), sum(sizes)
         bar = sums if before is None else 2 * sums - before
