@@ -171,6 +171,29 @@ def test_ctrl_c_ends_all_jobs(tmp_path):
         os.killpg(running.pid, 0)
 
 
+SWALLOWS_ONE = """
+import signal, sys, time
+signal.signal(signal.SIGINT, lambda *_: signal.signal(signal.SIGINT, signal.SIG_DFL))
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_an_interrupt_that_is_swallowed_is_repeated(monkeypatch):
+    monkeypatch.setattr(batch, "_PATIENCE", 0.1)
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", SWALLOWS_ONE], stdout=subprocess.PIPE
+    ) as running:
+        running.stdout.readline()
+        job = SimpleNamespace(
+            pid=running.pid,
+            sentinel=running.stdout,  # at its end when the process ends
+            is_alive=lambda: running.poll() is None,
+        )
+        batch._end([job])
+    assert running.returncode == -signal.SIGINT
+
+
 def test_a_folder_for_many_that_cannot_be_made(capsys):
     save_specimen("a.npz")
     assert cli.main(["fuse", "a.npz", "b.npz", *QUICK, "--output", "x/y"]) == 2

@@ -61,7 +61,6 @@ def test_ten_lines_of_the_first_page(capsys):
 @pytest.mark.filterwarnings(  # it has 200 counts
     "ignore:the HAADF image was not used",
     "ignore:lambda_tv",
-    "ignore:max_iter",
 )
 def test_the_same_for_a_velox_file(real_data, tmp_path, monkeypatch):
     shutil.copy(real_data("velox_EDS_SI_16x16.emd"), tmp_path / "specimen.emd")

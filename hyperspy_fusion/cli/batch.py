@@ -12,6 +12,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppres
 from dataclasses import dataclass
 from io import StringIO
 from multiprocessing import active_children, get_context
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -29,6 +31,7 @@ from . import files, options
 
 DONE, WRONG, GUARDED, NOT_CONVERGED = 0, files.WRONG, 3, 4
 INTERRUPTED, TERMINATED = 130, 143
+_PATIENCE = 2  # seconds, after which a process is interrupted again
 STATES = {
     DONE: "fused",
     WRONG: "failed",
@@ -178,11 +181,22 @@ def _outcomes(
                 yield path, Outcome(WRONG, told(error)) if error else future.result()
         except BaseException:
             stop.set()
-            for job in active_children():  # Ctrl-C reaches them, SIGTERM does not
-                with suppress(ProcessLookupError):
-                    os.kill(job.pid or 0, signal.SIGINT)
-            pool.shutdown(cancel_futures=True)
+            jobs = active_children()
+            pool.shutdown(wait=False, cancel_futures=True)
+            _end(jobs)
             raise
+
+
+def _end(jobs: Sequence[BaseProcess]) -> None:
+    """Interrupt processes until they end.
+
+    Ctrl-C reaches them, SIGTERM does not; and what they call may swallow an interrupt.
+    """
+    while running := [job for job in jobs if job.is_alive()]:
+        for job in running:
+            with suppress(ProcessLookupError):
+                os.kill(job.pid or 0, signal.SIGINT)
+        wait([job.sentinel for job in running], _PATIENCE)
 
 
 def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
