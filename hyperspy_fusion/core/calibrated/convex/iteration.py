@@ -22,11 +22,11 @@ FLUX_WEIGHT = 1.0
 # the distances that the maps may have to go. First larger, which brings the maps near
 # the optimum, then smaller, which does so for the certificate. The best second ratio
 # grows with the noise of u, that of the maps in units of what the regularization
-# tolerates: .003 below .5, .02 at 5, .1 from 12 to 200. What has not converged
+# tolerates: .003 below .5, .02 at 5, around .05 from 10 on. What has not converged
 # after many iterations, such as holes of the maps, gets larger primal steps again.
 _PRIMAL_FIRST = 0.8
 _DUAL_THEN = 0.005  # times the noise of u
-_THEN = 0.003, 0.1  # least and most
+_THEN = 0.003, 0.05  # least and most
 _STAGES = {50: 1, 400: 4, 1200: 16}  # times that, from these iterations on
 
 # Iterations for which counts of spectra are shared out once. With up to 6, errors and
