@@ -34,8 +34,8 @@ where there is matter. *Within 2σ* is how many of them are not further from
 the truth than 2σ: {least} to {most} % are expected of an honest error, and what is
 outside is in bold. *σ / error* is the root mean square of σ over that of the true
 errors; *naive* is the same where the errors of pixels are taken for independent. The
-weight of the smoothing in the replicas was chosen on core_shell and janus at 4 counts
-with the seeds 11 to 22. All of it took {minutes:.0f} minutes on a shared machine."""
+weight of the smoothing in the replicas was chosen on the same specimens and doses
+with the seeds 11 to 14. All of it took {minutes:.0f} minutes on a shared machine."""
 
 HEADER = ["specimen", "counts", "of", "values", "within 2σ, %", "σ / error", "naive"]
 

@@ -17,10 +17,11 @@ from .guard import prediction
 from .prepare import PreparedData
 
 _ITERATIONS = 30  # of a refit
-_WIDTH = 1.5  # pixels
-# Times the squared bias. With 2 the mean squared error of simulated specimens is met,
-# but too few pixels are within 2 standard deviations: errors at edges have long tails.
-_BIAS = 3.0
+_WIDTH = 2.5  # pixels
+# The squared bias counts so many times λ, within these limits. With less the mean
+# squared error of simulated specimens is met, but too few pixels are within 2 standard
+# deviations: errors at edges have long tails.
+_BIAS, _BIAS_LIMITS = 0.6, (2.5, 4.0)
 _LEAST_SUM = 1e-3  # of a component of spectra that is drawn anew, over that before
 
 
@@ -48,14 +49,15 @@ def uncertainty(
 
     .. math::
 
-        r_k = x + \sqrt{\frac K {K - 1}} (y_k - \bar y) + s_k \sqrt 3\, T_k β
+        r_k = x + \sqrt{\frac K {K - 1}} (y_k - \bar y) + s_k \sqrt w\, T_k β
 
-    so that the mean square of :math:`f(r_k) - f(x)` is the squared error of any
-    function f of the maps, with all correlations. Half of the signs :math:`s_k` are
-    positive, and :math:`T_k` displaces the bias by random whole pixels (standard
-    deviation 1.5): the true bias has mostly, but not everywhere, the sign of β, and
-    lies near it, but not at the same pixels. Signs and displacements are the same in
-    all tiles and images, the simulated noise is not.
+    with w = 0.6 λ between 2.5 and 4, since more is lost where maps are smoothed more;
+    so the mean square of :math:`f(r_k) - f(x)` is the squared error of any function f
+    of the maps, with all correlations. Half of the signs :math:`s_k` are positive, and
+    :math:`T_k` displaces the bias by random whole pixels (standard deviation 2.5): the
+    true bias has mostly, but not everywhere, the sign of β, and lies near it, but not
+    at the same pixels. Signs and displacements are the same in all tiles and images,
+    the simulated noise is not.
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def uncertainty(
     Returns
     -------
     variance : numpy.ndarray
-        Variance plus three times the squared bias, averaged over a Gaussian of 1.5
+        Variance plus w times the squared bias, averaged over a Gaussian of 2.5
         pixels, shape ``(n_elements, y, x)``, counts squared (or units of the values
         squared).
     replicas : numpy.ndarray or None
@@ -94,6 +96,7 @@ def uncertainty(
     kept = np.empty(shape, np.float32) if keep else None
     mean, spread = np.zeros_like(maps), np.zeros_like(maps)
     simulated = _simulate(prepared, maps, seed)
+    weight = np.clip(_BIAS * problem_of(prepared).noise, *_BIAS_LIMITS)
     for k, (trial, net) in zip(range(n_refits), simulated, strict=False):
         trial = _calibrated(trial, net, maps, prior, further)  # noqa: PLW2901
         refit = minimise(
@@ -110,13 +113,13 @@ def uncertainty(
         if kept is not None:
             kept[k] = refit
     bias = mean - maps
-    variance = spread / (n_refits - 1) + _BIAS * bias**2
+    variance = spread / (n_refits - 1) + weight * bias**2
     variance = gaussian_filter(variance, (0, _WIDTH, _WIDTH))
     if kept is not None:
         kept -= mean
         kept *= np.float32(np.sqrt(n_refits / (n_refits - 1)))
         for k, part in enumerate(_displaced(bias, n_refits, seed)):
-            kept[k] += maps + np.float32(np.sqrt(_BIAS)) * part
+            kept[k] += maps + np.float32(np.sqrt(weight)) * part
         np.maximum(kept, 0, out=kept)
     return variance, kept
 
