@@ -453,6 +453,7 @@ def conclude(
             (sharing and sharing.problem_of) or own,
             optimum.maps,
             run,
+            lambda_tv=decision.weights.lambda_tv,
             n_refits=options.n_refits,
             seed=options.seed,
             further=[image.prior for image in decision.elastic if image.weight > 0],

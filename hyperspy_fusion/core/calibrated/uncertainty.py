@@ -32,6 +32,7 @@ def uncertainty(
     maps: np.ndarray,
     run: Workers,
     *,
+    lambda_tv: float,
     n_refits: int,
     seed: int,
     further: Sequence[np.ndarray] = (),
@@ -72,6 +73,8 @@ def uncertainty(
         Fused maps x, shape ``(n_elements, y, x)``, counts or units of the values.
     run : Workers
         The threads.
+    lambda_tv : float
+        λ of the regularization.
     n_refits : int
         Number K of refits, at least 2.
     seed : int
@@ -96,7 +99,7 @@ def uncertainty(
     kept = np.empty(shape, np.float32) if keep else None
     mean, spread = np.zeros_like(maps), np.zeros_like(maps)
     simulated = _simulate(prepared, maps, seed)
-    weight = np.clip(_BIAS * problem_of(prepared).noise, *_BIAS_LIMITS)
+    weight = np.clip(_BIAS * lambda_tv, *_BIAS_LIMITS)
     for k, (trial, net) in zip(range(n_refits), simulated, strict=False):
         trial = _calibrated(trial, net, maps, prior, further)  # noqa: PLW2901
         refit = minimise(

@@ -20,6 +20,7 @@ def found(prepared, maps, run, *, n_refits=10, seed=0, weights=WEIGHTS, **option
         lambda data: data.problem(*weights),
         maps,
         run,
+        lambda_tv=weights[0],
         n_refits=n_refits,
         seed=seed,
         **options,
