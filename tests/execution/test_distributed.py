@@ -1,5 +1,6 @@
 """The same call under a client of dask.distributed, and a worker that is lost."""
 
+import errno
 import logging
 import os
 import signal
@@ -8,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import hyperspy.api as hs
+import numpy as np
 import pytest
 from agreement import assert_same
 from distributed import Client, LocalCluster
@@ -132,6 +134,29 @@ def test_workers_are_restarted(series, eager, client):
     assert_array_equal(first, eager[0].data)
     for one in fused:
         one.compute()
+    assert_same(fused, eager)
+
+
+def test_the_disk_of_a_worker_is_full(series, eager, client):
+    """What it has solved is not kept; all results are right."""
+
+    def fill_disk():
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        np.save, np.saved = full, np.save
+
+    def make_room():
+        np.save = np.saved
+
+    one = list(client.scheduler_info()["workers"])[:1]
+    client.run(fill_disk, workers=one)
+    try:
+        fused = hf.fuse_multimodal(*lazily(*series), **GIVEN)
+        for each in fused:
+            each.compute()
+    finally:
+        client.run(make_room, workers=one)
     assert_same(fused, eager)
 
 
