@@ -161,6 +161,21 @@ class TestDemo:
         assert written(tmp_path) == []
         assert capsys.readouterr().err.startswith("hyperspy-fusion: ")
 
+    def test_says_that_it_is_complete_when_interrupted_then(
+        self, tmp_path, monkeypatch, capsys
+    ):
+        def late(*arguments):
+            names = write(*arguments)
+            assert names
+            raise KeyboardInterrupt
+
+        write = output_files.write
+        monkeypatch.setattr(output_files, "write", late)
+        assert cli.main(["demo", "--size", "16", "--output", "out"]) == 130
+        assert written(tmp_path / "out") == FILES
+        error = capsys.readouterr().err
+        assert error == "hyperspy-fusion: interrupted, out is complete\n"
+
 
 @pytest.mark.usefixtures("files")
 class TestFuse:

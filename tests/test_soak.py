@@ -87,7 +87,7 @@ def test_interrupted_at_any_moment(how):
         ends[job.exitcode] += 1
         out = Path(f"out{i}")
         assert not out.exists() or whole <= listed(out)
-        assert out.exists() == (job.exitcode == 0)
+        assert out.exists() or job.exitcode != 0
         assert not [name for name in listed() if name.startswith(".")]
     codes = {130, 143, 0, 1, -how}  # the last two before the program has begun
     print(f"{how.name}: {dict(ends)}")  # noqa: T201

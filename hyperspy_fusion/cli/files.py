@@ -29,6 +29,7 @@ from . import options
 WRONG = 2  # exit status, if something has to be changed
 _WRITING_FAILED = "file write failed"
 CONFIG, REPORT, INDEX = "run.toml", "report.html", "index.html"
+written: list[Path] = []  # folders that this call has completed, told when it ends
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -128,6 +129,7 @@ def write(
                 _replace_all(folder, target, names)
             else:
                 folder.rename(target)
+            written.append(output)
     return names
 
 

@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if plt.get_backend().lower() != "agg":
         plt.switch_backend("Agg")  # pictures go to files
+    files.written.clear()
     try:
         with _until_terminated(), _patient_output(), batch.plain_warnings():
             return arguments.run(arguments, parser)
@@ -77,8 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say(error)
         return batch.WRONG
     except KeyboardInterrupt as interrupt:
-        several = getattr(arguments, "several", False)
-        left = "go on with --resume" if several else "nothing was written"
+        left = "nothing was written"
+        if getattr(arguments, "several", False):
+            left = "go on with --resume"
+        elif files.written:
+            left = f"{files.written[-1]} is complete"
         ended = isinstance(interrupt, batch.Terminated)
         how = "terminated" if ended else "interrupted"
         print(f"hyperspy-fusion: {how}, {left}", file=sys.stderr)
