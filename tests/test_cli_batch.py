@@ -1,5 +1,6 @@
 """Many files in a night: patterns, settings, resuming, reports, exit status."""
 
+import ctypes
 import os
 import re
 import signal
@@ -8,7 +9,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from threading import Event
 from types import SimpleNamespace
 
 import h5py
@@ -120,7 +120,7 @@ def test_an_interrupted_process_does_not_begin_with_the_next_file(monkeypatch):
         batch._interrupt()
 
     monkeypatch.setattr(batch, "fuse_file", interrupt)
-    monkeypatch.setattr(batch._Job, "stop", Event())
+    monkeypatch.setattr(batch._Job, "stop", ctypes.c_bool())
     for path in ("a.npz", "b.npz"):
         with pytest.raises(KeyboardInterrupt):
             batch._apart(SimpleNamespace(), path, Path("out"))
@@ -169,6 +169,34 @@ def test_ctrl_c_ends_all_jobs(tmp_path):
             time.sleep(0.1)
     with pytest.raises(ProcessLookupError):
         os.killpg(running.pid, 0)
+
+
+WAITS = """
+import signal
+from hyperspy_fusion.cli import batch
+signal.signal(signal.SIGINT, batch._interrupt)
+print("ready", flush=True)
+print("went on after", input())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C goes to a console there")
+def test_interrupts_in_quick_succession():
+    """A handler that waits for a lock would meet itself there."""
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", WAITS],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout.readline() == "ready\n"
+            for _ in range(5000):
+                running.send_signal(signal.SIGINT)
+            printed, _ = running.communicate("all\n", timeout=30)
+        finally:
+            running.kill()
+    assert printed == "went on after all\n"
 
 
 SWALLOWS_ONE = """

@@ -1,6 +1,7 @@
 """Fusion of one file or of many: fuse, write, report, and resume."""
 
 import argparse
+import ctypes
 import os
 import signal
 import sys
@@ -15,7 +16,6 @@ from multiprocessing import active_children, get_context
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from threading import Event
 from typing import Any
 from zlib import crc32
 
@@ -52,7 +52,9 @@ class _Job:
     """What a process of a pool knows: whether it is at work, and whether all ends."""
 
     at_work = False
-    stop: Any = Event()  # replaced by that of all processes
+    # Shared by all processes, without a lock: a signal can come while one is held, and
+    # its handler would wait for ever.
+    stop: Any = ctypes.c_bool()
 
 
 def _begin_job(n_threads: int, stop: Any) -> None:
@@ -65,7 +67,7 @@ def _begin_job(n_threads: int, stop: Any) -> None:
 
 def _interrupt(*_: Any) -> None:
     """End the work of this process, if there is any, and begin with no other file."""
-    _Job.stop.set()
+    _Job.stop.value = True
     if _Job.at_work:
         raise KeyboardInterrupt
 
@@ -166,7 +168,7 @@ def _outcomes(
         return
     threads = max(numba.get_num_threads() // jobs, 1)
     context = get_context("spawn")  # a fork would copy locks of other threads
-    stop = context.Event()
+    stop = context.RawValue(ctypes.c_bool)
     with ProcessPoolExecutor(
         jobs, context, initializer=_begin_job, initargs=(threads, stop)
     ) as pool:
@@ -180,7 +182,7 @@ def _outcomes(
                 error = future.exception()
                 yield path, Outcome(WRONG, told(error)) if error else future.result()
         except BaseException:
-            stop.set()
+            stop.value = True
             jobs = active_children()
             pool.shutdown(wait=False, cancel_futures=True)
             _end(jobs)
@@ -204,7 +206,7 @@ def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     said = StringIO()
     _Job.at_work = True
     try:
-        if _Job.stop.is_set():
+        if _Job.stop.value:
             raise KeyboardInterrupt
         with redirect_stdout(said), redirect_stderr(said), plain_warnings():
             outcome = _try(arguments, path, output)
