@@ -20,10 +20,9 @@ def found(prepared, maps, run, *, n_refits=10, seed=0, weights=WEIGHTS, **option
         lambda data: data.problem(*weights),
         maps,
         run,
-        lambda_tv=weights[0],
         n_refits=n_refits,
         seed=seed,
-        **options,
+        **{"lambda_tv": weights[0]} | options,
     )
 
 
@@ -49,6 +48,19 @@ def test_uncertainty_covers_the_error(fused, run):
     # but not by being useless
     assert np.sqrt(variance[on_object].mean()) < 0.3 * truth.max()
     assert_array_equal(found(prepared, maps, run)[0], variance)
+
+
+def test_the_bias_counts_more_where_maps_are_smoothed_more(fused, run):
+    """0.6 λ times, but 2.5 times at least and 4 times at most."""
+    _, prepared, maps, _, _ = fused
+    least, two, three, most, beyond = (
+        found(prepared, maps, run, n_refits=3, lambda_tv=lambda_tv)[0]
+        for lambda_tv in (1.0, 2.5 / 0.6, 5.0, 4 / 0.6, 20.0)
+    )
+    assert_array_equal(least, two)
+    assert_array_equal(most, beyond)
+    assert (most > least).all()
+    assert_allclose(three - least, (most - least) / 3, rtol=1e-3)
 
 
 def test_replicas_hold_the_variance(fused):

@@ -424,6 +424,11 @@ def test_restart_at_other_weights(alpha, mu):
     assert_allclose(value(new, again), value(new, fresh), rtol=3e-6)
 
 
+def test_maps_with_many_holes_converge_within_the_default_of_max_iter():
+    problem = make_problem((64, 64), lambda_tv=20.0, missing=0.4, counts=2.0)
+    assert optimum(problem, 1e-3, 2000).within(1e-3)
+
+
 def test_max_iter_ends_with_a_certificate():
     max_iter = CHECK_EVERY + 7
     found = optimum(make_problem(), 1e-12, max_iter)
