@@ -57,7 +57,6 @@ def examine(
     `alone` are the maps of :func:`counts_alone` if they are known already.
     """
     prepared, tiles = preparation.prepared, preparation.tiles
-    warm = WarmStart(run, callback_for("calibration"))
     cross_fit = CrossFit(callback_for("calibration"))
     coarse = WarmStart(run)  # on the tiles of a large image
 
@@ -74,7 +73,9 @@ def examine(
 
     # first of all: a shift biases the coefficients and looks like model error
     if alone is None:
+        warm = WarmStart(run, callback_for("calibration"))
         alone = counts_alone(prepared.take(tiles), warm)
+        del warm  # frees its state
     shift = Shift()
     if prepared.pixels == prepared.haadf.size:  # no sample of the tiles of an image
         weight = prepared.trusted / prepared.sigma**2

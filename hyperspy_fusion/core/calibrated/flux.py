@@ -102,12 +102,12 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
             uncertain = np.sqrt(noise.sum(dtype=np.float64))
         z, z_dark = _lowest_z(net, noise), _dark_z(net, noise, darkest)
         too_low = z < -_BELOW or z_dark < -_DARK_BELOW
-        low, high = _range(net)
         flux = net.sum()
         largest = _KNOWN if counts else _KNOWN_VALUES
         known_well = uncertain <= largest * flux or uncertain == 0
         kept.append(known_well and not too_low)
         if too_low:
+            low, high = _range(net)
             if not counts and -low > _LOADING * high:
                 raise ValueError(
                     f"the {name} is negative in places ({low:.3g}) as deeply as it is "

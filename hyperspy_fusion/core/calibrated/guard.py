@@ -426,7 +426,7 @@ def guard(
     flagged = np.zeros(usable.shape, dtype=bool)
     extremes = []
     for k in range(_PASSES + 1):
-        seen = np.where(flagged, np.nan, everything)
+        seen = np.where(flagged, np.nan, everything) if k else everything
         scores = _scores(replace(prepared, haadf=seen), maps)
         extremes += [_extreme(z) for z in scores]
         suspicious = _suspicious(scores, threshold(prepared.pixels))
@@ -465,9 +465,12 @@ def _are_enough(prepared: PreparedData) -> bool:
         return True
     width = max(_widths(prepared.haadf.shape))
     least = threshold(prepared.pixels) / np.sqrt(4 * np.pi) / width
-    net, total = (
-        np.nan_to_num(maps).sum(axis=0) for maps in (prepared.net(), prepared.data)
-    )
+    net, total = np.empty((2, *prepared.haadf.shape), prepared.data.dtype)
+    for start in range(0, len(net), _ROWS):  # some at a time to save memory
+        rows = slice(start, start + _ROWS)
+        some = prepared.rows(rows)
+        net[rows] = np.nan_to_num(some.net()).sum(axis=0)
+        total[rows] = np.nan_to_num(some.data).sum(axis=0)
     if net.mean() > least * np.sqrt(total.mean()):  # found faster
         return True
     net, total = (gaussian_filter(image, width) for image in (net, total))

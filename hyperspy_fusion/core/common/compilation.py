@@ -48,6 +48,17 @@ def _options(*, fastmath: bool | set[str]) -> dict[str, Any]:
     return {"nogil": True, "fastmath": fastmath, "error_model": "numpy"}
 
 
+@cache
+def _no_references() -> dict[str, bool]:
+    """Option of Numba for functions that count no references; it is a private one."""
+    option = {"_nrt": False}
+    try:
+        numba.njit(**option)(lambda: None)
+    except KeyError:  # slower, but right
+        return {}
+    return option
+
+
 def section(*, fastmath: bool | set[str]) -> Callable:
     """Decorator for a long part of a kernel that is called in one place.
 
@@ -57,15 +68,26 @@ def section(*, fastmath: bool | set[str]) -> Callable:
     return numba.njit(inline="always", **_options(fastmath=fastmath))
 
 
-def compilers(*, fastmath: bool | set[str]) -> tuple[Callable, Callable]:
+def compilers(
+    *, fastmath: bool | set[str], make_arrays: bool = True
+) -> tuple[Callable, Callable]:
     """Decorators (kernel, part) for kernels and for their parts.
 
-    `fastmath` as for :func:`numba.njit`. Kernels release the GIL and are cached on
-    disk.
+    Kernels release the GIL and are cached on disk.
+
+    Parameters
+    ----------
+    fastmath : bool or set of str
+        As for :func:`numba.njit`.
+    make_arrays : bool
+        Whether parts may make arrays. Those that may not do without the counting of
+        references to arrays: the counts are atomic, which takes up to a fifth of the
+        time where rows are short.
     """
     options = _options(fastmath=fastmath)
-    # no C code calls a part: without that wrapper it is compiled in less time
-    part = numba.njit(forceinline=True, no_cfunc_wrapper=True, **options)
+    # No C code calls a part: without that wrapper it is compiled in less time.
+    counting = {} if make_arrays else _no_references()
+    part = numba.njit(forceinline=True, no_cfunc_wrapper=True, **counting, **options)
 
     def kernel(function: Callable) -> Callable:
         compiled = numba.njit(**options)(function)

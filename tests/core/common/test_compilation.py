@@ -146,6 +146,35 @@ np.save(sys.stdout.buffer, found)
 """
 
 
+def by_turns(pair, n):
+    total = 0.0
+    here, there = pair
+    for _ in range(n):
+        here, there = there, here
+        total += here[0]
+    return total
+
+
+@pytest.mark.parametrize("make_arrays", [False, True])
+def test_parts_that_make_no_arrays_count_no_references(make_arrays):
+    _, part = compilation.compilers(fastmath=False, make_arrays=make_arrays)
+    compiled = part(by_turns)
+    assert compiled((np.array([1.0]), np.array([2.0])), 3) == 5
+    (code,) = compiled.inspect_llvm().values()
+    assert ("call void @NRT_incref" in code) == make_arrays
+
+
+def test_without_that_option_of_numba(monkeypatch):
+    def njit(**options):
+        raise KeyError(*options)
+
+    monkeypatch.setattr(numba, "njit", njit)
+    monkeypatch.setattr(
+        compilation, "_no_references", compilation._no_references.__wrapped__
+    )
+    assert compilation._no_references() == {}
+
+
 def test_kernels_run_as_plain_python(tmp_path):
     """Slowly, with NUMBA_DISABLE_JIT=1, and a note says so."""
     found = []

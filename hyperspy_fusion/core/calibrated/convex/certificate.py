@@ -1,6 +1,7 @@
 """Certificate of the solution: bounds of the optimum by duality, in float64."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from .duals import (
     slopes_beside,
     value_of_images,
 )
-from .problem import Problem, flux_correction, for_kernels, stacked
+from .problem import Problem, flux_correction, for_kernels, is_for_kernels
 from .rows import deviance_of, pull_of
 from .spectral import deviance_rows, spectral_dual_rows
 
@@ -33,6 +34,7 @@ _SERIAL = Workers()
 class _Measured(NamedTuple):
     """The problem as these kernels take it; float32 pixels, float64 numbers."""
 
+    top: int  # first row of the pixels
     data: np.ndarray
     background: np.ndarray
     variance: np.ndarray
@@ -50,20 +52,64 @@ class _Measured(NamedTuple):
         images = problem.images
         variance = np.zeros((1, 1, 1)) if problem.variance is None else problem.variance
         return cls(
-            data=for_kernels(problem.data),
-            background=for_kernels(problem.background),
-            variance=for_kernels(variance),
+            top=0,
+            data=problem.data,
+            background=_numbers_or_pixels(problem.background),
+            variance=_numbers_or_pixels(variance),
             pedestal=problem.pedestal.astype(np.float64),
             poisson=problem.poisson,
             tv_scale=problem.tv_scale.astype(np.float64),
-            haadf=stacked([image.values for image in images]),
-            haadf_precision=stacked([image.precision for image in images]),
+            haadf=_together([image.values for image in images]),
+            haadf_precision=_together([image.precision for image in images]),
             haadf_factor=np.array([1 / float(image.unit) for image in images]),
             weight_factor=np.array(
                 [float(image.weight * image.unit**2) for image in images]
             ),
             coefficients=problem.scaled_coefficients.astype(np.float64),
         )
+
+    def rows(self, start: int, stop: int) -> "_Measured":
+        """Some rows, or all if they need not be copied for the kernels."""
+        pixels = {name: getattr(self, name) for name in _PIXELS}
+        if all(is_for_kernels(array) for array in pixels.values()):
+            return self
+        some: Any = {
+            name: _rows_of(array, slice(start, stop)) for name, array in pixels.items()
+        }
+        return self._replace(top=start, **some)
+
+
+_PIXELS = "data", "background", "variance", "haadf", "haadf_precision"
+
+
+def _together(images: list[np.ndarray]) -> np.ndarray:
+    """Images in one array; one alone is not copied."""
+    return images[0][None] if len(images) == 1 else np.stack(images)
+
+
+def _numbers_or_pixels(array: np.ndarray) -> np.ndarray:
+    """Numbers for all pixels as kernels take them; pixels as they are."""
+    return for_kernels(array) if array.shape[1] == 1 else array
+
+
+def _rows_of(array: np.ndarray, rows: slice) -> np.ndarray:
+    """Some rows of pixels as kernels take them, or the numbers for all."""
+    return for_kernels(array if array.shape[1] == 1 else array[:, rows])
+
+
+def _on_rows(kernel: Callable, problem: Problem) -> Callable:
+    """A kernel that gets the pixels of its rows.
+
+    Where these have to be copied, as in an image that is solved from its last row on,
+    few are at a time.
+    """
+    measured = _Measured.of(problem)
+
+    def run_rows(*arguments: Any) -> None:
+        start, stop = arguments[-2:]
+        kernel(measured.rows(start, stop), *arguments)
+
+    return run_rows
 
 
 def terms_within(problem, state, rows, columns, run=_SERIAL):
@@ -97,8 +143,8 @@ def _whole_terms(problem, state, sums, run):
     spectra = _spectra(problem)
     if spectra:
         row_values = np.empty(len(problem.haadf))
-        fixed = state.u, *correction, *spectra, _Measured.of(problem), row_values
-        run(deviance_rows, run.blocks(state.u.shape), *fixed)
+        fixed = state.u, *correction, *spectra, row_values
+        run(_on_rows(deviance_rows, problem), run.blocks(state.u.shape), *fixed)
         terms = terms[0], float(row_values.sum()), *terms[2:]
     return terms, *bounds
 
@@ -107,7 +153,7 @@ def _sums(problem, state, run):
     """Sums of max(u, 0) over the measured pixels, shape ``(n_elements,)``."""
     row_sums = np.empty(state.u.shape[:2])
     blocks = run.blocks(state.u.shape)
-    run(sum_rows, blocks, state.u, for_kernels(problem.data), row_sums)
+    run(_on_rows(sum_rows, problem), blocks, state.u, row_sums)
     return row_sums.sum(axis=1)
 
 
@@ -126,14 +172,13 @@ def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None)
         if start < rows.stop and stop > rows.start
     ]
     run(
-        primal_rows,
+        _on_rows(primal_rows, problem),
         blocks,
         state.u,
         state.v,
         state.q if second_order else state.p,
         factor,
         summand,
-        _Measured.of(problem),
         float(problem.alpha or 1),
         second_order,
         *problem.norm_groups,
@@ -190,7 +235,7 @@ def certificate(problem, state, run=_SERIAL):
     spectra = _spectra(problem)
     second_order = problem.alpha is not None
     run(
-        spectral_dual_rows if spectra else dual_rows,
+        _on_rows(spectral_dual_rows if spectra else dual_rows, problem),
         run.blocks(state.u.shape),
         state.q if second_order else state.p,
         state.haadf_dual,
@@ -198,7 +243,6 @@ def certificate(problem, state, run=_SERIAL):
         multipliers,
         lift,
         state.u,
-        _Measured.of(problem),
         second_order,
         *spectra,
         row_values,
@@ -209,26 +253,28 @@ def certificate(problem, state, run=_SERIAL):
 
 
 @_kernel
-def sum_rows(u, data, row_sums, start, stop):
+def sum_rows(measured, u, row_sums, start, stop):
     """Row sums of max(u, 0) over the measured pixels, shape ``(n_elements, y)``."""
+    data = measured.data
     n_elements, _, n_x = u.shape
     zero = np.float32(0)
     for y in range(start, stop):
+        row = y - measured.top
         for i in range(n_elements):
             total = 0.0
             for x in range(n_x):
-                total += zero if np.isnan(data[i, y, x]) else max(u[i, y, x], zero)
+                total += zero if np.isnan(data[i, row, x]) else max(u[i, y, x], zero)
             row_sums[i, y] = total
 
 
 @_kernel
 def primal_rows(
+    measured,
     u,
     v,
     dual,
     factor,
     summand,
-    measured,
     alpha,
     second_order,
     order,
@@ -245,14 +291,14 @@ def primal_rows(
 
     Parameters
     ----------
+    measured : _Measured
+        The problem, at least these rows of it.
     u, v : numpy.ndarray
         As in :class:`State`.
     dual : numpy.ndarray
         q, or p without second order.
     factor, summand : numpy.ndarray
         From :func:`flux_correction`.
-    measured : _Measured
-        The problem.
     alpha : float
         Largest norm of q.
     second_order : bool
@@ -295,6 +341,7 @@ def primal_rows(
         slope[:] = 0
         bend[:] = 0
         chemical = tv = excess = 0.0
+        row = y - measured.top
         next_y = min(y + 1, n_y - 1)
         from_above = 1.0 if y > 0 else 0.0
         for group in range(n_elements):
@@ -305,14 +352,14 @@ def primal_rows(
             for j in range(n_images):
                 if coefficients[j, i] > 0:
                     for x in range(n_x):
-                        weight = np.float64(haadf_precision[j, y, x])
+                        weight = np.float64(haadf_precision[j, row, x])
                         held[x] = held[x] or weight_factor[j] * weight > 0
             for x in range(n_x):
                 value = factor[i] * max(u[i, y, x], np.float32(0)) + summand[i]
                 here[x] = value
                 below[x] = factor[i] * max(u[i, next_y, x], np.float32(0)) + summand[i]
                 norm_p[x] += along_y[x] ** 2 + along_x[x] ** 2
-                missing = np.isnan(data[i, y, x])
+                missing = np.isnan(data[i, row, x])
                 bounded = held[x] or missing or not poisson
                 fall[x] = -_HELD if bounded else -pull[x]
             for j in range(n_images):
@@ -321,16 +368,18 @@ def primal_rows(
             here[n_x] = here[n_x - 1]
             row_least[i, y] = -largest(fall)
             for x in range(first, last):
-                b = np.float64(data[i, y, x])
+                b = np.float64(data[i, row, x])
                 maps = here[x] * scale
                 if poisson:
                     offset = pedestal[i] + (
-                        background[i, y, x] if each_background else background[i, 0, 0]
+                        background[i, row, x]
+                        if each_background
+                        else background[i, 0, 0]
                     )
                     term = deviance_of(b + pedestal[i], maps + offset)
                 else:
                     spread = np.float64(
-                        variance[i, y, x] if each_variance else variance[i, 0, 0]
+                        variance[i, row, x] if each_variance else variance[i, 0, 0]
                     )
                     term = (maps - b) ** 2 / (2 * spread)
                 chemical += 0.0 if np.isnan(b) else term
@@ -367,8 +416,8 @@ def primal_rows(
         for j in range(n_images):
             misfit = 0.0
             for x in range(first, last):
-                away = haadf_factor[j] * np.float64(haadf[j, y, x]) - model[j, x]
-                misfit += np.float64(haadf_precision[j, y, x]) * away**2 / 2
+                away = haadf_factor[j] * np.float64(haadf[j, row, x]) - model[j, x]
+                misfit += np.float64(haadf_precision[j, row, x]) * away**2 / 2
             row_terms[2 + j, y] = misfit
         row_terms[0, y] = chemical
         row_terms[1, y] = tv
@@ -377,13 +426,13 @@ def primal_rows(
 
 @_kernel
 def dual_rows(
+    measured,
     dual,
     haadf_dual,
     shrink,
     multipliers,
     lift,
     found,
-    measured,
     second_order,
     row_values,
     start,
@@ -402,6 +451,8 @@ def dual_rows(
 
     Parameters
     ----------
+    measured : _Measured
+        The problem, at least these rows of it.
     dual : numpy.ndarray
         q, or p without second order.
     haadf_dual : numpy.ndarray
@@ -415,8 +466,6 @@ def dual_rows(
         ``(n_elements,)``.
     found : numpy.ndarray
         Maps u of the iteration: twice that bounds missing pixels that no term does.
-    measured : _Measured
-        The problem.
     second_order : bool
         TGV or TV.
     row_values : numpy.ndarray
@@ -443,30 +492,33 @@ def dual_rows(
     first, second = np.empty((n_elements, n_x)), np.empty((n_elements, n_x))
     for y in range(start, stop):
         total = 0.0
+        row = y - measured.top
         image_rows(measured, haadf_dual, y, image, weight, s)
         total -= slope_rows(point, y, found, measured, weight, rows, slopes)
         for i in range(n_elements):
             for x in range(n_x):
-                b = np.float64(data[i, y, x])
+                b = np.float64(data[i, row, x])
                 missing = np.isnan(b)
                 if poisson:
                     offset = pedestal[i] + (
-                        background[i, y, x] if each_background else background[i, 0, 0]
+                        background[i, row, x]
+                        if each_background
+                        else background[i, 0, 0]
                     )
                     first[i, x] = 0.0 if missing else b + pedestal[i]
                     second[i, x] = 0.0 if missing else offset * tv_scale[i]
                 else:
                     spread = np.float64(
-                        variance[i, y, x] if each_variance else variance[i, 0, 0]
+                        variance[i, row, x] if each_variance else variance[i, 0, 0]
                     )
                     first[i, x] = 0.0 if missing else b * tv_scale[i]
                     second[i, x] = 0.0 if missing else spread * tv_scale[i] ** 2
         for _ in range(1 if n_images == 1 else _ROUNDS):
             for j in range(n_images):
                 slopes_beside(j, slopes, coefficients, s, others)
-                row = data[:, y]
+                known = data[:, row]
                 improve(
-                    j, row, measured, others, first, second, image, weight, s, scratch
+                    j, known, measured, others, first, second, image, weight, s, scratch
                 )
         for i in range(n_elements):
             scale = 1 / tv_scale[i]
@@ -488,5 +540,5 @@ def dual_rows(
                     term -= model[x] - second[i, x] * scale
                 else:
                     term = (model[x] - first[i, x]) ** 2 / (2 * second[i, x])
-                total += 0.0 if np.isnan(data[i, y, x]) else term
+                total += 0.0 if np.isnan(data[i, row, x]) else term
         row_values[y] = total + value_of_images(image, weight, s)

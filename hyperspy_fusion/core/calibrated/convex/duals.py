@@ -39,10 +39,11 @@ def _positive_root(b, c):
 def image_rows(measured, haadf_dual, y, image, weight, s):
     """Row y of h and w of each image in the unit of the kernels, and of a first s."""
     haadf, precision = measured.haadf, measured.haadf_precision
+    row = y - measured.top
     for j in range(image.shape[0]):
         for x in range(image.shape[1]):
-            image[j, x] = measured.haadf_factor[j] * np.float64(haadf[j, y, x])
-            weight[j, x] = measured.weight_factor[j] * np.float64(precision[j, y, x])
+            image[j, x] = measured.haadf_factor[j] * np.float64(haadf[j, row, x])
+            weight[j, x] = measured.weight_factor[j] * np.float64(precision[j, row, x])
             s[j, x] = np.float64(haadf_dual[j, y, x]) if weight[j, x] > 0 else 0.0
 
 
@@ -57,6 +58,7 @@ def slope_rows(point, y, found, measured, weight, rows, g):
     data, coefficients = measured.data, measured.coefficients
     above, along_y, along_x, pull, held = rows
     n_elements, n_x = g.shape
+    row = y - measured.top
     cost = 0.0
     for i in range(index(n_elements)):
         pull_of(dual, second_order, i, y, above, along_y, along_x, pull)
@@ -68,7 +70,7 @@ def slope_rows(point, y, found, measured, weight, rows, g):
                 for x in range(n_x):
                     held[x] = held[x] or weight[j, x] > 0
         for x in range(n_x):
-            missing = np.isnan(data[i, y, x])
+            missing = np.isnan(data[i, row, x])
             slope = shrink * pull[x] + (0.0 if missing else at_measured)
             least = ROUNDING * (scale + abs(slope))
             slope += 0.0 if missing else lift[i]
@@ -144,12 +146,15 @@ def improve(j, data, measured, slopes, first, second, image, weight, s, scratch)
                     inverse = 1 / (slopes[i, x] + k * s[j, x])
                     u = first[i, x] * inverse - second[i, x]
                     model[x] += k * max(u, 0.0)
-                    response[x] += k**2 * first[i, x] * inverse**2 if u > 0 else 0.0
+                    # a branch that loads a number would not be vectorised
+                    seen = inverse if u > 0 else 0.0
+                    response[x] += k**2 * first[i, x] * seen**2
             else:
                 for x in range(n_x):
                     u = first[i, x] - second[i, x] * (slopes[i, x] + k * s[j, x])
                     model[x] += k * max(u, 0.0)
-                    response[x] += k**2 * second[i, x] if u > 0 else 0.0
+                    seen = 1.0 if u > 0 else 0.0
+                    response[x] += k**2 * second[i, x] * seen
         for x in range(n_x):
             balance = s[j, x] + weight[j, x] * (image[j, x] - model[x])
             new = s[j, x] - balance / (1 + weight[j, x] * response[x])

@@ -34,6 +34,11 @@ def for_kernels(array: np.ndarray) -> np.ndarray:
     return np.require(array, np.float32, ["C", "W"])
 
 
+def is_for_kernels(array: np.ndarray) -> bool:
+    """Whether kernels take the array as it is; see :func:`for_kernels`."""
+    return array.dtype == np.float32 and array.flags.carray
+
+
 def stacked(arrays: list[np.ndarray]) -> np.ndarray:
     """Arrays of one shape as kernels take them; one alone is not copied if need not."""
     if len(arrays) == 1:

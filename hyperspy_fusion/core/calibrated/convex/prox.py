@@ -22,7 +22,7 @@ _NEWTON_STEPS = 30
 _LEAST_SQUARE = np.float32(1e-30)  # the square of a number that is treated as 0
 _FIRST = index(0)
 
-_, _part = compilers(fastmath=True)
+_, _part = compilers(fastmath=True, make_arrays=False)
 _section = section(fastmath=True)
 
 

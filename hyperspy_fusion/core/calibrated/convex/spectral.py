@@ -56,17 +56,15 @@ def _back(mixing, i, ratio, total):
 
 
 @_kernel
-def deviance_rows(u, factor, summand, counts, mixing, measured, row_terms, start, stop):
+def deviance_rows(measured, u, factor, summand, counts, mixing, row_terms, start, stop):
     """Half the deviance of the bins, row by row.
 
     Parameters
     ----------
-    u, factor, summand
+    measured, u, factor, summand
         As for :func:`primal_rows`.
     counts, mixing : numpy.ndarray
         As in :class:`Bins`.
-    measured : _Measured
-        The problem.
     row_terms : numpy.ndarray
         Shape ``(y,)``, written.
     start, stop : int
@@ -77,6 +75,7 @@ def deviance_rows(u, factor, summand, counts, mixing, measured, row_terms, start
     expected = np.empty(n_x)
     for y in range(start, stop):
         total = 0.0
+        row = y - measured.top
         for k in range(mixing.shape[0]):
             floor = 0.0
             expected[:] = 0
@@ -88,19 +87,19 @@ def deviance_rows(u, factor, summand, counts, mixing, measured, row_terms, start
                     expected[x] += part * (value / tv_scale[i] + pedestal[i])
             for x in range(n_x):
                 term = deviance_of(counts[k, y, x] + floor, expected[x])
-                total += 0.0 if np.isnan(data[0, y, x]) else term
+                total += 0.0 if np.isnan(data[0, row, x]) else term
         row_terms[y] = total
 
 
 @_kernel
 def spectral_dual_rows(
+    measured,
     dual,
     haadf_dual,
     shrink,
     multipliers,
     lift,
     found,
-    measured,
     second_order,
     counts,
     mixing,
@@ -116,7 +115,7 @@ def spectral_dual_rows(
 
     Parameters
     ----------
-    dual, haadf_dual, shrink, multipliers, lift, found, measured, second_order
+    measured, dual, haadf_dual, shrink, multipliers, lift, found, second_order
         As for :func:`dual_rows`.
     counts, mixing : numpy.ndarray
         As in :class:`Bins`.
@@ -142,7 +141,7 @@ def spectral_dual_rows(
     theta, observed, at_floor = np.empty(n_x), np.empty(n_x), np.empty(n_x)
     for y in range(start, stop):
         value = 0.0
-        row = data[:, y]
+        row = data[:, y - measured.top]
         image_rows(measured, haadf_dual, y, image, weight, s)
         value -= slope_rows(point, y, found, measured, weight, rows, slopes)
         for i in range(n_components):

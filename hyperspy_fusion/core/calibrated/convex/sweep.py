@@ -25,7 +25,7 @@ _ONE = index(1)
 # Smaller numbers are treated as 0: their squares would be subnormal, and slow.
 _TINY = np.float32(1e-18)
 
-_kernel, _part = compilers(fastmath=True)
+_kernel, _part = compilers(fastmath=True, make_arrays=False)
 _section = section(fastmath=True)
 
 
@@ -387,7 +387,7 @@ def _join(state, steps, relaxation, edges, row_sums, seams, scratch):
         state.flux_dual[i] += relaxation * steps.flux_dual[i] * excess
 
 
-@_part
+@_section
 def _scratch(n_elements, n_images, n_x):
     """Scratch of a sweep over rows of `n_x` pixels."""
     chunk, images = (n_elements, _CHUNK), (n_images, _CHUNK)
@@ -412,8 +412,9 @@ def _scratch(n_elements, n_images, n_x):
 def _iterations(*, several: bool) -> Callable:
     """Kernel of :func:`iterate` for one elastic image or for several."""
 
-    @_kernel
-    def iterate(
+    @_part
+    def advance(
+        scratch,
         state,
         scaled,
         steps,
@@ -426,10 +427,6 @@ def _iterations(*, several: bool) -> Callable:
         first,
         last,
     ):
-        n_elements, _, n_x = state.u.shape
-        scratch = _scratch(n_elements, state.haadf_dual.shape[0], n_x)
-        for i in range(n_elements):
-            scratch.offset[i] = scaled.offset[i, 0, 0]
         for k in range(n_iter):
             now = last_relaxation if k == n_iter - 1 else relaxation
             for block in range(first, last):
@@ -439,6 +436,14 @@ def _iterations(*, several: bool) -> Callable:
                 )
             if last - first == edges.size - 1:
                 _join(state, steps, now, edges, row_sums, seams, scratch)
+
+    @_kernel
+    def iterate(state, scaled, *task):
+        n_elements, _, n_x = state.u.shape
+        scratch = _scratch(n_elements, state.haadf_dual.shape[0], n_x)
+        for i in range(n_elements):
+            scratch.offset[i] = scaled.offset[i, 0, 0]
+        advance(scratch, state, scaled, *task)
 
     return iterate
 

@@ -1,3 +1,6 @@
+import tracemalloc
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,6 +20,7 @@ from hyperspy_fusion.core.calibrated.convex.certificate import certificate
 from hyperspy_fusion.core.calibrated.convex.iteration import Iteration, cold_start
 from hyperspy_fusion.core.calibrated.convex.problem import with_flux
 from hyperspy_fusion.core.calibrated.convex.rows import deviance_of, log_of
+from hyperspy_fusion.core.common import threads
 from hyperspy_fusion.core.common.operators import (
     gradient,
     gradient_adjoint,
@@ -172,6 +176,48 @@ def test_does_not_depend_on_threads(alpha):
         assert_array_equal(
             certificate(problem, state, run)[1:], certificate(problem, state)[1:]
         )
+
+
+@each_problem
+def test_copied_rows_give_the_same_bounds(options, monkeypatch):
+    """As those of pixels that the kernels take as they are."""
+    monkeypatch.setattr(threads, "_WORTH_A_THREAD", 32)  # several blocks of rows
+    problem = make_problem(**options)
+
+    def with_pixels(change):
+        names = "data", "background", "variance", "haadf", "haadf_precision"
+        pixels = {name: getattr(problem, name) for name in names}
+        elastic = [
+            replace(
+                image, values=change(image.values), precision=change(image.precision)
+            )
+            for image in problem.elastic
+        ]
+        changed = {name: None if a is None else change(a) for name, a in pixels.items()}
+        return replace(problem, elastic=tuple(elastic), **changed)
+
+    ready = with_pixels(lambda array: array.astype(np.float32))
+    reversed_view = with_pixels(
+        lambda array: array[..., ::-1, ::-1].astype(np.float32)[..., ::-1, ::-1]
+    )
+    state = random_state(problem, np.random.default_rng(0))
+    with workers(2) as run:
+        found = certificate(reversed_view, state, run)
+        assert found == certificate(ready, state, run)
+
+
+def test_pixels_in_reverse_are_not_copied_all_at_once():
+    problem = make_problem(shape=(512, 512), n_elements=3)
+    data = problem.data[..., ::-1, :].astype(np.float32)[..., ::-1, :]
+    problem = replace(problem, data=data)
+    state = cold_start(problem)
+    with workers(2) as run:
+        certificate(problem, state, run)  # also finds the units of the images
+        tracemalloc.start()
+        certificate(problem, state, run)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most < 0.7 * data.nbytes
 
 
 def test_log_is_that_of_float64():
