@@ -14,7 +14,7 @@ import llvmlite.binding
 import numpy as np
 
 from .core.common.options import Options
-from .execution.arrays import is_lazy
+from .execution.arrays import computed, is_lazy
 from .execution.plan import ExecutionOptions
 from .inputs.measurement import Measurement
 
@@ -27,12 +27,7 @@ _PACKAGES = (
 def provenance(
     measurement: Measurement, options: Options, execution: ExecutionOptions
 ) -> dict[str, str]:
-    """Entries of the record, all of them texts.
-
-    ``call`` holds the options as they were given, as JSON; ``checksums`` those of the
-    data, empty if they are lazy; ``versions`` what computed the result. Nothing else
-    has an effect on it, nor has the number of threads.
-    """
+    """Entries of the record of fused maps; see :func:`origin`."""
     sensitivities = measurement.sensitivities
     elements = measurement.elements
     names = {"background": measurement.background, "mask": measurement.masked or None}
@@ -44,18 +39,27 @@ def provenance(
         "tile_size": execution.tile_size,
         "given": [name for name, value in names.items() if value is not None],
     }
+    arrays = pixels(measurement)
+    return origin(call, {} if is_lazy(*arrays.values()) else arrays)
+
+
+def origin(call: dict[str, Any], arrays: dict[str, Any]) -> dict[str, str]:
+    """Entries of the record by which a fusion can be repeated, all of them texts.
+
+    ``call`` holds the options as they were given, as JSON; ``checksums`` those of the
+    data, empty if they are lazy; ``versions`` what computed the result. Nothing else
+    has an effect on it, nor has the number of threads.
+    """
+    lines = [f"{name}: {value}" for name, value in checksums(arrays).items()]
     return {
         "call": json.dumps(call),
-        "checksums": "\n".join(f"{k}: {v}" for k, v in checksums(measurement).items()),
+        "checksums": "\n".join(lines),
         "versions": versions(),
     }
 
 
-def checksums(measurement: Measurement) -> dict[str, str]:
-    """Checksum of each image that was fused, whatever its type; empty if one is lazy.
-
-    Masked pixels are NaN, and count.
-    """
+def pixels(measurement: Measurement) -> dict[str, Any]:
+    """All that is fused, by its name; masked pixels are NaN, and count."""
     arrays: dict[str, Any] = {
         f"map of {element}": measurement.maps[..., i, :, :]
         for i, element in enumerate(measurement.elements)
@@ -65,15 +69,21 @@ def checksums(measurement: Measurement) -> dict[str, str]:
         arrays[f"elastic image {name}"] = measurement.elastic[..., i, :, :]
     arrays["background"] = measurement.background
     arrays["noise variance"] = measurement.variance
-    arrays = {name: array for name, array in arrays.items() if array is not None}
-    if is_lazy(*arrays.values()):
-        return {}
+    return {name: array for name, array in arrays.items() if array is not None}
+
+
+def checksums(arrays: dict[str, Any]) -> dict[str, str]:
+    """Checksum of each array, whatever its type; lazy ones are read image by image."""
     return {name: f"{_checksum(array):08x}" for name, array in arrays.items()}
 
 
-def _checksum(array: np.ndarray) -> int:
-    values = np.ascontiguousarray(array, dtype=np.float64)
-    return crc32(values.data.cast("B"), values.size)
+def _checksum(array: Any) -> int:
+    found = array.size
+    for part in np.ndindex(array.shape[:-2]) if is_lazy(array) else [()]:
+        (image,) = computed([array[part]])
+        values = np.ascontiguousarray(image, dtype=np.float64)
+        found = crc32(values.data.cast("B"), found)
+    return found
 
 
 @cache

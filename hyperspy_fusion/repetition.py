@@ -14,9 +14,12 @@ from .derived import complete_record, first_of, maps_of_fusion, record_of
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.further import Elastic
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
-from .provenance import checksums, versions
+from .provenance import checksums, pixels, versions
+from .spectral_fusion import fuse_spectra
 
 if TYPE_CHECKING:
+    from hyperspy.signals import BaseSignal
+
     from .signals import ElementalMap
 
 __all__ = ["repeat"]
@@ -24,7 +27,7 @@ __all__ = ["repeat"]
 
 def repeat(
     fused: Sequence[ElementalMap] | ElementalMap,
-    maps: Maps,
+    maps: Maps | BaseSignal,
     haadf: Image,
     background: Background = None,
     *,
@@ -41,12 +44,12 @@ def repeat(
     Parameters
     ----------
     fused : list of ElementalMap, or ElementalMap
-        Maps that :func:`fuse_multimodal` or :func:`fuse_published` returned, from this
-        session or from files.
+        Maps that :func:`fuse_multimodal`, :func:`fuse_spectra` or
+        :func:`fuse_published` returned, from this session or from files.
     maps, haadf, background
-        As they were fused.
+        As they were fused; the spectra in the place of maps that were fused from them.
     mask, elastic
-        As they were given to :func:`fuse_multimodal`.
+        As they were given.
     show_progressbar, num_workers
         As for :func:`fuse_multimodal`.
 
@@ -60,8 +63,7 @@ def repeat(
     ------
     ValueError
         If the data are not those that were fused, or one of them was not given; or if
-        the record does not hold the options: it is that of an earlier version, or of
-        :func:`fuse_spectra`.
+        the record does not hold the options: it is that of an earlier version.
 
     Examples
     --------
@@ -78,14 +80,19 @@ def repeat(
     call = _call_of(record)
     given = {"background": background, "mask": mask}
     _check_given(call["given"], given)
+    bars = {"show_progressbar": show_progressbar, "num_workers": num_workers}
+    if "spectra" in call:
+        _check_given([], {"elastic": elastic})
+        again = _spectra_again(record, call["spectra"], maps, haadf, mask=mask, **bars)
+        _compare(before, again)
+        return again
     _check_data(record, maps, haadf, {**given, "elastic": elastic})
     _tell_of_other_versions(record["versions"])
     options = call["options"]
     options |= {
         "elements": record["elements"].split(","),
         "match": record.get("match"),
-        "show_progressbar": show_progressbar,
-        "num_workers": num_workers,
+        **bars,
     }
     if record["method"] == "published":
         again = fuse_published(maps, haadf, **options)
@@ -103,15 +110,31 @@ def _call_of(record: dict[str, Any]) -> dict[str, Any]:
     """The options in a record."""
     if "call" in record:
         return json.loads(record["call"])
-    if "sum_spectrum_chi2" in record:
-        raise ValueError(
-            "the maps were fused from spectra, whose options are not in the record: "
-            "call fuse_spectra again"
-        )
     raise ValueError(
         f"the record was made by version {record['version']}, which did not keep the "
         "options: fuse the maps again"
     )
+
+
+def _spectra_again(
+    record: dict[str, Any],
+    options: dict[str, Any],
+    spectra: Any,
+    haadf: Image,
+    **given: Any,
+) -> list[ElementalMap]:
+    """Fuse spectra again; an error if other ones were given.
+
+    What is compared are the bins, which are known when the spectra have been read.
+    """
+    _tell_of_other_versions(record["versions"])
+    for name in ("lambda_haadf", "lambda_tv"):
+        options[name] = _automatic(options[name])
+    if options["energy_range"]:
+        options["energy_range"] = tuple(options["energy_range"])
+    again = fuse_spectra(spectra, haadf, **options, **given)
+    _check_same(_sums_of(record), _sums_of(complete_record(again[0])))
+    return again
 
 
 def _automatic(option: Any) -> Any:
@@ -140,7 +163,10 @@ def _check_given(expected: Sequence[str], given: dict[str, Any]) -> None:
 def _check_data(
     record: dict[str, Any], maps: Maps, haadf: Image, given: dict[str, Any]
 ) -> None:
-    """Raise a ValueError if data have another checksum; warn if that is not known."""
+    """Raise a ValueError if data have another checksum; warn if that is not known.
+
+    Lazy data are read once for that.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # the fusion gives the same ones
         measurement: Measurement = measure(
@@ -152,14 +178,23 @@ def _check_data(
             lazily=True,
             **given,
         )
-    known = dict(line.split(": ") for line in record["checksums"].splitlines())
-    found = checksums(measurement)
-    if not (known and found):
+    known = _sums_of(record)
+    if not known:
         warn(
-            "the data were lazy, or are now: it is not known whether they are those "
-            "that were fused"
+            "the data were lazy when they were fused: it is not known whether these "
+            "are the same"
         )
         return
+    _check_same(known, checksums(pixels(measurement)))
+
+
+def _sums_of(record: dict[str, Any]) -> dict[str, str]:
+    """Checksums in a record."""
+    return dict(line.split(": ") for line in record["checksums"].splitlines())
+
+
+def _check_same(known: dict[str, str], found: dict[str, str]) -> None:
+    """Raise a ValueError that names the data whose checksums differ."""
     names = [name for name in known | found if known.get(name) != found.get(name)]
     if names:
         raise ValueError(

@@ -99,10 +99,12 @@ class Conclusion:
         measurement: Measurement,
         options: Options,
         tasks: list[Task],
-        execution: ExecutionOptions | None = None,
+        execution: ExecutionOptions,
+        origin: dict[str, str] | None = None,
     ) -> Conclusion:
-        """For the planned tasks of a measurement."""
-        origin = execution and provenance(measurement, options, execution)
+        """For planned tasks; `origin` if it is not that of maps."""
+        if origin is None:
+            origin = provenance(measurement, options, execution)
         return cls(
             method=method,
             elements=measurement.elements,
@@ -115,7 +117,7 @@ class Conclusion:
             background_given=measurement.background is not None,
             warnings=measurement.warnings,
             elastic_names=measurement.elastic_names,
-            origin=origin or {},
+            origin=origin,
         )
 
     @property

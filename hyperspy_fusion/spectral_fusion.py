@@ -32,6 +32,7 @@ from .loading.lines import PER_KEV, element_of, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
 from .loading.sum_spectrum import CONTINUUM, SumSpectrum, fit_sum_spectrum
 from .progress import Progress
+from .provenance import origin
 from .results import Conclusion, as_signals, tell
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 _BINS_EACH = 3  # at least, of each component
 _ALIKE = 1e-4  # of the information about a component: the least that can be fused
 _WEAK = 0.8  # Fisher efficiency of the bins, below which the user is told
+_OPTIONS = (
+    *("lambda_haadf", "lambda_tv", "gamma", "regularizer", "lock_flux", "uncertainty"),
+    *("n_replicas", "tolerance", "max_iter", "seed"),
+)
 
 
 @helpful
@@ -200,7 +205,19 @@ def fuse_spectra(
         {"haadf": measurement.haadf},
         (),
     )
-    return _fused(measurement, [task], options, execution)
+    call = {
+        "elements": wanted,
+        "other_elements": others,
+        "lines": as_names("lines", lines),
+        "energy_range": energy_range and [float(energy) for energy in energy_range],
+        "match": match,
+        **{name: getattr(options, name) for name in _OPTIONS},
+    }
+    known = origin(
+        {"spectra": call, "given": [] if mask is None else ["mask"]},
+        {"spectra": prepared.bins.counts, "HAADF image": measurement.haadf},
+    )
+    return _fused(measurement, [task], options, execution, known)
 
 
 def _check(spectra: Any) -> None:
@@ -406,9 +423,12 @@ def _fused(
     tasks: list[Task],
     options: CalibratedOptions,
     execution: ExecutionOptions,
+    known: dict[str, str],
 ) -> list[ElementalMap]:
     """Solve the task, and make signals."""
-    conclude = Conclusion.of("calibrated", measurement, options, tasks)
+    conclude = Conclusion.of(
+        "calibrated", measurement, options, tasks, execution, known
+    )
     with Progress.of(tasks, options, show=execution.show_progressbar) as progress:
         solutions = solve_now(tasks, progress, execution.num_workers)
     record, notes, messages = conclude(solutions)

@@ -17,8 +17,9 @@ PACKAGE = Path(hyperspy_fusion.__file__).parent
 FLOORS = [
     {"cli"},
     {"__init__"},
+    {"repetition"},
     {"spectral_fusion"},
-    {"loading", "data", "plot", "report", "repetition"},
+    {"loading", "data", "plot", "report"},
     {"signals"},
     {"widgets"},
     {"fusion", "derived", "propagation", "warm_up", "detectors"},

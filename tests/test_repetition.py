@@ -45,13 +45,13 @@ def test_from_files(specimen, fused, lazy, tmp_path):
     paths = [tmp_path / f"{i}.hspy" for i in range(len(signals))]
     loaded = [hs.load(path, lazy=lazy) for path in paths]
     maps, haadf, before = loaded[:3], loaded[3], loaded[4:]
+    again = hf.repeat(before, maps, haadf)
     if lazy:
-        with pytest.warns(UserWarning, match="data were lazy, or are now"):
-            again = hf.repeat(before, maps, haadf)
         for signal in again:
             signal.compute(show_progressbar=False)
-    else:
-        again = hf.repeat(before, maps, haadf)
+        maps[1].data = maps[1].data + 1
+        with pytest.raises(ValueError, match="other values than .*: map of Mn"):
+            hf.repeat(before, maps, haadf)
     for new, old in zip(again, fused, strict=True):
         np.testing.assert_array_equal(new.data, old.data)
 
@@ -107,6 +107,41 @@ def test_series_and_tiles(series_of, options):
     assert_same(hf.repeat(before, series.maps, series.haadf, 0.02), before)
     stack = hs.stack(before, show_progressbar=False)
     assert_same(hf.repeat(stack, series.maps, series.haadf, 0.02), before)
+
+
+@pytest.fixture(scope="module")
+def spectral(specimen):
+    """Spectra, a mask, options, and the maps that were fused from them."""
+    lines = ["Co_Ka", "Mn_Ka", "O_Ka"]
+    spectra = hf.data.xray_spectra(specimen.truth, lines, continuum=0.3)
+    mask = np.zeros((48, 48), bool)
+    mask[20:23, 5:9] = True
+    options = {"energy_range": (0.3, 9), "seed": 5, "n_replicas": 2, **GIVEN}
+    fused = hf.fuse_spectra(
+        spectra, specimen.haadf, ["Mn", "Co", "O"], lines="Co_Ka", mask=mask, **options
+    )
+    return spectra, mask, fused
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_spectra(specimen, spectral, lazy):
+    spectra, mask, before = spectral
+    spectra = spectra.as_lazy() if lazy else spectra
+    again = hf.repeat(before, spectra, specimen.haadf, mask=mask, num_workers=1)
+    assert_same(again, before)
+
+
+def test_other_spectra_are_named(specimen, spectral):
+    spectra, mask, before = spectral
+    other = spectra.deepcopy()
+    other.data[0, 0, other.axes_manager[2].value2index(6.4)] += 1
+    with pytest.raises(ValueError, match="other values than .*: spectra"):
+        hf.repeat(before, other, specimen.haadf, mask=mask)
+    with pytest.raises(ValueError, match="had a mask and none is given"):
+        hf.repeat(before, spectra, specimen.haadf)
+    phase = [specimen.haadf]
+    with pytest.raises(ValueError, match="had no elastic and one is given"):
+        hf.repeat(before, spectra, specimen.haadf, mask=mask, elastic=phase)
 
 
 def test_lazy_maps_before_they_are_computed(specimen):
@@ -188,9 +223,6 @@ def test_records_without_options(specimen, fused):
     for signal in older:
         del signal.metadata.Multimodal_fusion.call
     with pytest.raises(ValueError, match="did not keep the options"):
-        hf.repeat(older, specimen.maps, specimen.haadf)
-    older[0].metadata.Multimodal_fusion.sum_spectrum_chi2 = 1.0
-    with pytest.raises(ValueError, match="call fuse_spectra again"):
         hf.repeat(older, specimen.maps, specimen.haadf)
 
 
