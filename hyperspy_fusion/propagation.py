@@ -72,7 +72,9 @@ def propagate(
     Returns
     -------
     Propagated
-        Named tuple ``(value, std)`` of what the function returns.
+        Named tuple ``(value, std)`` of what the function returns. The deviation is that
+        of the replicas for which a value is not NaN, if these are more than half of
+        them; else it is NaN.
 
     Raises
     ------
@@ -117,6 +119,7 @@ def propagate(
     value = apply([signal.data for signal in maps])
     wanted = _arrays(value)
     squares = [np.zeros(array.shape) for array in wanted]
+    numbers = [np.zeros(array.shape) for array in wanted]
     (n_replicas,) = found
     for k in range(n_replicas):
         each = _arrays(apply([array[k] for array in replicas]))
@@ -128,8 +131,15 @@ def propagate(
             )
         with np.errstate(invalid="ignore"):  # infinity minus infinity
             for i, (one, centre) in enumerate(zip(each, wanted, strict=True)):
-                squares[i] += (one - centre) ** 2
-    deviations = iter([np.sqrt(total / n_replicas) for total in squares])
+                square = (one - centre) ** 2
+                numbers[i] += ~np.isnan(square)
+                squares[i] += np.where(np.isnan(square), 0, square)
+    deviations = iter(
+        [
+            np.sqrt(total / np.where(n > n_replicas / 2, n, np.nan))
+            for total, n in zip(squares, numbers, strict=True)
+        ]
+    )
     return Propagated(value, _like(value, deviations))
 
 

@@ -315,6 +315,8 @@ def as_signals(
         if members_of(signal):
             del signal.original_metadata.stack_elements
         _add_record(signal.metadata, record)
+        if "fraction_sum" in record:  # that of amounts is not known
+            data.pop("variance", None)
         for name, node in (("variance", UNCERTAINTY), ("unshared", UNSHARED)):
             if name in data:
                 riding = riding_signal(signal, data[name], node)

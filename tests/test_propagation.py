@@ -322,3 +322,47 @@ def test_what_cannot_be_propagated(fused):
     without = hf.fuse_multimodal(*hf.data.core_shell(size=32)[:2], lambda_tv=4.0)
     with pytest.raises(ValueError, match=r"'Co' .* has no replicas: expected .*n_repl"):
         hf.propagate(whole, without)
+
+
+@pytest.fixture(scope="module")
+def of_fractions():
+    """Maps of fractions, and the HAADF image."""
+    maps, haadf, _ = hf.data.core_shell(size=48, counts=16)
+    total = np.maximum(sum(signal.data for signal in maps), 1e-9)
+    return [signal / total for signal in maps], haadf
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"lazy_output": True}, {"tile_size": 40}],
+    ids=["now", "later", "tiles"],
+)
+def test_fractions(of_fractions, options):
+    def computed():
+        fused = hf.fuse_multimodal(*of_fractions, lambda_tv=4, n_replicas=4, **options)
+        for signal in fused:
+            if signal._lazy:
+                signal.compute(show_progressbar=False)
+        return fused
+
+    with pytest.warns(UserWarning, match="the maps are fractions"):
+        fused = computed()
+    value, std = hf.propagate(hf.get_fractions, fused)
+    known = np.isfinite(value[0].data)
+    assert np.isfinite(std[0].data[known]).mean() > 0.9
+    assert 0 < np.nanmedian(std[0].data) < 0.2
+    assert "errors of proportions" in fused[0].metadata.Multimodal_fusion.notes
+    variance = fused[0].get_noise_variance()
+    assert variance is None or np.isnan(np.asarray(variance.data)).all()
+
+
+def test_values_that_are_nan_for_some_replicas(fused):
+    def thick(maps):
+        return np.where(calls.pop() < 3, maps[0].data, np.nan)
+
+    calls = [0, 3, 3, 0, 0, 0, 0][::-1]  # of the maps, and of six replicas
+    _, std = hf.propagate(thick, fused)
+    expected = (replicas_of(fused[0]) - fused[0].data)[2:]
+    assert_allclose(std, np.sqrt((expected**2).mean(axis=0)), rtol=1e-5)
+    calls = [0, 3, 3, 3, 0, 0, 0][::-1]
+    assert np.isnan(hf.propagate(thick, fused)[1]).all()

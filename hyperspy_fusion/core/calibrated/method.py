@@ -1,6 +1,6 @@
 """The calibrated method: calibrate, choose the weights, solve, report what to trust."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,14 +22,20 @@ from .elastic import (
 )
 from .examine import examine
 from .guard import GuardReport
-from .multinomial import Amounts, Fractions, decide_amounts, weigh_fractions
+from .multinomial import (
+    ERRORS_OF_PROPORTIONS,
+    Amounts,
+    Fractions,
+    decide_amounts,
+    weigh_fractions,
+)
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
 from .selection import choose_further
 from .sharing import Sharing, share_counts
 from .shift import Shift, aligned
-from .uncertainty import uncertainty
+from .uncertainty import simulations, uncertainty
 from .weights import Weights, weigh
 
 
@@ -158,6 +164,20 @@ class Decision:
             **({} if others is None or not len(others) else {"elastic_tried": others}),
         }
 
+    def simulations(
+        self,
+        prepared: PreparedData,
+        prior: np.ndarray,
+        maps: np.ndarray,
+        run: Workers,
+        seed: int,
+    ) -> Iterator[PreparedData]:
+        """Data of these pixels that are simulated from fused maps."""
+        if self.amounts is not None:
+            return self.amounts.simulations(prepared, self.weights, maps, run, seed)
+        further = [image.prior for image in self.elastic if image.weight > 0]
+        return simulations(prepared, prior, maps, seed, further)
+
     def last_problem(self, prepared: PreparedData, run: Workers) -> Problem:
         """The convex problem of these pixels; that of fractions has pseudo-counts."""
         if self.amounts is not None:
@@ -236,14 +256,12 @@ def _decide_fractions(
     callback_for: Callable[[str], Callable | None],
 ) -> tuple[Decision, PreparedData]:
     """As :func:`decide`, for maps of fractions."""
-    if options.n_refits:
-        asked = "uncertainty is True"
-        if options.n_replicas:
-            asked = f"n_replicas is {options.n_replicas}"
+    if options.uncertainty:
         raise ValueError(
-            f"{asked} and the maps are fractions: expected counts, or neither "
-            "uncertainty nor n_replicas. The sum of the fused maps rests on "
-            "coefficients that are assumed, and their error is not known"
+            "uncertainty is True and the maps are fractions: expected n_replicas=20 "
+            "instead, from which propagate(get_fractions, fused) finds the errors of "
+            "fractions. That of the amounts, whose sums rest on coefficients that are "
+            "assumed, is not known"
         )
     amounts, weights = decide_amounts(
         preparation, prior, options, run, callback_for("weights")
@@ -445,22 +463,24 @@ def conclude(
             callback=callback_for("sharing"),
         )
     variance, replicas = None, None
+    assumed: tuple[str, ...] = ()
     if prepared is not None and options.n_refits:
         own = replace(decision, flux_multiplier=None).problem  # sums of a tile are kept
         variance, replicas = uncertainty(
-            prepared,
-            prior,
+            decision.simulations(prepared, prior, optimum.maps, run, options.seed),
             (sharing and sharing.problem_of) or own,
             optimum.maps,
             run,
             lambda_tv=decision.weights.lambda_tv,
             n_refits=options.n_refits,
             seed=options.seed,
-            further=[image.prior for image in decision.elastic if image.weight > 0],
             keep=options.n_replicas is not None,
             callback=callback_for("uncertainty"),
         )
         variance = variance * gain[:, None, None] ** 2
+        if decision.amounts is not None:
+            variance[:] = np.nan
+            assumed = (ERRORS_OF_PROPORTIONS,)
     maps, sums = optimum.maps, None
     if inner is not None:
         rows, columns = inner
@@ -500,7 +520,7 @@ def conclude(
             "flagged_spans": report.spans,
             **({} if sharing is None else sharing.record()),
         },
-        notes=(*decision.all_notes(), *([] if told is None else [told.note])),
+        notes=(*decision.all_notes(), *([] if told is None else [told.note]), *assumed),
         warnings=decision.warnings(),
     )
 

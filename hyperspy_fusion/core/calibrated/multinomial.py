@@ -11,7 +11,7 @@ tells the sum of a pixel: hidden fractions can not choose its weight, which is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,11 @@ from .coefficients import CALIBRATION_LAMBDA
 from .composition import NoiseLaw, density, in_vacuum, noise_law, normalised
 from .convex.solver import minimise
 from .flux import FluxLock
+from .guard import prediction
 from .prepare import PEDESTAL, Preparation, PreparedData, scales
 from .shift import Shift, aligned, far_shift, near_shift
 from .split import thinned
+from .uncertainty import random_numbers
 from .weights import (
     TRIAL_ITERATIONS,
     Weights,
@@ -47,6 +49,11 @@ _PARTS, _FOLDS = 5, 4
 _LEAST_SUM = 0.1  # of its 0.99 quantile; stray counts have fractions, too
 _LEAST_SHIFT = 2.0  # pixels
 _SMOOTHING = 3.0  # pixels, of the fractions from which their noise is computed
+
+ERRORS_OF_PROPORTIONS = (
+    "the replicas hold the errors of proportions, as of get_fractions; those of the "
+    "amounts, whose sums rest on coefficients that are assumed, are not known"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +292,29 @@ class Amounts:
         both = weights.lambda_tv, weights.lambda_haadf
         counts = image.counts(both, run, _ALONE_ITERATIONS)
         return replace(counts, lock=FluxLock.of_all(len(counts.data)))
+
+    def simulations(
+        self,
+        prepared: PreparedData,
+        weights: Weights,
+        maps: np.ndarray,
+        run: Workers,
+        seed: int,
+    ) -> Iterator[PreparedData]:
+        """Pseudo-counts of fractions that are simulated from maps, without end.
+
+        `prepared` holds the measured fractions, `maps` are fused pseudo-counts. Counts
+        are drawn, and become fractions again; the law of these is taken for exact.
+        """
+        rng = random_numbers(prepared.data, seed)
+        missing = np.isnan(prepared.data)
+        value = self.law.count_value.astype(np.float32)[:, None, None]
+        model = prediction(prepared, maps)
+        while True:
+            drawn = np.where(missing, np.float32(np.nan), rng.poisson(maps) * value)
+            haadf = rng.normal(model, prepared.sigma).astype(np.float32)
+            trial = replace(prepared, data=normalised(drawn), haadf=haadf)
+            yield self.counts(trial, weights, run)
 
 
 def decide_amounts(

@@ -26,8 +26,7 @@ _LEAST_SUM = 1e-3  # of a component of spectra that is drawn anew, over that bef
 
 
 def uncertainty(
-    prepared: PreparedData,
-    prior: np.ndarray,
+    trials: Iterator[PreparedData],
     problem_of: Callable[[PreparedData], Problem],
     maps: np.ndarray,
     run: Workers,
@@ -35,7 +34,6 @@ def uncertainty(
     lambda_tv: float,
     n_refits: int,
     seed: int,
-    further: Sequence[np.ndarray] = (),
     keep: bool = False,
     callback: Callable | None = None,
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -62,11 +60,8 @@ def uncertainty(
 
     Parameters
     ----------
-    prepared : PreparedData
-        The data, with coefficients and offset of the HAADF model, and with the further
-        elastic images that are used.
-    prior : numpy.ndarray
-        Expected c_i in any common unit, shape ``(n_elements,)``.
+    trials : iterator of PreparedData
+        Data simulated from the fused maps, as from :func:`simulations`.
     problem_of : callable
         ``problem_of(prepared)`` is the convex problem of data.
     maps : numpy.ndarray
@@ -78,9 +73,7 @@ def uncertainty(
     n_refits : int
         Number K of refits, at least 2.
     seed : int
-        Seed of the simulation; the data are a part of it.
-    further : sequence of numpy.ndarray
-        Expected c_i of each further elastic image.
+        Seed of the displacements.
     keep : bool
         Whether replicas are returned.
     callback : callable, optional
@@ -98,10 +91,8 @@ def uncertainty(
     shape = (n_refits, *maps.shape)
     kept = np.empty(shape, np.float32) if keep else None
     mean, spread = np.zeros_like(maps), np.zeros_like(maps)
-    simulated = _simulate(prepared, maps, seed)
     weight = np.clip(_BIAS * lambda_tv, *_BIAS_LIMITS)
-    for k, (trial, net) in zip(range(n_refits), simulated, strict=False):
-        trial = _calibrated(trial, net, maps, prior, further)  # noqa: PLW2901
+    for k, trial in zip(range(n_refits), trials, strict=False):
         refit = minimise(
             problem_of(trial),
             run,
@@ -152,17 +143,38 @@ def _calibrated(
     )
 
 
-def _simulate(
-    prepared: PreparedData, maps: np.ndarray, seed: int
-) -> Iterator[tuple[PreparedData, np.ndarray]]:
-    """Simulate measurements of maps without end, other ones for other data.
+def random_numbers(data: np.ndarray, seed: int) -> np.random.Generator:
+    """Random numbers for the simulation of data, other ones for other data.
 
-    With the maps that calibrate the image: those without background, or the elements
-    unmixed from spectra. Images of a series and tiles would have the same noise if it
-    did not depend on the data.
+    Images of a series and tiles would have the same noise if it did not depend on them.
     """
-    own = crc32(np.ascontiguousarray(prepared.data).data)
-    rng = np.random.default_rng([seed, own])
+    return np.random.default_rng([seed, crc32(np.ascontiguousarray(data).data)])
+
+
+def simulations(
+    prepared: PreparedData,
+    prior: np.ndarray,
+    maps: np.ndarray,
+    seed: int,
+    further: Sequence[np.ndarray] = (),
+) -> Iterator[PreparedData]:
+    """Simulate measurements of maps without end, each calibrated by itself.
+
+    Parameters
+    ----------
+    prepared : PreparedData
+        The data, with coefficients and offset of the HAADF model, and with the further
+        elastic images that are used.
+    prior : numpy.ndarray
+        Expected c_i in any common unit, shape ``(n_elements,)``.
+    maps : numpy.ndarray
+        Fused maps x, shape ``(n_elements, y, x)``, counts or units of the values.
+    seed : int
+        Seed of the simulation; the data are a part of it.
+    further : sequence of numpy.ndarray
+        Expected c_i of each further elastic image.
+    """
+    rng = random_numbers(prepared.data, seed)
     missing = np.isnan(prepared.data)
     noise = prepared.noise_variance(maps)
     model = prediction(prepared, maps)
@@ -178,7 +190,9 @@ def _simulate(
             net = trial.net()
         haadf = rng.normal(model, prepared.sigma)
         elastic = tuple(_drawn(image, maps, rng) for image in prepared.elastic)
-        yield replace(trial, haadf=haadf, elastic=elastic), net
+        trial = replace(trial, haadf=haadf, elastic=elastic)
+        # with the maps without background, or the elements unmixed from spectra
+        yield _calibrated(trial, net, maps, prior, further)
 
 
 def _redrawn(

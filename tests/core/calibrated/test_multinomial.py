@@ -119,8 +119,25 @@ def test_without_the_image_the_sums_are_the_same(data):
 
 def test_the_variance_of_amounts_is_not_known(data):
     fractions, haadf, _ = data
-    with pytest.raises(ValueError, match="uncertainty is True and the maps are fracti"):
+    with pytest.raises(ValueError, match="expected n_replicas=20 instead"):
         solve(fractions, haadf, Z, CalibratedOptions(uncertainty=True))
+
+
+def test_replicas_hold_the_errors_of_fractions(data):
+    fractions, haadf, truth = data
+    options = CalibratedOptions(lambda_tv=4.0, n_replicas=20)
+    solution = solve(fractions, haadf, Z, options)
+    assert np.isnan(solution.variance).all()
+    assert "errors of proportions" in solution.notes[-1]
+    away = fractions_of(solution.replicas.transpose(1, 0, 2, 3))
+    away = away.transpose(1, 0, 2, 3) - fractions_of(solution.maps)
+    std = np.sqrt(np.mean(away**2, axis=0))
+    seen = truth.sum(axis=0) > 0.2 * truth.sum(axis=0).max()
+    wrong = np.abs(fractions_of(solution.maps) - fractions_of(truth))
+    assert 0.9 < np.mean(wrong[:, seen] < 2 * std[:, seen]) < 0.995
+    assert np.median(std[:, seen]) < 0.1  # it says something
+    again = solve(fractions, haadf, Z, options)
+    np.testing.assert_array_equal(again.replicas, solution.replicas)
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (3, -3)])

@@ -8,15 +8,18 @@ from numpy.testing import assert_allclose, assert_array_equal
 from hyperspy_fusion.core.calibrated.coefficients import CrossFit
 from hyperspy_fusion.core.calibrated.convex.solver import minimise
 from hyperspy_fusion.core.calibrated.noise import haadf_noise
-from hyperspy_fusion.core.calibrated.uncertainty import _displaced, uncertainty
+from hyperspy_fusion.core.calibrated.uncertainty import (
+    _displaced,
+    simulations,
+    uncertainty,
+)
 
 WEIGHTS = 3.0, 0.1
 
 
 def found(prepared, maps, run, *, n_refits=10, seed=0, weights=WEIGHTS, **options):
     return uncertainty(
-        prepared,
-        PRIOR,
+        simulations(prepared, PRIOR, maps, seed),
         lambda data: data.problem(*weights),
         maps,
         run,
