@@ -314,3 +314,15 @@ def test_too_few_counts():
     summary = hf.summarize(fused)
     assert "was not tested, since they hold too few counts" in summary
     assert "agrees with the maps" not in summary
+
+
+def test_sharing_is_recommended_for_crystals(specimen):
+    options = {"lambda_tv": 3.0, "lambda_haadf": 0.1}
+    maps, haadf, _ = hf.data.lattice(64)
+    words = "the image repeats itself: with share=True, pixels that look alike"
+    words = words.lower()
+    assert words in hf.summarize(hf.fuse_multimodal(maps, haadf, **options)).lower()
+    shared = hf.fuse_multimodal(maps, haadf, share=True, **options)
+    assert words not in hf.summarize(shared).lower()
+    other = hf.fuse_multimodal(specimen.maps, specimen.haadf, **options)
+    assert words not in hf.summarize(other).lower()

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, maximum_filter
 
 from ..common.compilation import compilers, index
 from ..common.threads import Workers
+from .sample import TILE
 
 # What a pixel looks like: patches under a Gaussian window, in pixels, and the number of
 # their principal components, which are found from a sample of the pixels.
@@ -24,7 +25,53 @@ _CHEMISTRY_WIDTH, _NOISE_WIDTH, _LEAST_NOISE = 1.5, 6.0, 0.1
 # along each axis, but for edges.
 STEP, REACH = 2, 2
 
+# Repetition: pixels over which an image is smoothed to leave its slow part out, those
+# around no displacement that are left out, and the largest displacement (fraction).
+_SLOW, _NEAR, _FARTHEST = 12.0, 3, 3
+
 _kernel, _part = compilers(fastmath=False)
+
+
+def repetition(image: np.ndarray) -> float:
+    """How well an image repeats itself: 1 for a crystal, below 0.7 for particles.
+
+    The largest autocorrelation at a peak away from the centre, without the slow part of
+    the image; the median over its tiles, since the tiles of a sample do not fit.
+    """
+    starts: list[range] = [
+        range(0, max(size - TILE // 2, 1), TILE) for size in image.shape
+    ]
+    found = [
+        _highest_peak(image[y : y + TILE, x : x + TILE])
+        for y in starts[0]
+        for x in starts[1]
+    ]
+    return float(np.median(found))
+
+
+def _highest_peak(image: np.ndarray) -> float:
+    """Highest peak of the autocorrelation of an image; 0 if there is none."""
+    shape = image.shape
+    double = tuple(2 * size for size in shape)
+    fine = image - gaussian_filter(image.astype(np.float64), _SLOW)
+    window = np.sqrt(np.outer(*(np.hanning(size + 2)[1:-1] for size in shape)))
+    fine = fine * window
+    products, overlap = (
+        np.fft.fftshift(np.fft.irfft2(np.abs(np.fft.rfft2(a, double)) ** 2, double))
+        for a in (fine - fine.mean(), window)
+    )
+    away = [size // _FARTHEST for size in shape]
+    inner = tuple(
+        slice(size - n, size + n + 1) for size, n in zip(shape, away, strict=True)
+    )
+    products, overlap = products[inner], overlap[inner]
+    centre = products[tuple(away)] / overlap[tuple(away)]
+    if not centre > 0 or min(away) <= _NEAR:
+        return 0.0
+    correlation = products / overlap / centre
+    peaks = correlation == maximum_filter(correlation, 2 * _NEAR + 1)
+    peaks[tuple(slice(n - _NEAR, n + _NEAR + 1) for n in away)] = False
+    return float(correlation[peaks].max(initial=0.0))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from ..common.missing import missing_pixels
-from ..common.solution import CostHistory, Solution, Status
+from ..common.solution import Solution, Status
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
-from .convex.solver import Optimum, minimise
+from .convex.solver import minimise
 from .elastic import (
     EXPONENT,
     Found,
@@ -21,6 +21,7 @@ from .elastic import (
     record_of,
 )
 from .examine import examine
+from .groups import repetition
 from .guard import GuardReport
 from .multinomial import (
     ERRORS_OF_PROPORTIONS,
@@ -32,6 +33,7 @@ from .multinomial import (
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
+from .sample import mosaic
 from .selection import choose_further
 from .sharing import Sharing, share_counts
 from .shift import Shift, aligned
@@ -76,6 +78,8 @@ class Decision:
     sharing : Sharing or None
         Whether pixels that look alike share their counts, for all tiles of an image;
         None if that is found for the whole image.
+    repetition : float
+        Of the HAADF image, from :func:`~.groups.repetition`.
     """
 
     units: Units
@@ -92,6 +96,7 @@ class Decision:
     elastic: tuple[Found, ...] = ()
     elastic_tried: np.ndarray | None = None
     sharing: Sharing | None = None
+    repetition: float = 0.0
 
     @property
     def undone_of_all(self) -> list[Shift]:
@@ -152,6 +157,7 @@ class Decision:
             "haadf_offset": numbers.offset + self.units.base,
             "haadf_gain": self.weights.gain,
             "haadf_model_error": numbers.error,
+            "haadf_repetition": self.repetition,
             "shift": np.array([shift.y, shift.x]),
             "count_value": gain,
             "vacuum_background": np.zeros(len(gain)) if found is None else found * gain,
@@ -244,6 +250,7 @@ def decide(
         background_note=examined.note,
         elastic=tuple(elastic),
         elastic_tried=tried,
+        repetition=repetition(mosaic(prepared.haadf, preparation.tiles)),
     )
     return decision, prepared
 
@@ -276,6 +283,7 @@ def _decide_fractions(
         report=GuardReport(largest=np.nan, flagged=0.0, brighter=False),
         notes=preparation.notes,
         amounts=amounts,
+        repetition=repetition(mosaic(prepared.haadf, preparation.tiles)),
     )
     return decision, prepared
 
@@ -506,7 +514,11 @@ def conclude(
         variance=variance,
         replicas=replicas,
         unshared=unshared,
-        costs=cost_history(optimum, weights, decision.elastic),
+        costs=optimum.costs(
+            weights.lambda_tv,
+            weights.lambda_haadf,
+            [image.weight for image in decision.elastic if image.weight > 0],
+        ),
         n_iter=optimum.n_iter,
         status=str(Status.CONVERGED if converged else Status.MAX_ITER),
         converged=converged,
@@ -522,30 +534,6 @@ def conclude(
         },
         notes=(*decision.all_notes(), *([] if told is None else [told.note]), *assumed),
         warnings=decision.warnings(),
-    )
-
-
-def cost_history(
-    optimum: Optimum, weights: Weights, elastic: Sequence[Found] = ()
-) -> CostHistory:
-    """Terms of the objective, in the first iterations and at each certificate.
-
-    The total has those of further `elastic` images, too. The chemical term is half the
-    deviance, which differs from the negative log-likelihood by a constant.
-    """
-    iterations, terms = zip(*optimum.history, strict=True)
-    haadf, chemical, tv, *others = np.array(terms).T
-    tv = tv / weights.lambda_tv
-    total = weights.lambda_haadf * haadf + chemical + weights.lambda_tv * tv
-    used = [image.weight for image in elastic if image.weight > 0]
-    for weight, term in zip(used, others, strict=True):
-        total = total + weight * term
-    return CostHistory(
-        total=total,
-        haadf=haadf,
-        chemical=chemical,
-        tv=tv,
-        iterations=np.array(iterations, dtype=np.float64),
     )
 
 

@@ -14,6 +14,7 @@ from hyperspy_fusion.core.calibrated.groups import (
     Looks,
     grid,
     neighbours,
+    repetition,
 )
 from hyperspy_fusion.core.common.threads import workers
 
@@ -155,3 +156,38 @@ def test_neighbours_are_at_the_same_place_of_the_unit_cell(run):
     # symmetric places are alike, too
     assert (np.minimum(away[0], 8 - away[0]) <= 1).mean() > 0.4
     assert np.ptp(image.ravel()[inner], axis=-1).max() < 0.05
+
+
+def lattice_image(shape, period, noise, seed=0):
+    y, x = np.indices(shape)
+    image = np.cos(2 * np.pi * y / period) * np.cos(2 * np.pi * x / (1.3 * period))
+    return 100 + 10 * image + np.random.default_rng(seed).normal(0, noise, shape)
+
+
+@pytest.mark.parametrize("shape", [(64, 80), (96, 96), (300, 200)])
+def test_repetition_of_a_crystal(shape):
+    image = lattice_image(shape, 9.0, 1.0)
+    assert repetition(image) > 0.9
+    assert_allclose(repetition(image), repetition(7 * image - 50), rtol=1e-6)
+    # a slow part of the image, as of a wedge, does not matter
+    assert repetition(image + np.linspace(0, 300, shape[1])) > 0.9
+
+
+def test_repetition_of_tiles_that_do_not_fit():
+    tiles = [lattice_image((96, 96), 9.0 + 0.3 * k, 1.0, k) for k in range(4)]
+    assert repetition(np.block([tiles[:2], tiles[2:]])) > 0.9
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.random.default_rng(0).normal(size=(96, 96)),
+        np.hypot(*(np.indices((128, 128)) - 60)) < 30,
+        np.full((64, 64), 3.0),
+        np.ones((5, 3)),
+        np.linspace(0, 50, 64) + np.random.default_rng(1).normal(size=(64, 64)),
+    ],
+    ids=["noise", "particle", "constant", "tiny", "ramp"],
+)
+def test_repetition_of_what_is_no_crystal(image):
+    assert 0 <= repetition(np.asarray(image, np.float32)) < 0.7

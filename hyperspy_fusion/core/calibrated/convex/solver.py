@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...common.solution import check_finite
+from ...common.solution import CostHistory, check_finite
 from ...common.threads import Workers, most_at_once
 from .certificate import certificate, terms_at
 from .iteration import FLUX_WEIGHT, RELAXATION, Iteration, restart
@@ -62,6 +62,29 @@ class Optimum:
         """Whether gap and changes, as far as these are known, meet the tolerance."""
         known = self.change[np.isfinite(self.change)]
         return self.gap <= tolerance and bool((known <= _STILL * tolerance).all())
+
+    def costs(
+        self, lambda_tv: float, lambda_haadf: float, others: Sequence[float] = ()
+    ) -> CostHistory:
+        """Terms of the objective, in the first iterations and at each certificate.
+
+        The total has those of further images, whose weights are `others`, too. The
+        chemical term is half the deviance, which differs from the negative
+        log-likelihood by a constant.
+        """
+        iterations, terms = zip(*self.history, strict=True)
+        haadf, chemical, tv, *further = np.array(terms).T
+        tv = tv / lambda_tv
+        total = lambda_haadf * haadf + chemical + lambda_tv * tv
+        for weight, term in zip(others, further, strict=True):
+            total = total + weight * term
+        return CostHistory(
+            total=total,
+            haadf=haadf,
+            chemical=chemical,
+            tv=tv,
+            iterations=np.array(iterations, dtype=np.float64),
+        )
 
 
 def minimise(
