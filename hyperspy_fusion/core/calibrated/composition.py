@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _SPREAD, _SPREAD_OF_USUAL = 1e-3, 1e-2
 _USUAL = 1.0, 100.0
 
+_FEWEST = 4  # pixels that hold anything, of fractions
 _BINS, _LEAST_PIXELS = 16, 30  # of the HAADF intensity, and of a bin
 _SMOOTHING = 1.5  # pixels, of the fractions from which their noise is computed
 _LEAST_WHOLE = 500  # pixels whose neighbours are all known, for the mask of the noise
@@ -73,9 +74,13 @@ def sum_of_fractions(maps: np.ndarray) -> float | None:
         return None
     if usual:
         level = min(_USUAL, key=lambda value: abs(level - value))
-    # single counts, no two of them in one pixel
-    single = level == 1 and sums.size < maps[0].size and _are_whole(maps)
-    return None if single else level
+    if sums.size < maps[0].size:  # counts may have the same sum where there are any
+        whole = _are_whole(maps)
+        single = level == 1 and whole  # no two of them in one pixel
+        few = sums.size < (_LEAST_PIXELS if whole or not usual else _FEWEST)
+        if single or few:
+            return None
+    return level
 
 
 def _are_whole(maps: np.ndarray) -> bool:

@@ -54,6 +54,20 @@ def test_no_fractions(maps):
     assert sum_of_fractions(np.asarray(maps)) is None
 
 
+@pytest.mark.parametrize("value", [1, 5, 100 / 3, 0.37])
+def test_one_bright_pixel_is_no_fraction(value):
+    maps = np.zeros((3, 20, 20), np.float32)
+    maps[:, 4, 7] = value
+    assert sum_of_fractions(maps) is None
+
+
+def test_few_pixels_may_hold_fractions():
+    maps = some_fractions()
+    maps[:, 1:] = 0  # 20 pixels are left
+    assert sum_of_fractions(maps) == 1
+    assert sum_of_fractions(100 * maps) == 100
+
+
 def test_single_counts_are_no_fractions():
     maps = np.zeros((3, 20, 20))
     maps[[0, 1, 2], [3, 9, 12], [4, 5, 19]] = 1

@@ -409,8 +409,18 @@ def _scratch(n_elements, n_images, n_x):
     )
 
 
-def _iterations(*, several: bool) -> Callable:
-    """Kernel of :func:`iterate` for one elastic image or for several."""
+@_section
+def _scratch_of(state, scaled):
+    """Scratch of an iteration, with the offsets that are the same in all pixels."""
+    n_elements, _, n_x = state.u.shape
+    scratch = _scratch(n_elements, state.haadf_dual.shape[0], n_x)
+    for i in range(n_elements):
+        scratch.offset[i] = scaled.offset[i, 0, 0]
+    return scratch
+
+
+def _advance(*, several: bool) -> Callable:
+    """Part of the kernels of :func:`iterate` that does all but make its scratch."""
 
     @_part
     def advance(
@@ -437,18 +447,21 @@ def _iterations(*, several: bool) -> Callable:
             if last - first == edges.size - 1:
                 _join(state, steps, now, edges, row_sums, seams, scratch)
 
-    @_kernel
-    def iterate(state, scaled, *task):
-        n_elements, _, n_x = state.u.shape
-        scratch = _scratch(n_elements, state.haadf_dual.shape[0], n_x)
-        for i in range(n_elements):
-            scratch.offset[i] = scaled.offset[i, 0, 0]
-        advance(scratch, state, scaled, *task)
-
-    return iterate
+    return advance
 
 
-_iterate_one, _iterate_several = _iterations(several=False), _iterations(several=True)
+_advance_one, _advance_several = _advance(several=False), _advance(several=True)
+
+
+# Not from a factory: Numba cannot find a kernel in its cache whose closure has a part.
+@_kernel
+def _iterate_one(state, scaled, *task):
+    _advance_one(_scratch_of(state, scaled), state, scaled, *task)
+
+
+@_kernel
+def _iterate_several(state, scaled, *task):
+    _advance_several(_scratch_of(state, scaled), state, scaled, *task)
 
 
 def iterate(state: State, *arguments: Any) -> None:
