@@ -280,7 +280,8 @@ def _standardised(
         z = np.where(enough, -_unskewed(-z, skew), 0)
     z = z.astype(np.float32).repeat(step, axis=0).repeat(step, axis=1)
     z = z[: len(means.known), : len(means.known.T)]
-    return np.where(means.known, z, np.float32(0))
+    z[~means.known] = 0
+    return z
 
 
 def _block_mean(image: np.ndarray, step: int) -> np.ndarray:
