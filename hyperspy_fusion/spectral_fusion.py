@@ -209,7 +209,9 @@ def fuse_spectra(
         "elements": wanted,
         "other_elements": others,
         "lines": as_names("lines", lines),
-        "energy_range": energy_range and [float(energy) for energy in energy_range],
+        "energy_range": None
+        if energy_range is None
+        else list(map(float, energy_range)),
         "match": match,
         **{name: getattr(options, name) for name in _OPTIONS},
     }
