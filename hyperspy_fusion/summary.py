@@ -22,7 +22,7 @@ _TAKEN_FOR = {
 _NOT_COMPUTED = (
     "The maps are not computed yet: what was done is known after compute() or save()."
 )
-# Of simulated crystals, and of DyScO3, the repetition is 0.92 to 0.99, of others up to
+# Of simulated crystals, and of DyScO3, the repetition is 0.94 to 0.99, of others up to
 # 0.7.
 _CRYSTAL = 0.85
 _ALL_WELL = "There was no warning."
