@@ -30,6 +30,7 @@ _FIT = {
     "haadf_coefficients": "elastic_coefficients",
     "haadf_offset": "elastic_offset",
     "haadf_model_error": "elastic_model_error",
+    "haadf_slow": "elastic_slow",
 }
 # Sum of the amounts below which there are no fractions, over that quantile of it.
 _LEAST_AMOUNT, _MOST = 0.05, 0.99
@@ -294,7 +295,8 @@ def _local_misfit(
     record = record_of(fused[0])
     maps, haadf = computed([measurement.maps, measurement.haadf])
     results = np.stack(computed([signal.data for signal in fused]), axis=-3)
-    numbers = {name: np.asarray(record[name]) for name in ("vacuum_background", *_FIT)}
+    wanted = "vacuum_background", *_FIT
+    numbers = {name: np.asarray(record.get_item(name, 0.0)) for name in wanted}
     if elastic is not None:
         k = _number_of(elastic, record)
         for name, of_image in _FIT.items():

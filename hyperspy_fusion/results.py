@@ -264,7 +264,12 @@ def pending_record(
         by_element = ["count_value", "change", "vacuum_background", "own_norm"]
         by_element.append("sum_kept")
         each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
-        numbers: tuple[str, ...] = ("haadf_gain", "haadf_model_error", "gap")
+        numbers: tuple[str, ...] = (
+            "haadf_gain",
+            "haadf_model_error",
+            "haadf_slow",
+            "gap",
+        )
         numbers += ("guard", "flagged", "missing_pixels", "haadf_missing_pixels")
         if conclusion.elastic_names:
             further = Further(conclusion.elastic_names, None, np.ones(n_elements))

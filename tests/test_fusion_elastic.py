@@ -222,6 +222,24 @@ def test_tiles(lazy):
     assert "The image bf has inverted contrast" in hf.summarize(found)
 
 
+def test_a_slow_part_of_haadf_in_tiles():
+    maps, haadf, truth = hf.data.core_shell(size=160)
+    haadf.data = haadf.data + np.linspace(0, 0.5 * haadf.data.max(), 160)
+    with pytest.warns(UserWarning, match="has a slowly varying part that the maps"):
+        whole, found = (
+            hf.fuse_multimodal(maps, haadf, 0.02, tile_size=size) for size in (None, 80)
+        )
+    one, other = record(found), record(whole)
+    assert one.haadf_slow == other.haadf_slow > 0.1
+    assert one.lambda_haadf == other.lambda_haadf > 0
+    assert one.flagged < 0.05
+    level = np.quantile(whole[0].data, 0.99)
+    assert np.sqrt(np.mean((found[0].data - whole[0].data) ** 2)) < 0.02 * level
+    for fused in (whole, found):
+        z = hf.get_misfit(maps, fused, haadf, 0.02, standardised=True)
+        assert np.abs(z.data).max() < 5
+
+
 def test_a_slow_part_in_tiles():
     maps, haadf, truth = hf.data.core_shell(size=160)
     phase = hf.data.elastic_image(truth, "phase", wave=True)

@@ -83,6 +83,10 @@ def spot(array):
     return array
 
 
+def support(array):
+    return array + np.linspace(0, 0.5 * array.max(), array.shape[1])
+
+
 def noise(array):
     return np.random.default_rng(1).normal(array.mean(), array.std(), array.shape)
 
@@ -186,6 +190,7 @@ WARNINGS = {
     "the HAADF image is not calibrated along": (not_calibrated, GIVEN),
     "they are taken to show the same pixels": (elsewhere, GIVEN),
     "the HAADF image contradicts the maps in": (image(spot), GIVEN),
+    "has a slowly varying part that the maps do not": (image(support), CHOSEN),
     "contradicts the maps all over the image": (image(np.flipud), CHOSEN),
     "seems to have inverted contrast": (image(np.negative), GIVEN),
     "hold too few counts to judge": (each(few_counts), UNKNOWN),

@@ -14,6 +14,7 @@ from .options import CalibratedOptions
 from .prepare import PreparedData, prepare
 from .sharing import groups_of
 from .shift import Shift, aligned
+from .slow import without_slow
 
 _ASKED = "seed", "regularizer", "lock_flux"
 
@@ -41,6 +42,8 @@ def _prepared_again(
         coefficients=np.asarray(record["haadf_coefficients"]) * gain,
         offset=float(record["haadf_offset"]) - preparation.units.base,
     )
+    if record.get("haadf_slow"):
+        prepared = without_slow(prepared)
     return prepared.with_error(float(record["haadf_model_error"])), gain
 
 

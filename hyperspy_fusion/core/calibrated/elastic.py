@@ -10,28 +10,27 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from ..common.operators import block_sums, products
 from ..common.threads import Workers
 from .bad_pixels import image_without_bad
-from .coefficients import CrossFit, non_negative
+from .coefficients import non_negative
 from .convex.problem import Image
 from .convex.solver import WarmStart
 from .examine import Examined, counts_alone, examine, guarded
-from .guard import GuardReport, misfit
+from .guard import GuardReport
 from .noise import NoiseLine
 from .prepare import Preparation, PreparedData, shifted_image
 from .shift import Shift, aligned
+from .slow import examined_without_slow, slow_message, without_slow
 from .weights import LEAST_GAIN, significance
 
 EXPONENT = 1.0  # of Z in the prior of c_i: a phase has less, annular dark field more
 _MOST_FLAGGED = 0.5  # fraction of the pixels; an image beyond it is not tried
 _INVERTED = 2.0  # standard deviations by which an inverted image fits better
-# A slow part that the maps do not explain, as of a support or of a phase without its
-# low frequencies: fraction of flagged pixels from which on it is looked for, and that
-# of these which are left at most; width of its Gaussian in pixels.
-_SLOW_FROM, _SLOW_LEAVES, _SLOW_WIDTH, _SLOW_PASSES = 0.1, 0.2, 12.0, 2
+# Fraction of the flagged pixels that a slow part leaves, at most; of HAADF more may be
+# left, which is tried with and without it.
+_SLOW_LEAVES = 0.2
 
 
 @dataclass(frozen=True)
@@ -142,12 +141,7 @@ class Found:
                 "turned over"
             )
         if self.slow:
-            found.append(
-                f"{self.title} has a slowly varying part that the maps do not explain, "
-                f"which was subtracted: it contradicted the maps in "
-                f"{100 * self.slow:.0f} % of the pixels, and in "
-                f"{100 * self.report.flagged:.0f} % without that part"
-            )
+            found.append(slow_message(self.title, self.slow, self.report.flagged))
         if self.weight > 0 and self.given:
             found.append(f"{self.title} was used with the weight {self.weight:.3g}")
         elif self.weight > 0:
@@ -203,8 +197,8 @@ class Found:
             offset=sign * (self.offset - self.base),
         )
         own = aligned(own, self.shift) if factor == 1 else own.on_large_pixels(factor)
-        for _ in range(_SLOW_PASSES if self.slow else 0):
-            own = replace(own, haadf=own.haadf - _slow_part(own, _SLOW_WIDTH / factor))
+        if self.slow:
+            own = without_slow(own, factor=factor)
         own, report = guarded(own, self.report, run)
         return _term(own, self.weight), replace(self, report=report, notes=tuple(notes))
 
@@ -275,15 +269,16 @@ def examine_further(
         inverted = is_inverted(own.take(tiles), alone)
         own = _turned(own, inverted)
         one = examined_as(own)
-        shift, slow, before = one.shift, False, one.report.flagged
-        if before > _SLOW_FROM:
-            own = aligned(own, shift)
-            again = examined_as(
-                _without_slow(own, one.prepared, further.prior, run, tiles)
-            )
-            slow = again.report.flagged <= _SLOW_LEAVES * before
-            if slow:
-                one, shift = again, shift + again.shift
+        slow = examined_without_slow(
+            one,
+            replace(preparation, prepared=own),
+            further.prior,
+            run,
+            callback_for,
+            leaves=_SLOW_LEAVES,
+            alone=alone,
+        )
+        one = slow or one
         own = one.prepared
         sign = -1 if inverted else 1
         found.append(
@@ -297,42 +292,14 @@ def examine_further(
                 base=base,
                 noise=noise,
                 inverted=inverted,
-                slow=before if slow else 0.0,
-                shift=shift,
+                slow=one.slow,
+                shift=one.shift,
                 report=one.report,
                 notes=tuple(notes),
             )
         )
         images.append(_term(own))
     return found, replace(prepared, elastic=tuple(images))
-
-
-def _without_slow(
-    own: PreparedData,
-    calibrated: PreparedData,
-    prior: np.ndarray,
-    run: Workers,
-    tiles: Any,
-) -> PreparedData:
-    """An image without the slow part that the measured maps do not explain.
-
-    Coefficients and slow part are found in turn, beginning with those of `calibrated`.
-    """
-    own = replace(own, coefficients=calibrated.coefficients, offset=calibrated.offset)
-    for _ in range(_SLOW_PASSES):
-        own = replace(own, haadf=own.haadf - _slow_part(own))
-        part, _ = CrossFit().calibrate(own.take(tiles), prior, run)
-        own = replace(own, coefficients=part.coefficients, offset=part.offset)
-    return own
-
-
-def _slow_part(own: PreparedData, width: float = _SLOW_WIDTH) -> np.ndarray:
-    """Gaussian average of what the measured maps leave of the image."""
-    residual = misfit(own, own.net())
-    known = np.isfinite(residual) & (own.trusted > 0)
-    total = gaussian_filter(np.where(known, residual, 0), width, mode="constant")
-    share = gaussian_filter(known.astype(np.float32), width, mode="constant")
-    return np.divide(total, share, out=np.zeros_like(total), where=share > 0)
 
 
 def _in_place_of_haadf(

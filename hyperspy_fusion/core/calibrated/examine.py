@@ -36,6 +36,9 @@ class Examined:
         Counts a pixel that were found in the vacuum, shape ``(n_elements,)``.
     note : str
         What was assumed about the background, for the user; or empty.
+    slow : float
+        Fraction of the pixels that contradicted the maps before a slow part of the
+        image was subtracted; 0 if none was.
     """
 
     prepared: PreparedData
@@ -43,6 +46,7 @@ class Examined:
     report: GuardReport
     background: np.ndarray | None
     note: str
+    slow: float = 0.0
 
 
 def examine(

@@ -20,7 +20,6 @@ from .elastic import (
     examine_further,
     record_of,
 )
-from .examine import examine
 from .groups import repetition
 from .guard import GuardReport
 from .multinomial import (
@@ -37,6 +36,7 @@ from .sample import mosaic
 from .selection import choose_further
 from .sharing import Sharing, share_counts
 from .shift import Shift, aligned
+from .slow import examine_best, slow_message
 from .uncertainty import simulations, uncertainty
 from .weights import Weights, weigh
 
@@ -80,6 +80,9 @@ class Decision:
         None if that is found for the whole image.
     repetition : float
         Of the HAADF image, from :func:`~.groups.repetition`.
+    slow : float
+        Fraction of the pixels that contradicted the maps before a slow part of the
+        HAADF image was subtracted; 0 if none was.
     """
 
     units: Units
@@ -97,6 +100,12 @@ class Decision:
     elastic_tried: np.ndarray | None = None
     sharing: Sharing | None = None
     repetition: float = 0.0
+    slow: float = 0.0
+
+    @property
+    def slow_message(self) -> str:
+        """The warning about a slow part of the image; empty if none was subtracted."""
+        return slow_message("the HAADF image", self.slow, self.report.flagged)
 
     @property
     def undone_of_all(self) -> list[Shift]:
@@ -128,7 +137,7 @@ class Decision:
         """What a user has to know."""
         shift = self.undone + self.shift
         found = *self.units.warnings, *self.numbers.lock.warnings
-        found = *found, shift.message, self.report.message
+        found = *found, shift.message, self.slow_message, self.report.message
         if self.amounts is not None:
             found = *found, *self.amounts.warnings
         # Of an image that the guard dropped nothing else is to be said.
@@ -158,6 +167,7 @@ class Decision:
             "haadf_gain": self.weights.gain,
             "haadf_model_error": numbers.error,
             "haadf_repetition": self.repetition,
+            "haadf_slow": self.slow,
             "shift": np.array([shift.y, shift.x]),
             "count_value": gain,
             "vacuum_background": np.zeros(len(gain)) if found is None else found * gain,
@@ -213,15 +223,16 @@ def decide(
             barred = tuple(barred_for_fractions(further))
             decision = replace(decision, elastic=barred)
         return decision, prepared
-    examined = examine(preparation, prior, run, callback_for)
-    prepared = examined.prepared
     given: dict[str, Any] = {
         "seed": options.seed,
         "lambda_tv": options.lambda_tv,
         "lambda_haadf": options.lambda_haadf,
         "callback": callback_for("weights"),
     }
-    weights = weigh([prepared.take(preparation.tiles)], run, **given)
+    examined, weights = examine_best(preparation, prior, run, given, callback_for)
+    prepared = examined.prepared
+    if weights is None:
+        weights = weigh([prepared.take(preparation.tiles)], run, **given)
     elastic: Sequence[Found] = ()
     tried = None
     if further is not None:
@@ -251,6 +262,7 @@ def decide(
         elastic=tuple(elastic),
         elastic_tried=tried,
         repetition=repetition(mosaic(prepared.haadf, preparation.tiles)),
+        slow=examined.slow,
     )
     return decision, prepared
 
@@ -553,6 +565,11 @@ def shared_weights(
     """
     examined, fractions = [], []
     seen: list[list[Found]] = []
+    given: dict[str, Any] = {
+        "seed": options.seed,
+        "lambda_tv": options.lambda_tv,
+        "lambda_haadf": options.lambda_haadf,
+    }
     with workers() as run:
         for inputs in images:
             own = dict(inputs)
@@ -567,7 +584,7 @@ def shared_weights(
             if preparation.units.total is not None:
                 fractions.append(Fractions.of(preparation, prior, options, run))
                 continue
-            prepared = examine(preparation, prior, run).prepared
+            prepared = examine_best(preparation, prior, run, given)[0].prepared
             further = further_of(
                 others, elastic_names, atomic_numbers, preparation.units, sensitivities
             )
@@ -575,11 +592,6 @@ def shared_weights(
                 found, prepared = examine_further(preparation, prepared, further, run)
                 seen.append(found)
             examined.append(prepared.take(preparation.tiles))
-        given: dict[str, Any] = {
-            "seed": options.seed,
-            "lambda_tv": options.lambda_tv,
-            "lambda_haadf": options.lambda_haadf,
-        }
         if not fractions:
             alone = [replace(prepared, elastic=()) for prepared in examined]
             weights = weigh(alone, run, **given)

@@ -28,6 +28,7 @@ from .options import CalibratedOptions
 from .prepare import PreparedData, Totals, prepare
 from .sharing import judge_sharing
 from .shift import Shift, aligned, far_shift
+from .slow import without_slow
 
 # Tolerance of the maps over that of the overview, on which all tiles depend.
 _OVERVIEW_PRECISION = 10
@@ -313,6 +314,8 @@ def _part(
         prepared = aligned(prepared, decision.shift)
     else:
         prepared = prepared.on_large_pixels(factor)
+    if decision.slow:
+        prepared = without_slow(prepared, factor=factor)
     report = decision.report
     if decision.weights.lambda_haadf > 0 and decision.amounts is None:
         # the coefficients stay those of the sample

@@ -19,11 +19,11 @@ from ..common.solution import Solution
 from ..common.threads import workers
 from .bad_pixels import set_aside
 from .convex.bins import Bins, information, unmixing, variance_of
-from .examine import examine
 from .flux import FluxLock
 from .method import Decision, conclude, stage_callbacks
 from .options import CalibratedOptions
 from .prepare import PEDESTAL, PreparedData, prepare
+from .slow import examine_best
 from .weights import weigh
 
 N_BINS = 24
@@ -238,19 +238,26 @@ def solve(
     prior = np.full(len(maps), _NO_PRIOR)
     prior[:n_elements] = np.asarray(atomic_numbers, np.float64) ** options.gamma
     callback_for = stage_callbacks(callback)
+    given: dict[str, Any] = {
+        "seed": options.seed,
+        "lambda_tv": options.lambda_tv,
+        "lambda_haadf": options.lambda_haadf,
+        "callback": callback_for("weights"),
+    }
+
+    def fused_as(prepared: PreparedData) -> PreparedData:
+        prepared = spectra.prepared(prepared)
+        if options.lock_flux:
+            return prepared
+        return replace(prepared, lock=FluxLock.free(len(maps)))
+
     with workers(num_workers) as run:
-        examined = examine(preparation, prior, run, callback_for)
-        prepared = spectra.prepared(examined.prepared)
-        if not options.lock_flux:
-            prepared = replace(prepared, lock=FluxLock.free(len(maps)))
-        weights = weigh(
-            [prepared.take(preparation.tiles)],
-            run,
-            seed=options.seed,
-            lambda_tv=options.lambda_tv,
-            lambda_haadf=options.lambda_haadf,
-            callback=callback_for("weights"),
+        examined, weights = examine_best(
+            preparation, prior, run, given, callback_for, fused_as
         )
+        prepared = fused_as(examined.prepared)
+        if weights is None:
+            weights = weigh([prepared.take(preparation.tiles)], run, **given)
         prepared = replace(prepared, apart=weights.apart)
         decision = Decision(
             units=preparation.units,
@@ -259,6 +266,7 @@ def solve(
             weights=weights,
             report=examined.report,
             notes=(*missing_notes(**missing), *bad, *preparation.notes),
+            slow=examined.slow,
         )
         solution = conclude(
             decision,

@@ -1,0 +1,197 @@
+"""A slowly varying part of an elastic image that the maps do not explain.
+
+Supports, thickness wedges and contamination add to any image, and a phase may lack its
+low frequencies. Such a part contradicts the maps all over the image. Over some ten
+pixels, though, the measured maps are precise: what they leave of the image there can be
+subtracted, and its fine detail is of use again.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..common.threads import Workers
+from .coefficients import CrossFit
+from .examine import Examined, examine
+from .guard import misfit
+from .prepare import Preparation, PreparedData
+from .sample import TILE
+from .shift import aligned
+from .weights import LEAST_GAIN, Trials, Weights, significance, weigh
+
+FROM = 0.1  # fraction of flagged pixels from which on a slow part is looked for
+_WIDTH = 12.0  # pixels, of its Gaussian
+_PASSES = 8
+
+
+def slow_message(name: str, before: float, flagged: float) -> str:
+    """What a user has to know of a slow part; empty if none was subtracted."""
+    if before == 0:
+        return ""
+    return (
+        f"{name} has a slowly varying part that the maps do not explain, as of a "
+        "support, of contamination, or of an element without a map; it was subtracted: "
+        f"the image contradicted the maps in {100 * before:.0f} % of the pixels, and "
+        f"in {100 * flagged:.0f} % without that part"
+    )
+
+
+def _slow_part(own: PreparedData, width: float, tile: int | None = None) -> np.ndarray:
+    """Gaussian average of what the measured maps leave of the image.
+
+    Of an image that is put together from tiles, that of each tile of `tile` pixels.
+    """
+    residual = misfit(own, own.net())
+    known = np.isfinite(residual) & (own.trusted > 0)
+    sizes = [(n // (tile or n), tile or n) for n in residual.shape]
+    shape = tuple(n for size in sizes for n in size)
+
+    def averaged(image: np.ndarray) -> np.ndarray:
+        tiles = image.astype(np.float32).reshape(shape)
+        found = gaussian_filter(tiles, (0, width, 0, width), mode="constant")
+        return found.reshape(image.shape)
+
+    total, share = averaged(np.where(known, residual, 0)), averaged(known)
+    return np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+
+
+def without_slow(
+    own: PreparedData, *, factor: int = 1, tile: int | None = None
+) -> PreparedData:
+    """Data without the slow part of their image, by the coefficients that they have.
+
+    Parameters
+    ----------
+    own : PreparedData
+        With coefficients and offset.
+    factor : int
+        Pixels a side of which those of `own` are sums.
+    tile : int, optional
+        Pixels a side of the tiles from which the image is put together.
+    """
+    for _ in range(_PASSES):
+        own = replace(own, haadf=own.haadf - _slow_part(own, _WIDTH / factor, tile))
+    return own
+
+
+def examined_without_slow(
+    examined: Examined,
+    preparation: Preparation,
+    prior: np.ndarray,
+    run: Workers,
+    callback_for: Callable[[str], Callable | None],
+    *,
+    leaves: float = 1.0,
+    alone: np.ndarray | None = None,
+) -> Examined | None:
+    """The same image without its slow part, examined again.
+
+    Coefficients and slow part are found in turn.
+
+    Parameters
+    ----------
+    examined : Examined
+        What was found about the image as it is.
+    preparation : Preparation
+        From which that was found, with the background that was found, too.
+    prior, run, callback_for, alone
+        As for :func:`~.examine.examine`.
+    leaves : float
+        Fraction of the flagged pixels that may still contradict the maps.
+
+    Returns
+    -------
+    Examined or None
+        None if the image contradicts the maps in few pixels, or still does.
+    """
+    before = examined.report.flagged
+    if before <= FROM or examined.report.inverted:
+        return None
+    plain = preparation.prepared
+    tile = TILE if plain.pixels != plain.haadf.size else None
+    found = examined.prepared
+    own = aligned(plain, examined.shift)
+    own = replace(own, coefficients=found.coefficients, offset=found.offset)
+    for _ in range(_PASSES):
+        own = replace(own, haadf=own.haadf - _slow_part(own, _WIDTH, tile))
+        part, _ = CrossFit().calibrate(own.take(preparation.tiles), prior, run)
+        own = replace(own, coefficients=part.coefficients, offset=part.offset)
+    again = replace(preparation, prepared=own, background_known=True)
+    new = examine(again, prior, run, callback_for, alone)
+    if new.report.flagged > leaves * before:
+        return None
+    shift = examined.shift + new.shift
+    # by the last coefficients, from which tiles and later calls find it again
+    last = new.prepared
+    own = aligned(plain, shift)
+    own = replace(own, coefficients=last.coefficients, offset=last.offset)
+    return replace(
+        examined,
+        prepared=replace(last, haadf=without_slow(own, tile=tile).haadf),
+        shift=shift,
+        report=replace(new.report, correlation=examined.report.correlation),
+        slow=before,
+    )
+
+
+def examine_best(
+    preparation: Preparation,
+    prior: np.ndarray,
+    run: Workers,
+    given: dict[str, Any],
+    callback_for: Callable[[str], Callable | None] = lambda _: None,
+    fused_as: Callable[[PreparedData], PreparedData] = lambda prepared: prepared,
+) -> tuple[Examined, Weights | None]:
+    """Examine an image, as it is or without its slow part, whichever predicts better.
+
+    Parameters
+    ----------
+    preparation, prior, run, callback_for
+        As for :func:`~.examine.examine`.
+    given : dict
+        Seed, weights that are given, and callback, as for :func:`~.weights.weigh`.
+    fused_as : callable
+        Returns the data as they are fused from those that were examined.
+
+    Returns
+    -------
+    examined : Examined
+        Of the image with the lower held-out error.
+    weights : Weights or None
+        Chosen for it; None if they are not known yet.
+    """
+    plain = examine(preparation, prior, run, callback_for)
+    if given["lambda_haadf"] == 0:  # the image is not used anyway
+        return plain, None
+    known = replace(
+        preparation.prepared,
+        background=plain.prepared.background,
+        lock=plain.prepared.lock,
+    )
+    again = replace(preparation, prepared=known)
+    other = examined_without_slow(plain, again, prior, run, callback_for)
+    if other is None:
+        return plain, None
+
+    def seen_of(examined: Examined) -> list[PreparedData]:
+        return [fused_as(examined.prepared).take(preparation.tiles)]
+
+    def errors(examined: Examined, weights: Weights) -> np.ndarray:
+        trials = Trials(seen_of(examined), run, seed=given["seed"])
+        chosen = weights.lambda_tv, weights.lambda_haadf
+        return trials(*chosen, apart=weights.apart)[0]
+
+    weights = weigh(seen_of(other), run, **given)
+    if weights.lambda_haadf == 0:
+        return plain, None
+    tested = weights.gain >= LEAST_GAIN  # NaN if the weight was given
+    if tested and plain.report.flagged == 1:  # not used as it is
+        return other, weights
+    usual = weigh(seen_of(plain), run, **given)
+    gain = significance(errors(plain, usual) - errors(other, weights))
+    if gain > (0 if tested else LEAST_GAIN):
+        return other, weights
+    return plain, usual
