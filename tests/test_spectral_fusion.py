@@ -192,6 +192,18 @@ def test_pixels_without_the_image_are_told(overlap):
     assert np.isfinite(found[0].data).all()
 
 
+def test_a_support_in_the_image_is_subtracted(overlap, fused):
+    spectra, haadf, truth = overlap
+    support = np.linspace(0, 0.5 * haadf.data.max(), haadf.data.shape[1])
+    with pytest.warns(UserWarning, match="has a slowly varying part that the maps"):
+        found = fuse_spectra(spectra, haadf.deepcopy() + support, NAMES, "Cu")
+    assert found[0].metadata.Multimodal_fusion.haadf_slow > 0.1
+    assert fused[0].metadata.Multimodal_fusion.haadf_slow == 0
+    alone = fuse_spectra(spectra, haadf, NAMES, "Cu", lambda_haadf=0.0)
+    assert error(found[0], truth[0]) < 0.8 * error(alone[0], truth[0])
+    assert error(found[0], truth[0]) < 1.1 * error(fused[0], truth[0])
+
+
 def test_errors_of_maps_and_of_what_is_made_of_them(overlap):
     spectra, haadf, truth = overlap
     mask = np.zeros((48, 48), bool)

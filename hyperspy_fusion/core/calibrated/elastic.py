@@ -276,7 +276,6 @@ def examine_further(
             run,
             callback_for,
             leaves=_SLOW_LEAVES,
-            alone=alone,
         )
         one = slow or one
         own = one.prepared

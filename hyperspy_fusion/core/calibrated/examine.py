@@ -55,10 +55,13 @@ def examine(
     run: Workers,
     callback_for: Callable[[str], Callable | None] = lambda _: None,
     alone: np.ndarray | None = None,
+    *,
+    in_place: bool = False,
 ) -> Examined:
     """Calibrate, and find where the HAADF image can be trusted.
 
-    `alone` are the maps of :func:`counts_alone` if they are known already.
+    `alone` are the maps of :func:`counts_alone` if they are known already. Of an image
+    that is `in_place` no shift is looked for.
     """
     prepared, tiles = preparation.prepared, preparation.tiles
     cross_fit = CrossFit(callback_for("calibration"))
@@ -76,16 +79,13 @@ def examine(
         return prepared, fused if tiles is None else rough_maps(prepared, coarse)
 
     # first of all: a shift biases the coefficients and looks like model error
-    if alone is None:
-        warm = WarmStart(run, callback_for("calibration"))
-        alone = counts_alone(prepared.take(tiles), warm)
-        del warm  # frees its state
     shift = Shift()
-    if prepared.pixels == prepared.haadf.size:  # no sample of the tiles of an image
-        weight = prepared.trusted / prepared.sigma**2
-        seen = alone if tiles is None else fill(prepared.net())
-        shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))
-    shift += near_shift(aligned(prepared, shift).take(tiles), alone)
+    if not in_place:
+        if alone is None:
+            warm = WarmStart(run, callback_for("calibration"))
+            alone = counts_alone(prepared.take(tiles), warm)
+            del warm  # frees its state
+        shift = _shift_of(preparation, prior, alone)
     prepared, part, fused = recalibrate(aligned(prepared, shift))
     background, note = None, ""
     correlation = contrast(part, prior)
@@ -113,6 +113,17 @@ def examine(
         background=background,
         note=note,
     )
+
+
+def _shift_of(preparation: Preparation, prior: np.ndarray, alone: np.ndarray) -> Shift:
+    """Displacement of the image against the maps."""
+    prepared, tiles = preparation.prepared, preparation.tiles
+    shift = Shift()
+    if prepared.pixels == prepared.haadf.size:  # no sample of the tiles of an image
+        weight = prepared.trusted / prepared.sigma**2
+        seen = alone if tiles is None else fill(prepared.net())
+        shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))
+    return shift + near_shift(aligned(prepared, shift).take(tiles), alone)
 
 
 def guarded(

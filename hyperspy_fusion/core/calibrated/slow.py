@@ -15,16 +15,18 @@ from scipy.ndimage import gaussian_filter
 
 from ..common.threads import Workers
 from .coefficients import CrossFit
-from .examine import Examined, examine
+from .convex.solver import WarmStart
+from .examine import Examined, counts_alone, examine
 from .guard import misfit
 from .prepare import Preparation, PreparedData
 from .sample import TILE
-from .shift import aligned
+from .shift import aligned, near_shift
 from .weights import LEAST_GAIN, Trials, Weights, significance, weigh
 
 FROM = 0.1  # fraction of flagged pixels from which on a slow part is looked for
 _WIDTH = 12.0  # pixels, of its Gaussian
 _PASSES = 8
+_ROUNDS = 2  # of passes, with a displacement that was not seen before
 
 
 def slow_message(name: str, before: float, flagged: float) -> str:
@@ -85,7 +87,6 @@ def examined_without_slow(
     callback_for: Callable[[str], Callable | None],
     *,
     leaves: float = 1.0,
-    alone: np.ndarray | None = None,
 ) -> Examined | None:
     """The same image without its slow part, examined again.
 
@@ -97,7 +98,7 @@ def examined_without_slow(
         What was found about the image as it is.
     preparation : Preparation
         From which that was found, with the background that was found, too.
-    prior, run, callback_for, alone
+    prior, run, callback_for
         As for :func:`~.examine.examine`.
     leaves : float
         Fraction of the flagged pixels that may still contradict the maps.
@@ -112,18 +113,24 @@ def examined_without_slow(
         return None
     plain = preparation.prepared
     tile = TILE if plain.pixels != plain.haadf.size else None
-    found = examined.prepared
-    own = aligned(plain, examined.shift)
-    own = replace(own, coefficients=found.coefficients, offset=found.offset)
-    for _ in range(_PASSES):
-        own = replace(own, haadf=own.haadf - _slow_part(own, _WIDTH, tile))
-        part, _ = CrossFit().calibrate(own.take(preparation.tiles), prior, run)
-        own = replace(own, coefficients=part.coefficients, offset=part.offset)
+    found, tiles = examined.prepared, preparation.tiles
+    alone = counts_alone(plain.take(tiles), WarmStart(run))
+    shift = examined.shift
+    for _ in range(_ROUNDS):
+        own = aligned(plain, shift)
+        own = replace(own, coefficients=found.coefficients, offset=found.offset)
+        for _ in range(_PASSES):
+            own = replace(own, haadf=own.haadf - _slow_part(own, _WIDTH, tile))
+            found, _ = CrossFit().calibrate(own.take(tiles), prior, run)
+            own = replace(own, coefficients=found.coefficients, offset=found.offset)
+        moved = near_shift(own.take(tiles), alone)  # the slow part hid it
+        if not moved.significant:
+            break
+        shift += moved
     again = replace(preparation, prepared=own, background_known=True)
-    new = examine(again, prior, run, callback_for, alone)
+    new = examine(again, prior, run, callback_for, in_place=True)
     if new.report.flagged > leaves * before:
         return None
-    shift = examined.shift + new.shift
     # by the last coefficients, from which tiles and later calls find it again
     last = new.prepared
     own = aligned(plain, shift)
