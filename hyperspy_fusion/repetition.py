@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["repeat"]
 
+_CALLED = {"elastic": "further elastic image"}  # what is no noun
+
 
 def repeat(
     fused: Sequence[ElementalMap] | ElementalMap,
@@ -82,8 +84,9 @@ def repeat(
     _check_given(call["given"], given)
     bars = {"show_progressbar": show_progressbar, "num_workers": num_workers}
     if "spectra" in call:
-        _check_given([], {"elastic": elastic})
-        again = _spectra_again(record, call["spectra"], maps, haadf, mask=mask, **bars)
+        given = {"mask": mask, "elastic": elastic}
+        _check_given(call["given"], given)
+        again = _spectra_again(record, call["spectra"], maps, haadf, **given, **bars)
         _compare(before, again)
         return again
     _check_data(record, maps, haadf, {**given, "elastic": elastic})
@@ -128,8 +131,8 @@ def _spectra_again(
     What is compared are the bins, which are known when the spectra have been read.
     """
     _tell_of_other_versions(record["versions"])
-    for name in ("lambda_haadf", "lambda_tv"):
-        options[name] = _automatic(options[name])
+    for name in ("lambda_haadf", "lambda_elastic", "lambda_tv"):
+        options[name] = _automatic(options.get(name))
     if options["energy_range"]:
         options["energy_range"] = tuple(options["energy_range"])
     again = fuse_spectra(spectra, haadf, **options, **given)
@@ -155,8 +158,8 @@ def _check_given(expected: Sequence[str], given: dict[str, Any]) -> None:
                 found, remedy = "one is given", "leave it out"
             had = "had a" if name in expected else "had no"
             raise ValueError(
-                f"the fusion {had} {name} and {found}: expected the data that were "
-                f"fused, {remedy}"
+                f"the fusion {had} {_CALLED.get(name, name)} and {found}: expected the "
+                f"data that were fused, {remedy}"
             )
 
 

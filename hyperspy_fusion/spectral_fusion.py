@@ -32,11 +32,12 @@ from .loading.lines import PER_KEV, element_of, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
 from .loading.sum_spectrum import CONTINUUM, SumSpectrum, fit_sum_spectrum
 from .progress import Progress
-from .provenance import origin
+from .provenance import origin, pixels
 from .results import Conclusion, as_signals, tell
 
 if TYPE_CHECKING:
     from .core.calibrated.options import Regularizer
+    from .inputs.further import Elastic, Weighting
     from .inputs.measurement import Image
     from .signals import ElementalMap
 
@@ -44,7 +45,15 @@ _BINS_EACH = 3  # at least, of each component
 _ALIKE = 1e-4  # of the information about a component: the least that can be fused
 _WEAK = 0.8  # Fisher efficiency of the bins, below which the user is told
 _OPTIONS = (
-    *("lambda_haadf", "lambda_tv", "gamma", "regularizer", "lock_flux", "uncertainty"),
+    *(
+        "lambda_haadf",
+        "lambda_elastic",
+        "lambda_tv",
+        "gamma",
+        "regularizer",
+        "lock_flux",
+        "uncertainty",
+    ),
     *("n_replicas", "tolerance", "max_iter", "seed"),
 )
 
@@ -60,7 +69,9 @@ def fuse_spectra(
     energy_range: tuple[float, float] | None = None,
     mask: Mask = None,
     match: Literal["pixels"] | None = None,
+    elastic: Elastic = None,
     lambda_haadf: float | Literal["auto"] = "auto",
+    lambda_elastic: Weighting = "auto",
     lambda_tv: float | Literal["auto"] = "auto",
     gamma: float = 1.7,
     regularizer: Regularizer = "tgv",
@@ -92,10 +103,12 @@ def fuse_spectra(
     Parameters
     ----------
     spectra : exspy.signals.EDSTEMSpectrum or exspy.signals.EDSSEMSpectrum
-        Counts, shape ``(y, x, energy)``; the energy in keV or eV. Lazy ones are read
-        twice, chunk by chunk.
+        Counts, shape ``navigation + (y, x, energy)``; the energy in keV or eV. Lazy
+        ones are read twice, chunk by chunk. Frames of a series have the same lines and
+        continuum, each with counts of its own.
     haadf : BaseSignal, or list of BaseSignal
-        HAADF image of the same pixels, in any units; of a list, the one that fits.
+        HAADF image of the same pixels, shape ``navigation + (y, x)``, in any units; of
+        a list, the one that fits.
     elements : str or list of str, optional
         Symbols of the elements of the specimen; by default those of the metadata that
         are not in `other_elements`.
@@ -112,7 +125,10 @@ def fuse_spectra(
         True where spectra are missing or bad: their pixels are filled by the model.
     match : {"pixels"}, optional
         Take the image for the same pixels, whatever its axes say.
-    lambda_haadf, lambda_tv, gamma, regularizer, lock_flux
+    elastic : BaseSignal, or list or dict of BaseSignal, optional
+        Up to 3 more images of the pixels of the HAADF image, as for
+        :func:`fuse_multimodal`.
+    lambda_haadf, lambda_elastic, lambda_tv, gamma, regularizer, lock_flux
         As for :func:`fuse_multimodal`.
     uncertainty, n_replicas
         As for :func:`fuse_multimodal`: counts of the bins are drawn anew. The spectra
@@ -151,6 +167,7 @@ def fuse_spectra(
     """
     options = CalibratedOptions(
         lambda_haadf=lambda_haadf,
+        lambda_elastic=lambda_elastic,
         lambda_tv=lambda_tv,
         gamma=gamma,
         regularizer=regularizer,
@@ -181,30 +198,33 @@ def fuse_spectra(
     found = fit_sum_spectrum(
         spectra, wanted, others or None, energy_range=energy_range, mask=mask
     )
-    prepared, facts, notes, said = _in_bins(spectra, found, wanted, by_element, mask)
-    images = prepared.bins.at_mean(prepared.sums)[: len(wanted)]
-    images *= prepared.shares[:, None, None]
-    signals = [
-        _image(spectra, image, element, by_element[element])
-        for image, element in zip(images, wanted, strict=True)
-    ]
-    measurement = measure(signals, haadf, elements=wanted, match=match)
+    frames, facts, notes, said = _in_bins(spectra, found, wanted, by_element, mask)
+    signals = _images(spectra, frames, [by_element[element] for element in wanted])
+    measurement = measure(signals, haadf, elements=wanted, match=match, elastic=elastic)
+    options.elastic_weights(measurement.elastic_names)  # an error if they do not fit
     tell((), said)
     measurement = replace(
         measurement, warnings=(*measurement.warnings, *found.warnings, *said)
     )
-    task = Task.of(
-        partial(
-            _solve,
-            spectra=prepared,
-            atomic_numbers=measurement.atomic_numbers,
-            options=options,
-            facts=facts,
-            notes=notes,
-        ),
-        {"haadf": measurement.haadf},
-        (),
-    )
+    arrays = {"haadf": measurement.haadf}
+    if measurement.elastic is not None:
+        arrays["elastic"] = measurement.elastic
+    tasks = [
+        Task.of(
+            partial(
+                _solve,
+                spectra=frame,
+                atomic_numbers=measurement.atomic_numbers,
+                options=options,
+                elastic_names=measurement.elastic_names,
+                facts=facts,
+                notes=notes,
+            ),
+            arrays,
+            place,
+        )
+        for place, frame in frames.items()
+    ]
     call = {
         "elements": wanted,
         "other_elements": others,
@@ -215,27 +235,30 @@ def fuse_spectra(
         "match": match,
         **{name: getattr(options, name) for name in _OPTIONS},
     }
+    given = {"mask": mask, "elastic": elastic}
+    counts = np.stack([frame.bins.counts for frame in frames.values()])
+    images = pixels(measurement)
     known = origin(
-        {"spectra": call, "given": [] if mask is None else ["mask"]},
-        {"spectra": prepared.bins.counts, "HAADF image": measurement.haadf},
+        {"spectra": call, "given": [n for n, one in given.items() if one is not None]},
+        {"spectra": counts, **{n: images[n] for n in images if "image" in n}},
     )
-    return _fused(measurement, [task], options, execution, known)
+    return _fused(measurement, tasks, options, execution, known)
 
 
 def _check(spectra: Any) -> None:
-    """Raise an error if spectra are not those of one field of view."""
+    """Raise an error if spectra are not those of a field of view, or of a series."""
     if not isinstance(spectra, BaseSignal):
         raise TypeError(
             f"spectra is of type {type(spectra).__name__}: expected one signal, an EDS "
             "spectrum image as hs.load returns it"
         )
     manager = spectra.axes_manager
-    if (manager.navigation_dimension, manager.signal_dimension) != (2, 1):
+    if manager.navigation_dimension < 2 or manager.signal_dimension != 1:
         raise ValueError(
             f"spectra has {manager.navigation_dimension} navigation and "
             f"{manager.signal_dimension} signal axes: expected 2 and 1, the spectra of "
-            "one field of view. Of a series fuse one after the other, or their sum; "
-            "maps are fused by fuse_multimodal"
+            "a field of view, or more navigation axes for a series; maps are fused by "
+            "fuse_multimodal"
         )
     if not spectra.metadata.Signal.signal_type.startswith("EDS_"):
         raise ValueError(
@@ -275,8 +298,8 @@ def _in_bins(
     wanted: Sequence[str],
     lines: Mapping[str, str],
     mask: Any,
-) -> tuple[Spectra, dict[str, Any], list[str], list[str]]:
-    """Spectra in bins; what the record has of them, notes and warnings."""
+) -> tuple[dict[tuple, Spectra], dict[str, Any], list[str], list[str]]:
+    """Spectra of each position in bins; what the record has, notes and warnings."""
     empty = [name for name in wanted if not found.components[name].any()]
     if empty:
         raise ValueError(
@@ -305,20 +328,21 @@ def _in_bins(
             "below 0: expected counts, as the detector gives them"
         )
     if mask is not None:
-        counts[mask] = np.nan
+        counts[np.broadcast_to(mask, counts.shape[:-1])] = np.nan
     shares = np.array([_share(found, element, lines[element]) for element in wanted])
     errors = np.array([found.errors.get(name, 0.0) for name in names])
-    prepared = Spectra(
-        bins=Bins(
-            counts=np.ascontiguousarray(np.moveaxis(counts, -1, 0)),
-            mixing=mixing,
-            n_elements=len(wanted),
-        ),
+    counts = np.ascontiguousarray(np.moveaxis(counts, -1, -3))
+    first, *others = np.ndindex(counts.shape[:-3])
+    known = Spectra(
+        bins=Bins(counts=counts[first], mixing=mixing, n_elements=len(wanted)),
         sums=sums,
         errors=errors,
         names=tuple(names),
         shares=shares,
     )
+    frames = {first: known}
+    if others:
+        frames = {place: known.of_frame(counts[place]) for place in (first, *others)}
     facts = {
         "lines": ",".join(lines[element] for element in wanted),
         "other_elements": ",".join(n for n in names[len(wanted) :] if n != CONTINUUM),
@@ -355,7 +379,7 @@ def _in_bins(
         f"the information about {name}: name fewer elements, or give an energy_range"
         for name in weak
     ]
-    return prepared, facts, notes, said
+    return frames, facts, notes, said
 
 
 def _check_apart(names: Sequence[str], shapes: np.ndarray, sums: np.ndarray) -> None:
@@ -396,18 +420,23 @@ def _share(found: SumSpectrum, element: str, line: str) -> float:
     return float(inside[line] / own * found.sums[family] / total)
 
 
-def _image(
-    spectra: BaseSignal, data: np.ndarray, element: str, line: str
-) -> BaseSignal:
-    """The map of an element, with the axes of the spectra."""
+def _images(
+    spectra: BaseSignal, frames: Mapping[tuple, Spectra], lines: Sequence[str]
+) -> list[BaseSignal]:
+    """The maps of lines as they were measured, with the axes of the spectra."""
+    maps = np.stack([frame.maps() for frame in frames.values()], axis=1)
     axes = axes_of(spectra)[:-1]
-    for axis in axes:
+    for axis in axes[-2:]:
         axis["navigate"] = False
-    image = new_signal(spectra, data.astype(np.float32), axes=axes)
-    image.metadata.General.title = element
-    image.metadata.set_item("Sample.elements", [element])
-    image.metadata.set_item("Sample.xray_lines", [line])
-    return image
+    images = []
+    for line, values in zip(lines, maps, strict=True):
+        shape = spectra.data.shape[:-1]
+        image = new_signal(spectra, values.reshape(shape), axes=axes)
+        image.metadata.General.title = element_of(line)
+        image.metadata.set_item("Sample.elements", [element_of(line)])
+        image.metadata.set_item("Sample.xray_lines", [line])
+        images.append(image)
+    return images
 
 
 def _solve(*, facts: dict[str, Any], notes: Sequence[str], **given: Any) -> Any:

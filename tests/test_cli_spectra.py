@@ -46,6 +46,16 @@ def test_maps_report_and_a_second_run(specimen, tmp_path, capsys):
     assert_allclose(two, one, rtol=1e-5)
 
 
+def test_a_further_image(tmp_path):
+    _, _, truth = data.lattice(32, counts=6)
+    data.elastic_image(truth, "phase").save("phase.hspy")
+    more = ["--elastic", "phase.hspy", "--lambda-elastic", "0.3"]
+    assert cli.main(["fuse", *FILE, *NAMED, *GIVEN, *more, "--output", "one"]) == 0
+    record = hs.load(tmp_path / "one/Ti.hspy").metadata.Multimodal_fusion
+    assert record.elastic == "phase"
+    assert record.lambda_elastic == [0.3]
+
+
 def test_what_the_sum_spectrum_says_first(capsys):
     assert cli.main(["info", *FILE, *NAMED, "--energy-range", "0.3,12"]) == 0
     printed = capsys.readouterr().out
@@ -63,7 +73,6 @@ def test_what_the_sum_spectrum_says_first(capsys):
     [
         (["--tile-size", "64"], "--maps spectra has no option --tile-size"),
         (["--method", "published"], "--maps is spectra for the published method"),
-        (["--elastic", "BF"], "--elastic was given for --maps spectra"),
         (["--energy-range", "3"], "expected two energies in keV, as 0.3,20"),
         (["--maps", "windows", *NAMED[-2:]], "has no option --other-elements"),
         (["--maps", "all"], "expected None or one of spectra, windows"),

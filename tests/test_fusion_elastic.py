@@ -223,7 +223,7 @@ def test_tiles(lazy):
 
 
 def test_a_slow_part_of_haadf_in_tiles():
-    maps, haadf, truth = hf.data.core_shell(size=160)
+    maps, haadf, _ = hf.data.core_shell(size=160)
     haadf.data = haadf.data + np.linspace(0, 0.5 * haadf.data.max(), 160)
     with pytest.warns(UserWarning, match="has a slowly varying part that the maps"):
         whole, found = (

@@ -204,6 +204,66 @@ def test_a_support_in_the_image_is_subtracted(overlap, fused):
     assert error(found[0], truth[0]) < 1.1 * error(fused[0], truth[0])
 
 
+def test_a_series_has_one_sum_spectrum(overlap, fused):
+    spectra, haadf, truth = overlap
+    more = spectra.deepcopy()
+    rng = np.random.default_rng(5)
+    more.data = rng.binomial(spectra.data.astype(int), 0.5)
+    series, images = hs.stack([spectra, more]), hs.stack([haadf, haadf])
+    found = fuse_spectra(series, images, NAMES, "Cu")
+    assert [signal.data.shape for signal in found] == [(2, 48, 48)] * 3
+    assert found[0].axes_manager.signal_axes[0].scale == haadf.axes_manager[0].scale
+    sums = np.array([signal.data.sum(axis=(1, 2)) for signal in found])
+    known = np.array([signal.data.sum() for signal in truth])
+    assert_allclose(sums, known[:, None] * [1, 0.5], rtol=0.1)
+    for one, other, exact in zip(found, fused, truth, strict=True):
+        assert error(one.inav[0], exact) < 1.1 * error(other, exact)
+    record = found[0].metadata.Multimodal_fusion
+    assert record.lambda_tv.shape == (2,)
+    assert record.lines == "Ba_La,Ti_Ka,O_Ka"
+    assert "2 images of a series" in hyperspy_fusion.summarize(found)
+    again = hyperspy_fusion.repeat(found, series, images)
+    assert_array_equal(again[1].data, found[1].data)
+
+
+def test_a_frame_without_an_element(overlap):
+    _, haadf, truth = overlap
+    without = [signal.deepcopy() for signal in truth]
+    without[1].data = np.zeros_like(without[1].data)
+    frames = [data.xray_spectra(maps, LINES, seed=3) for maps in (truth, without)]
+    found = fuse_spectra(hs.stack(frames), hs.stack([haadf, haadf]), NAMES)
+    kept = found[1].data.sum(axis=(1, 2)) / truth[1].data.sum()
+    assert kept[0] == pytest.approx(1, rel=0.1)
+    assert kept[1] < 0.02
+    assert_array_equal(found[1].metadata.Multimodal_fusion.sum_kept[:, 1], [1, 0])
+
+
+def test_a_further_image_helps(overlap, fused):
+    spectra, haadf, truth = overlap
+    phase = data.elastic_image(truth, "phase")
+    noise = phase.deepcopy()
+    noise.data = np.random.default_rng(1).normal(100, 10, phase.data.shape)
+    noise.metadata.General.title = "noise"
+    given = {"elastic": [phase, noise]}
+    found = fuse_spectra(spectra, haadf, NAMES, "Cu", n_replicas=4, **given)
+    record = found[0].metadata.Multimodal_fusion
+    assert record.lambda_elastic[0] > 0 == record.lambda_elastic[1]
+    assert record.elastic_coefficients.shape == (2, 3)
+    assert record.converged
+    assert record.gap < 1e-3
+    triples = zip(found, fused, truth, strict=True)
+    errors = [error(one, t) / error(other, t) for one, other, t in triples]
+    assert np.mean(errors) < 0.9
+    model = hyperspy_fusion.get_haadf_model(found, "phase")
+    assert np.corrcoef(model.data.ravel(), phase.data.ravel())[0, 1] > 0.95
+    total, spread = hyperspy_fusion.propagate(lambda maps: maps[2].data.sum(), found)
+    assert 0 < spread < 0.2 * total
+    with pytest.raises(ValueError, match="had a further elastic image and none is"):
+        hyperspy_fusion.repeat(found, spectra, haadf)
+    again = hyperspy_fusion.repeat(found, spectra, haadf, **given)
+    assert_array_equal(again[1].data, found[1].data)
+
+
 def test_errors_of_maps_and_of_what_is_made_of_them(overlap):
     spectra, haadf, truth = overlap
     mask = np.zeros((48, 48), bool)
@@ -239,7 +299,10 @@ def test_a_forgotten_element_is_told(overlap):
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"spectra": "series"}, ValueError, "3 navigation and 1 signal axes"),
+        ({"spectra": "line"}, ValueError, "1 navigation and 1 signal axes"),
+        ({"spectra": "series"}, ValueError, "haadf"),
+        ({"elastic": "small"}, ValueError, "24 x 24"),
+        ({"lambda_elastic": 0.3}, ValueError, "lambda_elastic"),
         ({"spectra": "list"}, TypeError, "of type list: expected one signal"),
         ({"spectra": "plain"}, ValueError, "signal type ''"),
         ({"spectra": "halves"}, ValueError, "no whole numbers"),
@@ -267,7 +330,9 @@ def test_wrong_inputs(overlap, arguments, kind, message):
     spectra, haadf, _ = overlap
     changed = spectra.deepcopy()
     what = arguments.get("spectra")
-    if what == "series":
+    if what == "line":
+        changed = changed.inav[:, 0]
+    elif what == "series":
         changed = hs.stack([changed, changed])
     elif what == "list":
         changed = [changed]
@@ -286,6 +351,7 @@ def test_wrong_inputs(overlap, arguments, kind, message):
         **arguments,
         "spectra": changed,
         "haadf": images.get(arguments.get("haadf"), haadf),
+        "elastic": images.get(arguments.get("elastic")),
     }
     with pytest.raises(kind, match=message):
         fuse_spectra(**given)

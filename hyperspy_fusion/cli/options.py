@@ -232,10 +232,10 @@ def for_fusion(arguments: argparse.Namespace) -> dict[str, Any]:
             f"{owner} has no option {', '.join(map(flag_of, unknown))}: see "
             "hyperspy-fusion fuse --help for the options of each method"
         )
-    if arguments.elastic is not None and (whole or method == "published"):
+    if arguments.elastic is not None and method == "published":
         raise ValueError(
-            f"--elastic was given for {owner}: expected maps and the calibrated "
-            "method, which takes several elastic images"
+            f"--elastic was given for {owner}: expected the calibrated method, which "
+            "takes several elastic images"
         )
     given |= for_spectra(arguments)
     if "sensitivities" in given:

@@ -19,10 +19,12 @@ from ..common.solution import Solution
 from ..common.threads import workers
 from .bad_pixels import set_aside
 from .convex.bins import Bins, information, unmixing, variance_of
+from .elastic import EXPONENT, Found, Further, examine_further
 from .flux import FluxLock
 from .method import Decision, conclude, stage_callbacks
 from .options import CalibratedOptions
 from .prepare import PEDESTAL, PreparedData, prepare
+from .selection import choose_further
 from .slow import examine_best
 from .weights import weigh
 
@@ -32,10 +34,14 @@ _DOMINATED = 0.9  # share of the leading element in a spectrum of one
 _ALIKE = 1e-12  # share of the squares, of a loss that is rounding
 _LEAST_EXPECTED = 1e-9  # share of the counts, of a channel that is of use
 _NO_PRIOR = 1e-3  # of the coefficient of a component that the image does not show
+# Of the sums of a frame of a series: most iterations, and the change at which they end,
+# over all counts.
+_SUM_ITERATIONS, _SUM_TOLERANCE = 10000, 1e-7
 _KNOWN = 1 / 3  # largest error of a sum that is kept, over the sum
 # Entries of the record with a number for each component.
 _EACH = (
     "haadf_coefficients",
+    "elastic_coefficients",
     "count_value",
     "vacuum_background",
     "own_norm",
@@ -166,6 +172,31 @@ class Spectra:
         maps = np.tensordot(matrix, self.bins.counts, 1).astype(np.float32)
         return maps, variance_of(matrix, self.bins.counts)
 
+    def of_frame(self, counts: np.ndarray) -> Spectra:
+        """The spectra of one frame, shape ``(n_bins, y, x)``, with sums of their own.
+
+        Those of the highest Poisson likelihood of all its counts together, with errors
+        by the Fisher information (L. A. Shepp and Y. Vardi, IEEE Trans. Med. Imaging 1,
+        113 (1982)).
+        """
+        bins = self.bins.with_counts(counts)
+        mixing = bins.mixing
+        measured = np.nansum(counts, axis=(1, 2), dtype=np.float64)
+        sums = self.sums * (measured.sum() / self.sums.sum())
+        for _ in range(_SUM_ITERATIONS):
+            expected = np.maximum(mixing @ sums, 1e-300)
+            sums, before = sums * (mixing.T @ (measured / expected)), sums
+            if np.abs(sums - before).max() <= _SUM_TOLERANCE * max(sums.sum(), 1):
+                break
+        sums = np.maximum(sums, 1)
+        errors = np.sqrt(np.diag(np.linalg.inv(information(mixing, sums))))
+        return replace(self, bins=bins, sums=sums, errors=errors)
+
+    def maps(self) -> np.ndarray:
+        """Counts of the lines, shared out as in the mean spectrum; float32."""
+        found = self.bins.at_mean(self.sums)[: len(self.shares)]
+        return (found * self.shares[:, None, None]).astype(np.float32)
+
     def prepared(self, calibrated: PreparedData) -> PreparedData:
         """The data of the fusion, with what unmixed maps have shown."""
         n_elements = len(self.shares)
@@ -173,15 +204,18 @@ class Spectra:
         counts = np.where(missing, np.float32(np.nan), self.bins.counts)
         mixing, sums = self.bins.mixing, self.sums
         first = np.where(missing, np.float32(np.nan), self.bins.of_sums(sums))
-        coefficients = calibrated.coefficients.copy()
-        coefficients[n_elements:] = 0
+        seen = np.arange(len(sums)) < n_elements
         return replace(
             calibrated,
             data=first,
             background=np.zeros((len(sums), 1, 1), np.float32),
             variance=None,
             pedestal=PEDESTAL * sums / (~missing).sum(),
-            coefficients=coefficients,
+            coefficients=np.where(seen, calibrated.coefficients, 0),
+            elastic=tuple(
+                replace(image, coefficients=np.where(seen, image.coefficients, 0))
+                for image in calibrated.elastic
+            ),
             lock=FluxLock(kept=self.errors < _KNOWN * sums),
             bins=Bins(counts=counts, mixing=mixing, n_elements=n_elements),
         )
@@ -193,6 +227,8 @@ def solve(
     atomic_numbers: Sequence[int],
     options: CalibratedOptions,
     *,
+    elastic: np.ndarray | None = None,
+    elastic_names: Sequence[str] = (),
     num_workers: int | None = None,
     callback: Callable | None = None,
 ) -> Solution:
@@ -211,7 +247,7 @@ def solve(
         Z of the elements of the specimen.
     options : CalibratedOptions
         The options.
-    num_workers, callback
+    elastic, elastic_names, num_workers, callback
         As for :func:`~hyperspy_fusion.core.calibrated.method.solve`.
 
     Returns
@@ -235,8 +271,13 @@ def solve(
         elements=spectra.names,
         bad_known=True,
     )
-    prior = np.full(len(maps), _NO_PRIOR)
-    prior[:n_elements] = np.asarray(atomic_numbers, np.float64) ** options.gamma
+
+    def expected(exponent: float) -> np.ndarray:
+        prior = np.full(len(maps), _NO_PRIOR)
+        prior[:n_elements] = np.asarray(atomic_numbers, np.float64) ** exponent
+        return prior
+
+    prior = expected(options.gamma)
     callback_for = stage_callbacks(callback)
     given: dict[str, Any] = {
         "seed": options.seed,
@@ -258,6 +299,24 @@ def solve(
         prepared = fused_as(examined.prepared)
         if weights is None:
             weights = weigh([prepared.take(preparation.tiles)], run, **given)
+        found: Sequence[Found] = ()
+        tried = None
+        if elastic is not None:
+            further = Further(tuple(elastic_names), elastic, expected(EXPONENT))
+            found, calibrated = examine_further(
+                preparation, examined.prepared, further, run, callback_for
+            )
+            prepared = fused_as(calibrated)
+            selection = choose_further(
+                found,
+                [prepared.take(preparation.tiles)],
+                weights,
+                run,
+                given=options.elastic_weights(further.names),
+                **given,
+            )
+            found, prepared = selection.of(found, prepared)
+            weights, tried = selection.weights, selection.tried
         prepared = replace(prepared, apart=weights.apart)
         decision = Decision(
             units=preparation.units,
@@ -267,6 +326,8 @@ def solve(
             report=examined.report,
             notes=(*missing_notes(**missing), *bad, *preparation.notes),
             slow=examined.slow,
+            elastic=tuple(found),
+            elastic_tried=tried,
         )
         solution = conclude(
             decision,
@@ -287,8 +348,11 @@ def _of_lines(solution: Solution, spectra: Spectra) -> Solution:
     n_elements = len(shares)
     record: dict[str, Any] = dict(solution.record)
     for name in _EACH:
-        record[name] = np.asarray(record[name], dtype=np.float64)[:n_elements]
-    record["haadf_coefficients"] = record["haadf_coefficients"] / shares
+        if name in record:
+            record[name] = np.asarray(record[name], np.float64)[..., :n_elements]
+    for name in ("haadf_coefficients", "elastic_coefficients"):
+        if name in record:
+            record[name] = record[name] / shares
     record["kind"] = "spectra"
     factor = shares.astype(np.float32)[:, None, None]
     maps: Any = solution.maps

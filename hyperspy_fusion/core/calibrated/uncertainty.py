@@ -126,16 +126,21 @@ def _calibrated(
     further: Sequence[np.ndarray],
 ) -> PreparedData:
     """Simulated data with the coefficients and offsets that are found from them."""
-    n = len(net)  # not the components of spectra that the image does not show
-    coefficients = np.zeros(len(maps))
-    coefficients[:n], offset = fit_coefficients(
-        maps[:n], net, trial.haadf, trial.trusted / trial.sigma**2, prior[:n]
-    )
+    n = len(net)  # not the components of spectra that no image shows
+
+    def fitted(
+        image: np.ndarray, precision: np.ndarray, expected: np.ndarray
+    ) -> tuple[np.ndarray, float]:
+        coefficients = np.zeros(len(maps))
+        coefficients[:n], offset = fit_coefficients(
+            maps[:n], net, image, precision, expected[:n]
+        )
+        return coefficients, offset
+
+    coefficients, offset = fitted(trial.haadf, trial.trusted / trial.sigma**2, prior)
     elastic = []
     for image, expected in zip(trial.elastic, further, strict=True):
-        found, rest = fit_coefficients(
-            maps, net, image.values, image.precision, expected
-        )
+        found, rest = fitted(image.values, image.precision, expected)
         values = image.values - np.float32(rest)
         elastic.append(replace(image, values=values, coefficients=found))
     return replace(
