@@ -442,6 +442,16 @@ class TestFlaggedPixels:
         text = found[0].figure.texts[0].get_text()
         assert text.endswith("of the pixels (outlined); its weight is 0.")
 
+    def test_misfit_without_a_slow_part(self, two):
+        maps, haadf = ([signal.inav[0] for signal in two[0]], two[1].inav[0])
+        haadf = haadf.deepcopy() + np.linspace(0, np.ptp(haadf.data), len(haadf.data))
+        with pytest.warns(UserWarning, match="has a slowly varying part"):
+            fused = fuse_multimodal(maps, haadf, CALIBRATED["background"])
+        _, _, local = plot_misfit(maps, fused, haadf, CALIBRATED["background"])
+        assert np.abs(shown(local)).max() < 4.5
+        text = local.figure.texts[0].get_text()
+        assert "The image, without its slow part, contradicts the maps nowhere" in text
+
     def test_misfit_of_what_has_no_guard(self, fusion):
         image, difference = plot_misfit(*fusion)
         assert difference.get_title() == "image − model"

@@ -144,13 +144,14 @@ def _sentence(
     bright = "Positive: the image is brighter than the maps tell"
     if not judged:
         return f"{bright}."
-    names = "flagged", "lambda_haadf"
+    names = "flagged", "lambda_haadf", "haadf_slow"
     if image is not None:
-        names = "elastic_flagged", "lambda_elastic"
-    shares, weights = (np.asarray(record[name], dtype=float) for name in names)
+        names = "elastic_flagged", "lambda_elastic", "elastic_slow"
+    numbers = [np.asarray(record.get(name, 0.0), dtype=float) for name in names]
     if image is not None:
         k = record["elastic"].split("\n").index(image)
-        shares, weights = shares[..., k], weights[..., k]
+        numbers = [values[..., k] for values in numbers]
+    shares, weights, slow = numbers
     share = np.mean(shares)
     found = "nowhere so much that it was left out"
     if share == 1:
@@ -160,4 +161,5 @@ def _sentence(
         found += " (outlined)" * outlined
     if not np.any(weights):
         found += "; its weight is 0"
-    return f"{bright}.\nThe image contradicts the maps {found}."
+    subject = "The image, without its slow part," if np.any(slow) else "The image"
+    return f"{bright}.\n{subject} contradicts the maps {found}."
