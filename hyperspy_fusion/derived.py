@@ -340,6 +340,11 @@ def groups_at(
             f"the image was solved in {n_tiles} tiles, each with groups of its own: "
             "expected an image that was solved in one piece, as a part of this one"
         )
+    if np.any(np.asarray(record.get("lambda_elastic", 0.0))[position] > 0):
+        raise ValueError(
+            "the fusion used further elastic images, on which its groups depend: "
+            "expected maps that were fused with the HAADF image alone"
+        )
     first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
     maps, haadf = computed([measurement.maps, measurement.haadf])
     flagged = flagged_pixels(fused)

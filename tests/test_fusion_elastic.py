@@ -111,10 +111,27 @@ def test_masks_and_uncalibrated_images(specimen, phase):
     assert np.isfinite(found[0].data).all()
 
 
-def test_sharing_knows_haadf_alone(specimen, phase):
-    maps, haadf, _ = specimen
-    with pytest.raises(ValueError, match="share is True together with elastic"):
-        hf.fuse_multimodal(maps, haadf, elastic=phase, **GIVEN, share=True)
+def test_shared_counts_with_a_further_image(specimen, phase):
+    maps, haadf, truth = specimen
+    given = {**GIVEN, "lambda_elastic": 0.3, "share": True}
+    found = hf.fuse_multimodal(maps, haadf, elastic=phase, **given, n_replicas=3)
+    one = record(found)
+    assert one.sharing == 1
+    assert one.lambda_elastic == [0.3]
+    assert one.gap < 1e-3
+    first = [signal.get_unshared() for signal in found]
+    alone = hf.fuse_multimodal(maps, haadf, elastic=phase, **GIVEN, lambda_elastic=0.3)
+    assert_array_equal(first[0].data, alone[0].data)
+    apart = [
+        [
+            np.sqrt(np.mean((s.data - t.data) ** 2))
+            for s, t in zip(x, truth, strict=True)
+        ]
+        for x in (found, first)
+    ]
+    assert np.mean(np.divide(*apart)) < 0.85
+    with pytest.raises(ValueError, match="on which its groups depend"):
+        hf.plot_sharing(maps, found, haadf, (20, 20))
 
 
 # --- weights that are given --------------------------------------------------------

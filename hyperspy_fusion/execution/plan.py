@@ -145,11 +145,6 @@ def plan_calibrated(
     tiles = tiles_of(measurement.maps, execution.tile_size, halo)
     shared = execution.weights == "shared"
     options.elastic_weights(measurement.elastic_names)  # an error if they do not fit
-    if measurement.elastic is not None and options.share:
-        raise ValueError(
-            "share is True together with elastic: expected one of them, since counts "
-            "are shared by pixels that look alike in HAADF"
-        )
     if tiles is not None:
         return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
     messages: tuple[str, ...] = ()
