@@ -340,7 +340,8 @@ def groups_at(
             f"the image was solved in {n_tiles} tiles, each with groups of its own: "
             "expected an image that was solved in one piece, as a part of this one"
         )
-    if np.any(np.asarray(record.get("lambda_elastic", 0.0))[position] > 0):
+    further = record.get("lambda_elastic")
+    if further is not None and np.any(np.asarray(further)[position] > 0):
         raise ValueError(
             "the fusion used further elastic images, on which its groups depend: "
             "expected maps that were fused with the HAADF image alone"
