@@ -41,14 +41,16 @@ def slow_message(name: str, before: float, flagged: float) -> str:
     )
 
 
-def _slow_part(own: PreparedData, width: float, tile: int | None = None) -> np.ndarray:
-    """Gaussian average of what the measured maps leave of the image.
+def _averaging(
+    pixels: PreparedData, width: float, tile: int | None = None
+) -> Callable[[PreparedData], np.ndarray]:
+    """How what the measured maps leave of an image of these pixels is averaged.
 
-    Of an image that is put together from tiles, that of each tile of `tile` pixels.
+    By a Gaussian; of an image that is put together from tiles, in each tile of `tile`
+    pixels.
     """
-    residual = misfit(own, own.net())
-    known = np.isfinite(residual) & (own.trusted > 0)
-    sizes = [(n // (tile or n), tile or n) for n in residual.shape]
+    known = ~np.isnan(pixels.data).any(axis=0) & (pixels.trusted > 0)
+    sizes = [(n // (tile or n), tile or n) for n in known.shape]
     shape = tuple(n for size in sizes for n in size)
 
     def averaged(image: np.ndarray) -> np.ndarray:
@@ -56,8 +58,13 @@ def _slow_part(own: PreparedData, width: float, tile: int | None = None) -> np.n
         found = gaussian_filter(tiles, (0, width, 0, width), mode="constant")
         return found.reshape(image.shape)
 
-    total, share = averaged(np.where(known, residual, 0)), averaged(known)
-    return np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+    share = averaged(known)
+
+    def slow_part(own: PreparedData) -> np.ndarray:
+        total = averaged(np.where(known, misfit(own, own.net()), 0))
+        return np.divide(total, share, out=np.zeros_like(total), where=share > 0)
+
+    return slow_part
 
 
 def without_slow(
@@ -74,8 +81,9 @@ def without_slow(
     tile : int, optional
         Pixels a side of the tiles from which the image is put together.
     """
+    slow_part = _averaging(own, _WIDTH / factor, tile)
     for _ in range(_PASSES):
-        own = replace(own, haadf=own.haadf - _slow_part(own, _WIDTH / factor, tile))
+        own = replace(own, haadf=own.haadf - slow_part(own))
     return own
 
 
@@ -119,8 +127,9 @@ def examined_without_slow(
     for _ in range(_ROUNDS):
         own = aligned(plain, shift)
         own = replace(own, coefficients=found.coefficients, offset=found.offset)
+        slow_part = _averaging(own, _WIDTH, tile)
         for _ in range(_PASSES):
-            own = replace(own, haadf=own.haadf - _slow_part(own, _WIDTH, tile))
+            own = replace(own, haadf=own.haadf - slow_part(own))
             found, _ = CrossFit().calibrate(own.take(tiles), prior, run)
             own = replace(own, coefficients=found.coefficients, offset=found.offset)
         moved = near_shift(own.take(tiles), alone)  # the slow part hid it
