@@ -226,7 +226,7 @@ class _Finder:
     @cached_property
     def sigma(self) -> np.ndarray:
         """Standard deviation of the noise of the image."""
-        return haadf_noise(self.image)
+        return haadf_noise(self.image, self.seen)
 
     @cached_property
     def peaks(self) -> tuple[np.ndarray, np.ndarray]:

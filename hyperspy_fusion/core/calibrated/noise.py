@@ -134,9 +134,13 @@ class NoiseLine:
         return np.maximum(self.intercept + self.slope * smooth, self.floor)
 
 
-def haadf_noise_line(haadf: np.ndarray) -> NoiseLine:
-    """Noise of a HAADF image: shot noise and that of an amplifier."""
-    intercept, slope, _, variances = noise_line(haadf, robust=True)
+def haadf_noise_line(haadf: np.ndarray, known: np.ndarray | None = None) -> NoiseLine:
+    """Noise of a HAADF image: shot noise and that of an amplifier.
+
+    `known` is True where it was measured; elsewhere it is filled, and seems free of
+    noise.
+    """
+    intercept, slope, _, variances = noise_line(haadf, robust=True, known=known)
     return NoiseLine(
         intercept=intercept,
         slope=slope,
@@ -148,9 +152,9 @@ def haadf_noise_line(haadf: np.ndarray) -> NoiseLine:
     )
 
 
-def haadf_noise(haadf: np.ndarray) -> np.ndarray:
+def haadf_noise(haadf: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
     """Standard deviation by :func:`haadf_noise_line`, shape ``(y, x)``."""
-    return np.sqrt(haadf_noise_line(haadf).variance(haadf))
+    return np.sqrt(haadf_noise_line(haadf, known).variance(haadf))
 
 
 def count_gain(image: np.ndarray, known: np.ndarray | None = None) -> float | None:

@@ -518,7 +518,7 @@ def shifted_image(
         base = float(np.min(image, where=seen, initial=np.inf))
     image = fill((image - base).astype(np.float32)[None])[0]
     if noise is None:
-        noise = haadf_noise_line(mosaic(image, tiles))
+        noise = haadf_noise_line(mosaic(image, tiles), mosaic(seen, tiles))
     return image, base, noise
 
 

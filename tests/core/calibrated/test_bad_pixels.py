@@ -6,7 +6,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 from scipy.ndimage import maximum_filter, minimum_filter
 
-from hyperspy_fusion import data
+from hyperspy_fusion import data, fuse_multimodal
 from hyperspy_fusion.core.calibrated.bad_pixels import _flat, set_aside
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
@@ -188,3 +188,21 @@ def test_flat_squares(image, size):
         f(image, size, mode="nearest") for f in (maximum_filter, minimum_filter)
     )
     assert_array_equal(_flat(image, size), most == least)
+
+
+def test_half_an_image_has_no_dead_pixels():
+    maps, haadf, truth = data.janus(size=64)
+    for signal in (haadf, *maps):
+        signal.data = signal.data.astype(float)
+    haadf.data[:32] = np.nan
+    found, alone = (
+        fuse_multimodal(maps, haadf, 0.02, lambda_tv=6.0, lambda_haadf=mu)
+        for mu in (0.1, 0.0)
+    )
+    record = found[0].metadata.Multimodal_fusion
+    assert "dead" not in record.notes
+    apart = [
+        [np.linalg.norm((s.data - t.data)[32:]) for s, t in zip(x, truth, strict=True)]
+        for x in (found, alone)
+    ]
+    assert np.mean(np.divide(*apart)) < 0.8

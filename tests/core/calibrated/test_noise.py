@@ -8,6 +8,7 @@ from hyperspy_fusion.core.calibrated.noise import (
     map_noise,
     noise_line,
 )
+from hyperspy_fusion.core.common.missing import fill
 
 
 def columns(size=128, pitch=16, sigma=2.2):
@@ -141,3 +142,14 @@ def test_noise_of_a_small_map_that_is_nearly_empty(seed):
     found = map_noise(image)
     assert 0.1 < found[5:8, 7:11].mean() / (0.2**2 * 0.4) < 3
     assert found.min() > 1e-6 * found.max()
+
+
+@pytest.mark.parametrize("missing", [np.s_[:40], np.s_[:, 10:60], np.s_[20:50, 15:70]])
+def test_where_the_image_was_not_measured_it_has_no_noise_to_tell(missing):
+    rng = np.random.default_rng(4)
+    image = rng.normal(500, 20, (80, 80))
+    known = np.ones(image.shape, bool)
+    known[missing] = False
+    filled = fill(np.where(known, image, np.nan)[None])[0]
+    assert haadf_noise(filled).min() < 10
+    assert_allclose(haadf_noise(filled, known), 20, rtol=0.15)
