@@ -30,7 +30,7 @@ from .inputs.measurement import Mask, Measurement, mask_array, measure
 from .loading.eds import choose_lines
 from .loading.lines import PER_KEV, element_of, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
-from .loading.sum_spectrum import CONTINUUM, SumSpectrum, fit_sum_spectrum
+from .loading.sum_spectrum import CONTINUUM, FEWEST, SumSpectrum, fit_sum_spectrum
 from .progress import Progress
 from .provenance import origin, pixels
 from .results import Conclusion, as_signals, tell
@@ -333,6 +333,7 @@ def _in_bins(
     errors = np.array([found.errors.get(name, 0.0) for name in names])
     counts = np.ascontiguousarray(np.moveaxis(counts, -1, -3))
     first, *others = np.ndindex(counts.shape[:-3])
+    _check_frames(counts)
     known = Spectra(
         bins=Bins(counts=counts[first], mixing=mixing, n_elements=len(wanted)),
         sums=sums,
@@ -380,6 +381,18 @@ def _in_bins(
         for name in weak
     ]
     return frames, facts, notes, said
+
+
+def _check_frames(counts: np.ndarray) -> None:
+    """Raise a ValueError if a frame of a series has too few counts."""
+    total: Any = np.nansum(counts, axis=(-3, -2, -1), dtype=np.float64)
+    for position in map(tuple, np.argwhere(total < FEWEST).tolist()):
+        if position:  # the sum of all was checked before
+            raise ValueError(
+                f"the spectra at the position {position} of the series have "
+                f"{total[position]:g} counts that are not masked: expected at least "
+                f"{FEWEST:g}, leave that position out"
+            )
 
 
 def _check_apart(names: Sequence[str], shapes: np.ndarray, sums: np.ndarray) -> None:

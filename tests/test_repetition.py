@@ -140,7 +140,9 @@ def test_other_spectra_are_named(specimen, spectral):
     with pytest.raises(ValueError, match="had a mask and none is given"):
         hf.repeat(before, spectra, specimen.haadf)
     phase = [specimen.haadf]
-    with pytest.raises(ValueError, match="had no elastic and one is given"):
+    with pytest.raises(
+        ValueError, match="had no further elastic image and one is given"
+    ):
         hf.repeat(before, spectra, specimen.haadf, mask=mask, elastic=phase)
 
 

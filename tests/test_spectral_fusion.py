@@ -238,6 +238,30 @@ def test_a_frame_without_an_element(overlap):
     assert_array_equal(found[1].metadata.Multimodal_fusion.sum_kept[:, 1], [1, 0])
 
 
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        ("spectra", r"position \(1,\) of the series have 0 counts .* leave that"),
+        ("haadf", r"HAADF image is constant \(7\.0\) at the position \(1,\) of the"),
+        ("missing", r"HAADF image has nothing but missing pixels: leave out that"),
+        ("elastic", r"elastic image phase is constant \(0\.0\) at the position \(1,"),
+    ],
+)
+def test_frames_that_cannot_be_fused(overlap, spoil, message):
+    spectra, haadf, truth = overlap
+    phase = data.elastic_image(truth, "phase")
+    series = hs.stack([spectra, spectra])
+    images, phases = (hs.stack([one, one * 1.0]) for one in (haadf, phase))
+    if spoil == "spectra":
+        series.data[1] = 0
+    elif spoil == "elastic":
+        phases.data[1] = 0
+    else:
+        images.data[1] = np.nan if spoil == "missing" else 7
+    with pytest.raises(ValueError, match=message):
+        fuse_spectra(series, images, NAMES, "Cu", elastic={"phase": phases}, **GIVEN)
+
+
 def test_a_further_image_helps(overlap, fused):
     spectra, haadf, truth = overlap
     phase = data.elastic_image(truth, "phase")

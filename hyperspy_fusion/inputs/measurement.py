@@ -531,14 +531,27 @@ def check_values(
         _finite_range(label, array, allow_missing=allow_missing)
         for label, array in zip(labels, arrays, strict=True)
     ]
-    n_maps = len(elements) + 1
-    for name, (low, high) in zip(further, ranges[n_maps:], strict=True):
-        if low == high:
-            raise ValueError(
-                f"the elastic image {name} is constant ({high}): it has no information "
-                "on the specimen, leave it out"
-            )
+    n_maps = len(elements)
+    remedies = ["choose another image with haadf=", *["leave it out"] * len(further)]
+    for label, image, remedy in zip(
+        labels[n_maps:], arrays[n_maps:], remedies, strict=True
+    ):
+        _check_not_constant(label, image, remedy)
     return _check_contrast(labels[:n_maps], ranges[:n_maps])
+
+
+def _check_not_constant(label: str, image: np.ndarray, remedy: str) -> None:
+    """Raise an error for an elastic image without contrast, or one of a series."""
+    low, high = (
+        limit(image, axis=(-2, -1)) for limit in (np.fmin.reduce, np.fmax.reduce)
+    )
+    for position in map(tuple, np.argwhere(low == high).tolist()):
+        where = f" at the position {position} of the series" if position else ""
+        what = "choose others, or leave that position out" if position else remedy
+        raise ValueError(
+            f"the {label} is constant ({high[position]}){where}: it has no information "
+            f"on the specimen, {what}"
+        )
 
 
 def _finite_range(
@@ -550,9 +563,10 @@ def _finite_range(
         return limits
     missing = np.isnan(array)
     if allow_missing and missing.all(axis=(-2, -1)).any():
+        out = "leave its element out, or" if label.startswith("map") else "leave out"
         raise ValueError(
-            f"the {label} has nothing but missing pixels: leave its element out, or "
-            "that position of the series"
+            f"the {label} has nothing but missing pixels: {out} that position of the "
+            "series"
         )
     bad = np.count_nonzero(np.isinf(array) if allow_missing else ~np.isfinite(array))
     if bad:
@@ -568,18 +582,12 @@ def _finite_range(
 def _check_contrast(
     labels: Sequence[str], ranges: Sequence[tuple[float, float]]
 ) -> list[str]:
-    *maps, (low, high) = ranges
-    if low == high:
-        raise ValueError(
-            f"the HAADF image is constant ({high}): it has no information on the "
-            "specimen, choose another image with haadf="
-        )
     flat = [
         f"{label} ({high} everywhere)"
-        for label, (low, high) in zip(labels[:-1], maps, strict=True)
+        for label, (low, high) in zip(labels, ranges, strict=True)
         if low == high
     ]
-    if len(flat) == len(maps):
+    if len(flat) == len(ranges):
         raise ValueError(
             f"no map has any contrast: {', '.join(flat)}. Expected at least one that "
             "shows its element; in a file with several sets of maps choose another set"

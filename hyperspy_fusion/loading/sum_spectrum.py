@@ -29,7 +29,7 @@ _STEPS = np.array([1e-4, 1e-5, 0.1])  # of their differences
 _FIRST, _ROUNDS = 4, 40  # the first ones leave them
 _SETTLED = 1e-4  # standard deviations, of a step
 _LEAST_COUNTS = 0.1  # of a channel, in the weights of the fit
-_FEW = 100.0  # counts of all channels, too few to fit
+FEWEST = 100.0  # counts of all channels, too few to fit
 _TOLD_SHIFT = 0.003, 3.0  # keV and standard deviations
 
 # A peak that is not explained; with fewer standard deviations the shape of the
@@ -207,11 +207,11 @@ def fit_sum_spectrum(
     wanted = list(dict.fromkeys([*wanted, *(as_names("", other_elements) or ())]))
     low, high = _range(energies, beam_energy_of(spectra), energy_range)
     inside = (energies > low - width / 2) & (energies < high + width / 2)
-    if counts[inside].sum() < _FEW:
+    if counts[inside].sum() < FEWEST:
         raise ValueError(
             f"the sum spectrum has {counts[inside].sum():g} counts from {low:g} to "
-            f"{min(high, energies[-1]):.4g} keV: expected at least {_FEW:g}; sum more "
-            "spectra, or give another energy_range"
+            f"{min(high, energies[-1]):.4g} keV: expected at least {FEWEST:g}; sum "
+            "more spectra, or give another energy_range"
         )
     model = _Model(wanted, energies[inside], width, resolution_of(spectra))
     found = model.fit(counts[inside], _ALL)

@@ -30,6 +30,7 @@ _KNOWN, _KNOWN_VALUES = 0.1, 1 / 3
 _DARK = 0.03
 _MARGIN = 2
 _LEAST_VACUUM = 0.02
+_EMPTIER = 0.5  # of the mean counts, that the vacuum has less of in one map at least
 _LEAST_PIXELS = 1000
 _VACUUM_BLOCK = 8  # pixels a side
 _ABOVE = 4.0  # standard deviations, of the counts of a block that is no vacuum
@@ -190,7 +191,10 @@ def vacuum_background(prepared: PreparedData) -> np.ndarray | None:
     vacuum = binary_erosion(dark, iterations=_MARGIN)
     if vacuum.mean() < _LEAST_VACUUM or vacuum.sum() < _LEAST_PIXELS:
         return None
-    return np.array([_level(image, vacuum) for image in prepared.data])
+    found = np.array([_level(image, vacuum) for image in prepared.data])
+    means = np.nanmean(prepared.data, axis=(1, 2), dtype=np.float64)
+    # else it is no vacuum, but thinner or less bright than the rest
+    return found if (found < _EMPTIER * means).any() else None
 
 
 def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:

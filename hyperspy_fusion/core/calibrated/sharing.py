@@ -100,7 +100,7 @@ class Sharing:
             values, splits = f"{one:.1f}", "a split"
         predicted = (
             f"the gain in the prediction of held-out data is {values} standard "
-            f"deviations on {splits} ({self.element:.1f} for the worst element; their "
+            f"deviations on {splits} ({self.element:.2f} for the worst element; their "
             f"squared errors are {100 * self.lower:.2g} % lower)"
         )
         if not self.accepted:

@@ -105,7 +105,7 @@ def examined_without_slow(
     examined : Examined
         What was found about the image as it is.
     preparation : Preparation
-        From which that was found, with the background that was found, too.
+        From which that was found.
     prior, run, callback_for
         As for :func:`~.examine.examine`.
     leaves : float
@@ -125,8 +125,12 @@ def examined_without_slow(
     alone = counts_alone(plain.take(tiles), WarmStart(run))
     shift = examined.shift
     for _ in range(_ROUNDS):
-        own = aligned(plain, shift)
-        own = replace(own, coefficients=found.coefficients, offset=found.offset)
+        own = replace(
+            aligned(plain, shift),
+            background=examined.prepared.background,
+            coefficients=found.coefficients,
+            offset=found.offset,
+        )
         slow_part = _averaging(own, _WIDTH, tile)
         for _ in range(_PASSES):
             own = replace(own, haadf=own.haadf - slow_part(own))
@@ -136,16 +140,27 @@ def examined_without_slow(
         if not moved.significant:
             break
         shift += moved
-    again = replace(preparation, prepared=own, background_known=True)
+    # its vacuum, too: the dark side of a wedge is none
+    unlocked = replace(own, background=plain.background, lock=plain.lock)
+    again = replace(preparation, prepared=unlocked)
     new = examine(again, prior, run, callback_for, in_place=True)
+    if new.background is None and examined.background is not None:
+        known = replace(own, lock=examined.prepared.lock)
+        again = replace(preparation, prepared=known, background_known=True)
+        new = examine(again, prior, run, callback_for, in_place=True)
+        new = replace(new, background=examined.background, note=examined.note)
     if new.report.flagged > leaves * before:
         return None
     # by the last coefficients, from which tiles and later calls find it again
     last = new.prepared
-    own = aligned(plain, shift)
-    own = replace(own, coefficients=last.coefficients, offset=last.offset)
+    own = replace(
+        aligned(plain, shift),
+        background=last.background,
+        coefficients=last.coefficients,
+        offset=last.offset,
+    )
     return replace(
-        examined,
+        new,
         prepared=replace(last, haadf=without_slow(own, tile=tile).haadf),
         shift=shift,
         report=replace(new.report, correlation=examined.report.correlation),
@@ -182,13 +197,7 @@ def examine_best(
     plain = examine(preparation, prior, run, callback_for)
     if given["lambda_haadf"] == 0:  # the image is not used anyway
         return plain, None
-    known = replace(
-        preparation.prepared,
-        background=plain.prepared.background,
-        lock=plain.prepared.lock,
-    )
-    again = replace(preparation, prepared=known)
-    other = examined_without_slow(plain, again, prior, run, callback_for)
+    other = examined_without_slow(plain, preparation, prior, run, callback_for)
     if other is None:
         return plain, None
 

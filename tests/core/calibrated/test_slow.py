@@ -173,3 +173,29 @@ def test_message():
     assert slow_message("the image", 0.0, 0.0) == ""
     text = slow_message("the image", 0.45, 0.02)
     assert "45 % of the pixels, and in 2 % without that part" in text
+
+
+# --- vacuum ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strength", [3.5, 4.5, 6.0])
+def test_the_dark_side_of_a_wedge_is_no_vacuum(strength):
+    maps, haadf, truth = hf.data.lattice(size=64, counts=4)
+    haadf.data = haadf.data + strength * haadf.data.max() * np.linspace(0, 1, 64)
+    found = solve(
+        np.stack([signal.data for signal in maps]),
+        haadf.data,
+        (66, 21, 8),
+        CalibratedOptions(lambda_tv=3.0),
+    )
+    assert not found.record["vacuum_background"].any()
+    kept = found.maps.sum(axis=(1, 2)) / [signal.data.sum() for signal in truth]
+    assert_allclose(kept, 1, atol=0.1)
+
+
+def test_vacuum_is_found_in_spite_of_a_support():
+    maps, _, haadf = specimen()
+    given, options = (maps, supported(haadf), Z), CalibratedOptions(lambda_tv=5.0)
+    found = solve(*given, options).record
+    assert found["haadf_slow"] > 0.1
+    assert_allclose(found["vacuum_background"], BACKGROUND, atol=0.01)
