@@ -208,12 +208,13 @@ def decide(
     run: Workers,
     callback_for: Callable[[str], Callable | None] = lambda _: None,
     further: Further | None = None,
+    fused_as: Callable[[PreparedData], PreparedData] = lambda prepared: prepared,
 ) -> tuple[Decision, PreparedData]:
     """Calibrate, find where the HAADF image can be trusted, and choose the weights.
 
     Of `further` elastic images those are used that help. ``callback_for(stage)``
-    returns the callback of a stage, or None. Returns the decision, and the data on
-    which it was made.
+    returns the callback of a stage, or None; ``fused_as(prepared)`` the data as they
+    are fused. Returns the decision, and the data on which it was made.
     """
     if preparation.units.total is not None:
         decision, prepared = _decide_fractions(
@@ -223,22 +224,20 @@ def decide(
             barred = tuple(barred_for_fractions(further))
             decision = replace(decision, elastic=barred)
         return decision, prepared
-    given: dict[str, Any] = {
-        "seed": options.seed,
-        "lambda_tv": options.lambda_tv,
-        "lambda_haadf": options.lambda_haadf,
-        "callback": callback_for("weights"),
-    }
-    examined, weights = examine_best(preparation, prior, run, given, callback_for)
-    prepared = examined.prepared
+    given = {**options.of_weights, "callback": callback_for("weights")}
+    examined, weights = examine_best(
+        preparation, prior, run, given, callback_for, fused_as
+    )
+    prepared = fused_as(examined.prepared)
     if weights is None:
         weights = weigh([prepared.take(preparation.tiles)], run, **given)
     elastic: Sequence[Found] = ()
     tried = None
     if further is not None:
-        elastic, prepared = examine_further(
-            preparation, prepared, further, run, callback_for
+        elastic, seen = examine_further(
+            preparation, examined.prepared, further, run, callback_for
         )
+        prepared = fused_as(seen)
         selection = choose_further(
             elastic,
             [prepared.take(preparation.tiles)],
@@ -565,11 +564,7 @@ def shared_weights(
     """
     examined, fractions = [], []
     seen: list[list[Found]] = []
-    given: dict[str, Any] = {
-        "seed": options.seed,
-        "lambda_tv": options.lambda_tv,
-        "lambda_haadf": options.lambda_haadf,
-    }
+    given = options.of_weights
     with workers() as run:
         for inputs in images:
             own = dict(inputs)

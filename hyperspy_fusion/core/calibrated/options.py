@@ -37,6 +37,15 @@ class CalibratedOptions(Options):
         """Simulated measurements that are fused for the uncertainty; 0 for none."""
         return self.n_replicas or (_REFITS if self.uncertainty else 0)
 
+    @property
+    def of_weights(self) -> dict[str, Any]:
+        """What :func:`~.weights.weigh` has to know: the seed, and given weights."""
+        return {
+            "seed": self.seed,
+            "lambda_tv": self.lambda_tv,
+            "lambda_haadf": self.lambda_haadf,
+        }
+
     def elastic_weights(self, names: Sequence[str]) -> tuple[float | None, ...]:
         """μ of the elastic images of these names, None where it is to be chosen."""
         given = self.lambda_elastic

@@ -19,14 +19,11 @@ from ..common.solution import Solution
 from ..common.threads import workers
 from .bad_pixels import set_aside
 from .convex.bins import Bins, information, unmixing, variance_of
-from .elastic import EXPONENT, Found, Further, examine_further
+from .elastic import EXPONENT, Further
 from .flux import FluxLock
-from .method import Decision, conclude, stage_callbacks
+from .method import conclude, decide, stage_callbacks
 from .options import CalibratedOptions
 from .prepare import PEDESTAL, PreparedData, prepare
-from .selection import choose_further
-from .slow import examine_best
-from .weights import weigh
 
 N_BINS = 24
 _ROUNDS = 50  # of the search for bins
@@ -271,6 +268,8 @@ def solve(
         elements=spectra.names,
         bad_known=True,
     )
+    units = replace(preparation.units, total=None)  # spectra are no fractions
+    preparation = replace(preparation, units=units)
 
     def expected(exponent: float) -> np.ndarray:
         prior = np.full(len(maps), _NO_PRIOR)
@@ -279,12 +278,9 @@ def solve(
 
     prior = expected(options.gamma)
     callback_for = stage_callbacks(callback)
-    given: dict[str, Any] = {
-        "seed": options.seed,
-        "lambda_tv": options.lambda_tv,
-        "lambda_haadf": options.lambda_haadf,
-        "callback": callback_for("weights"),
-    }
+    further = None
+    if elastic is not None:
+        further = Further(tuple(elastic_names), elastic, expected(EXPONENT))
 
     def fused_as(prepared: PreparedData) -> PreparedData:
         prepared = spectra.prepared(prepared)
@@ -293,42 +289,11 @@ def solve(
         return replace(prepared, lock=FluxLock.free(len(maps)))
 
     with workers(num_workers) as run:
-        examined, weights = examine_best(
-            preparation, prior, run, given, callback_for, fused_as
+        decision, prepared = decide(
+            preparation, prior, options, run, callback_for, further, fused_as
         )
-        prepared = fused_as(examined.prepared)
-        if weights is None:
-            weights = weigh([prepared.take(preparation.tiles)], run, **given)
-        found: Sequence[Found] = ()
-        tried = None
-        if elastic is not None:
-            further = Further(tuple(elastic_names), elastic, expected(EXPONENT))
-            found, calibrated = examine_further(
-                preparation, examined.prepared, further, run, callback_for
-            )
-            prepared = fused_as(calibrated)
-            selection = choose_further(
-                found,
-                [prepared.take(preparation.tiles)],
-                weights,
-                run,
-                given=options.elastic_weights(further.names),
-                **given,
-            )
-            found, prepared = selection.of(found, prepared)
-            weights, tried = selection.weights, selection.tried
-        prepared = replace(prepared, apart=weights.apart)
-        decision = Decision(
-            units=preparation.units,
-            numbers=prepared.numbers(),
-            shift=examined.shift,
-            weights=weights,
-            report=examined.report,
-            notes=(*missing_notes(**missing), *bad, *preparation.notes),
-            slow=examined.slow,
-            elastic=tuple(found),
-            elastic_tried=tried,
-        )
+        notes = (*missing_notes(**missing), *bad, *preparation.notes)
+        decision = replace(decision, notes=notes, repetition=0.0)
         solution = conclude(
             decision,
             decision.problem(prepared),
