@@ -114,9 +114,14 @@ def examined_without_slow(
     Returns
     -------
     Examined or None
-        None if the image contradicts the maps in few pixels, or still does.
+        None if the image contradicts the maps in few pixels and has no model error, or
+        is hardly better so.
     """
-    before = examined.report.flagged
+    before, error = examined.report.flagged, examined.prepared.error
+    if before <= FROM and error > 0:  # that is all over the image
+        before, most = 1.0, error / 2
+    else:
+        most = np.inf
     if before <= FROM or examined.report.inverted:
         return None
     plain = preparation.prepared
@@ -149,7 +154,7 @@ def examined_without_slow(
         again = replace(preparation, prepared=known, background_known=True)
         new = examine(again, prior, run, callback_for, in_place=True)
         new = replace(new, background=examined.background, note=examined.note)
-    if new.report.flagged > leaves * before:
+    if new.report.flagged > leaves * before or new.prepared.error > most:
         return None
     # by the last coefficients, from which tiles and later calls find it again
     last = new.prepared

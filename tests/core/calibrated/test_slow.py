@@ -178,7 +178,7 @@ def test_message():
 # --- vacuum ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("strength", [3.5, 4.5, 6.0])
+@pytest.mark.parametrize("strength", [1.0, 3.5, 4.5, 6.0])
 def test_the_dark_side_of_a_wedge_is_no_vacuum(strength):
     maps, haadf, truth = hf.data.lattice(size=64, counts=4)
     haadf.data = haadf.data + strength * haadf.data.max() * np.linspace(0, 1, 64)
@@ -189,6 +189,7 @@ def test_the_dark_side_of_a_wedge_is_no_vacuum(strength):
         CalibratedOptions(lambda_tv=3.0),
     )
     assert not found.record["vacuum_background"].any()
+    assert found.record["haadf_slow"] == 1
     kept = found.maps.sum(axis=(1, 2)) / [signal.data.sum() for signal in truth]
     assert_allclose(kept, 1, atol=0.1)
 
