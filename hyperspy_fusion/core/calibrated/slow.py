@@ -20,13 +20,12 @@ from .examine import Examined, counts_alone, examine
 from .guard import misfit
 from .prepare import Preparation, PreparedData
 from .sample import TILE
-from .shift import aligned, near_shift
+from .shift import Shift, aligned, near_shift
 from .weights import LEAST_GAIN, Trials, Weights, significance, weigh
 
-FROM = 0.1  # fraction of flagged pixels from which on a slow part is looked for
+_FROM = 0.1  # fraction of flagged pixels from which on a slow part is looked for
 _WIDTH = 12.0  # pixels, of its Gaussian
 _PASSES = 8
-_ROUNDS = 2  # of passes, with a displacement that was not seen before
 
 
 def slow_message(name: str, before: float, flagged: float) -> str:
@@ -118,18 +117,18 @@ def examined_without_slow(
         is hardly better so.
     """
     before, error = examined.report.flagged, examined.prepared.error
-    if before <= FROM and error > 0:  # that is all over the image
+    if before <= _FROM and error > 0:  # that is all over the image
         before, most = 1.0, error / 2
     else:
         most = np.inf
-    if before <= FROM or examined.report.inverted:
+    if before <= _FROM or examined.report.inverted:
         return None
     plain = preparation.prepared
     tile = TILE if plain.pixels != plain.haadf.size else None
     found, tiles = examined.prepared, preparation.tiles
     alone = counts_alone(plain.take(tiles), WarmStart(run))
     shift = examined.shift
-    for _ in range(_ROUNDS):
+    for is_last in (False, False, True):
         own = replace(
             aligned(plain, shift),
             background=examined.prepared.background,
@@ -141,10 +140,10 @@ def examined_without_slow(
             own = replace(own, haadf=own.haadf - slow_part(own))
             found, _ = CrossFit().calibrate(own.take(tiles), prior, run)
             own = replace(own, coefficients=found.coefficients, offset=found.offset)
-        moved = near_shift(own.take(tiles), alone)  # the slow part hid it
+        moved = Shift() if is_last else near_shift(own.take(tiles), alone)
         if not moved.significant:
             break
-        shift += moved
+        shift += moved  # the slow part hid it
     # its vacuum, too: the dark side of a wedge is none
     unlocked = replace(own, background=plain.background, lock=plain.lock)
     again = replace(preparation, prepared=unlocked)

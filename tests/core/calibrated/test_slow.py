@@ -81,6 +81,17 @@ def test_the_slow_part_is_found_again(on_support):
     assert np.abs(z).max() > 10
 
 
+def test_a_displacement_behind_a_support_is_found(on_support):
+    haadf = specimen()[2]
+    y, x = np.mgrid[:64, :64] / 64
+    film = 0.7 * np.ptp(haadf) * np.exp(-((x - 0.6) ** 2 + (y - 0.4) ** 2) / 0.12)
+    found = fused(np.roll(haadf, (3, -2), axis=(0, 1)) + film)
+    assert found.record["haadf_slow"] > 0.1
+    assert_allclose(found.record["shift"], [3, -2], atol=0.6)
+    assert error(found.maps) < 1.1 * error(on_support.maps)
+    assert any("is displaced against the maps" in text for text in found.warnings)
+
+
 def test_given_weights(alone, on_support):
     weights = {
         name: float(on_support.record[name]) for name in ("lambda_tv", "lambda_haadf")
