@@ -186,7 +186,7 @@ def test_errors_of_shared_counts(crystal):
 
 def test_what_was_not_judged_again_is_said():
     sharing = Sharing(gains=(1.25, np.nan), element=-2.0, choice=(64, 0.1, 0.01))
-    assert "data is 1.2 standard deviations on a split (-2.0 for" in sharing.note
+    assert "data is 1.2 standard deviations on a split (-2.00 for" in sharing.note
 
 
 def test_a_large_image_is_judged_by_parts_of_it():
