@@ -45,16 +45,17 @@ _BINS_EACH = 3  # at least, of each component
 _ALIKE = 1e-4  # of the information about a component: the least that can be fused
 _WEAK = 0.8  # Fisher efficiency of the bins, below which the user is told
 _OPTIONS = (
-    *(
-        "lambda_haadf",
-        "lambda_elastic",
-        "lambda_tv",
-        "gamma",
-        "regularizer",
-        "lock_flux",
-        "uncertainty",
-    ),
-    *("n_replicas", "tolerance", "max_iter", "seed"),
+    "lambda_haadf",
+    "lambda_elastic",
+    "lambda_tv",
+    "gamma",
+    "regularizer",
+    "lock_flux",
+    "uncertainty",
+    "n_replicas",
+    "tolerance",
+    "max_iter",
+    "seed",
 )
 
 
@@ -341,7 +342,7 @@ def _in_bins(
         names=tuple(names),
         shares=shares,
     )
-    frames = {first: known}
+    frames = {first: known}  # of one field of view: with the sums of the fit
     if others:
         frames = {place: known.of_frame(counts[place]) for place in (first, *others)}
     facts = {

@@ -32,11 +32,14 @@ def slow_message(name: str, before: float, flagged: float) -> str:
     """What a user has to know of a slow part; empty if none was subtracted."""
     if before == 0:
         return ""
+    where = f"in {100 * before:.0f} % of the pixels"
+    if before == 1:  # or by a model error
+        where = "all over"
     return (
         f"{name} has a slowly varying part that the maps do not explain, as of a "
         "support, of contamination, or of an element without a map; it was subtracted: "
-        f"the image contradicted the maps in {100 * before:.0f} % of the pixels, and "
-        f"in {100 * flagged:.0f} % without that part"
+        f"the image contradicted the maps {where}, and without that part does so in "
+        f"{100 * flagged:.0f} % of the pixels"
     )
 
 

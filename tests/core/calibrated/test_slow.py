@@ -183,7 +183,9 @@ def test_tiles_that_are_put_together_do_not_see_each_other():
 def test_message():
     assert slow_message("the image", 0.0, 0.0) == ""
     text = slow_message("the image", 0.45, 0.02)
-    assert "45 % of the pixels, and in 2 % without that part" in text
+    assert "contradicted the maps in 45 % of the pixels, and without" in text
+    assert text.endswith("that part does so in 2 % of the pixels")
+    assert "contradicted the maps all over, and" in slow_message("it", 1.0, 0.0)
 
 
 # --- vacuum ------------------------------------------------------------------------
