@@ -328,6 +328,7 @@ def groups_at(
     Raises a ValueError if there are none.
     """
     record = complete_record(fused[0])
+    _check_whole(record, measurement.navigation_shape)
     if not np.asarray(record.get("sharing", 0.0))[position]:
         asked = "sharing was not accepted" if record.get("share") else "share is False"
         raise ValueError(
@@ -399,13 +400,7 @@ def get_haadf_model(
     fused = _all_maps_of_fusion(fused)
     record = record_of(fused[0])
     maps = np.stack([signal.data for signal in fused], axis=-3)
-    series = np.shape(record["haadf_coefficients"])[:-1]
-    if maps.shape[:-3] != series:
-        raise ValueError(
-            f"the maps have the navigation shape {maps.shape[:-3]} and their record "
-            f"{series}: take the model of all maps of the series, and select the "
-            "positions with .inav"
-        )
+    _check_whole(record, maps.shape[:-3])
 
     def recorded(name: str) -> Any:  # of elements to maps, of positions to images
         return np.asarray(record[name])[..., np.newaxis, np.newaxis]
@@ -426,6 +421,17 @@ def get_haadf_model(
         model *= recorded("haadf_range")
     model += recorded("haadf_offset")
     return _image_like(fused[0], model, "HAADF model", "HAADF")
+
+
+def _check_whole(record: Any, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError if maps of this navigation shape are a part of a series."""
+    series = np.shape(record["haadf_coefficients"])[:-1]
+    if shape != series:
+        raise ValueError(
+            f"the maps have the navigation shape {shape} and their record {series}: "
+            "expected all maps of the series; choose the position afterwards, by .inav "
+            "or inav="
+        )
 
 
 def _number_of(image: str, record: DictionaryTreeBrowser) -> int:

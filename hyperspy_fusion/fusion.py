@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING, Literal
 from .core.calibrated.options import CalibratedOptions
 from .core.common.options import helpful
 from .core.published.method import PublishedOptions
-from .execution.assembly import assemble
 from .execution.lazy import solve_later
 from .execution.plan import ExecutionOptions, plan_calibrated, plan_published
-from .execution.run import solve_now
 from .inputs.measurement import measure
-from .progress import Progress
-from .results import Conclusion, as_signals, pending_record, tell
+from .results import Conclusion, as_signals, fused_now, pending_record
 from .tuning import tune
 
 if TYPE_CHECKING:
@@ -87,8 +84,8 @@ def fuse_multimodal(
     haadf : BaseSignal, or list of BaseSignal
         HAADF image of the same pixels, in any units; of a list, the one that fits.
     background : float, list or dict of float or BaseSignal, or BaseSignal, optional
-        β, known background of the maps in their units: one for all, or a number or map
-        for each. By default the mean in the vacuum of counts.
+        β, known background of the maps in their units: a number for all, or a number
+        or map for each. By default the mean in the vacuum of counts.
     elements : list of str, optional
         Symbols in the order of the maps; by default read from their metadata or title.
     sensitivities : dict of str to float, optional
@@ -104,7 +101,7 @@ def fuse_multimodal(
     lambda_haadf, lambda_elastic, lambda_tv : float or "auto"
         Weights μ (of `elastic` a list or dict) and λ; "auto": by cross-validation.
     gamma : float, default 1.7
-        Exponent γ of the Z-contrast, 1.4 to 2: the prior of c_i is Z_i^γ.
+        Exponent γ of the Z-contrast, about 1.4 to 2: the prior of c_i is Z_i^γ.
     regularizer : {"tgv", "tv"}
         Total generalised variation of second order, or total variation.
     lock_flux, share : bool, default True and False
@@ -118,7 +115,7 @@ def fuse_multimodal(
     seed : int, default 0
         Of the random split of the counts that chooses the weights, and of replicas.
     weights : {"per position", "shared"}
-        Of a series: weights for each image, or one set for all from three of them.
+        Of a series: weights for each image, or one set for all, from a few of them.
     tile_size : int, optional
         Pixels a side of tiles, at least 32; by default of lazy chunks, or above 4096.
     lazy_output, show_progressbar, num_workers : bool, bool and int, optional
@@ -286,15 +283,15 @@ def _run(
     """Solve the tasks of a plan, now or when the maps are needed, and make signals."""
     tasks = plan(measurement, options, execution)
     conclude = Conclusion.of(method, measurement, options, tasks, execution)
-    shape, lazy = measurement.maps.shape, execution.lazy_output
+    lazy = execution.lazy_output
     if measurement.lazy if lazy is None else lazy:
-        arrays, later = solve_later(tasks, shape, conclude, conclude.arrays)
+        arrays, later = solve_later(
+            tasks,
+            measurement.maps.shape,
+            conclude,
+            conclude.arrays,
+            execution.num_workers,
+        )
         record = pending_record(conclude, later, measurement)
         return as_signals(measurement, arrays, record)
-    with Progress.of(tasks, options, show=execution.show_progressbar) as progress:
-        solutions = solve_now(tasks, progress, execution.num_workers)
-    record, notes, messages = conclude(solutions)
-    arrays = assemble(solutions, tasks, shape, conclude.arrays)
-    fused = as_signals(measurement, arrays, record)
-    tell(notes, messages)
-    return fused
+    return fused_now(tasks, conclude, measurement, options, execution)

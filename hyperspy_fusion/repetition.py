@@ -193,7 +193,7 @@ def _check_data(
 
 def _sums_of(record: dict[str, Any]) -> dict[str, str]:
     """Checksums in a record."""
-    return dict(line.split(": ") for line in record["checksums"].splitlines())
+    return dict(line.rsplit(": ", 1) for line in record["checksums"].splitlines())
 
 
 def _check_same(known: dict[str, str], found: dict[str, str]) -> None:

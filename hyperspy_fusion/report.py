@@ -172,7 +172,7 @@ def report_page(
     )
 
 
-def index_page(title: str, rows: Sequence[Mapping[str, str]]) -> str:
+def index_page(rows: Sequence[Mapping[str, str]]) -> str:
     """A page that lists results.
 
     Each row has the entries "file", "state" and "message" and, of a result, "report"
@@ -192,7 +192,7 @@ def index_page(title: str, rows: Sequence[Mapping[str, str]]) -> str:
             f"<tr><td>{name}<td>{escape(row['state'])}<td>{message}<td>{picture}"
         )
     header = "<tr><th>file<th>state<th>what was said<th>"
-    return _page(title, f"<table class=list>{header}{''.join(cells)}</table>")
+    return _page("Fusions", f"<table class=list>{header}{''.join(cells)}</table>")
 
 
 def _page(title: str, *parts: str) -> str:

@@ -20,8 +20,10 @@ from .core.common.messages import merged, warn
 from .core.common.options import Options
 from .core.common.solution import Solution
 from .execution.arrays import is_lazy, stack
+from .execution.assembly import assemble
 from .execution.lazy import Pending
 from .execution.plan import ExecutionOptions, Task
+from .execution.run import solve_now
 from .inputs.elements import element_in, name_element, title_of
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
@@ -35,6 +37,7 @@ from .inputs.stacks import (
     members_of,
     riding_signal,
 )
+from .progress import Progress
 from .provenance import provenance
 from .summary import summary_of, summary_of_pending
 
@@ -171,15 +174,17 @@ class Conclusion:
         messages = merged([s.warnings for s in found.flat], "images")
         messages += self._not_converged(found)
         messages += self._single_map(found)
+        messages += _of_two_kinds(found)
         every = *self.warnings, *messages
         costs, records = [s.costs for s in found.flat], [s.record for s in found.flat]
         cost = {
             t: _over_positions(shape, [getattr(c, t) for c in costs]) for t in TERMS
         }
         # Of tiled images that share weights, only the first has those that were tried.
+        names = dict.fromkeys(name for record in records for name in record)
         recorded = {
             name: _over_positions(shape, [r.get(name, np.nan) for r in records])
-            for name in records[0]
+            for name in names
         }
         if not np.isfinite(recorded.get("flagged_spans", np.nan)).any():
             recorded.pop("flagged_spans", None)
@@ -227,6 +232,19 @@ class Conclusion:
         return (message,)
 
 
+def _of_two_kinds(found: np.ndarray) -> tuple[str, ...]:
+    """The warning that some maps of a series are fractions and some are not."""
+    n_fractions = sum("fraction_sum" in s.record for s in found.flat)
+    if n_fractions in (0, found.size):
+        return ()
+    message = (
+        f"the maps of {n_fractions} of {found.size} images were taken for fractions, "
+        "those of the others were not: the fused maps have different units. Fuse "
+        "images of one kind together"
+    )
+    return (message,)
+
+
 def _over_positions(shape: tuple[int, ...], values: list) -> Any:
     """Values of all positions as one array; that of a single image as it is.
 
@@ -234,8 +252,8 @@ def _over_positions(shape: tuple[int, ...], values: list) -> Any:
     """
     if not shape:
         return values[0]
-    if isinstance(values[0], str):
-        return "\n".join(dict.fromkeys(values))
+    if texts := [value for value in values if isinstance(value, str)]:
+        return "\n".join(dict.fromkeys(texts))
     arrays = [np.asarray(value, dtype=float) for value in values]
     longest = max(arrays, key=np.size).shape
     out = np.full((len(arrays), *longest), np.nan)
@@ -268,6 +286,7 @@ def pending_record(
             "haadf_gain",
             "haadf_model_error",
             "haadf_slow",
+            "haadf_repetition",
             "gap",
         )
         numbers += ("guard", "flagged", "missing_pixels", "haadf_missing_pixels")
@@ -292,7 +311,24 @@ def pending_record(
     return record
 
 
-# --- record -> signals -----------------------------------------------------------
+# --- tasks -> signals -----------------------------------------------------------
+
+
+def fused_now(
+    tasks: Sequence[Task],
+    conclude: Conclusion,
+    measurement: Measurement,
+    options: Options,
+    execution: ExecutionOptions,
+) -> list[ElementalMap]:
+    """Solve tasks, make signals of the solutions, and tell notes and warnings."""
+    with Progress.of(tasks, options, show=execution.show_progressbar) as progress:
+        solutions = solve_now(tasks, progress, execution.num_workers)
+    record, notes, messages = conclude(solutions)
+    arrays = assemble(solutions, tasks, measurement.maps.shape, conclude.arrays)
+    fused = as_signals(measurement, arrays, record)
+    tell(notes, messages)
+    return fused
 
 
 def as_signals(

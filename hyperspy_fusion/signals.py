@@ -353,6 +353,8 @@ class ElementalMap(Signal2D):
         known = self.tmp_parameters
         if filename is None:
             folder, name = (known.get_item(n, "") for n in ("folder", "filename"))
+            if not name:
+                return  # HyperSpy says that there is none
             filename = Path(folder, name)
         path = Path(filename)
         if extension or not path.suffix:

@@ -22,18 +22,16 @@ from .core.calibrated.spectra import (
 )
 from .core.common.options import helpful
 from .execution.arrays import computed, sums_of_channels
-from .execution.assembly import assemble
 from .execution.plan import ExecutionOptions, Task
-from .execution.run import solve_now
+from .inputs.elements import element_of
 from .inputs.images import axes_of, describe, new_signal
-from .inputs.measurement import Mask, Measurement, mask_array, measure
+from .inputs.measurement import Mask, mask_array, measure
 from .loading.eds import choose_lines
-from .loading.lines import PER_KEV, element_of, lines_of
+from .loading.lines import PER_KEV, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
 from .loading.sum_spectrum import CONTINUUM, FEWEST, SumSpectrum, fit_sum_spectrum
-from .progress import Progress
 from .provenance import origin, pixels
-from .results import Conclusion, as_signals, tell
+from .results import Conclusion, fused_now, tell
 
 if TYPE_CHECKING:
     from .core.calibrated.options import Regularizer
@@ -236,14 +234,17 @@ def fuse_spectra(
         "match": match,
         **{name: getattr(options, name) for name in _OPTIONS},
     }
-    given = {"mask": mask, "elastic": elastic}
+    given = {"mask": mask, "elastic": measurement.elastic_names or None}
     counts = np.stack([frame.bins.counts for frame in frames.values()])
     images = pixels(measurement)
     known = origin(
         {"spectra": call, "given": [n for n, one in given.items() if one is not None]},
         {"spectra": counts, **{n: images[n] for n in images if "image" in n}},
     )
-    return _fused(measurement, tasks, options, execution, known)
+    conclude = Conclusion.of(
+        "calibrated", measurement, options, tasks, execution, known
+    )
+    return fused_now(tasks, conclude, measurement, options, execution)
 
 
 def _check(spectra: Any) -> None:
@@ -461,23 +462,3 @@ def _solve(*, facts: dict[str, Any], notes: Sequence[str], **given: Any) -> Any:
         record={**solution.record, **facts},
         notes=(*notes, *solution.notes),
     )
-
-
-def _fused(
-    measurement: Measurement,
-    tasks: list[Task],
-    options: CalibratedOptions,
-    execution: ExecutionOptions,
-    known: dict[str, str],
-) -> list[ElementalMap]:
-    """Solve the task, and make signals."""
-    conclude = Conclusion.of(
-        "calibrated", measurement, options, tasks, execution, known
-    )
-    with Progress.of(tasks, options, show=execution.show_progressbar) as progress:
-        solutions = solve_now(tasks, progress, execution.num_workers)
-    record, notes, messages = conclude(solutions)
-    arrays = assemble(solutions, tasks, measurement.maps.shape, conclude.arrays)
-    fused = as_signals(measurement, arrays, record)
-    tell(notes, messages)
-    return fused

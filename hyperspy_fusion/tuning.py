@@ -67,7 +67,8 @@ class WeightTuner(t.HasTraits):
         Which pixels are shown, and how near their cost is to the optimum.
     picture : bytes
         Measured maps above fused maps, and the misfit of the HAADF image and of the
-        counts against λ; a PNG file.
+        counts against λ, joined where the weight of the HAADF image is that of the
+        preview; a PNG file.
     fused : list of ElementalMap
         The fused maps, which :meth:`apply` changes in place.
 
@@ -119,7 +120,7 @@ class WeightTuner(t.HasTraits):
         if options.share:
             self._where += ", each pixel with its own counts"
         self._figure: Figure | None = None
-        self._tried: list[tuple[float, float, float]] = []
+        self._tried: list[tuple[float, float, float, float]] = []
         self.trait_set(lambda_tv=tv, use_haadf=haadf > 0)
         if haadf > 0:
             self.lambda_haadf = haadf
@@ -177,7 +178,8 @@ class WeightTuner(t.HasTraits):
         """Fuse the part with the present weights, and show it."""
         found: Previewed = self._preview.solve(**self.weights)
         self._found = found
-        self._tried.append((self.lambda_tv, found.haadf**0.5, found.deviance))
+        tv, haadf = self.weights.values()
+        self._tried.append((tv, haadf, found.haadf**0.5, found.deviance))
         self.message = (
             f"Preview of {self._where}; its cost is within {100 * found.gap:.2g} % of "
             "the optimum"
@@ -192,20 +194,26 @@ class WeightTuner(t.HasTraits):
         for panel, image in zip(panels[1, :n], self.maps, strict=True):
             panel.images[0].set_data(image)
             panel.images[0].set_clim(0, max(float(np.quantile(image, 0.999)), 1e-30))
-        tv, *terms = np.array(self._tried).T
+        tv, haadf, *terms = np.array(self._tried).T
         for panel, values in zip(panels[:, n], terms, strict=True):
-            _show_tried(panel, tv, values)
+            _show_tried(panel, tv, values, haadf == haadf[-1])
         out = BytesIO()
         self._figure.savefig(out, format="png", dpi=_DPI)
         return out.getvalue()
 
 
-def _show_tried(panel: Axes, tv: np.ndarray, values: np.ndarray) -> None:
-    """What was tried, in the order of λ; the last one is marked."""
+def _show_tried(
+    panel: Axes, tv: np.ndarray, values: np.ndarray, same: np.ndarray
+) -> None:
+    """What was tried; the last one is marked.
+
+    A line joins those with the `same` weight of the HAADF image, in the order of λ.
+    """
     for line in list(panel.lines):
         line.remove()
-    order = np.argsort(tv, kind="stable")
-    panel.plot(tv[order], values[order], ".-", color="0.6")
+    panel.plot(tv[~same], values[~same], ".", color="0.8")
+    order = np.argsort(tv[same], kind="stable")
+    panel.plot(tv[same][order], values[same][order], ".-", color="0.5")
     panel.plot(tv[-1:], values[-1:], "o", color="C3")
 
 

@@ -241,6 +241,19 @@ def test_jobs_give_the_same(tmp_path, capsys):
         assert_array_equal(hs.load(tmp_path / "out" / name).data, expected.data)
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_tracebacks_of_many(capsys, jobs):
+    for name in ("a.npz", "b.npz"):
+        save_specimen(name)
+    Path("b.npz").write_bytes(b"PK")
+    arguments = ["--traceback", "fuse", "b.npz", "a.npz", *QUICK, "--output", "out"]
+    assert cli.main([*arguments, "--jobs", jobs]) == 2
+    printed = capsys.readouterr()
+    assert "Traceback (most recent call last)" in printed.out + printed.err
+    assert "(--traceback shows where)" not in printed.err
+    assert "a.npz: fused" in printed.out
+
+
 @pytest.mark.usefixtures("_no_pictures")
 def test_an_error_nobody_thought_of_does_not_end_the_night(capsys, monkeypatch):
     for name in ("a.npz", "b.npz"):

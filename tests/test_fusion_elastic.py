@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
+from hyperspy_fusion.inputs.further import further_images
 
 GIVEN = {"lambda_tv": 3.0, "lambda_haadf": 0.1}
 
@@ -184,6 +185,38 @@ def test_weights_of_no_image(specimen):
 
 
 # --- what goes together with further images ----------------------------------------
+
+
+def test_names_of_images(specimen, phase):
+    signals = [phase.deepcopy() for _ in range(3)]
+    for signal, title in zip(signals, ("BF", "BF", "BF 1"), strict=True):
+        signal.metadata.General.title = title
+    found = further_images(signals, specimen.haadf, [])
+    assert len(found) == 3
+    assert list(found) == ["BF 1'", "BF 2", "BF 1"]
+
+
+@pytest.mark.parametrize("name", [1, "", "a\nb", None])
+def test_names_that_cannot_be_recorded(specimen, phase, name):
+    with pytest.raises(TypeError, match="elastic has the name .*: expected a text"):
+        hf.fuse_multimodal(specimen.maps, specimen.haadf, elastic={name: phase})
+
+
+def test_an_image_with_an_obstacle_at_one_position(specimen, phase, series_of):
+    maps, haadf, _ = specimen
+    series = series_of(specimen, specimen)
+    empty = phase._deepcopy_with_new_data(np.full(phase.data.shape, np.nan))
+    empty.data[:2, :2] = [[1, 2], [3, 4]]
+    for order in ((empty, phase), (phase, empty)):
+        pair = hs.stack(list(order), show_progressbar=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            found = hf.fuse_multimodal(
+                *series, elastic={"phase": pair}, lambda_tv=3.0, lambda_haadf=0.1
+            )
+        tried = record(found).elastic_tried
+        known = np.isfinite(tried).all(axis=-1).any(axis=-1)
+        assert known.tolist() == [one is phase for one in order]
 
 
 def test_uncertainty_and_replicas(specimen, phase, fused):

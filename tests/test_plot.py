@@ -458,6 +458,26 @@ class TestFlaggedPixels:
         text = image.figure.texts[0].get_text()
         assert text == "Positive: the image is brighter than the maps tell."
 
+    def test_of_one_position(self, contradicted, series_of):
+        maps, _, haadf = contradicted
+        quiet = data.core_shell(64)
+        two = series_of(quiet, data.Specimen(maps, haadf, quiet.truth))
+        with pytest.warns(UserWarning, match="contradicts the maps in"):
+            both = fuse_multimodal(*two, lambda_tv=4, lambda_haadf=0.1)
+        share = both[0].metadata.Multimodal_fusion.flagged[1]
+        texts = [
+            plot_misfit(two[0], both, two[1], inav=k)[0].figure.texts[0].get_text()
+            for k in (0, 1)
+        ]
+        assert "nowhere so much" in texts[0]
+        assert f"in {100 * share:.2g} % of the pixels" in texts[1]
+        texts = [
+            plot_fusion(two[0], both, two[1], inav=k)[0].figure.texts[0].get_text()
+            for k in (0, 1)
+        ]
+        assert "not in" not in texts[0]
+        assert f"not in {100 * share:.2g} % of the pixels" in texts[1]
+
     def test_misfit_of_a_series(self, two, calibrated_series):
         maps, haadf = two
         found = plot_misfit(

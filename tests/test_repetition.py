@@ -146,6 +146,20 @@ def test_other_spectra_are_named(specimen, spectral):
         hf.repeat(before, spectra, specimen.haadf, mask=mask, elastic=phase)
 
 
+def test_no_further_images_of_spectra(specimen, spectral):
+    spectra, _, _ = spectral
+    before = hf.fuse_spectra(
+        spectra, specimen.haadf, ["Mn", "Co", "O"], elastic={}, **GIVEN
+    )
+    assert_same(hf.repeat(before, spectra, specimen.haadf), before)
+
+
+def test_names_with_a_colon(specimen):
+    phase = {"Phase: iDPC": hf.data.elastic_image(specimen.truth, "phase")}
+    before = hf.fuse_multimodal(*specimen[:2], elastic=phase, **GIVEN)
+    assert_same(hf.repeat(before, *specimen[:2], elastic=phase), before)
+
+
 def test_lazy_maps_before_they_are_computed(specimen):
     options = {"lazy_output": True, **GIVEN}
     before = hf.fuse_multimodal(specimen.maps, specimen.haadf, **options)

@@ -94,7 +94,7 @@ def test_an_index_links_reports_and_tells_errors():
         },
         {"file": "b", "state": "failed", "message": "no <file>"},
     ]
-    page = index_page("Night", rows)
+    page = index_page(rows)
     assert '<a href="a%20%231/r">a</a><td>fused<td>no warning' in page
     assert 'src="a%20%231/p"' in page
     assert "<td>b<td>failed<td>no &lt;file&gt;<td>" in page

@@ -182,6 +182,15 @@ class TestPicture:
             plot_sharing(maps, fused, haadf, (20, 20), BACKGROUND)
         with pytest.raises(ValueError, match="expected 1 whole numbers"):
             plot_sharing(maps, fused, haadf, (20, 20), BACKGROUND, inav=0.5)
+        part = [signal.inav[1] for signal in fused]
+        with pytest.raises(ValueError, match="expected all maps of the series"):
+            plot_sharing(
+                [signal.inav[1] for signal in maps],
+                part,
+                haadf.inav[1],
+                (20, 20),
+                BACKGROUND,
+            )
         found = plot_sharing(maps, fused, haadf, (20, 20), BACKGROUND, inav=1)
         alone = fuse_multimodal(*others[:2], BACKGROUND, share=True, **GIVEN)
         expected = plot_sharing(others.maps, alone, others.haadf, (20, 20), BACKGROUND)

@@ -123,6 +123,6 @@ def _about(loaded: MultimodalData, measurement: Measurement) -> Iterator[str]:
 
 def _means(maps: np.ndarray, units: Any) -> str:
     """Mean of each map, in counts where that is known."""
-    means = np.nanmean(maps, axis=(1, 2)) / (units.gain if units.counts else 1)
+    means = np.nanmean(maps, axis=(1, 2)) / (units.count_value if units.counts else 1)
     listed = " + ".join(f"{mean:.3g}" for mean in means)
     return f"{listed} = {means.sum():.3g}{' counts' * bool(units.counts)}"

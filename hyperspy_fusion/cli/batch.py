@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -99,7 +100,7 @@ def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
             print(f"hyperspy-fusion: error: {where}{outcome.message}", file=sys.stderr)
         rows[path] = _row(path, outputs[path], outcome, base)
         listed = [rows[one] for one in outputs if one in rows]
-        files.write_text(base / files.INDEX, index_page("Fusions", listed))
+        files.write_text(base / files.INDEX, index_page(listed))
     n_wrong = codes.count(WRONG)
     failed = f", {n_wrong} failed" if n_wrong else ""
     print(
@@ -219,19 +220,20 @@ def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file; whatever goes wrong is told, and the next file has its turn."""
     try:
         return fuse_file(arguments, path, output)
-    except Exception as error:  # one file must not stop the others
+    except Exception as error:  # noqa: BLE001 - one file must not stop the others
         if arguments.traceback:
-            raise
-        return Outcome(WRONG, told(error))
+            traceback.print_exc()
+        return Outcome(WRONG, told(error, shown=arguments.traceback))
 
 
-def told(error: BaseException) -> str:
-    """What is said of an error."""
+def told(error: BaseException, *, shown: bool = False) -> str:
+    """What is said of an error; `shown` tells that there is a traceback."""
     if isinstance(error, MemoryError):
         return f"not enough memory{f': {error}' if str(error) else ''}"
     if isinstance(error, USER_ERRORS):
         return options.spoken(error)
-    return f"{type(error).__name__}: {error} (--traceback shows where)"
+    hint = "" if shown else " (--traceback shows where)"
+    return f"{type(error).__name__}: {error}{hint}"
 
 
 @contextmanager

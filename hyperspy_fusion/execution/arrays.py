@@ -122,7 +122,9 @@ def gathered(
         if show_progressbar:
             progress(futures, notebook=False)
             print()  # noqa: T201 - ends the line of the bar
-        for _ in as_completed(futures):
+        for future in as_completed(futures):
+            if future.status == "error":
+                break  # gather raises it
             if each is not None:
                 each()
         return client.gather(futures)

@@ -117,8 +117,9 @@ def _remove(path: Path, owner: int) -> None:
     if os.getpid() != owner:
         return
     shutil.rmtree(path, ignore_errors=True)
-    for known in [known for known in _locks if known.parent == path]:
-        del _locks[known]
+    for known in list(_locks):  # a copy: other threads may add some
+        if known.parent == path:
+            _locks.pop(known, None)
 
 
 def _warn(message: str) -> None:
@@ -198,6 +199,7 @@ def solve_later(
     shape: tuple[int, ...],
     conclude: Callable,
     names: dict[str, tuple[int, ...]],
+    num_workers: int | None = None,
 ) -> tuple[dict[str, Any], Pending]:
     """Lazy arrays of tasks, solved when they are computed, and only once.
 
@@ -212,6 +214,8 @@ def solve_later(
     names : dict of str to tuple of int
         The arrays, "maps", "variance", "replicas", and the shape that is put in front
         of the elements in each.
+    num_workers : int, optional
+        Threads of all tasks together; by default Numba's setting.
 
     Returns
     -------
@@ -221,7 +225,7 @@ def solve_later(
         What `conclude` will return.
     """
     spool = Spool()
-    n = threads_each(len(tasks))
+    n = threads_each(len(tasks), num_workers)
     solved = [
         delayed_task(task, _solve_once, spool, f"{k}", num_workers=n)
         for k, task in enumerate(tasks)

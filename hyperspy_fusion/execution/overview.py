@@ -38,6 +38,7 @@ def decide(
     options: CalibratedOptions,
     *,
     check: Callable | None = None,
+    num_workers: int | None = None,
     **chemistry: Any,
 ) -> tuple[Decision, np.ndarray, np.ndarray | None, Any]:
     """Find what the tiles of an image share.
@@ -50,8 +51,11 @@ def decide(
     options : CalibratedOptions
         The options.
     check : callable, optional
-        ``check([*maps, haadf, *elastic])`` of their means over large pixels raises an
-        error if these are no images, and returns warnings.
+        ``check([*maps, haadf, *elastic], background)`` of their means over large pixels
+        and the limits of the background raises an error if these are no images, and
+        returns warnings.
+    num_workers : int, optional
+        Number of threads; by default Numba's setting.
     **chemistry
         `elements`, `atomic_numbers`, `sensitivities` and `elastic_names`, as for the
         core.
@@ -78,23 +82,7 @@ def decide(
     factor = 2
     while max(size) > factor * _OVERVIEW and factor < _LARGEST_FACTOR:
         factor *= 2
-    means = {name: _means(array, factor) for name, array in arrays.items()}
-    share = _means(da.isfinite(maps), factor)
-    found, share, lowest, infinite = dask.compute(
-        means,
-        share,
-        da.where(maps < 0, maps, 0).min(),  # da.nanmin warns now and then in threads
-        {n: (abs(arrays[n]) > LARGEST).sum() for n in _CALLED if n in arrays},
-    )
-    for name, n in infinite.items():
-        if n:
-            raise ValueError(
-                f"{n} pixels of the {_CALLED[name]} are infinite, or above "
-                f"{LARGEST:g}: expected smaller values, or NaN where they are missing"
-            )
-    messages = []
-    if check is not None:
-        messages = check([*found["maps"], found["haadf"], *found.get("elastic", ())])
+    found, share, lowest, messages = _seen_coarsely(arrays, factor, check)
     # pixels per large pixel, fewer at the far edges
     shares = [np.minimum(factor, n - factor * np.arange(-(-n // factor))) for n in size]
     area = np.outer(*shares)
@@ -105,6 +93,7 @@ def decide(
         pixels=int(area.sum()),
         directions=towards_bright(found["haadf"]),
     )
+    shared: dict[str, Any] = {"options": options, "num_workers": num_workers}
     undone = parts.rough_shifts(**found, factor=factor, options=options, **chemistry)
     arrays |= images_moved_back(arrays, undone)
     found |= images_moved_back(found, undone, factor)
@@ -113,22 +102,22 @@ def decide(
     corners = representative_tiles(found["maps"][:, rows, columns], factor)
     sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
     decision, prior = parts.decide_on_sample(
-        **sample, totals=totals, options=options, **chemistry
+        **sample, totals=totals, **shared, **chemistry
     )
     if arrays["background"] is None:
         background = parts.background_of_vacuum(
-            **found, factor=factor, decision=decision, options=options
+            **found, factor=factor, decision=decision, **shared
         )
         if background is not None:
             for each in (arrays, found, sample):
                 each["background"] = background
             decision, prior = parts.decide_on_sample(
-                **sample, totals=totals, options=options, **chemistry
+                **sample, totals=totals, **shared, **chemistry
             )
             note = vacuum_note(background[:, 0, 0], chemistry["elements"])
             decision = replace(
                 decision,
-                background=background[:, 0, 0] / decision.units.gain,
+                background=background[:, 0, 0] / decision.units.count_value,
                 background_note=note,
             )
     units = decision.units
@@ -144,8 +133,8 @@ def decide(
         **found,
         factor=factor,
         decision=decision,
-        options=options,
         elements=chemistry["elements"],
+        **shared,
     )
     flux = np.where(decision.numbers.lock.kept, np.maximum(flux, 0), np.inf)
     coarse *= share
@@ -155,10 +144,43 @@ def decide(
         {name: cut(a, (), *tile.outer) for name, a in arrays.items()} for tile in sample
     ]
     flux_multiplier = parts.common_multipliers(
-        computed(surroundings), [tile.inner for tile in sample], sums, decision, options
+        computed(surroundings), [t.inner for t in sample], sums, decision, **shared
     )
     decision = replace(decision, flux_multiplier=flux_multiplier)
     return decision, prior, flux, background
+
+
+def _seen_coarsely(
+    arrays: dict[str, Any], factor: int, check: Callable | None
+) -> tuple[dict[str, Any], np.ndarray, float, list[str]]:
+    """Means of an image over large pixels, and what is known from all of its pixels.
+
+    Returns the means, the share of known pixels of the maps, the lowest value of the
+    maps that is not above 0, and the warnings of `check`.
+    """
+    means = {name: _means(array, factor) for name, array in arrays.items()}
+    maps = arrays["maps"]
+    share = _means(da.isfinite(maps), factor)
+    known = arrays["background"]
+    limits = [] if known is None else [known.min(), known.max()]  # NaN if any pixel is
+    found, share, limits, lowest, infinite = dask.compute(
+        means,
+        share,
+        limits,
+        da.where(maps < 0, maps, 0).min(),  # da.nanmin warns now and then in threads
+        {n: (abs(arrays[n]) > LARGEST).sum() for n in _CALLED if n in arrays},
+    )
+    for name, n in infinite.items():
+        if n:
+            raise ValueError(
+                f"{n} pixels of the {_CALLED[name]} are infinite, or above "
+                f"{LARGEST:g}: expected smaller values, or NaN where they are missing"
+            )
+    messages = []
+    if check is not None:
+        images = *found["maps"], found["haadf"], *found.get("elastic", ())
+        messages = check(images, np.array(limits))
+    return found, share, lowest, messages
 
 
 def images_moved_back(

@@ -146,11 +146,14 @@ def plan_calibrated(
     shared = execution.weights == "shared"
     options.elastic_weights(measurement.elastic_names)  # an error if they do not fit
     if tiles is not None:
+        chemistry["num_workers"] = execution.num_workers
         return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
     messages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     if shared:
-        options, messages, notes = _with_shared_weights(measurement, options, chemistry)
+        options, messages, notes = _with_shared_weights(
+            measurement, options, chemistry, execution.num_workers
+        )
     solve = partial(calibrated.solve, options=options, **chemistry)
     if messages or notes:
         solve = partial(_solve_with, messages, notes, solve)
@@ -257,9 +260,21 @@ def _check_and_solve(
     check: Callable, solve: Callable, *, maps: Any, haadf: Any, **others: Any
 ) -> Solution:
     """Check the values of lazy signals, which are known now, and solve."""
-    further = others.get("elastic")
-    messages = tuple(check([*maps, haadf, *([] if further is None else further)]))
+    messages = _checked(check, maps, haadf, **others)
     return _solve_with(messages, (), solve, maps=maps, haadf=haadf, **others)
+
+
+def _checked(
+    check: Callable,
+    maps: Any,
+    haadf: Any,
+    background: Any = None,
+    elastic: Any = None,
+    **_: Any,
+) -> tuple[str, ...]:
+    """Check the values of one image, and return the warnings."""
+    images = [*maps, haadf, *(() if elastic is None else elastic)]
+    return tuple(check(images, background))
 
 
 def _tile_tasks(
@@ -277,7 +292,7 @@ def _tile_tasks(
             own, options, check=measurement.check, **chemistry
         )
         own |= images_moved_back(own, decision.undone_of_all)
-        if shared:  # chosen from the first images
+        if shared:  # chosen on the first image
             options = _with_weights(options, decision.weights, decision.elastic)
         for tile in (tile for row in tiles for tile in row):
             solve = partial(
@@ -295,6 +310,7 @@ def _with_shared_weights(
     measurement: Measurement,
     options: calibrated.CalibratedOptions,
     chemistry: dict[str, Any],
+    num_workers: int | None,
 ) -> tuple[calibrated.CalibratedOptions, tuple[str, ...], tuple[str, ...]]:
     """The options with weights chosen from images spread over the series.
 
@@ -305,7 +321,12 @@ def _with_shared_weights(
     images = computed(
         [_inputs_at(arrays, places[k]) for k in np.unique(chosen.round().astype(int))]
     )
-    weights, elastic = calibrated.shared_weights(images, options, **chemistry)
+    if measurement.check is not None:  # lazy images have not been looked at
+        for own in images:
+            _checked(measurement.check, **own)
+    weights, elastic = calibrated.shared_weights(
+        images, options, num_workers=num_workers, **chemistry
+    )
     notes = tuple(text for image in elastic for text in image.told)
     return _with_weights(options, weights, elastic), weights.warnings, notes
 

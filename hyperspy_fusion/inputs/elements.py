@@ -65,7 +65,7 @@ def infer_element(signal: BaseSignal) -> str | None:
     known = _atomic_numbers()
     for node in ("xray_lines", "elements"):
         entries = sample_entries(signal, node)
-        symbol = entries[0].split("_")[0] if len(entries) == 1 else None
+        symbol = element_of(entries[0]) if len(entries) == 1 else None
         if symbol in known:
             return symbol
     return element_in(title_of(signal))
@@ -96,6 +96,11 @@ def title_of(signal: BaseSignal) -> str:
     return title.strip() if isinstance(title, str) else ""
 
 
+def element_of(line: str) -> str:
+    """Element of a line or an edge, as Fe of Fe_Ka."""
+    return line.partition("_")[0]
+
+
 def sample_entries(signal: BaseSignal, node: str) -> list[str]:
     """List the elements, or the X-ray lines, in ``metadata.Sample``.
 
@@ -116,5 +121,5 @@ def name_element(signal: BaseSignal, element: str) -> None:
         del signal.metadata.Sample
     signal.metadata.set_item("Sample.elements", [element])
     lines = sample_entries(signal, "xray_lines")
-    if any(line.split("_")[0] != element for line in lines):
+    if any(element_of(line) != element for line in lines):
         del signal.metadata.Sample.xray_lines

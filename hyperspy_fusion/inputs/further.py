@@ -24,25 +24,14 @@ def further_images(
     Raises
     ------
     TypeError
-        If one is no signal, or not of real numbers.
+        If one is no signal, not of real numbers, or its name is no text.
     ValueError
         If one is no image, or of other pixels, two are the same, or there are more than
         three.
     """
     if elastic is None:
         return {}
-    if not isinstance(elastic, BaseSignal | Iterable):
-        raise TypeError(
-            f"elastic is of type {type(elastic).__name__}: expected a signal, or a "
-            "list or dict of signals"
-        )
-    if isinstance(elastic, Mapping):
-        named = dict(elastic)
-    else:
-        signals = [elastic] if isinstance(elastic, BaseSignal) else list(elastic)
-        for k, signal in enumerate(signals):
-            check_signal(signal, f"elastic image number {k}")
-        named = dict(zip(_titles(signals), signals, strict=True))
+    named = _named(elastic)
     if len(named) > MOST:
         raise ValueError(
             f"elastic has {len(named)} images: expected at most {MOST} besides HAADF"
@@ -65,15 +54,39 @@ def further_images(
     return images
 
 
+def _named(elastic: Any) -> dict[str, Any]:
+    """Elastic images by their names, as they were given."""
+    if not isinstance(elastic, BaseSignal | Iterable):
+        raise TypeError(
+            f"elastic is of type {type(elastic).__name__}: expected a signal, or a "
+            "list or dict of signals"
+        )
+    if isinstance(elastic, Mapping):
+        for name in elastic:
+            if not isinstance(name, str) or not name or "\n" in name:
+                raise TypeError(
+                    f"elastic has the name {name!r}: expected a text of one line, as "
+                    "{'phase': signal}"
+                )
+        return dict(elastic)
+    signals = [elastic] if isinstance(elastic, BaseSignal) else list(elastic)
+    for k, signal in enumerate(signals):
+        check_signal(signal, f"elastic image number {k}")
+    return dict(zip(_titles(signals), signals, strict=True))
+
+
 def _titles(signals: Sequence[BaseSignal]) -> list[str]:
     """A name for each: its title, numbered where it has none or others have it too."""
-    titles = [title_of(signal) for signal in signals]
-    return [
-        f"{title or 'elastic'} {k + 1}"
-        if not title or titles.count(title) > 1
-        else title
-        for k, title in enumerate(titles)
-    ]
+    titles = [" ".join(title_of(signal).split()) for signal in signals]
+    names: list[str] = []
+    for k, title in enumerate(titles, 1):
+        name = title
+        if not title or titles.count(title) > 1:
+            name = f"{title or 'elastic'} {k}"
+        while name in (*names, *titles[k:]):  # a title may look like a number
+            name += "'"
+        names.append(name)
+    return names
 
 
 def _as_real(name: str, signal: Any) -> Signal2D:

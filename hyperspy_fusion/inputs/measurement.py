@@ -397,14 +397,14 @@ def _sensitivities(
 
 
 def mask_array(mask: Any, shape: tuple[int, ...]) -> Any:
-    """A mask as an array, of the shape of the HAADF image or of one position."""
+    """A mask as an array, of the shape of the maps or of one position."""
     if isinstance(mask, BaseSignal):
         mask = as_images(mask, "mask").data
     mask = mask if is_lazy(mask) else np.asarray(mask)
     if mask.dtype != bool or mask.shape not in (shape, shape[-2:]):
         raise ValueError(
             f"mask is of type {mask.dtype} and shape {mask.shape}: expected bool, True "
-            f"where pixels are missing, and the shape {shape[-2:]} (y, x) of the image"
+            f"where pixels are missing, and the shape {shape[-2:]} (y, x) of the maps"
         )
     return mask
 
@@ -516,6 +516,7 @@ def _check_background(background: np.ndarray) -> None:
 def check_values(
     elements: Sequence[str],
     arrays: Sequence[np.ndarray],
+    background: Any = None,
     *,
     allow_missing: bool,
     further: Sequence[str] = (),
@@ -523,8 +524,11 @@ def check_values(
     """Check that maps and elastic images hold finite numbers, not all the same.
 
     `arrays` are the maps of these elements, the HAADF image and the `further` images of
-    these names, or series of them. Returns the warnings.
+    these names, or series of them; the background is finite and at least 0. Returns the
+    warnings.
     """
+    if background is not None:
+        _check_background(background)
     labels = [*(f"map of {name}" for name in elements), "HAADF image"]
     labels += [f"elastic image {name}" for name in further]
     ranges = [

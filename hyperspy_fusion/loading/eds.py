@@ -9,9 +9,10 @@ import numpy as np
 from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal
 
+from ..inputs.elements import element_of, sample_entries
 from ..inputs.foreign import elements_of_exspy
 from ..inputs.images import new_signal
-from .lines import PER_KEV, beam_energy_of, element_of, resolution_of
+from .lines import PER_KEV, beam_energy_of, resolution_of
 from .maps import Mapped, background_signal, elemental_map
 from .overlaps import overlaps
 from .smoothing import map_filled, smooth_counts
@@ -19,7 +20,6 @@ from .spectra import (
     elements_of,
     is_auto,
     one_line_message,
-    sample_entries,
     sum_channels,
     window_rows,
 )
@@ -61,7 +61,7 @@ def plan_eds(
         line: [energy / unit for energy in row]
         for line, row in zip(lines, integration, strict=True)
     }
-    present = {line.split("_")[0] for line in lines}
+    present = {element_of(line) for line in lines}
     present |= set(sample_entries(spectra, "elements"))
     messages = overlaps(windows, present, resolution_of(spectra))
     return partial(_map_lines, spectra, lines, integration, background, messages)
@@ -96,7 +96,7 @@ def choose_lines(
     given = [line for line in chosen.values() if line]
     left = {element for element in wanted if not chosen.get(element)}
     known = sample_entries(spectra, "xray_lines")
-    given += [line for line in known if line.split("_")[0] in left]
+    given += [line for line in known if element_of(line) in left]
     _check_range(spectra, given, axis)
 
     probe = spectra.inav[(0,) * spectra.axes_manager.navigation_dimension]
@@ -104,7 +104,7 @@ def choose_lines(
     probe.set_lines(given)
     by_element: dict[str, list[str]] = {element: [] for element in wanted}
     for line in probe.metadata.Sample.xray_lines:
-        by_element[line.split("_")[0]].append(line)
+        by_element[element_of(line)].append(line)
     for element, lines in by_element.items():
         if not lines:
             raise ValueError(
@@ -171,7 +171,7 @@ def _map_lines(
     """Sum the windows of the lines; estimate the background from those beside them."""
     intensities = spectra.get_lines_intensity(lines, integration_windows=integration)
     maps = [
-        elemental_map(intensity, line.split("_")[0])
+        elemental_map(intensity, element_of(line))
         for intensity, line in zip(intensities, lines, strict=True)
     ]
     if background is None:

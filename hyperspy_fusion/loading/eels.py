@@ -10,11 +10,12 @@ import numpy as np
 from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal
 
+from ..inputs.elements import element_of, sample_entries
 from ..inputs.foreign import elements_of_exspy
 from ..inputs.images import axes_of, new_signal
 from .maps import Mapped, background_signal, elemental_map
 from .smoothing import count_value, map_filled, smooth_ratio
-from .spectra import elements_of, is_auto, sample_entries, sum_channels, window_rows
+from .spectra import elements_of, is_auto, sum_channels, window_rows
 
 _logger = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ def _map_edges(
         raw, background = _edge_counts(spectra, *windows)
         image = new_signal(spectra, raw, axes=axes_of(spectra)[:-1])
         image.metadata.General.title = edge
-        maps.append(elemental_map(image, edge.split("_")[0]))
+        maps.append(elemental_map(image, element_of(edge)))
         backgrounds.append(background_signal(maps[-1], background))
     return Mapped(maps, backgrounds, [])
 

@@ -49,8 +49,3 @@ def lines_of(element: str) -> dict[str, tuple[float, float]]:
         f"{element}_{name}": (values["energy (keV)"], values["weight"])
         for name, values in (known.as_dictionary() if known else {}).items()
     }
-
-
-def element_of(line: str) -> str:
-    """Element of a line, as Fe of Fe_Ka."""
-    return line.partition("_")[0]

@@ -9,7 +9,7 @@ from hyperspy.signals import BaseSignal
 
 from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy
-from ..inputs.elements import title_of
+from ..inputs.elements import element_of, sample_entries, title_of
 from ..inputs.images import as_images, choose_haadf, describe
 from ..inputs.velox import filter_of, line_of, same_scan
 from ..signals import ElementalMap, HAADFImage
@@ -33,7 +33,7 @@ from .frames import (
 )
 from .maps import Mapped, choose_maps, image_shapes
 from .overlaps import overlaps_of_maps
-from .spectra import as_names, lines_by_element, sample_entries
+from .spectra import as_names, lines_by_element
 
 # In the order of preference.
 _PLANS: dict[str, Callable] = {"EDS": plan_eds, "EELS": plan_eels}
@@ -164,7 +164,7 @@ def load_multimodal(
         of `lines`, or of the file. ``metadata.Sample.elements`` holds the symbol.
         Ready-made maps keep their units, maps of spectra are in counts (or the units
         of the spectra). The latter are raw: they include their background. With
-        ``maps="spectra"`` the spectrum image, of shape ``(y, x, energy)``; its metadata
+        ``maps="spectra"`` the spectrum image, of shape ``navigation + (y, x, energy)``; its metadata
         name the elements and lines that were asked for.
     haadf : HAADFImage
         Shape ``navigation + (y, x)``, in the units of the detector.
@@ -501,7 +501,7 @@ def _unfiltered(
     ]
     if not spectra:
         return None, "there are no spectra of these maps"
-    named = {entry.split("_")[0] for entry in sample_entries(spectra[0], "xray_lines")}
+    named = {element_of(entry) for entry in sample_entries(spectra[0], "xray_lines")}
     chosen = {}
     for signal in filtered:
         element = signal.metadata.Sample.elements[0]

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from hyperspy.signals import BaseSignal
 
-from ..inputs.elements import title_of
+from ..inputs.elements import element_of, title_of
 from ..inputs.velox import is_integrated, line_of
-from .lines import RESOLUTION, element_of, fwhm, lines_of, resolution_of
+from .lines import RESOLUTION, fwhm, lines_of, resolution_of
 
 # Of the elements that are not mapped, and of the other lines of those that are, only
 # lines that have this fraction of the intensity of the strongest line of their shell.

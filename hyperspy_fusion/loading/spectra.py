@@ -7,7 +7,7 @@ import numpy as np
 from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal
 
-from ..inputs.elements import atomic_number
+from ..inputs.elements import atomic_number, element_of, sample_entries
 
 
 def as_names(argument: str, entries: str | Sequence[str] | None) -> list[str] | None:
@@ -36,7 +36,7 @@ def lines_by_element(
     """
     chosen: dict[str, str | None] = {}
     for line in lines or ():
-        element = line.split("_")[0]
+        element = element_of(line)
         atomic_number(element)
         if element in chosen:
             raise ValueError(one_line_message(element, [chosen[element], line]))
@@ -59,13 +59,6 @@ def one_line_message(element: str, lines: Sequence[str | None]) -> str:
         f"{' and '.join(map(str, lines))} are lines of {element}: expected one line "
         "per element, choose with lines=['Fe_Ka', ...]"
     )
-
-
-def sample_entries(spectra: BaseSignal, node: str) -> list[str]:
-    """List ``metadata.Sample.elements`` or ``metadata.Sample.xray_lines``."""
-    entries = spectra.metadata.get_item(f"Sample.{node}", [])
-    # a list of one entry is a string after it was saved as .nxs
-    return [entries] if isinstance(entries, str) else list(entries)
 
 
 def elements_of(spectra: BaseSignal) -> list[str]:

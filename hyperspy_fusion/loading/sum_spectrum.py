@@ -14,9 +14,9 @@ from scipy.special import ndtr
 
 from ..core.common.messages import warn
 from ..execution.arrays import computed, sum_of_spectra
-from ..inputs.elements import atomic_number
+from ..inputs.elements import atomic_number, element_of
 from ..inputs.measurement import Mask, mask_array
-from .lines import PER_KEV, beam_energy_of, element_of, fwhm, lines_of, resolution_of
+from .lines import PER_KEV, beam_energy_of, fwhm, lines_of, resolution_of
 from .spectra import as_names, elements_of
 
 CONTINUUM = "continuum"
@@ -204,7 +204,8 @@ def fit_sum_spectrum(
     """
     energies, width, counts = _summed(spectra, mask)
     wanted = as_names("elements", elements) or elements_of(spectra)
-    wanted = list(dict.fromkeys([*wanted, *(as_names("", other_elements) or ())]))
+    others = as_names("other_elements", other_elements or None) or []
+    wanted = list(dict.fromkeys([*wanted, *others]))
     low, high = _range(energies, beam_energy_of(spectra), energy_range)
     inside = (energies > low - width / 2) & (energies < high + width / 2)
     if counts[inside].sum() < FEWEST:

@@ -35,6 +35,7 @@ from .panels import (
     outline,
     plain_images,
     range_of,
+    record_at,
     show_images,
     units_of,
 )
@@ -113,16 +114,15 @@ def plot_fusion(
     ('Co', 'Co fused')
     """
     fused = maps_of_fusion(fused)
-    record = record_of(fused[0])
-    elements = record.elements.split(",")
+    record = record_at(complete_record(fused[0]), fused[0], inav)
+    elements = record["elements"].split(",")
     measured, modelled, outlined = _images(
         maps, fused, haadf, background=background, mask=mask, elastic=elastic, inav=inav
     )
     n_images = len(measured) - len(elements)
     limits = [range_of(image.data) for image in measured[:n_images]]
     limits += map(_map_limits, measured[n_images:], modelled[n_images:])
-    used = np.any(np.not_equal(np.asarray(record.lambda_haadf), 0))
-    used = used and np.any(np.less(np.asarray(record.get_item("flagged", 0)), 1))
+    used = record["lambda_haadf"] != 0 and record.get("flagged", 0) < 1
     how = "fused" if used else "without HAADF"
     models = [image.metadata.General.title for image in modelled[:n_images]]
     images = [model.removesuffix(" model") for model in models]
@@ -156,9 +156,7 @@ def plot_fusion(
     for row, (_, regions) in zip(axes, rows[2:], strict=False):
         for panel, image in zip(row, regions, strict=True):
             frame(panel, image)
-    add_caption(
-        figure, caption_of(complete_record(fused[0]), outlined=outlined is not None)
-    )
+    add_caption(figure, caption_of(record, outlined=outlined is not None))
     return panels
 
 

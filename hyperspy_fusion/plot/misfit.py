@@ -27,6 +27,7 @@ from .panels import (
     outline,
     plain_images,
     range_of,
+    record_at,
     show_images,
 )
 
@@ -92,7 +93,7 @@ def plot_misfit(
     ['HAADF', 'image − model', 'local misfit']
     """
     fused = maps_of_fusion(fused)
-    record = complete_record(fused[0])
+    record = record_at(complete_record(fused[0]), fused[0], inav)
     judged = record["method"] == "calibrated" and "fraction_sum" not in record
     signals = maps, fused, haadf, background
     with warnings.catch_warnings():
@@ -152,7 +153,7 @@ def _sentence(
         k = record["elastic"].split("\n").index(image)
         numbers = [values[..., k] for values in numbers]
     shares, weights, slow = numbers
-    share = np.mean(shares)
+    share = float(shares)
     found = "nowhere so much that it was left out"
     if share == 1:
         found = "so much that it was not used at all"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import ceil, log, sqrt
 from typing import Any
 
@@ -19,8 +19,18 @@ from matplotlib.ticker import MaxNLocator
 
 MARGINS = {"w_pad": 0.08, "h_pad": 0.08}  # inches
 STEPS = (1, 2, 5, 10)  # between ticks
-_OUTLINED = "#ff4d00"  # seen on grey by nearly all
+MARK = "#ff4d00"  # seen on grey by nearly all
 OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
+_TOLD = (  # numbers of the record that captions and titles tell
+    "lambda_haadf",
+    "flagged",
+    "haadf_gain",
+    "haadf_slow",
+    "n_iter",
+    "lambda_elastic",
+    "elastic_flagged",
+    "elastic_slow",
+)
 SHOWN = (0.2, 99.8)  # percentiles at the ends of the colours
 
 _PANEL = 2.4  # inches, the side of a square image
@@ -221,7 +231,7 @@ def outline(panel: Axes, where: BaseSignal) -> None:
         )
     )
     limits = panel.get_xlim(), panel.get_ylim()
-    panel.contour(x, y, np.pad(where.data, 1), [0.5], colors=[_OUTLINED])
+    panel.contour(x, y, np.pad(where.data, 1), [0.5], colors=[MARK])
     panel.set(xlim=limits[0], ylim=limits[1])
 
 
@@ -237,6 +247,40 @@ def plain_images(
     if inav is None:
         raise ValueError(choose_position(series))
     return [image.inav[inav] for image in images]
+
+
+def at_position(
+    array: np.ndarray, signal: BaseSignal, series: tuple[int, ...], inav: Any
+) -> np.ndarray:
+    """Value of an array of the record at one position of a series of this shape."""
+    axes = signal.axes_manager.navigation_axes[::-1]
+    if tuple(axis.size for axis in axes) != series:
+        raise ValueError(
+            f"{signal!r} is a part of a series of shape {series}: take a map of the "
+            "whole series and choose the position with inav="
+        )
+    if inav is None:
+        raise ValueError(choose_position(series))
+    axes = [axis.get_axis_dictionary() for axis in axes]
+    axes += [{"size": size, "navigate": False} for size in array.shape[len(series) :]]
+    return hs.signals.BaseSignal(array, axes=axes).inav[inav].data
+
+
+def record_at(record: Mapping[str, Any], signal: BaseSignal, inav: Any) -> dict:
+    """A record with the numbers of pictures at one position of a series."""
+    series = np.shape(record["haadf_coefficients"])[:-1]
+    if not series:
+        return dict(record)
+    known = {name: np.asarray(record[name]) for name in _TOLD if name in record}
+    return dict(record) | {
+        name: at_position(
+            np.broadcast_to(array, (*series, *array.shape[len(series) :])),
+            signal,
+            series,
+            inav,
+        ).reshape(array.shape[len(series) :])
+        for name, array in known.items()
+    }
 
 
 def choose_position(series: tuple[int, ...]) -> str:

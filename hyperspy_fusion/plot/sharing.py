@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from ..derived import groups_at, maps_of_fusion, measured_as, record_of
 from ..execution.arrays import computed
 from .panels import (
+    MARK,
     OUTLINE,
     add_caption,
     choose_position,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from ..inputs.measurement import Background, Image, Maps, Mask
 
 _AREA = 40.0  # square points, of the mark of the pixel that counts most
-_MARK = "#ff4d00"  # seen on grey by nearly all
 
 
 def plot_sharing(
@@ -121,7 +121,7 @@ def plot_sharing(
             down,
             _AREA * often / often.max(),
             facecolors="none",
-            edgecolors=_MARK,
+            edgecolors=MARK,
             linewidths=0.8,
         )
         panel.plot(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-import hyperspy.api as hs
 import matplotlib.pyplot as plt
 import numpy as np
 from hyperspy.signals import BaseSignal
@@ -27,7 +26,7 @@ from .panels import (
     STEPS,
     add_caption,
     add_colorbar,
-    choose_position,
+    at_position,
     figure_with,
     grid_of_images,
     plain_images,
@@ -215,6 +214,12 @@ def _plot_images(
     """Fused maps with low, right and high λ_TV."""
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
+    if record.get_item("kind") == "spectra":
+        raise ValueError(
+            "images=True fuses maps again, and these come from spectra: expected maps "
+            "that fuse_multimodal or fuse_published returned; fuse_spectra(..., "
+            "lambda_tv=...) gives those of another weight"
+        )
     if maps is None or haadf is None:
         raise ValueError(
             "images=True fuses the maps again: expected also the measured maps and the "
@@ -304,7 +309,7 @@ def _chosen(
         if series:
             shape = *series, *weight.shape[len(series) :]
             weight = np.broadcast_to(weight, shape)
-            weight = _at_position(weight, signal, series, inav)
+            weight = at_position(weight, signal, series, inav)
         found[name] = np.squeeze(weight) if name != "lambda_elastic" else weight
     return found
 
@@ -328,7 +333,7 @@ def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
     chosen = np.stack([np.broadcast_to(weight, series) for weight in weights], axis=-1)
     if series:
         rows, chosen = (
-            _at_position(array, one, series, inav) for array in (rows, chosen)
+            at_position(array, one, series, inav) for array in (rows, chosen)
         )
     rows = rows[np.isfinite(rows).all(axis=1)]
     if not len(rows):
@@ -366,7 +371,7 @@ def _further_weights(fused: Any, inav: Any) -> list[_Tried]:
     series = rows.shape[:-2]
     if series:
         rows, chosen, gains = (
-            _at_position(array, one, series, inav) for array in (rows, chosen, gains)
+            at_position(array, one, series, inav) for array in (rows, chosen, gains)
         )
     rows = rows[np.isfinite(rows).all(axis=1)]
     found = []
@@ -396,22 +401,5 @@ def _part_of(given: Any, signal: BaseSignal, series: tuple[int, ...], inav: Any)
         own = images.data.shape[-2 - len(series) : -2] == series
         return images.inav[inav] if own else given
     if np.ndim(given) > 2:
-        return _at_position(np.asarray(given), signal, series, inav)
+        return at_position(np.asarray(given), signal, series, inav)
     return given
-
-
-def _at_position(
-    array: np.ndarray, signal: BaseSignal, series: tuple[int, ...], inav: Any
-) -> np.ndarray:
-    """Value of an array of the record at one position of a series."""
-    axes = signal.axes_manager.navigation_axes[::-1]
-    if tuple(axis.size for axis in axes) != series:
-        raise ValueError(
-            f"{signal!r} is a part of a series of shape {series}: take a map of the "
-            "whole series and choose the position with inav="
-        )
-    if inav is None:
-        raise ValueError(choose_position(series))
-    axes = [axis.get_axis_dictionary() for axis in axes]
-    axes += [{"size": size, "navigate": False} for size in array.shape[len(series) :]]
-    return hs.signals.BaseSignal(array, axes=axes).inav[inav].data

@@ -17,6 +17,7 @@ from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
+from hyperspy_fusion.execution.arrays import gathered
 
 # Names of what solves.
 SOLVES = "solve_task", "_solve_once"
@@ -186,6 +187,19 @@ def test_an_error_of_a_worker_reaches_the_user(series):
     fused = hf.fuse_multimodal(maps, haadf * 0, **GIVEN)
     with pytest.raises(ValueError, match=r"HAADF image is constant \(0"):
         fused[0].compute()
+
+
+def test_an_error_cancels_what_is_not_done(client):
+    def fail():
+        raise ValueError("no image")
+
+    begin = time.monotonic()
+    futures = [client.submit(fail)]
+    futures += [client.submit(time.sleep, 30, pure=False) for _ in range(4)]
+    with pytest.raises(ValueError, match="no image"):
+        gathered(client, futures)
+    assert time.monotonic() - begin < 20
+    client.restart()  # ends what is asleep
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -2,7 +2,9 @@
 
 import gc
 import hashlib
+import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -16,6 +18,7 @@ import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated import method as calibrated
 from hyperspy_fusion.core.calibrated import parts
 from hyperspy_fusion.core.published import method as published
+from hyperspy_fusion.execution import lazy
 
 # Where the choice of the weights does not matter.
 GIVEN = {"background": 0.02, "lambda_tv": 4.0, "lambda_haadf": 0.1}
@@ -294,6 +297,16 @@ def test_what_a_lazy_map_says(series, eager):
         assert_allclose(np.asarray(record[name]), expected[name], rtol=1e-5)
 
 
+def entries(fused):
+    return set(fused[0].metadata.Multimodal_fusion.as_dictionary())
+
+
+def test_a_lazy_record_has_the_numbers_of_the_eager_one(series, eager):
+    fused = hf.fuse_multimodal(*lazily(*series), **GIVEN)
+    # texts and options are known later, or before
+    assert entries(eager) - entries(fused) == {"converged", "kind", "notes", "warnings"}
+
+
 @pytest.mark.parametrize(
     ("fuse", "options"), [(hf.fuse_multimodal, GIVEN), (hf.fuse_published, {})]
 )
@@ -521,6 +534,19 @@ def test_what_a_lazy_image_cannot_hold(image, tile_size, spoil, message):
         fuse()
 
 
+@pytest.mark.parametrize("tile_size", [None, 48])
+@pytest.mark.parametrize("value", [-3.0, np.nan])
+def test_a_lazy_background_is_checked(image, tile_size, value):
+    maps, haadf = lazily(image.maps, image.haadf)
+    background = [signal * 0 + value for signal in maps]
+
+    def fuse():
+        hf.fuse_multimodal(maps, haadf, background, tile_size=tile_size)[0].compute()
+
+    with pytest.raises(ValueError, match="background has values below 0, NaN or inf"):
+        fuse()
+
+
 def test_nan_is_no_value_of_the_published_method(series):
     maps, haadf = lazily(*series)
     maps = one_pixel(maps, np.nan)
@@ -575,6 +601,48 @@ def test_shared_weights_without_the_image(series_of):
     haadf.data = np.random.default_rng(3).normal(100, 10, haadf.data.shape)
     with pytest.warns(UserWarning, match="the HAADF image was not used"):
         hf.fuse_multimodal(maps, haadf, weights="shared")
+
+
+def test_shared_weights_of_a_lazy_image_without_contrast(series):
+    maps, haadf = lazily(*series)
+    with pytest.raises(ValueError, match=r"HAADF image is constant \(0"):
+        hf.fuse_multimodal(maps, haadf * 0, weights="shared")
+
+
+@pytest.mark.parametrize("way", ["tiles", "shared", "lazy"])
+def test_number_of_threads(image, series, way, monkeypatch):
+    threads = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, max_workers):
+            threads.append(max_workers)
+            super().__init__(max_workers)
+
+    monkeypatch.setattr("hyperspy_fusion.core.common.threads.ThreadPoolExecutor", Pool)
+    options = {
+        "tiles": {"tile_size": 48},
+        "shared": {"weights": "shared"},
+        "lazy": {"lazy_output": True},
+    }[way]
+    data = series if way == "shared" else (image.maps, image.haadf)
+    found = hf.fuse_multimodal(*data, 0.02, num_workers=1, **options)
+    found[0].compute()
+    assert not threads
+    found = hf.fuse_multimodal(*data, 0.02, num_workers=3, **options)
+    found[0].compute()
+    assert set(threads) <= {2}
+
+
+def test_locks_that_are_taken_while_a_folder_is_removed(tmp_path, monkeypatch):
+    class Locks(dict):
+        def pop(self, key, default=None):
+            self[tmp_path / f"other/{len(self)}"] = None  # by another thread
+            return super().pop(key, default)
+
+    locks = Locks({tmp_path / "own/1": None, tmp_path / "own/2": None})
+    monkeypatch.setattr(lazy, "_locks", locks)
+    lazy._remove(tmp_path / "own", os.getpid())
+    assert {path.parent.name for path in locks} == {"other"}
 
 
 def test_shared_weights_of_tiles(series_of):

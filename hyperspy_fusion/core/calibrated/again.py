@@ -33,18 +33,25 @@ def _prepared_again(
     preparation = prepare(
         maps, haadf, options, background=background, variance=variance
     )
-    gain = preparation.units.gain  # of these data; that of a sample may differ
-    if "fraction_sum" in record:
-        gain = np.asarray(record["count_value"])
+    count_value = (
+        preparation.units.count_value
+    )  # of these data; that of a sample may differ
+    if _of_fractions(record):
+        count_value = np.asarray(record["count_value"])
     y, x = np.asarray(record["shift"])
     prepared = replace(
         aligned(preparation.prepared, Shift(y=float(y), x=float(x))),
-        coefficients=np.asarray(record["haadf_coefficients"]) * gain,
+        coefficients=np.asarray(record["haadf_coefficients"]) * count_value,
         offset=float(record["haadf_offset"]) - preparation.units.base,
     )
     if record.get("haadf_slow"):
         prepared = without_slow(prepared)
-    return prepared.with_error(float(record["haadf_model_error"])), gain
+    return prepared.with_error(float(record["haadf_model_error"])), count_value
+
+
+def _of_fractions(record: Any) -> bool:
+    """Whether fractions were fused; a series may have them at some positions only."""
+    return bool(np.isfinite(record.get("fraction_sum", np.nan)))
 
 
 def _fractions_again(prepared: PreparedData, record: Any) -> Fractions:
@@ -76,11 +83,11 @@ def local_z_again(
     The arguments are those of :func:`groups_again`, with the `fused` maps in the units
     of `maps`.
     """
-    prepared, gain = _prepared_again(
+    prepared, count_value = _prepared_again(
         maps, haadf, record, CalibratedOptions(), background, variance
     )
     seen = np.where(prepared.trusted > 0, prepared.haadf, np.nan)
-    return local_z(replace(prepared, haadf=seen), fused / gain[:, None, None])
+    return local_z(replace(prepared, haadf=seen), fused / count_value[:, None, None])
 
 
 def groups_again(
@@ -112,19 +119,21 @@ def groups_again(
     """
     asked: dict[str, Any] = {name: record[name] for name in _ASKED}
     options = CalibratedOptions(**asked)
-    prepared, gain = _prepared_again(maps, haadf, record, options, background, variance)
+    prepared, count_value = _prepared_again(
+        maps, haadf, record, options, background, variance
+    )
     prepared = replace(
         prepared,
         apart=tuple(map(bool, record["own_norm"])),
         trusted=prepared.trusted * trusted,
     )
     image: PreparedData | Fractions = prepared
-    if "fraction_sum" in record:
+    if _of_fractions(record):
         image = _fractions_again(prepared, record)
     with workers() as run:
         return groups_of(
             image,
-            (first / gain[:, None, None]).astype(np.float32),
+            (first / count_value[:, None, None]).astype(np.float32),
             (float(record["lambda_tv"]), float(record["lambda_haadf"])),
             int(record["sharing_neighbours"]),
             run,

@@ -16,12 +16,13 @@ from .flux import FluxLock
 from .prepare import PreparedData
 from .split import normal, one_of, split
 
+_SMOOTHING = 1.5  # pixels, of the first maps
 _LEAST_SHARE = 0.1  # fraction of a Gaussian on known pixels
 _BAND = 16384  # pixels summed at a time, which stay in the cache
 _OF_IMAGE = 2**31  # seed of the noise of images, beside those of the splits
 PRIOR_WIDTH = 1.0  # relative standard deviation of the prior of the c_i
-# Iterations of each pass, from the last one on: more passes bring the coefficients
-# nearer to their limit than more iterations.
+# Iterations of the solver in each pass, which starts from the maps of the pass before.
+# More passes bring the coefficients nearer to their limit than more iterations.
 _FIRST, _AGAIN = (10, 10, 10), (10, 10)
 CALIBRATION_LAMBDA = 4.0
 
@@ -119,17 +120,16 @@ def halves(prepared: PreparedData) -> tuple[float, list[PreparedData]]:
 
 
 def initial_coefficients(
-    net: np.ndarray, variance: np.ndarray, haadf: np.ndarray, sigma: float = 1.5
+    net: np.ndarray, variance: np.ndarray, haadf: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """HAADF coefficients and offset by least squares on smoothed net maps.
 
     The noise of the maps, which would bias the coefficients towards zero, is subtracted
-    from the normal matrix. `variance` is that of the maps, `sigma` the width of the
-    smoothing in pixels.
+    from the normal matrix. `variance` is that of the maps.
     """
-    smooth, noise = _smoothed(net, variance, sigma)
+    smooth, noise = _smoothed(net, variance, _SMOOTHING)
     smooth = smooth.reshape(len(net), -1)
-    image = gaussian_filter(haadf, sigma).ravel()
+    image = gaussian_filter(haadf, _SMOOTHING).ravel()
     # without their means, which belong to the offset
     mean = smooth.mean(axis=1, keepdims=True, dtype=np.float64)
     columns = smooth - mean

@@ -75,7 +75,7 @@ class Found:
         Whether the image is dark where the maps are bright.
     slow : float
         Fraction of the pixels that contradicted the maps before a slow part of the
-        image was subtracted; 0 if none was.
+        image was subtracted, 1 for a model error all over it; 0 if none was.
     shift : Shift
         Displacement against the maps.
     report : GuardReport
@@ -225,14 +225,14 @@ def barred_for_fractions(further: Further) -> list[Found]:
     ]
 
 
-def record_of(images: Sequence[Found], gain: np.ndarray) -> dict[str, Any]:
-    """Entries of the record of the fusion; `gain` is the value of a count."""
+def record_of(images: Sequence[Found], count_value: np.ndarray) -> dict[str, Any]:
+    """Entries of the record of the fusion."""
     shifts = [image.undone + image.shift for image in images]
     return {
         "lambda_elastic": np.array([image.weight for image in images]),
         "elastic_gain": np.array([image.gain for image in images]),
         "elastic_coefficients": np.array(
-            [image.coefficients / gain for image in images]
+            [image.coefficients / count_value for image in images]
         ),
         "elastic_offset": np.array([image.offset for image in images]),
         "elastic_model_error": np.array([image.error for image in images]),

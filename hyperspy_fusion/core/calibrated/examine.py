@@ -38,7 +38,7 @@ class Examined:
         What was assumed about the background, for the user; or empty.
     slow : float
         Fraction of the pixels that contradicted the maps before a slow part of the
-        image was subtracted; 0 if none was.
+        image was subtracted, 1 for a model error all over it; 0 if none was.
     """
 
     prepared: PreparedData
@@ -93,7 +93,7 @@ def examine(
     if not (preparation.background_known or is_inverted(correlation)):
         background = vacuum_background(prepared)
     if background is not None:
-        values = background * preparation.units.gain
+        values = background * preparation.units.count_value
         note = vacuum_note(values, preparation.elements)
         known = background.astype(np.float32)[:, None, None]
         prepared = replace(prepared, background=known)

@@ -26,7 +26,8 @@ _CHEMISTRY_WIDTH, _NOISE_WIDTH, _LEAST_NOISE = 1.5, 6.0, 0.1
 STEP, REACH = 2, 2
 
 # Repetition: pixels over which an image is smoothed to leave its slow part out, those
-# around no displacement that are left out, and the largest displacement (fraction).
+# around no displacement that are left out, and the size of the image over the largest
+# displacement.
 _SLOW, _NEAR, _FARTHEST = 12.0, 3, 3
 
 _kernel, _part = compilers(fastmath=False)

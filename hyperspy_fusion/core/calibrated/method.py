@@ -82,7 +82,7 @@ class Decision:
         Of the HAADF image, from :func:`~.groups.repetition`.
     slow : float
         Fraction of the pixels that contradicted the maps before a slow part of the
-        HAADF image was subtracted; 0 if none was.
+        HAADF image was subtracted, 1 for a model error all over it; 0 if none was.
     """
 
     units: Units
@@ -154,7 +154,7 @@ class Decision:
     def record(self) -> dict[str, Any]:
         """Entries of the record of the fusion."""
         tried = self.weights.tried
-        numbers, gain = self.numbers, self.units.gain
+        numbers, count_value = self.numbers, self.units.count_value
         found, apart = self.background, self.weights.apart
         others = self.elastic_tried
         shift = self.undone + self.shift
@@ -162,21 +162,23 @@ class Decision:
             "lambda_haadf": self.weights.lambda_haadf,
             "lambda_chem": 1.0,
             "lambda_tv": self.weights.lambda_tv,
-            "haadf_coefficients": numbers.coefficients / gain,
+            "haadf_coefficients": numbers.coefficients / count_value,
             "haadf_offset": numbers.offset + self.units.base,
             "haadf_gain": self.weights.gain,
             "haadf_model_error": numbers.error,
             "haadf_repetition": self.repetition,
             "haadf_slow": self.slow,
             "shift": np.array([shift.y, shift.x]),
-            "count_value": gain,
-            "vacuum_background": np.zeros(len(gain)) if found is None else found * gain,
-            "own_norm": np.array(apart or np.zeros(len(gain)), dtype=np.float64),
+            "count_value": count_value,
+            "vacuum_background": np.zeros(len(count_value))
+            if found is None
+            else found * count_value,
+            "own_norm": np.array(apart or np.zeros(len(count_value)), dtype=np.float64),
             "sum_kept": np.array(numbers.lock.kept, dtype=np.float64),
             "kind": self.units.kind,
             **({"weights_tried": tried} if len(tried) else {}),
             **({} if self.amounts is None else self.amounts.record),
-            **(record_of(self.elastic, gain) if self.elastic else {}),
+            **(record_of(self.elastic, count_value) if self.elastic else {}),
             **({} if others is None or not len(others) else {"elastic_tried": others}),
         }
 
@@ -287,7 +289,7 @@ def _decide_fractions(
     prepared = aligned(preparation.prepared, amounts.shift)
     prepared = prepared.with_numbers(amounts.numbers)
     decision = Decision(
-        units=replace(preparation.units, gain=amounts.gain),
+        units=replace(preparation.units, count_value=amounts.count_value),
         numbers=amounts.numbers,
         shift=amounts.shift,
         weights=weights,
@@ -338,7 +340,7 @@ def expected_coefficients(
 ) -> np.ndarray:
     """Expected c_i per count: a power of Z over the sensitivity."""
     prior = np.asarray(atomic_numbers, dtype=np.float64) ** exponent
-    prior *= units.gain
+    prior *= units.count_value
     return prior if sensitivities is None else prior / sensitivities
 
 
@@ -398,8 +400,8 @@ def solve(
         Number of threads; by default Numba's setting.
     callback : callable, optional
         ``callback(stage, n, gap)``, with the relative gap of the last certificate in
-        the stage "solution", else infinity; the other stages are "calibration",
-        "weights" and "uncertainty".
+        the stages "solution" and "sharing", else infinity; the other stages are
+        "calibration", "weights" and "uncertainty".
 
     Returns
     -------
@@ -457,7 +459,11 @@ def conclude(
 
     `missing` are the numbers of missing pixels for the record.
     """
-    weights, gain, report = decision.weights, decision.units.gain, decision.report
+    weights, count_value, report = (
+        decision.weights,
+        decision.units.count_value,
+        decision.report,
+    )
     # Not from the maps of the calibration, whose weights may be far off.
     optimum = minimise(
         problem,
@@ -470,7 +476,7 @@ def conclude(
     )
     sharing, unshared = None, None
     if prepared is not None and options.share:
-        unshared = optimum.maps * gain.astype(np.float32)[:, None, None]
+        unshared = optimum.maps * count_value.astype(np.float32)[:, None, None]
         optimum = replace(optimum, state=None)  # frees it
         sharing, optimum, weights = share_counts(
             decision.image(prepared),
@@ -496,7 +502,7 @@ def conclude(
             keep=options.n_replicas is not None,
             callback=callback_for("uncertainty"),
         )
-        variance = variance * gain[:, None, None] ** 2
+        variance = variance * count_value[:, None, None] ** 2
         if decision.amounts is not None:
             variance[:] = np.nan
             assumed = (ERRORS_OF_PROPORTIONS,)
@@ -512,8 +518,8 @@ def conclude(
         if unshared is not None:
             unshared = np.ascontiguousarray(unshared[:, rows, columns])
     if replicas is not None:
-        replicas *= gain.astype(np.float32)[:, None, None]
-    maps *= gain.astype(np.float32)[:, None, None]
+        replicas *= count_value.astype(np.float32)[:, None, None]
+    maps *= count_value.astype(np.float32)[:, None, None]
     if inner is not None:
         each = maps if unshared is None else np.stack([maps, unshared])
         sums = each.sum(axis=(-2, -1), dtype=np.float64, where=known)
@@ -555,6 +561,7 @@ def shared_weights(
     sensitivities: Sequence[float] | None = None,
     elements: Sequence[str] = (),
     elastic_names: Sequence[str] = (),
+    num_workers: int | None = None,
 ) -> tuple[Weights, tuple[Found, ...]]:
     """Choose the weights that are best for several images together.
 
@@ -565,7 +572,7 @@ def shared_weights(
     examined, fractions = [], []
     seen: list[list[Found]] = []
     given = options.of_weights
-    with workers() as run:
+    with workers(num_workers) as run:
         for inputs in images:
             own = dict(inputs)
             others = own.pop("elastic", None)

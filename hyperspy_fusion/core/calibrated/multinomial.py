@@ -255,7 +255,7 @@ class Amounts:
     total: float
 
     @property
-    def gain(self) -> np.ndarray:
+    def count_value(self) -> np.ndarray:
         """Value of one count in the units of the maps, shape ``(n_elements,)``."""
         return self.law.count_value * self.total
 

@@ -11,6 +11,7 @@ from scipy.optimize import nnls
 # J. Immerkær, Comput. Vis. Image Underst. 64, 300 (1996): blind to planes and to the
 # curvature along each axis; of unit variance gain. This is its factor along one axis.
 MASK = np.array([1, -2, 1]) / np.sqrt(6)
+_BINS = 8  # of intensity with equal numbers of pixels; fewer in a small image
 _LEAST_PIXELS = 30  # of a bin
 _MAD_TO_SIGMA = 1.4826  # of normal numbers
 _MOST_LEVELS = 4096  # different values of a map of counts
@@ -43,7 +44,7 @@ def noise_residual(
 
 
 def noise_line(
-    image: np.ndarray, *, robust: bool, known: np.ndarray | None = None, n_bins: int = 8
+    image: np.ndarray, *, robust: bool, known: np.ndarray | None = None
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Noise variance of an image as a straight line in its intensity.
 
@@ -56,8 +57,6 @@ def noise_line(
         their squares, which sparse counts need.
     known : numpy.ndarray of bool, optional
         Where the image was measured, shape ``(y, x)``.
-    n_bins : int
-        Intensity bins with equal numbers of pixels; fewer in a small image.
 
     Returns
     -------
@@ -70,7 +69,7 @@ def noise_line(
     residual, whole = noise_residual(image, known)
     level = gaussian_filter(image, 1, mode="mirror")[whole]
     residual = residual[whole]
-    n_bins = int(np.clip(level.size // (2 * _LEAST_PIXELS), 1, n_bins))
+    n_bins = int(np.clip(level.size // (2 * _LEAST_PIXELS), 1, _BINS))
     edges = np.quantile(level, np.linspace(0, 1, n_bins + 1))
     points = []
     for low, high in pairwise(edges):

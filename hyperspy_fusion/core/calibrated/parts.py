@@ -48,6 +48,7 @@ def decide_on_sample(
     elastic: np.ndarray | None = None,
     elastic_names: Sequence[str] = (),
     totals: Totals,
+    num_workers: int | None = None,
 ) -> tuple[Decision, np.ndarray]:
     """Calibrate and choose the weights on a sample of an image.
 
@@ -71,7 +72,7 @@ def decide_on_sample(
     further = further_of(
         elastic, elastic_names, atomic_numbers, preparation.units, sensitivities
     )
-    with workers() as run:
+    with workers(num_workers) as run:
         decision, prepared = decide(preparation, prior, options, run, further=further)
         if options.share:
             image = decision.image(prepared)
@@ -90,6 +91,7 @@ def background_of_vacuum(
     background: Any = None,
     variance: np.ndarray | None = None,
     elastic: np.ndarray | None = None,  # noqa: ARG001 - what is given of an image
+    num_workers: int | None = None,
 ) -> np.ndarray | None:
     """Background of a whole image on large pixels, in the units of the maps.
 
@@ -98,14 +100,14 @@ def background_of_vacuum(
     """
     if not decision.units.counts or decision.report.inverted:
         return None
-    with workers() as run:
+    with workers(num_workers) as run:
         prepared, _ = _part(
             maps, haadf, decision, options, run, background, variance, factor=factor
         )
     found = vacuum_background(prepared)
     if found is None:
         return None
-    return (found * decision.units.gain / factor**2)[:, None, None]
+    return (found * decision.units.count_value / factor**2)[:, None, None]
 
 
 def rough_shifts(
@@ -151,13 +153,14 @@ def overview(
     variance: np.ndarray | None = None,
     elastic: np.ndarray | None = None,
     elements: Sequence[str] = (),
+    num_workers: int | None = None,
 ) -> tuple[np.ndarray, Decision]:
     """Fused maps of a whole image on large pixels, to see how its flux is distributed.
 
     The arrays are means over `factor` x `factor` pixels. Returns means over the large
     pixels in the units of the maps, and the decision with the flux lock of the image.
     """
-    with workers() as run:
+    with workers(num_workers) as run:
         prepared, _ = _part(
             maps,
             haadf,
@@ -177,8 +180,8 @@ def overview(
             tolerance=options.tolerance / _OVERVIEW_PRECISION,
             max_iter=options.max_iter,
         )
-    gain = decision.units.gain
-    maps = optimum.maps * np.float32(gain / factor**2)[:, None, None]
+    count_value = decision.units.count_value
+    maps = optimum.maps * np.float32(count_value / factor**2)[:, None, None]
     numbers = replace(decision.numbers, lock=prepared.lock)
     return maps, replace(decision, numbers=numbers)
 
@@ -189,6 +192,7 @@ def common_multipliers(
     sums: np.ndarray,
     decision: Decision,
     options: CalibratedOptions,
+    num_workers: int | None = None,
 ) -> np.ndarray:
     """Multipliers ν_i of the flux lock of an image, in 1 / counts, from a sample of it.
 
@@ -209,7 +213,7 @@ def common_multipliers(
     sums : numpy.ndarray
         Expected sums of their maps over measured pixels, in the units of the maps,
         shape ``(n_elements,)``.
-    decision, options
+    decision, options, num_workers
         As for :func:`solve_part`.
     """
     weights = decision.weights
@@ -218,11 +222,11 @@ def common_multipliers(
         prepared, _ = _part(**part, decision=decision, options=options, run=run)
         return prepared.problem(weights.lambda_tv, weights.lambda_haadf)
 
-    with workers() as run:
+    with workers(num_workers) as run:
         return common_flux_multiplier(
             run.each(problem, parts),
             insides,
-            sums / decision.units.gain,
+            sums / decision.units.count_value,
             decision.numbers.lock.kept,
             run,
             _MULTIPLIER_ITERATIONS,
@@ -346,9 +350,9 @@ def together(
     """One solution, without maps, for an image whose tiles were solved.
 
     `pixels` are the numbers of pixels of the tiles, `origins` their first rows and
-    columns. Costs are summed, a tile that ended
-    early keeping its last value; of the reports of the guard the worst is kept, and a
-    message tells in how many of the tiles it holds.
+    columns. Costs are summed, a tile that ended early keeping its last value; of the
+    reports of the guard the worst is kept, and a message tells in how many of the tiles
+    it holds.
     """
     longest = max(solutions, key=lambda s: s.n_iter)
 

@@ -322,8 +322,9 @@ def prepare(
     """Recognise the kind of the data and convert them to the units of the mathematics.
 
     Maps with the same sum in all pixels that are not empty are fractions; whole numbers
-    not below zero are counts; maps with empty pixels are scaled counts; all others, and
-    those with a given variance, have Gaussian noise.
+    not below zero are counts, unless their noise is that of an export; maps with empty
+    pixels, or noise that vanishes with the signal, are scaled counts; all others, and
+    those with a given variance, have Gaussian noise. See :mod:`.reading`.
 
     Parameters
     ----------
@@ -402,7 +403,7 @@ def prepare(
         variance=variance,
         scale=np.ones(n_elements),
         level=np.ones(n_elements),
-        pedestal=PEDESTAL * totals.mean / units.gain,
+        pedestal=PEDESTAL * totals.mean / units.count_value,
         haadf=image,
         sigma=np.sqrt(noise.variance(image)),
         error=0.0,
@@ -466,8 +467,8 @@ def _converted(
         maps, filled = maps - background, filled - background
         variance = _above_zero(np.broadcast_to(variance, maps.shape))
         return maps, filled, np.zeros((len(maps), 1, 1), np.float32), variance
-    if (units.gain != 1).any():
-        per_count = np.float32(1 / units.gain)[:, None, None]
+    if (units.count_value != 1).any():
+        per_count = np.float32(1 / units.count_value)[:, None, None]
         maps, background, filled = (
             array * per_count for array in (maps, background, filled)
         )

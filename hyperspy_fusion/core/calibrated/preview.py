@@ -131,11 +131,11 @@ class Preview:
                 start, gap = optimum.state, optimum.gap
         self._last = problem, optimum.state
         haadf, chemical, *_ = optimum.history[-1][1]
-        gain = decision.units.gain.astype(np.float32)
+        count_value = decision.units.count_value.astype(np.float32)
         known = np.count_nonzero(np.isfinite(self.prepared.data))
         seen = np.count_nonzero(self.prepared.trusted)
         return Previewed(
-            maps=optimum.maps * gain[:, None, None],
+            maps=optimum.maps * count_value[:, None, None],
             haadf=2 * haadf / max(seen, 1),
             deviance=2 * chemical / max(known, 1),
             gap=gap,

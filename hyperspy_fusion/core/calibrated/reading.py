@@ -41,12 +41,12 @@ class Reading:
 
     Attributes
     ----------
-    gain : float or None
+    count_value : float or None
         Value of a count; None if the map holds no counts.
     kernel : Kernel or None
         The filter that its noise went through; None if it is white.
     exact : bool
-        Whether the values are multiples of the gain.
+        Whether the values are multiples of it.
     exported : bool
         Whether the map holds whole numbers that are no counts.
     shared : bool
@@ -55,7 +55,7 @@ class Reading:
         Whether the map lost a part of its values, as in JPEG.
     """
 
-    gain: float | None
+    count_value: float | None
     kernel: Kernel | None = None
     exact: bool = False
     exported: bool = False
@@ -80,7 +80,7 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
         Whether the map goes below 0, also beyond these pixels.
     """
     if not np.ptp(filled):
-        return Reading(gain=1.0)
+        return Reading(count_value=1.0)
     values = filled[known]
     whole = bool((values == np.rint(values)).all()) and values.max() < _ALL_WHOLE
     bytes_ = whole and not negative and values.max() < _LIMIT
@@ -88,23 +88,23 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
     step = None if negative or values.max() >= _ALL_WHOLE else count_step(values)
     found = None if compressed else find_kernel(filled, whole=step is not None)
     if found is not None:
-        kernel, gain = found
+        kernel, count_value = found
         counts = not negative and _scaled(filled, known)
-        return Reading(gain=gain if counts else None, kernel=kernel)
+        return Reading(count_value=count_value if counts else None, kernel=kernel)
     if negative or compressed:
-        return Reading(gain=None, compressed=compressed)
+        return Reading(count_value=None, compressed=compressed)
     dispersion = count_gain(filled, known)
     if values.size < _LEAST_PIXELS or dispersion is None:
         dispersion = step  # too few pixels, or none but zeros
     if step is not None and not whole and _is_shared(filled, known, step):
-        gain = (dispersion or step) / PARTS.mask_gain
-        return Reading(gain=gain, kernel=PARTS, shared=True)
+        count_value = (dispersion or step) / PARTS.mask_gain
+        return Reading(count_value=count_value, kernel=PARTS, shared=True)
     if step is not None and (dispersion or step) > _LEAST_DISPERSION * step:
         # An export changes the range; multiples of small numbers do not.
         exported = whole and step > 1
-        return Reading(gain=step, exact=True, exported=exported)
+        return Reading(count_value=step, exact=True, exported=exported)
     counts = _scaled(filled, known)
-    return Reading(gain=dispersion if counts else None, exported=whole)
+    return Reading(count_value=dispersion if counts else None, exported=whole)
 
 
 def _is_shared(filled: np.ndarray, known: np.ndarray, step: float) -> bool:
@@ -134,7 +134,7 @@ class Units:
     ----------
     counts : bool
         Counts or scaled counts; else values with Gaussian noise.
-    gain : numpy.ndarray
+    count_value : numpy.ndarray
         Value of one count in the units of the map, shape ``(n_elements,)``; 1 for
         counts and for data with Gaussian noise.
     variances : tuple of NoiseLine or None
@@ -142,7 +142,7 @@ class Units:
     total : float or None
         Sum of fractions in a pixel, 1 or 100; None if the maps are none.
     exact : tuple of bool
-        Whether a map holds multiples of its gain only, but for rounding.
+        Whether a map holds multiples of its value of a count only, but for rounding.
     kernels : tuple of Kernel or None
         Filters that the noise of the maps went through; empty if it is white.
     base : float
@@ -154,7 +154,7 @@ class Units:
     """
 
     counts: bool
-    gain: np.ndarray
+    count_value: np.ndarray
     variances: tuple | None
     total: float | None = None
     exact: tuple[bool, ...] = ()
@@ -170,7 +170,7 @@ class Units:
         if self.total is not None:
             return "fractions"
         if self.counts:
-            return "scaled counts" if (self.gain != 1).any() else "counts"
+            return "scaled counts" if (self.count_value != 1).any() else "counts"
         known = "given" if self.variances is None else "estimated"
         return f"values with {known} noise"
 
@@ -203,7 +203,7 @@ def recognise(
             )
         return Units(
             counts=False,
-            gain=np.ones(len(filled)),
+            count_value=np.ones(len(filled)),
             variances=None,
             total=total,
             notes=tuple(notes),
@@ -226,7 +226,7 @@ def recognise(
         variances = tuple(map_noise_line(image, ~lost) for image, lost in pairs)
     return Units(
         counts=False,
-        gain=np.ones(len(filled)),
+        count_value=np.ones(len(filled)),
         variances=variances,
         warnings=tuple(warnings),
     )
@@ -241,8 +241,10 @@ def _units_of(
     negative: bool,
 ) -> Units:
     """Units of maps by what their numbers were taken for."""
-    counts = all(reading.gain is not None for reading in readings)
-    gain = np.array([reading.gain if counts else 1.0 for reading in readings])
+    counts = all(reading.count_value is not None for reading in readings)
+    count_value = np.array(
+        [reading.count_value if counts else 1.0 for reading in readings]
+    )
     kernels = tuple(reading.kernel for reading in readings)
     notes, variances = [], None
     if not counts:
@@ -256,12 +258,12 @@ def _units_of(
             map_noise_line(image, ~lost).times(1 / k.mask_gain if k else 1.0)
             for image, lost, k in zip(filled, missing, kernels, strict=True)
         )
-    elif (gain != 1).any():
-        values = ", ".join(f"{g:.3g}" for g in gain)
+    elif (count_value != 1).any():
+        values = ", ".join(f"{g:.3g}" for g in count_value)
         notes.append(f"the maps were taken for scaled counts of {values} a count")
     return Units(
         counts=counts,
-        gain=gain,
+        count_value=count_value,
         exact=tuple(r.kernel is None and r.exact for r in readings),
         kernels=kernels if any(kernels) else (),
         variances=variances,
@@ -277,10 +279,10 @@ def _reading_warnings(
         name = f"map of {elements[i]}" if elements else f"map number {i}"
         if reading.shared:
             yield (
-                f"the {name} has the noise of counts of {reading.gain:.3g}, and values "
-                "that are multiples of less: pixels seem to share counts in parts, as "
-                "after binning by a factor that is no whole number, or details are as "
-                "sharp as a pixel. Bin by a whole number, or not"
+                f"the {name} has the noise of counts of {reading.count_value:.3g}, and "
+                "values that are multiples of less: pixels seem to share counts in "
+                "parts, as after binning by a factor that is no whole number, or "
+                "details are as sharp as a pixel. Bin by a whole number, or not"
             )
         elif reading.kernel is not None:
             yield (
@@ -297,18 +299,14 @@ def _reading_warnings(
             )
         elif reading.exported:
             found = "its noise was estimated"
-            if reading.gain is not None:
-                found = f"a count was found to be {reading.gain:.4g} of them"
+            if reading.count_value is not None:
+                found = f"a count was found to be {reading.count_value:.4g} of them"
             yield (
                 f"the {name} holds whole numbers that are no counts, as an 8- or "
                 f"16-bit export does: {found}. Better pass the counts"
             )
 
 
-def whole_numbers(maps: np.ndarray, missing: np.ndarray | None = None) -> bool:
+def whole_numbers(maps: np.ndarray) -> bool:
     """Whether all values that are not missing are whole numbers."""
-    missing = np.isnan(maps) if missing is None else missing
-    return all(
-        ((image == np.rint(image)) | lost).all()
-        for image, lost in zip(maps, missing, strict=True)
-    )
+    return all(((m == np.rint(m)) | np.isnan(m)).all() for m in maps)

@@ -1,5 +1,8 @@
 r"""Operators on images: differences, total variation, sums of products.
 
+Those of the total variation are definitions; the kernels compute the same, and the
+tests compare the two.
+
 The gradient takes forward differences, zero at the far edges; its value is
 
 .. math:: TV(u) = \sum_r \sqrt{(∂_y u)_r^2 + (∂_x u)_r^2}.

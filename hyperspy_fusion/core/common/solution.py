@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-LARGEST = 1e14  # the cube must fit float32
+LARGEST = 1e14  # its square, and sums of squares, fit float32
 
 
 class Status(str, Enum):

@@ -15,7 +15,7 @@ def test_whole_numbers_are_counts():
     preparation = prepare(maps, haadf, OPTIONS, background=0.02)
     assert preparation.prepared.variance is None
     assert preparation.notes == ()
-    assert_array_equal(preparation.units.gain, 1)
+    assert_array_equal(preparation.units.count_value, 1)
     assert preparation.prepared.background.shape == (2, 1, 1)
 
 
@@ -31,7 +31,7 @@ def test_gain_of_scaled_counts():
     gain = np.array([0.013, 7.0])
     preparation = prepare(maps * gain[:, None, None], haadf, OPTIONS)
     assert preparation.prepared.variance is None
-    assert_allclose(preparation.units.gain, gain, rtol=0.2)
+    assert_allclose(preparation.units.count_value, gain, rtol=0.2)
     assert "scaled counts" in preparation.notes[0]
 
 

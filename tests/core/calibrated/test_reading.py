@@ -27,7 +27,7 @@ def read(image, *, negative=False):
 
 def test_counts(counts):
     found = read(counts)
-    assert found.gain == 1
+    assert found.count_value == 1
     assert found.exact
     assert not found.exported
     assert found.kernel is None
@@ -36,7 +36,7 @@ def test_counts(counts):
 @pytest.mark.parametrize("factor", [3, 0.37, 1e-4])
 def test_multiples_of_counts(counts, factor):
     found = read(np.float32(factor * counts))
-    assert found.gain == pytest.approx(factor, rel=1e-3)
+    assert found.count_value == pytest.approx(factor, rel=1e-3)
     assert found.exact
     assert found.exported == (factor == 3)
 
@@ -48,8 +48,8 @@ def test_exports(counts, largest, to_whole):
     exported = to_whole(counts * scale)
     found = read(exported)
     assert found.exported
-    assert found.gain == pytest.approx(scale, rel=0.01)
-    assert_array_equal(np.rint(exported / found.gain), counts)
+    assert found.count_value == pytest.approx(scale, rel=0.01)
+    assert_array_equal(np.rint(exported / found.count_value), counts)
 
 
 def test_export_of_many_counts():
@@ -59,7 +59,7 @@ def test_export_of_many_counts():
     counts = rng.poisson(1000 * np.exp(-(np.hypot(y - 40, x - 50) ** 2) / 900) + 20)
     found = read(np.rint(0.2 * counts))
     assert found.exported
-    assert found.gain == pytest.approx(0.2, rel=0.3)
+    assert found.count_value == pytest.approx(0.2, rel=0.3)
 
 
 def test_whole_numbers_with_little_noise_everywhere_are_no_counts():
@@ -69,14 +69,14 @@ def test_whole_numbers_with_little_noise_everywhere_are_no_counts():
         100 + 50 * np.sin(y / 9) * np.sin(x / 9) + rng.normal(0, 2, y.shape)
     )
     found = read(image)
-    assert found.gain is None
+    assert found.count_value is None
     assert found.exported
 
 
 def test_filtered_counts(counts):
     found = read(uniform_filter(counts, 3))
     assert found.kernel.area == pytest.approx(9)
-    assert 0.5 < found.gain < 1.6
+    assert 0.5 < found.count_value < 1.6
     assert not found.exact
 
 
@@ -93,7 +93,7 @@ def test_maps_like_jpeg(name):
         rounded = idctn(12 * np.rint(waves / 12), axes=(1, 3), norm="ortho")
         found = read(np.clip(np.rint(rounded), 0, 255).reshape(96, 96))
         assert found.compressed
-        assert found.gain is None
+        assert found.count_value is None
         assert not found.exported
 
 
@@ -111,15 +111,15 @@ def test_counts_that_pixels_share(name, counts):
         assert not found.exact
         if counts <= 4:
             assert found.shared
-            assert found.gain == pytest.approx(1, rel=0.4)
+            assert found.count_value == pytest.approx(1, rel=0.4)
 
 
 def test_values():
     rng = np.random.default_rng(0)
     image = rng.normal(50, 1, (64, 64))
-    assert read(image).gain is None
-    assert read(np.float32(image)).gain is None
-    assert read(image - 50, negative=True).gain is None
+    assert read(image).count_value is None
+    assert read(np.float32(image)).count_value is None
+    assert read(image - 50, negative=True).count_value is None
 
 
 def test_what_is_said_of_maps():

@@ -17,6 +17,8 @@ from .sweep import State
 
 _STILL = 3.0  # times the tolerance: largest change of a map between certificates
 _SAMPLED = 4  # rows, of which one is compared
+# Of a flat or an empty map, what a change is compared with: fractions of its mean, and
+# of the noise.
 _FLAT, _EMPTY = 0.01, 0.003
 _REMEDY = "maps, HAADF image, background or noise variance hold values out of range"
 CHECK_EVERY = 25  # iterations between two certificates
@@ -211,7 +213,6 @@ def _change(
     if before is None:
         return np.full(len(u), np.inf), now
     contrast = now - now.mean(axis=(1, 2), keepdims=True)
-    # of a flat or an empty map a fraction of its mean and of the noise
     size = np.linalg.norm(contrast, axis=(1, 2))
     size += _FLAT * np.linalg.norm(now, axis=(1, 2))
     # the error of a flat map is that of its mean, as much as the noise of one pixel
