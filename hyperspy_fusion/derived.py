@@ -19,6 +19,7 @@ from .inputs.further import Elastic
 from .inputs.images import new_signal
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
 from .inputs.stacks import split
+from .provenance import check_as_fused
 from .results import TERMS, pending
 
 if TYPE_CHECKING:
@@ -239,7 +240,8 @@ def get_misfit(
     ------
     ValueError
         If the signals do not belong together, or `standardised` is asked of the
-        published method or of maps of fractions.
+        published method or of maps of fractions, or without the background or the mask
+        of the fusion.
     """
     model = get_haadf_model(fused, image)
     fused = maps_of_fusion(fused)
@@ -265,6 +267,7 @@ def get_misfit(
             "the local misfit is not defined for fractions, whose sum is that of the "
             "image: expected maps that were fused from counts"
         )
+    _check_as_fused(fused, measurement)
     found.data[:] = _local_misfit(measurement, fused, image)
     found.metadata.General.title = "Local misfit in standard deviations"
     return found
@@ -329,6 +332,7 @@ def groups_at(
     """
     record = complete_record(fused[0])
     _check_whole(record, measurement.navigation_shape)
+    _check_as_fused(fused, measurement)
     if not np.asarray(record.get("sharing", 0.0))[position]:
         asked = "sharing was not accepted" if record.get("share") else "share is False"
         raise ValueError(
@@ -421,6 +425,12 @@ def get_haadf_model(
         model *= recorded("haadf_range")
     model += recorded("haadf_offset")
     return _image_like(fused[0], model, "HAADF model", "HAADF")
+
+
+def _check_as_fused(fused: Sequence[BaseSignal], measurement: Measurement) -> None:
+    """Raise a ValueError if a background or a mask is not given as it was."""
+    given = {"background": measurement.background, "mask": measurement.masked or None}
+    check_as_fused(complete_record(fused[0]), **given)
 
 
 def _check_whole(record: Any, shape: tuple[int, ...]) -> None:

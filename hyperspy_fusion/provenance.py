@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -18,6 +19,7 @@ from .execution.arrays import computed, is_lazy
 from .execution.plan import ExecutionOptions
 from .inputs.measurement import Measurement
 
+_CALLED = {"elastic": "further elastic image"}  # what is no noun
 _PACKAGES = (
     *("hyperspy-fusion", "numpy", "scipy", "numba", "llvmlite", "dask"),
     *("hyperspy", "rosettasciio"),
@@ -56,6 +58,31 @@ def origin(call: dict[str, Any], arrays: dict[str, Any]) -> dict[str, str]:
         "checksums": "\n".join(lines),
         "versions": versions(),
     }
+
+
+def check_as_fused(record: Mapping[str, Any], **given: Any) -> None:
+    """Raise a ValueError if a background or a mask is not given as it was to a fusion.
+
+    Records of earlier versions do not tell.
+    """
+    if "call" in record:
+        known = json.loads(record["call"])
+        names = [name for name in given if name == "mask" or "spectra" not in known]
+        check_given(known["given"], {name: given[name] for name in names})
+
+
+def check_given(expected: Sequence[str], given: dict[str, Any]) -> None:
+    """Raise a ValueError if something was given in one of the fusions only."""
+    for name, value in given.items():
+        if (value is None) == (name in expected):
+            found, remedy = "none is given", f"pass it as {name}="
+            if value is not None:
+                found, remedy = "one is given", "leave it out"
+            had = "had a" if name in expected else "had no"
+            raise ValueError(
+                f"the fusion {had} {_CALLED.get(name, name)} and {found}: expected the "
+                f"data that were fused, {remedy}"
+            )
 
 
 def pixels(measurement: Measurement) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from .derived import complete_record, first_of, maps_of_fusion, record_of
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.further import Elastic
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
-from .provenance import checksums, pixels, versions
+from .provenance import check_given, checksums, pixels, versions
 from .spectral_fusion import fuse_spectra
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from .signals import ElementalMap
 
 __all__ = ["repeat"]
-
-_CALLED = {"elastic": "further elastic image"}  # what is no noun
 
 
 def repeat(
@@ -81,11 +79,11 @@ def repeat(
     record = complete_record(before[0])
     call = _call_of(record)
     given = {"background": background, "mask": mask}
-    _check_given(call["given"], given)
+    check_given(call["given"], given)
     bars = {"show_progressbar": show_progressbar, "num_workers": num_workers}
     if "spectra" in call:
         given = {"mask": mask, "elastic": elastic}
-        _check_given(call["given"], given)
+        check_given(call["given"], given)
         again = _spectra_again(record, call["spectra"], maps, haadf, **given, **bars)
         _compare(before, again)
         return again
@@ -149,20 +147,6 @@ def _automatic(option: Any) -> Any:
     return "auto" if option is None else option
 
 
-def _check_given(expected: Sequence[str], given: dict[str, Any]) -> None:
-    """Raise a ValueError if something was given in one of the fusions only."""
-    for name, value in given.items():
-        if (value is None) == (name in expected):
-            found, remedy = "none is given", f"pass it as {name}="
-            if value is not None:
-                found, remedy = "one is given", "leave it out"
-            had = "had a" if name in expected else "had no"
-            raise ValueError(
-                f"the fusion {had} {_CALLED.get(name, name)} and {found}: expected the "
-                f"data that were fused, {remedy}"
-            )
-
-
 def _check_data(
     record: dict[str, Any], maps: Maps, haadf: Image, given: dict[str, Any]
 ) -> None:
@@ -180,6 +164,13 @@ def _check_data(
             allow_missing=record["method"] != "published",
             lazily=True,
             **given,
+        )
+    shape = np.shape(record["haadf_coefficients"])[:-1]
+    if measurement.navigation_shape != shape:
+        raise ValueError(
+            f"the maps come from a series of shape {shape}, and the data are of "
+            f"{measurement.navigation_shape or 'one image'}: expected all data of the "
+            "series; a part of its maps is enough"
         )
     known = _sums_of(record)
     if not known:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +58,9 @@ def summary_of(
         *own(fusion, found),
     ]
     lines = [*map(_sentence, lines), *(f"Warning: {text}." for text in warnings)]
-    return "\n".join([*lines, *_next_steps(found)] if warnings else [*lines, _ALL_WELL])
+    return "\n".join(
+        [*lines, *_next_steps(fusion, found)] if warnings else [*lines, _ALL_WELL]
+    )
 
 
 def summary_of_pending() -> str:
@@ -134,11 +137,10 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
     how = "chosen for all images together"
     if options.lambda_haadf is not None:
         how = "given"
-    if gains:
-        how = (
-            "chosen: with it, held-out data are predicted better by "
-            f"{_range(gains, '.1f')} standard deviations"
-        )
+    if gains and any("fraction_sum" in r for r in used):
+        how = f"taken, as for all maps of fractions: with it, {_predicted(gains)}"
+    elif gains:
+        how = f"chosen: with it, {_predicted(gains)}"
     weight = _range([r["lambda_haadf"] for r in used])
     yield (
         f"the HAADF image was used{share(len(used), total)}; its weight {weight} was "
@@ -152,6 +154,15 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
             "share=True, pixels that look alike share their counts if that predicts "
             "held-out data better, as it mostly does for crystals"
         )
+
+
+def _predicted(gains: Sequence[float]) -> str:
+    """How much better, or worse, held-out data are predicted with the image."""
+    if max(gains) < 0:
+        worse = _range([-gain for gain in gains], ".1f")
+        return f"held-out data are predicted worse by {worse} standard deviations"
+    better = _range(gains, ".1f")
+    return f"held-out data are predicted better by {better} standard deviations"
 
 
 def _where_it_fits(
@@ -221,7 +232,7 @@ def _end(found: Sequence[Solution]) -> str:
     return f"the fusion converged{share(done, len(found))} {n_iter}"
 
 
-def _next_steps(found: Sequence[Solution]) -> Iterator[str]:
+def _next_steps(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     """What to do after a warning."""
     if any(s.record.get("kind") == "spectra" for s in found):
         yield (
@@ -230,9 +241,11 @@ def _next_steps(found: Sequence[Solution]) -> Iterator[str]:
             "of the image."
         )
     elif any(s.record.get("flagged", 0) > 0 for s in found):
+        given = json.loads(fusion.origin["call"])["given"] if fusion.origin else []
+        shown = "".join(f", {name}={name}" for name in given)
         yield (
-            "What to do: see where image and maps differ with get_misfit(maps, fused, "
-            "haadf, standardised=True), and correct the image or add what is missing."
+            "What to do: see where image and maps differ with plot_misfit(maps, fused, "
+            f"haadf{shown}), and correct the image or add what is missing."
         )
     else:
         yield (

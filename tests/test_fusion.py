@@ -588,7 +588,7 @@ class TestPublished:
         assert_array_equal(record.n_iter, n_iter)
         assert series[0].get_cost_history().data.shape == (2, 4, max(n_iter))
         assert hf.get_haadf_model(series).data.shape == haadf.data.shape
-        with pytest.raises(ValueError, match="model of all maps of the series"):
+        with pytest.raises(ValueError, match="expected all maps of the series"):
             hf.get_haadf_model([signal.inav[0] for signal in series])
 
     def test_negative_pixels_are_a_warning(self, specimen, scaled):
@@ -1056,8 +1056,10 @@ def test_misfit_of_masked_maps():
     guard = fused[0].metadata.Multimodal_fusion.guard
     z = hf.get_misfit(maps, fused, haadf, standardised=True, mask=mask)
     assert np.abs(z.data).max() == pytest.approx(guard, rel=0.1)
-    z = hf.get_misfit(maps, fused, haadf, standardised=True)
-    assert z.data.min() < -10 * guard
+    for other in (None, 0.02):
+        given = {"mask": mask, "background": 0.02} if other else {}
+        with pytest.raises(ValueError, match=r"the fusion had (a mask|no background)"):
+            hf.get_misfit(maps, fused, haadf, standardised=True, **given)
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -203,7 +203,6 @@ def test_names_that_cannot_be_recorded(specimen, phase, name):
 
 
 def test_an_image_with_an_obstacle_at_one_position(specimen, phase, series_of):
-    maps, haadf, _ = specimen
     series = series_of(specimen, specimen)
     empty = phase._deepcopy_with_new_data(np.full(phase.data.shape, np.nan))
     empty.data[:2, :2] = [[1, 2], [3, 4]]

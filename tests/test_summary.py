@@ -162,7 +162,10 @@ def test_where_the_image_contradicts_the_maps():
     text = hf.summarize(fused)
     expected = f"The image was not used in {percent}, where it contradicts the maps."
     assert expected in text
-    assert "get_misfit" in text.splitlines()[-1]
+    assert (
+        "plot_misfit(maps, fused, haadf, background=background)"
+        in text.splitlines()[-1]
+    )
     assert f"not in {percent}" in caption_of(record_of(fused).as_dictionary())
 
 

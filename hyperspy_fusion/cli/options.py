@@ -132,7 +132,7 @@ _SAID = re.compile(
 _QUOTES = "'\",[]"
 # What a user of the shell has instead of functions.
 _INSTEAD = {
-    "with get_misfit(maps, fused, haadf, standardised=True)": "in fusion.png",
+    r"with plot_misfit\(.*?\)": "in fusion.png",
     "the maps before and after with plot_fusion": "the maps in fusion.png",
 }
 
@@ -147,7 +147,7 @@ def spoken(message: object) -> str:
     """A message of the package, in the words of the command line."""
     text = str(message)
     for python, shell in _INSTEAD.items():
-        text = text.replace(python, shell)
+        text = re.sub(python, shell, text)
     return _SAID.sub(_in_shell, text)
 
 

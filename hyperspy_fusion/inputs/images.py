@@ -42,13 +42,15 @@ def new_signal(
     """
     if axes is None:
         axes = axes_of(source)
-    nodes = (metadata or source.metadata).as_dictionary()
+    nodes = (source.metadata if metadata is None else metadata).as_dictionary()
     for name in _NODES:
         if not isinstance(nodes.get(name, {}), dict):
             del nodes[name]  # HyperSpy takes it for a node
     nodes.get("Signal", {}).pop("Noise_properties", None)
     nodes.get("_HyperSpy", {}).pop("navigator", None)
-    originals = (original_metadata or source.original_metadata).as_dictionary()
+    if original_metadata is None:
+        original_metadata = source.original_metadata
+    originals = original_metadata.as_dictionary()
     signal = BaseSignal(
         data,
         axes=copy.deepcopy(axes),

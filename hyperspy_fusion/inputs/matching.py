@@ -123,6 +123,16 @@ class Match:
         part = part.astype(np.result_type(part.dtype, np.int64))
         return sum(part[..., i::n_y, j::n_x] for i in range(n_y) for j in range(n_x))
 
+    @property
+    def is_sum(self) -> bool:
+        """Whether a new pixel is the sum of several."""
+        return max(self.y.n, self.x.n) > 1
+
+    def means_of_fractions(self, arrays: list[Any]) -> list[Any]:
+        """Maps of fractions in the new pixels: means over those that hold anything."""
+        held = self.sums(sum(arrays) > 0)
+        return [self.sums(array) / np.maximum(held, 1) for array in arrays]
+
     def image(self, array: Any) -> Any:
         """The HAADF image ``(..., y, x)`` in the new pixels."""
         rows, columns = self.y.pixels, self.x.pixels
@@ -162,7 +172,7 @@ class Match:
         found, done = [], []
         if any(a.stop - a.start < a.sizes[0] for a in (y, x)):
             done.append(f"cropped to .isig[{x.start}:{x.stop}, {y.start}:{y.stop}]")
-        if max(y.n, x.n) > 1:
+        if self.is_sum:
             done.append(f"summed over {x.n} x {y.n} pixels (x, y)")
         if done:
             found.append(f"the maps were {' and '.join(done)}")

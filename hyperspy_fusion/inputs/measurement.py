@@ -4,6 +4,7 @@ The table "Supported inputs" of the user guide is the specification. What is che
 here is not checked again further down.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,9 +14,10 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from hyperspy.signals import BaseSignal, Signal2D
 
+from ..core.calibrated.composition import sum_of_fractions
 from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy, stack
-from .elements import atomic_number, infer_element
+from .elements import atomic_number, infer_element, title_of
 from .further import Elastic, further_images
 from .images import (
     as_images,
@@ -29,6 +31,7 @@ from .images import (
 )
 from .matching import Match, is_calibrated
 from .stacks import of_several_elements, split
+from .values import check_background, check_values
 
 Maps: TypeAlias = Sequence[BaseSignal] | Mapping[str, BaseSignal] | BaseSignal
 Image: TypeAlias = BaseSignal | Sequence[BaseSignal]
@@ -36,6 +39,8 @@ Background: TypeAlias = (
     float | Sequence[float | BaseSignal] | Mapping[str, float | BaseSignal] | BaseSignal
 ) | None
 Mask: TypeAlias = np.ndarray | BaseSignal | None
+_PER_CENT = re.compile(r"\b(?:percent|per cent)\b|(?:at|wt)\.? ?%", re.IGNORECASE)
+_SEEN = 256  # pixels a side that tell whether maps are fractions
 _HOW = Literal["axes", "pixels"]
 Matching: TypeAlias = _HOW | None
 
@@ -168,6 +173,7 @@ def measure(
     )
     said += check_same_pixels(shown[0], first_name, haadf, "HAADF image")
     shown = _calibrated([*shown, haadf])[:-1]
+    said += _of_few_elements(names, signals, shown)
 
     inputs = {
         "variance": _stack_variances(variances, images),
@@ -184,7 +190,7 @@ def measure(
     if not lazy:
         inputs = computed(inputs)
     if background is not None and not is_lazy(inputs["background"]):
-        _check_background(inputs["background"])
+        check_background(inputs["background"])
     arrays = inputs["images"]
     stacked, image = stack(arrays[: len(names)], axis=-3), arrays[len(names)]
     seen = arrays[len(names) + 1 :]
@@ -275,16 +281,68 @@ def _on_common_area(
         elastic = [new_signal(image, image.data, axes=axes) for image in elastic]
         return None, images, elastic, (note,)
     area = Match.of(images[0], haadf)
+    arrays = [native(image.data) for image in images]
+    sums, notes = area.sums, area.notes
+    if area.is_sum and _are_fractions(arrays):
+        arrays = area.means_of_fractions(arrays)
+        sums, notes = partial(_without_values, sums), _of_means(notes)
+    else:
+        arrays = list(map(sums, arrays))
     shown = [
-        new_signal(image, area.sums(native(image.data)), axes=area.axes(axes_of(image)))
-        for image in images
+        new_signal(image, array, axes=area.axes(axes_of(image)))
+        for image, array in zip(images, arrays, strict=True)
     ]
     axes = [*axes_of(haadf)[:-2], *axes_of(shown[0])[-2:]]
     elastic = [
         new_signal(image, area.image(native(image.data)), axes=axes)
         for image in elastic
     ]
-    return area.sums, shown, elastic, area.notes
+    return sums, shown, elastic, notes
+
+
+def _are_fractions(arrays: Sequence[Any]) -> bool:
+    """Whether maps are fractions, from some pixels of the first image."""
+    step = max(max(arrays[0].shape[-2:]) // _SEEN, 1)
+    first = (0,) * (arrays[0].ndim - 2)
+    seen = np.stack(computed([a[first][::step, ::step] for a in arrays]))
+    return sum_of_fractions(seen[:, np.isfinite(seen).all(axis=0)]) is not None
+
+
+def _of_few_elements(
+    names: Sequence[str], signals: Sequence[BaseSignal], shown: Sequence[Signal2D]
+) -> list[str]:
+    """A warning of maps in per cent that are not those of all elements."""
+    called = [
+        name
+        for name, signal in zip(names, signals, strict=True)
+        if _PER_CENT.search(title_of(signal))
+    ]
+    if not called or _are_fractions([native(image.data) for image in shown]):
+        return []
+    which, verb = ("maps", "are") if len(called) > 1 else ("map", "is")
+    told = (
+        f"by the title, the {which} of {', '.join(called)} {verb} in per cent, but the "
+        "maps do not add up to the same in every pixel, as those of all elements do: "
+        "they were not taken for fractions. Fuse the maps of all elements together, or "
+        "better counts"
+    )
+    return [told]
+
+
+def _without_values(sums: Callable[[Any], Any], array: Any) -> Any:
+    """Sums of a mask; a ValueError for what belongs to the values of fractions."""
+    if array.dtype == bool:
+        return sums(array)
+    raise ValueError(
+        "the maps are fractions, and the pixels of the HAADF image are larger: a "
+        "variance or a background would have to be averaged, too. Leave it out, or "
+        "bring the maps to the pixels of the image before the fusion"
+    )
+
+
+def _of_means(notes: tuple[str, ...]) -> tuple[str, ...]:
+    """Notes of an area, of whose pixels the means are taken."""
+    return tuple(note.replace("summed over", "averaged over") for note in notes)
 
 
 def _calibrated(images: Sequence[Signal2D]) -> list[Signal2D]:
@@ -503,101 +561,3 @@ def _background_entries(
             f"maps: {expected}"
         )
     return list(background)
-
-
-def _check_background(background: np.ndarray) -> None:
-    if not (np.isfinite(background).all() and np.all(background >= 0)):
-        raise ValueError(
-            "background has values below 0, NaN or infinite: expected the known "
-            "background of the maps, finite and at least 0"
-        )
-
-
-def check_values(
-    elements: Sequence[str],
-    arrays: Sequence[np.ndarray],
-    background: Any = None,
-    *,
-    allow_missing: bool,
-    further: Sequence[str] = (),
-) -> list[str]:
-    """Check that maps and elastic images hold finite numbers, not all the same.
-
-    `arrays` are the maps of these elements, the HAADF image and the `further` images of
-    these names, or series of them; the background is finite and at least 0. Returns the
-    warnings.
-    """
-    if background is not None:
-        _check_background(background)
-    labels = [*(f"map of {name}" for name in elements), "HAADF image"]
-    labels += [f"elastic image {name}" for name in further]
-    ranges = [
-        _finite_range(label, array, allow_missing=allow_missing)
-        for label, array in zip(labels, arrays, strict=True)
-    ]
-    n_maps = len(elements)
-    remedies = ["choose another image with haadf=", *["leave it out"] * len(further)]
-    for label, image, remedy in zip(
-        labels[n_maps:], arrays[n_maps:], remedies, strict=True
-    ):
-        _check_not_constant(label, image, remedy)
-    return _check_contrast(labels[:n_maps], ranges[:n_maps])
-
-
-def _check_not_constant(label: str, image: np.ndarray, remedy: str) -> None:
-    """Raise an error for an elastic image without contrast, or one of a series."""
-    low, high = (
-        limit(image, axis=(-2, -1)) for limit in (np.fmin.reduce, np.fmax.reduce)
-    )
-    for position in map(tuple, np.argwhere(low == high).tolist()):
-        where = f" at the position {position} of the series" if position else ""
-        what = "choose others, or leave that position out" if position else remedy
-        raise ValueError(
-            f"the {label} is constant ({high[position]}){where}: it has no information "
-            f"on the specimen, {what}"
-        )
-
-
-def _finite_range(
-    label: str, array: np.ndarray, *, allow_missing: bool
-) -> tuple[float, float]:
-    """Smallest and largest value of an array; an error if a value is not finite."""
-    limits = array.min(), array.max()  # NaN if any pixel is
-    if np.all(np.isfinite(limits)):
-        return limits
-    missing = np.isnan(array)
-    if allow_missing and missing.all(axis=(-2, -1)).any():
-        out = "leave its element out, or" if label.startswith("map") else "leave out"
-        raise ValueError(
-            f"the {label} has nothing but missing pixels: {out} that position of the "
-            "series"
-        )
-    bad = np.count_nonzero(np.isinf(array) if allow_missing else ~np.isfinite(array))
-    if bad:
-        raise ValueError(
-            f"the {label} has {bad} pixels that are "
-            f"{'infinite' if allow_missing else 'NaN or infinite'}: expected finite "
-            "values; fill them, for example with np.nan_to_num(signal.data), or crop "
-            "them away with .isig"
-        )
-    return np.nanmin(array), np.nanmax(array)
-
-
-def _check_contrast(
-    labels: Sequence[str], ranges: Sequence[tuple[float, float]]
-) -> list[str]:
-    flat = [
-        f"{label} ({high} everywhere)"
-        for label, (low, high) in zip(labels, ranges, strict=True)
-        if low == high
-    ]
-    if len(flat) == len(ranges):
-        raise ValueError(
-            f"no map has any contrast: {', '.join(flat)}. Expected at least one that "
-            "shows its element; in a file with several sets of maps choose another set"
-        )
-    message = (
-        f"without any contrast: {', '.join(flat)}. Such a map comes back as it was; "
-        "leave it out of the fusion if its element is not in the specimen"
-    )
-    return [message] if flat else []

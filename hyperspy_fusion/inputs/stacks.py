@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
 from ..core.common.spans import cropped
@@ -266,9 +267,14 @@ def remove(tree: Any, *nodes: str) -> None:
 
 def riding_signal(signal: BaseSignal, data: Any, node: str = VARIANCE) -> BaseSignal:
     """An array of the shape of a signal, as the signal at a node of its metadata."""
-    riding = new_signal(signal, data, signal_type="elemental_map")
+    riding = new_signal(
+        signal,
+        data,
+        # that of a file, within the metadata, some formats cannot write
+        original_metadata=DictionaryTreeBrowser(),
+        signal_type="elemental_map",
+    )
     remove(riding.metadata, "Multimodal_fusion")
-    remove(riding.original_metadata, "stack_elements")
     title = _TITLES.get(node, _VARIANCE_OF)
     riding.metadata.General.title = title.format(signal.metadata.General.title)
     return riding

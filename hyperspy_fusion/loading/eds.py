@@ -12,7 +12,7 @@ from hyperspy.signals import BaseSignal
 from ..inputs.elements import element_of, sample_entries
 from ..inputs.foreign import elements_of_exspy
 from ..inputs.images import new_signal
-from .lines import PER_KEV, beam_energy_of, resolution_of
+from .lines import LOWEST, PER_KEV, beam_energy_of, resolution_of
 from .maps import Mapped, background_signal, elemental_map
 from .overlaps import overlaps
 from .smoothing import map_filled, smooth_counts
@@ -49,8 +49,10 @@ def plan_eds(
         integration = spectra.estimate_integration_windows(xray_lines=lines)
     elif isinstance(integration, Real) and not isinstance(integration, bool):
         integration = spectra.estimate_integration_windows(integration, lines)
+    messages = []
     if is_auto(background):
         background = spectra.estimate_background_windows(xray_lines=lines)
+        messages += _leave_out_noise(background, lines, LOWEST * PER_KEV[axis.units])
     integration = window_rows("integration_windows", integration, lines, 2, axis)
     _check_channels("integration_windows", integration, lines, axis)
     if background is not None:
@@ -63,7 +65,7 @@ def plan_eds(
     }
     present = {element_of(line) for line in lines}
     present |= set(sample_entries(spectra, "elements"))
-    messages = overlaps(windows, present, resolution_of(spectra))
+    messages += overlaps(windows, present, resolution_of(spectra))
     return partial(_map_lines, spectra, lines, integration, background, messages)
 
 
@@ -143,6 +145,27 @@ def _check_range(
                 f"{line} is at {energy:.5g} {axis.units}, outside the measured "
                 f"{axis.low_value:.5g} to {high:.5g} {axis.units}: choose another line"
             )
+
+
+def _leave_out_noise(
+    windows: np.ndarray, lines: Sequence[str], lowest: float
+) -> list[str]:
+    """Replace windows that hold noise of the detector by halves of those above a line.
+
+    In place. Returns a warning if there are any.
+    """
+    low = windows[:, 0] < lowest
+    windows[low, 0] = windows[low, 2]
+    windows[low, 1:3] = windows[low, 2:].mean(axis=1, keepdims=True)
+    if not low.any():
+        return []
+    named = ", ".join(line for line, one in zip(lines, low, strict=True) if one)
+    told = (
+        f"the background of {named} was estimated from the channels above only, since "
+        "those below hold noise of the detector, and its zero peak: give "
+        "background_windows= for others"
+    )
+    return [told]
 
 
 def _check_channels(

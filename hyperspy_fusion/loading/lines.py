@@ -9,6 +9,7 @@ from hyperspy.signals import BaseSignal
 from ..inputs.foreign import elements_of_exspy
 
 PER_KEV = {"eV": 1000.0, "keV": 1.0}  # units of an energy axis
+LOWEST = 0.2  # keV; below are noise of the detector and its zero peak
 RESOLUTION = 130.0  # eV at Mn_Ka, where a file has none; the default of eXSpy
 _MN_KA = 5898.7  # eV
 

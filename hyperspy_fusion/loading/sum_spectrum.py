@@ -16,11 +16,10 @@ from ..core.common.messages import warn
 from ..execution.arrays import computed, sum_of_spectra
 from ..inputs.elements import atomic_number, element_of
 from ..inputs.measurement import Mask, mask_array
-from .lines import PER_KEV, beam_energy_of, fwhm, lines_of, resolution_of
+from .lines import LOWEST, PER_KEV, beam_energy_of, fwhm, lines_of, resolution_of
 from .spectra import as_names, elements_of
 
 CONTINUUM = "continuum"
-LOWEST = 0.2  # keV; below are noise of the detector and its zero peak
 
 # Standard deviations of the prior of what is fitted besides the counts: zero of the
 # energies (keV), their scale, width of Mn_Ka (eV).

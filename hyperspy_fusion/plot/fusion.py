@@ -114,14 +114,14 @@ def plot_fusion(
     ('Co', 'Co fused')
     """
     fused = maps_of_fusion(fused)
-    record = record_at(complete_record(fused[0]), fused[0], inav)
-    elements = record["elements"].split(",")
+    elements = record_of(fused[0]).elements.split(",")
     measured, modelled, outlined = _images(
         maps, fused, haadf, background=background, mask=mask, elastic=elastic, inav=inav
     )
     n_images = len(measured) - len(elements)
     limits = [range_of(image.data) for image in measured[:n_images]]
     limits += map(_map_limits, measured[n_images:], modelled[n_images:])
+    record = record_at(complete_record(fused[0]), fused[0], inav)
     used = record["lambda_haadf"] != 0 and record.get("flagged", 0) < 1
     how = "fused" if used else "without HAADF"
     models = [image.metadata.General.title for image in modelled[:n_images]]

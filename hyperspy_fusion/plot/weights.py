@@ -17,11 +17,12 @@ from matplotlib.ticker import MaxNLocator
 
 from ..core.calibrated.options import CalibratedOptions
 from ..core.published.method import PublishedOptions
-from ..derived import first_of, maps_of_fusion, record_of
+from ..derived import complete_record, first_of, maps_of_fusion, record_of
 from ..execution.arrays import computed
 from ..fusion import fuse_multimodal, fuse_published
 from ..inputs.images import as_images, choose_haadf
 from ..inputs.stacks import split
+from ..provenance import check_as_fused
 from .panels import (
     STEPS,
     add_caption,
@@ -225,6 +226,8 @@ def _plot_images(
             "images=True fuses the maps again: expected also the measured maps and the "
             "HAADF image, plot_weights(fused, maps, haadf, images=True)"
         )
+    given = {name: measurement.get(name) for name in ("background", "mask")}
+    check_as_fused(complete_record(fused[0]), **given)
     elements = record.elements.split(",")
     right = plain_images(computed([s.data for s in fused]), fused[0], inav)
     maps = [as_images(signal, "map") for signal in split(maps)]

@@ -36,8 +36,11 @@ _LEAST_SIZE = 5  # pixels a side of the image
 _LEAST_LINE = 32  # pixels
 _WIDEST = 4  # lines side by side
 _ORDINARY = 0.999  # quantile, beyond which values do not tell the noise
+# Of the noise, over the mean variance and the range of a map: less is no counts.
+_LEAST_SLOPE = 0.1
 _MOST_PIXELS, _FEW = 1e-3, 8  # fraction and number; more are atoms of the specimen
 _SIDE = 2  # lines beside a line or block that it is compared with
+_NONE = 0.5  # counts, up to which a pixel may have none
 _BRIGHT = 3.0  # counts, from which on a pixel may be a single atom
 _BLOCKS = 3, 5  # pixels a side of the smallest blocks
 _LARGEST_BLOCK = 0.25  # fraction of the image
@@ -189,11 +192,12 @@ def _in_counts(image: np.ndarray, known: np.ndarray) -> np.ndarray:
     step = count_step(clipped[known])
     if step is not None:
         return image / step
-    lowest = min(image.min(), 0)
-    variance = map_noise_line(clipped, known).variance(clipped)
-    mean = (clipped - lowest).mean(dtype=np.float64)
-    gain = variance.mean(dtype=np.float64) / max(mean, 1e-300)
-    return (image - lowest) / max(gain, 1e-300)
+    # The variance of counts n is n: these have that of the map at each intensity.
+    line = map_noise_line(clipped, known)
+    slope = max(
+        line.slope, _LEAST_SLOPE * line.variance(clipped).mean() / np.ptp(clipped)
+    )
+    return np.maximum(line.intercept + slope * (image - line.lowest), 0) / slope**2
 
 
 def _many(counts: np.ndarray) -> Any:
@@ -382,9 +386,9 @@ class _Finder:
                 return not (
                     min(steps) > least or self._follow(region, sides, -sign, others)
                 )
-        # many equal counts above 0 do not happen by chance
+        # many equal counts do not happen by chance, but for none
         return bool(
-            counts[region].min() > 0 and max(counts[region].shape) >= _LEAST_LINE
+            counts[region].min() > _NONE and max(counts[region].shape) >= _LEAST_LINE
         )
 
     def _none_by_chance(self, area: int, beside: list[np.ndarray]) -> bool:

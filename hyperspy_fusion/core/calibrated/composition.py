@@ -144,8 +144,9 @@ class NoiseLaw:
         ):
             return ""
         return (
-            "the dark level of the HAADF image could not be found from the noise of "
-            "the fractions: give haadf_offset=, the intensity where there is no matter"
+            "the dark level of the HAADF image is not certain, since the noise of the "
+            "fractions hardly tells it: give haadf_offset=, the intensity where there "
+            "is no matter"
         )
 
     def total(self, haadf: np.ndarray, proportions: np.ndarray) -> np.ndarray:

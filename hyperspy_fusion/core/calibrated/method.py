@@ -170,9 +170,7 @@ class Decision:
             "haadf_slow": self.slow,
             "shift": np.array([shift.y, shift.x]),
             "count_value": count_value,
-            "vacuum_background": np.zeros(len(count_value))
-            if found is None
-            else found * count_value,
+            "vacuum_background": (0.0 if found is None else found) * count_value,
             "own_norm": np.array(apart or np.zeros(len(count_value)), dtype=np.float64),
             "sum_kept": np.array(numbers.lock.kept, dtype=np.float64),
             "kind": self.units.kind,
@@ -459,11 +457,8 @@ def conclude(
 
     `missing` are the numbers of missing pixels for the record.
     """
-    weights, count_value, report = (
-        decision.weights,
-        decision.units.count_value,
-        decision.report,
-    )
+    weights, report = decision.weights, decision.report
+    count_value = decision.units.count_value
     # Not from the maps of the calibration, whose weights may be far off.
     optimum = minimise(
         problem,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from scipy.fft import dctn
@@ -43,9 +44,30 @@ def noise_residual(
     return residual, whole
 
 
+class FittedLine(NamedTuple):
+    """Noise variance of an image as a straight line in its intensity.
+
+    Attributes
+    ----------
+    intercept, slope : float
+        Variance at the lowest intensity and its increase, neither below 0; units of
+        the image squared, and units of the image.
+    lowest : float
+        That intensity.
+    levels, variances : numpy.ndarray
+        The points of the fit.
+    """
+
+    intercept: float
+    slope: float
+    lowest: float
+    levels: np.ndarray
+    variances: np.ndarray
+
+
 def noise_line(
     image: np.ndarray, *, robust: bool, known: np.ndarray | None = None
-) -> tuple[float, float, np.ndarray, np.ndarray]:
+) -> FittedLine:
     """Noise variance of an image as a straight line in its intensity.
 
     Parameters
@@ -60,11 +82,9 @@ def noise_line(
 
     Returns
     -------
-    intercept, slope : float
-        Variance at the lowest intensity and its increase, neither below 0; units of
-        the image squared, and units of the image.
-    levels, variances : numpy.ndarray
-        The points of the fit.
+    FittedLine
+        The lowest intensity is that of the image; of maps with values below 0, which
+        noise has made, the lowest mean of a bin.
     """
     residual, whole = noise_residual(image, known)
     level = gaussian_filter(image, 1, mode="mirror")[whole]
@@ -83,15 +103,18 @@ def noise_line(
         points = [(level.mean(), np.mean(residual**2))]
     levels, variances = np.array(points).T
     variances = np.maximum(variances, 1e-12 * np.ptp(image) ** 2)
+    lowest = float(image.min())
+    if lowest < 0 and not robust:
+        lowest = float(levels.min())
     if not variances.any():  # a constant image
-        return 0.0, 0.0, levels, variances
+        return FittedLine(0.0, 0.0, lowest, levels, variances)
     # Relative errors; the sum keeps nearly empty bins of sparse maps from dominating.
     scale = variances if robust else np.maximum(variances, 0.1 * variances.max())
     (intercept, slope), _ = nnls(
-        np.stack([1 / scale, (levels - image.min()) / scale], axis=1),
+        np.stack([1 / scale, (levels - lowest) / scale], axis=1),
         variances / scale,
     )
-    return float(intercept), float(slope), levels, variances
+    return FittedLine(float(intercept), float(slope), lowest, levels, variances)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,14 +162,14 @@ def haadf_noise_line(haadf: np.ndarray, known: np.ndarray | None = None) -> Nois
     `known` is True where it was measured; elsewhere it is filled, and seems free of
     noise.
     """
-    intercept, slope, _, variances = noise_line(haadf, robust=True, known=known)
+    line = noise_line(haadf, robust=True, known=known)
     return NoiseLine(
-        intercept=intercept,
-        slope=slope,
-        lowest=float(haadf.min()),
+        intercept=line.intercept,
+        slope=line.slope,
+        lowest=line.lowest,
         # saturated or empty regions seem free of noise; a constant image does not show
         # its noise
-        floor=float(0.2 * np.median(variances)) or 1.0,
+        floor=float(0.2 * np.median(line.variances)) or 1.0,
         width=1.0,
     )
 
@@ -241,14 +264,13 @@ def _step(values: np.ndarray, *, whole: bool) -> float | None:
 
 def map_noise_line(image: np.ndarray, known: np.ndarray | None = None) -> NoiseLine:
     """Noise of an elemental map in any units, where `known` pixels were measured."""
-    intercept, slope, _, variances = noise_line(image, robust=False, known=known)
+    line = noise_line(image, robust=False, known=known)
+    least = 1e-12 * np.ptp(image) ** 2
     return NoiseLine(
-        intercept=intercept,
-        slope=slope,
-        lowest=float(image.min()),
-        floor=float(
-            max(0.05 * np.median(variances), 1e-12 * np.ptp(image) ** 2, 1e-300)
-        ),
+        intercept=line.intercept,
+        slope=line.slope,
+        lowest=line.lowest,
+        floor=float(max(0.05 * np.median(line.variances), least, 1e-300)),
         width=3.0,
     )
 

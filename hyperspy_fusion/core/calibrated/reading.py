@@ -112,18 +112,18 @@ def _is_shared(filled: np.ndarray, known: np.ndarray, step: float) -> bool:
 
     Pixels that share a count have parts of it, which are multiples of a small number.
     """
-    _, _, levels, variances = noise_line(filled, robust=False, known=known)
-    return bool(variances.sum() > _SHARED * step * levels.sum())
+    line = noise_line(filled, robust=False, known=known)
+    return bool(line.variances.sum() > _SHARED * step * line.levels.sum())
 
 
 def _scaled(filled: np.ndarray, known: np.ndarray) -> bool:
     """Whether the noise of a map is that of scaled counts: none at the value 0."""
     if np.mean(filled[known] == 0) >= _LEAST_EMPTY:
         return True
-    intercept, slope, levels, _ = noise_line(filled, robust=False, known=known)
-    at_zero = intercept - slope * filled.min()
-    typical = slope * np.mean(filled, dtype=np.float64)
-    return bool(abs(at_zero) < _AT_ZERO * typical and levels.size > 1)
+    line = noise_line(filled, robust=False, known=known)
+    at_zero = line.intercept - line.slope * line.lowest
+    typical = line.slope * np.mean(filled, dtype=np.float64)
+    return bool(abs(at_zero) < _AT_ZERO * typical and line.levels.size > 1)
 
 
 @dataclass(frozen=True, kw_only=True)
