@@ -12,12 +12,12 @@ from urllib.parse import quote
 import numpy as np
 from hyperspy.signals import BaseSignal
 
-from .derived import measured_as, net_maps, record_of
+from .derived import get_fractions, measured_as, net_maps, record_of
 from .inputs.measurement import Background, Image, Maps, Mask
 from .inputs.stacks import REPLICAS
 from .propagation import propagate
 
-__all__ = ["composition", "index_page", "report_page"]
+__all__ = ["compared", "composition", "index_page", "report_page"]
 
 _PACKAGES = "hyperspy", "exspy", "rosettasciio", "numpy", "numba"
 _CAPTIONS = {
@@ -57,9 +57,9 @@ def composition(
     Parameters
     ----------
     maps, haadf, background, mask
-        As they were fused. Masked pixels are left out of the measured sums. The known
-        background is subtracted from the measured maps; else that which the fusion
-        found in the vacuum.
+        As they were fused. Pixels that were not measured are left out of all sums. The
+        known background is subtracted from the measured maps; else that which the
+        fusion found in the vacuum.
     fused : list of ElementalMap
         The fused maps.
     sensitivities : dict of str to float, optional
@@ -73,32 +73,62 @@ def composition(
         atoms, and the standard deviation of the second; NaN if the maps have no
         replicas.
     """
-    record = record_of(fused[0])
-    elements = record.elements.split(",")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = measured_as(record, maps, haadf, background, mask)
-    before = np.moveaxis(net_maps(measurement, record), -3, 0)
+    elements = record_of(fused[0]).elements.split(",")
+    before, after = compared(maps, fused, haadf, background, mask)
+    known = np.isfinite(before)
     atoms = np.array([(sensitivities or {}).get(element, 1.0) for element in elements])
 
-    def sums_of(images: Sequence[BaseSignal]) -> np.ndarray:
-        return np.array([np.nansum(image.data, dtype=float) for image in images])
+    def sums_of(arrays: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([np.nansum(array, dtype=float) for array in arrays])
 
     def shares(sums: np.ndarray) -> np.ndarray:
         amounts = sums / atoms
         with np.errstate(invalid="ignore", divide="ignore"):
             return 100 * amounts / amounts.sum()
 
-    measured = np.array([np.nansum(net, dtype=float) for net in before])
-    sums = sums_of(fused)
+    def fused_shares(images: Sequence[BaseSignal]) -> np.ndarray:
+        pairs = zip(_in_units_of_maps(images), known, strict=True)
+        return shares(sums_of([array[seen] for array, seen in pairs]))
+
     errors = np.full(len(elements), np.nan)
     if fused[0].metadata.has_item(REPLICAS):
-        errors = propagate(lambda maps: shares(sums_of(maps)), fused).std
+        errors = propagate(fused_shares, fused).std
+    measured, sums = sums_of(list(before)), sums_of(list(after))
     columns = measured, sums, shares(measured), shares(sums), errors
     return [
         (element, *map(float, numbers))
         for element, *numbers in zip(elements, *columns, strict=True)
     ]
+
+
+def compared(
+    maps: Maps,
+    fused: Sequence[BaseSignal],
+    haadf: Image,
+    background: Background = None,
+    mask: Mask = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Measured and fused maps that can be compared: of the same pixels and units.
+
+    Of the area that was fused, without background, fractions as fractions. Shape
+    ``(n_elements, ...)``; NaN where a map was not measured, or fractions are not
+    defined. The arguments are those of :func:`composition`.
+    """
+    record = record_of(fused[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
+        measurement = measured_as(record, maps, haadf, background, mask)
+    before = np.moveaxis(np.array(net_maps(measurement, record), dtype=float), -3, 0)
+    after = np.array(_in_units_of_maps(fused))
+    unknown = np.isnan(before) | np.isnan(after)
+    return np.where(unknown, np.nan, before), np.where(unknown, np.nan, after)
+
+
+def _in_units_of_maps(fused: Sequence[BaseSignal]) -> list[np.ndarray]:
+    """Fused maps as arrays, amounts as fractions if fractions were fused."""
+    if record_of(fused[0]).has_item("fraction_sum"):
+        fused = get_fractions(fused)
+    return [np.asarray(image.data, dtype=float) for image in fused]
 
 
 def report_page(

@@ -115,8 +115,8 @@ def test_without_resume_nothing_is_replaced(capsys):
 def test_an_interrupted_process_does_not_begin_with_the_next_file(monkeypatch):
     begun = []
 
-    def interrupt(_arguments, path, _output):
-        begun.append(path)
+    def interrupt(_arguments, paths, _output):
+        begun.extend(paths)
         batch._interrupt()
 
     monkeypatch.setattr(batch, "fuse_file", interrupt)
@@ -226,6 +226,37 @@ def test_a_folder_for_many_that_cannot_be_made(capsys):
     save_specimen("a.npz")
     assert cli.main(["fuse", "a.npz", "b.npz", *QUICK, "--output", "x/y"]) == 2
     assert re.search(r"error: the folder .*x does not exist", capsys.readouterr().err)
+
+
+def test_maps_in_files_of_their_own(tmp_path, capsys):
+    maps, haadf, _ = hyperspy_fusion.data.core_shell(size=32)
+    for name, one in zip(("Co", "Mn", "O", "HAADF"), (*maps, haadf), strict=True):
+        one.save(f"{name}.tif")
+    paths = ["Co.tif", "Mn.tif", "O.tif", "HAADF.tif"]
+    assert cli.main(["fuse", *paths, *QUICK[:-2], "--output", "apart"]) == 2
+    assert "give --together if they hold" in capsys.readouterr().err
+    assert cli.main(["info", *paths, "--together"]) == 0
+    assert "Would fuse Co, Mn, O with 'HAADF'" in capsys.readouterr().out
+    given = [*paths, "--together", *QUICK[:-2]]
+    assert cli.main(["fuse", *given, "--output", "out"]) == 0
+    expected = hyperspy_fusion.fuse_published(maps, haadf, n_iter=2)
+    for name, image in zip(("Co", "Mn", "O"), expected, strict=True):
+        assert_array_equal(hs.load(tmp_path / f"out/{name}.tif").data, image.data)
+    assert cli.main(["fuse", "--config", "out/run.toml", "--output", "again"]) == 0
+    assert Path("again/Co.tif").exists()
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_the_index_keeps_earlier_results(capsys):
+    for name in ("a.npz", "b.npz"):
+        save_specimen(name)
+    given = ["fuse", "a.npz", "b.npz", "--method", "published", "--output", "out"]
+    assert cli.main([*given, "--n-iter", "2"]) == 0
+    assert cli.main([*given, "--n-iter", "3", "--resume"]) == 2
+    assert "is the result of other settings" in capsys.readouterr().err
+    index = Path("out/index.html").read_text(encoding="utf8")
+    assert index.count("the result is that of an earlier run") == 2
+    assert 'href="a/report.html"' in index
 
 
 def test_jobs_give_the_same(tmp_path, capsys):

@@ -366,3 +366,14 @@ def test_values_that_are_nan_for_some_replicas(fused):
     assert_allclose(std, np.sqrt((expected**2).mean(axis=0)), rtol=1e-5)
     calls = [0, 3, 3, 3, 0, 0, 0][::-1]
     assert np.isnan(hf.propagate(thick, fused)[1]).all()
+
+
+def test_what_is_not_known_of_missing_pixels_is_said():
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    mask = np.zeros((32, 32), bool)
+    mask[10:14, 10:14] = True
+    given = {"lambda_tv": 3.0, "lambda_haadf": 0.1, "uncertainty": True}
+    for one, said in ((mask, True), (None, False)):
+        fused = hf.fuse_multimodal(maps, haadf, 0.02, mask=one, **given)
+        told = "of pixels that were not measured" in hf.summarize(fused)
+        assert told == said

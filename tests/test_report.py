@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
-from hyperspy_fusion.report import composition, index_page, report_page
+from hyperspy_fusion.report import compared, composition, index_page, report_page
+
+GIVEN = {"lambda_tv": 3.0, "lambda_haadf": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +62,37 @@ def test_composition_of_the_area_that_was_fused(specimen):
     fused = fuse(specimen.maps, haadf, match="axes")
     rows = composition(specimen.maps, fused, haadf)
     assert_allclose(rows[0][1], specimen.maps[0].data[:, 4:].sum())
+
+
+def test_the_same_pixels_are_compared(specimen):
+    mask = np.zeros((32, 32), bool)
+    mask[10:16, 8:20] = True
+    fused = hf.fuse_multimodal(
+        specimen.maps, specimen.haadf, 0.02, mask=mask, n_replicas=3, **GIVEN
+    )
+    before, after = compared(specimen.maps, fused, specimen.haadf, 0.02, mask)
+    for arrays in (before, after):
+        assert_array_equal(np.isnan(arrays), np.broadcast_to(mask, (3, 32, 32)))
+    assert_allclose(before[0][~mask], specimen.maps[0].data[~mask] - 0.02)
+    rows = composition(specimen.maps, fused, specimen.haadf, 0.02, mask=mask)
+    for row in rows:  # the sums are kept where it was measured
+        assert row[2] == pytest.approx(row[1], rel=1e-3)
+        assert row[5] > 0
+
+
+def test_fractions_are_compared_with_fractions():
+    maps, haadf, _ = hf.data.lattice(size=32)
+    total = sum(signal.data for signal in maps) + 1e-9
+    fractions = [
+        signal._deepcopy_with_new_data(100 * signal.data / total) for signal in maps
+    ]
+    with pytest.warns(UserWarning, match="the maps are fractions"):
+        fused = hf.fuse_multimodal(fractions, haadf, n_replicas=3, **GIVEN)
+    rows = composition(fractions, fused, haadf)
+    assert sum(row[2] for row in rows) == pytest.approx(100 * 32**2, rel=1e-3)
+    for row in rows:
+        assert row[4] == pytest.approx(row[3], abs=5)
+        assert 0 < row[5] < 10
 
 
 def test_a_page_that_needs_nothing_else(specimen):

@@ -27,7 +27,7 @@ import numpy as np
 import hyperspy_fusion
 
 from ..inputs.images import describe
-from ..report import composition, index_page, report_page
+from ..report import compared, composition, index_page, report_page
 from . import files, options
 
 DONE, WRONG, GUARDED, NOT_CONVERGED = 0, files.WRONG, 3, 4
@@ -102,6 +102,12 @@ def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
         listed = [rows[one] for one in outputs if one in rows]
         files.write_text(base / files.INDEX, index_page(listed))
     n_wrong = codes.count(WRONG)
+    if n_wrong == len(paths):
+        print(
+            "hyperspy-fusion: each file was taken for a specimen of its own: give "
+            "--together if they hold maps and images of one",
+            file=sys.stderr,
+        )
     failed = f", {n_wrong} failed" if n_wrong else ""
     print(
         f"{len(codes) - n_wrong} of {len(codes)} files fused{failed}: "
@@ -151,7 +157,10 @@ def _names(source: Path) -> Iterator[str]:
 
 def _row(path: str, output: Path, outcome: Outcome, base: Path) -> dict[str, str]:
     row = {"file": path, "state": STATES[outcome.code], "message": outcome.message}
-    if outcome.code != WRONG:
+    earlier = outcome.code == WRONG and (output / files.REPORT).exists()
+    if earlier:
+        row["state"] += "; the result is that of an earlier run"
+    if earlier or outcome.code != WRONG:
         folder = output.relative_to(base).as_posix()
         row["report"] = f"{folder}/{files.REPORT}"
         row["picture"] = f"{folder}/fusion.png"
@@ -219,7 +228,7 @@ def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
 def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file; whatever goes wrong is told, and the next file has its turn."""
     try:
-        return fuse_file(arguments, path, output)
+        return fuse_file(arguments, [path], output)
     except Exception as error:  # noqa: BLE001 - one file must not stop the others
         if arguments.traceback:
             traceback.print_exc()
@@ -253,16 +262,20 @@ def plain_warnings() -> Iterator[None]:
 # --- one file --------------------------------------------------------------------
 
 
-def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
-    """Fuse a file into a folder."""
-    settings = {"files": [str(files.whole(path))], **options.given_of(arguments)}
+def fuse_file(
+    arguments: argparse.Namespace, paths: Sequence[str], output: Path
+) -> Outcome:
+    """Fuse a file, or several with maps and images of one specimen, into a folder."""
+    sources = [str(files.whole(path)) for path in paths]
+    settings = {"files": sources, **options.given_of(arguments)}
     if arguments.resume and (output / files.CONFIG).exists():
         before = _as_before(output, settings, overwrite=arguments.overwrite)
         if before is not None:
             return before
     files.check_output(output, overwrite=arguments.overwrite)
     given = options.for_fusion(arguments)
-    loaded = files.load(files.read(arguments, path), arguments)
+    signals = [signal for path in paths for signal in files.read(arguments, path)]
+    loaded = files.load(signals, arguments)
     maps, haadf, background = loaded
     images = ", ".join(map(describe, (haadf, *loaded.elastic)))
     whole = arguments.maps == "spectra"
@@ -286,20 +299,16 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
     if whole:
         maps = files.windows_of(loaded, fused)
         print("Measured are windows of the lines, with the background and other lines")
+    record = fused[0].metadata.Multimodal_fusion
+    arrays = compared(maps, fused, haadf, background, given.get("mask"))
+    pairs = zip(*arrays, strict=True)
     print_table(
         ["element", "mean measured", "mean fused", "max measured", "max fused"],
         [
-            (
-                files.element_of(before),
-                f"{np.nanmean(before.data):.4g}",
-                f"{np.nanmean(after.data):.4g}",
-                f"{np.nanmax(before.data):.4g}",
-                f"{np.nanmax(after.data):.4g}",
-            )
-            for before, after in zip(maps, fused, strict=True)
+            (name, *(f"{of(a):.4g}" for of in (np.nanmean, np.nanmax) for a in pair))
+            for name, pair in zip(record.elements.split(","), pairs, strict=True)
         ],
     )
-    record = fused[0].metadata.Multimodal_fusion
     outcome = Outcome(_code_of(record), options.spoken(record.warnings))
     result = {
         "exit-code": outcome.code,
@@ -309,7 +318,7 @@ def fuse_file(arguments: argparse.Namespace, path: str, output: Path) -> Outcome
     }
     write(
         output,
-        Path(path).name,
+        ", ".join(Path(path).name for path in paths),
         (maps, fused, haadf, background),
         settings=options.dump(settings, {"result": result}),
         sensitivities=given.get("sensitivities"),

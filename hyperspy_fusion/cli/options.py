@@ -56,6 +56,7 @@ INPUT: list[Option] = [
     ),
     ("pixel_size", float, "NM", "pixel size in nm, of .npz and .h5 files of arrays"),
     ("file_format", str, "NAME", "format of FILE, where several would fit"),
+    ("together", bool, "", "the files hold maps and images of one specimen"),
     ("lazy", bool, "", "leave spectra on disk, for files larger than the memory"),
 ]
 SHARED: list[Option] = [

@@ -239,6 +239,13 @@ def _parser() -> argparse.ArgumentParser:
         "fusion does, which takes about a minute.",
     )
     warm.set_defaults(run=_warm_up)
+    for command in (demo, fuse, info, warm):  # it may follow the command, too
+        command.add_argument(
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
     return parser
 
 
@@ -292,20 +299,21 @@ def _fuse(arguments: argparse.Namespace, parser: argparse.ArgumentParser) -> int
         raise ValueError(f"--jobs is {arguments.jobs}: expected at least 1")
     paths = files.expand(arguments.files)
     arguments.several = len(paths) > 1 or paths != arguments.files
+    arguments.several &= not arguments.together
     if arguments.several:
         return batch.fuse_files(arguments, paths)
     output = arguments.output or Path(f"{Path(paths[0]).stem}-fused")
-    return batch.fuse_file(arguments, paths[0], output).code
+    return batch.fuse_file(arguments, paths, output).code
 
 
 def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
     paths = files.expand(arguments.files)
     code = batch.DONE
-    for path in paths:
+    for one in [paths] if arguments.together else [[path] for path in paths]:
         if len(paths) > 1:
-            print(f"{path}:")
+            print(f"{', '.join(one)}:")
         try:
-            signals = files.read(arguments, path)
+            signals = [s for path in one for s in files.read(arguments, path)]
         except (OSError, ValueError) as error:
             if arguments.traceback:
                 raise

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..core.calibrated import method as calibrated
-from ..core.calibrated import parts
+from ..core.calibrated import parts, series
 from ..core.calibrated.preview import Preview
 from ..core.common.options import Options, choice, flag, whole_number
 from ..core.common.solution import Solution
@@ -324,7 +324,7 @@ def _with_shared_weights(
     if measurement.check is not None:  # lazy images have not been looked at
         for own in images:
             _checked(measurement.check, **own)
-    weights, elastic = calibrated.shared_weights(
+    weights, elastic = series.shared_weights(
         images, options, num_workers=num_workers, **chemistry
     )
     notes = tuple(text for image in elastic for text in image.told)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from hyperspy.signals import BaseSignal
 
 from ..execution.arrays import computed
-from ..inputs.elements import infer_element
+from ..inputs.elements import infer_element, title_of
 from ..inputs.foreign import load_file
 from ..inputs.images import as_images, describe, may_be_haadf
 from ..inputs.stacks import of_several_elements, split
@@ -152,7 +152,10 @@ def read(source: Source, *, lazy: bool, **kwargs: object) -> list[BaseSignal]:
 
 
 def _read_file(path: str | Path, *, lazy: bool, **kwargs: Any) -> list[BaseSignal]:
-    """List the signals of a file, or the images of one of named arrays."""
+    """List the signals of a file, or the images of one of named arrays.
+
+    A single signal without a title gets the name of the file.
+    """
     if holds_arrays(path):
         others = ", ".join(sorted(kwargs.keys() - {"pixel_size"}))
         if others:
@@ -167,7 +170,10 @@ def _read_file(path: str | Path, *, lazy: bool, **kwargs: Any) -> list[BaseSigna
             f"pixel_size is given for {path}, which is no .npz or .h5 file of named "
             "arrays: leave it out, the file has its own calibration"
         )
-    return load_file(path, lazy=lazy, **kwargs)
+    signals = load_file(path, lazy=lazy, **kwargs)
+    if len(signals) == 1 and not title_of(signals[0]):  # as of a .tif
+        signals[0].metadata.set_item("General.title", Path(path).stem)
+    return signals
 
 
 def _is_stack(signal: BaseSignal) -> bool:

@@ -1,7 +1,11 @@
+import warnings
+
+import numpy as np
 import pytest
 from small_images import image
 
 from hyperspy_fusion.inputs.elements import atomic_number, infer_element
+from hyperspy_fusion.inputs.measurement import measure
 
 
 @pytest.mark.parametrize(
@@ -76,3 +80,15 @@ def test_what_was_meant(word, meant):
         atomic_number(word)
     suggested = f"did you mean {meant}?"
     assert (suggested in str(info.value)) == (meant is not None)
+
+
+def test_per_cent_of_a_few_elements_are_told():
+    rng = np.random.default_rng(0)
+    iron = image("atomic percent of Fe", rng.uniform(20, 60, (8, 8)))
+    oxygen = image("atomic percent of O", 100 - iron.data)
+    haadf = image("HAADF", rng.uniform(size=(8, 8)))
+    with pytest.warns(UserWarning, match="the map of Fe is in per cent, but the maps"):
+        measure([iron], haadf)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        measure([iron, oxygen], haadf)

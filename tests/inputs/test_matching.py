@@ -235,3 +235,31 @@ def test_axes_that_cannot_be_matched(haadf, message):
 def test_match_by_something_else():
     with pytest.raises(ValueError, match="match is 'features': expected None, 'axes'"):
         measure([scan((5, 7))], scan((5, 7)), match="features")
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("vacuum", [False, True])
+def test_fractions_are_averaged(lazy, vacuum):
+    rng = np.random.default_rng(0)
+    iron = scan((12, 12), dtype=float)
+    oxygen = scan((12, 12), dtype=float, title="O")
+    iron.data = rng.uniform(20, 80, (12, 12))
+    oxygen.data = 100 - iron.data
+    if vacuum:
+        for signal in (iron, oxygen):
+            signal.data[:5, :7] = 0
+    haadf = scan((6, 6), scale=2.0, offset=(0.5, 0.5), dtype=float)
+    maps = [signal.as_lazy() if lazy else signal for signal in (iron, oxygen)]
+    found = measure(maps, haadf, match="axes", lazily=lazy)
+    data = np.asarray(found.maps)
+    held = squares(oxygen.data + iron.data, 2).mean(axis=-1) > 0
+    assert_allclose(data.sum(axis=0)[held], 100)
+    assert_array_equal(data[:, ~held], 0)
+    assert_allclose(data[0, 4], squares(iron.data, 2).mean(axis=-1)[4])
+    assert "the maps were averaged over 2 x 2 pixels (x, y)" in found.notes
+    mask = np.zeros((12, 12), bool)
+    mask[8, 9] = True
+    masked = measure(maps, haadf, match="axes", mask=mask, lazily=lazy)
+    assert np.isnan(np.asarray(masked.maps)).sum(axis=(1, 2)).tolist() == [1, 1]
+    with pytest.raises(ValueError, match="a variance or a background would have to be"):
+        measure(maps, haadf, 0.1, match="axes", lazily=lazy)

@@ -1,3 +1,4 @@
+import hyperspy.api as hs
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -130,3 +131,32 @@ def test_missing_names_of_elements_are_reported(eds):
     for spectra in (eds, eels_of()):
         with pytest.raises(ValueError, match="names no elements: .* elements="):
             load_multimodal([spectra, HAADF])
+
+
+def test_windows_below_a_line_that_hold_the_zero_peak():
+    axes = [
+        {
+            "name": name,
+            "size": size,
+            "scale": scale,
+            "offset": offset,
+            "units": unit,
+            "navigate": name != "Energy",
+        }
+        for name, size, scale, offset, unit in (
+            ("y", 4, 1, 0, "nm"),
+            ("x", 4, 1, 0, "nm"),
+            ("Energy", 600, 0.01, -0.2, "keV"),
+        )
+    ]
+    data = np.ones((4, 4, 600), np.int64)
+    data[..., :40] = 500  # up to 0.2 keV
+    spectra = hs.signals.BaseSignal(data, axes=axes).as_signal1D(2)
+    spectra.set_signal_type("EDS_TEM")
+    spectra.metadata.set_item("Acquisition_instrument.TEM.beam_energy", 200.0)
+    haadf = image("HAADF", (4, 4))
+    with pytest.warns(
+        UserWarning, match="background of C_Ka was estimated from the ch"
+    ):
+        found = load_multimodal([spectra, haadf], ["C"], background_windows="auto")
+    assert found.background[0].data.max() < 1.5 * found.maps[0].data.max()

@@ -1,4 +1,5 @@
 import hashlib
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import dask
@@ -706,3 +707,15 @@ def test_gatan_file_without_haadf(real_data):
 def test_names_that_are_none(name, tmp_path):
     with pytest.raises(TypeError, match=f"{name} has 3: expected names"):
         load_multimodal(tmp_path / "any.emd", **{name: [3]})
+
+
+@pytest.mark.parametrize("extension", ["tif", "nxs"])
+def test_errors_of_maps_of_velox_can_be_saved(real_data, tmp_path, extension):
+    path = real_data("velox_EDS_SI_16x16.emd")
+    maps, haadf, _ = load_multimodal(path, ["Ca", "O"], maps="windows")
+    given = {"lambda_tv": 3.0, "lambda_haadf": 0.1, "max_iter": 25, "n_replicas": 2}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        fused = hyperspy_fusion.fuse_multimodal(maps, haadf, uncertainty=True, **given)
+    fused[0].save(tmp_path / f"Ca.{extension}")
+    assert (tmp_path / f"Ca.{extension}").exists()

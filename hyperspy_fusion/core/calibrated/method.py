@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..common.missing import missing_pixels
+from ..common.missing import ERRORS_OF_MISSING, missing_pixels
 from ..common.solution import Solution, Status
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
@@ -22,13 +22,7 @@ from .elastic import (
 )
 from .groups import repetition
 from .guard import GuardReport
-from .multinomial import (
-    ERRORS_OF_PROPORTIONS,
-    Amounts,
-    Fractions,
-    decide_amounts,
-    weigh_fractions,
-)
+from .multinomial import ERRORS_OF_PROPORTIONS, Amounts, Fractions, decide_amounts
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
 from .reading import Units
@@ -485,22 +479,17 @@ def conclude(
     variance, replicas = None, None
     assumed: tuple[str, ...] = ()
     if prepared is not None and options.n_refits:
-        own = replace(decision, flux_multiplier=None).problem  # sums of a tile are kept
-        variance, replicas = uncertainty(
-            decision.simulations(prepared, prior, optimum.maps, run, options.seed),
-            (sharing and sharing.problem_of) or own,
+        variance, replicas, assumed = _errors(
+            decision,
+            prepared,
+            prior,
+            (sharing and sharing.problem_of)
+            or replace(decision, flux_multiplier=None).problem,  # sums of a tile stay
             optimum.maps,
+            options,
             run,
-            lambda_tv=decision.weights.lambda_tv,
-            n_refits=options.n_refits,
-            seed=options.seed,
-            keep=options.n_replicas is not None,
-            callback=callback_for("uncertainty"),
+            callback_for("uncertainty"),
         )
-        variance = variance * count_value[:, None, None] ** 2
-        if decision.amounts is not None:
-            variance[:] = np.nan
-            assumed = (ERRORS_OF_PROPORTIONS,)
     maps, sums = optimum.maps, None
     if inner is not None:
         rows, columns = inner
@@ -549,68 +538,33 @@ def conclude(
     )
 
 
-def shared_weights(
-    images: Sequence,
+def _errors(
+    decision: Decision,
+    prepared: PreparedData,
+    prior: np.ndarray,
+    problem_of: Callable[[PreparedData], Problem],
+    maps: np.ndarray,
     options: CalibratedOptions,
-    atomic_numbers: Sequence[int],
-    sensitivities: Sequence[float] | None = None,
-    elements: Sequence[str] = (),
-    elastic_names: Sequence[str] = (),
-    num_workers: int | None = None,
-) -> tuple[Weights, tuple[Found, ...]]:
-    """Choose the weights that are best for several images together.
-
-    `images` holds, for each, the arguments `maps`, `haadf`, `background`, `variance`
-    and `elastic` of :func:`solve`. Returns also the further elastic images, as they
-    were found where they have least obstacles, with their weights.
-    """
-    examined, fractions = [], []
-    seen: list[list[Found]] = []
-    given = options.of_weights
-    with workers(num_workers) as run:
-        for inputs in images:
-            own = dict(inputs)
-            others = own.pop("elastic", None)
-            preparation, prior = understand(
-                **own,
-                atomic_numbers=atomic_numbers,
-                options=options,
-                sensitivities=sensitivities,
-                elements=elements,
-            )
-            if preparation.units.total is not None:
-                fractions.append(Fractions.of(preparation, prior, options, run))
-                continue
-            prepared = examine_best(preparation, prior, run, given)[0].prepared
-            further = further_of(
-                others, elastic_names, atomic_numbers, preparation.units, sensitivities
-            )
-            if further is not None:
-                found, prepared = examine_further(preparation, prepared, further, run)
-                seen.append(found)
-            examined.append(prepared.take(preparation.tiles))
-        if not fractions:
-            alone = [replace(prepared, elastic=()) for prepared in examined]
-            weights = weigh(alone, run, **given)
-            if not seen:
-                return weights, ()
-            # of each image where it has no obstacle, if there is such a position
-            best = [
-                min(found, key=lambda one: bool(one.obstacle))
-                for found in zip(*seen, strict=True)
-            ]
-            selection = choose_further(
-                best,
-                examined,
-                weights,
-                run,
-                given=options.elastic_weights(elastic_names),
-                **given,
-            )
-            return selection.weights, selection.of(best, examined[0])[0]
-        if examined:
-            raise ValueError(
-                "some maps of the series are fractions and some are not: expected one "
-                'kind for weights="shared"; fuse them with weights="per position"'
-            )
-        return weigh_fractions(fractions, run, **given), ()
+    run: Workers,
+    callback: Callable | None,
+) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
+    """Variance of fused maps, replicas if they are asked for, and what is assumed."""
+    variance, replicas = uncertainty(
+        decision.simulations(prepared, prior, maps, run, options.seed),
+        problem_of,
+        maps,
+        run,
+        lambda_tv=decision.weights.lambda_tv,
+        n_refits=options.n_refits,
+        seed=options.seed,
+        keep=options.n_replicas is not None,
+        callback=callback,
+    )
+    variance = variance * decision.units.count_value[:, None, None] ** 2
+    assumed = []
+    if np.isnan(prepared.data).any():
+        assumed.append(ERRORS_OF_MISSING)
+    if decision.amounts is not None:
+        variance[:] = np.nan
+        assumed.append(ERRORS_OF_PROPORTIONS)
+    return variance, replicas, tuple(assumed)

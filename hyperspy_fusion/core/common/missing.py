@@ -54,6 +54,13 @@ def _finer(maps: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return maps
 
 
+ERRORS_OF_MISSING = (
+    "the standard deviations of pixels that were not measured hold the noise of those "
+    "around them, but not what the model cannot know of them: inside of a larger gap, "
+    "the true errors are up to three times as large"
+)
+
+
 def missing_pixels(maps: np.ndarray, haadf: np.ndarray) -> dict[str, int]:
     """Numbers of missing pixels, by their names in the record."""
     return {

@@ -206,3 +206,14 @@ def test_half_an_image_has_no_dead_pixels():
         for x in (found, alone)
     ]
     assert np.mean(np.divide(*apart)) < 0.8
+
+
+@pytest.mark.parametrize("counts", [1, 16])
+@pytest.mark.parametrize("name", ["core_shell", "janus", "lattice"])
+def test_net_counts_that_are_mostly_0(name, counts):
+    """A background of few counts was subtracted: whole numbers, some below 0."""
+    maps, haadf = measured(getattr(data, name), 64, counts=counts)
+    rng = np.random.default_rng(5)
+    maps = maps + rng.poisson(0.01, maps.shape) - rng.poisson(0.01, maps.shape)
+    assert (maps < 0).any(axis=(1, 2)).all()
+    assert_array_equal(set_aside(maps, haadf)[0], maps)

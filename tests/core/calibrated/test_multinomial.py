@@ -5,14 +5,10 @@ from scipy import ndimage, special
 from specimens import fractions_of, wedge
 
 from hyperspy_fusion.core.calibrated import multinomial
-from hyperspy_fusion.core.calibrated.method import (
-    decide,
-    shared_weights,
-    solve,
-    understand,
-)
+from hyperspy_fusion.core.calibrated.method import decide, solve, understand
 from hyperspy_fusion.core.calibrated.multinomial import Fractions, weigh_fractions
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
+from hyperspy_fusion.core.calibrated.series import shared_weights
 from hyperspy_fusion.core.common.threads import workers
 
 OPTIONS = CalibratedOptions()

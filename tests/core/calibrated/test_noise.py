@@ -153,3 +153,15 @@ def test_where_the_image_was_not_measured_it_has_no_noise_to_tell(missing):
     filled = fill(np.where(known, image, np.nan)[None])[0]
     assert haadf_noise(filled).min() < 10
     assert_allclose(haadf_noise(filled, known), 20, rtol=0.15)
+
+
+def test_noise_of_net_counts_vanishes_with_the_signal():
+    rng = np.random.default_rng(0)
+    mean = np.zeros((128, 128))
+    mean[40:90, 40:90] = 9.0
+    net = rng.poisson(mean).astype(float)
+    net -= rng.random(net.shape) < 0.005
+    line = noise_line(net, robust=False)
+    assert abs(line.lowest) < 0.05  # and not the lowest pixel
+    assert line.slope == pytest.approx(1, rel=0.2)
+    assert line.intercept < 0.2

@@ -7,9 +7,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated.again import local_z_again
-from hyperspy_fusion.core.calibrated.method import shared_weights, solve
+from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
+from hyperspy_fusion.core.calibrated.series import shared_weights
 from hyperspy_fusion.core.calibrated.slow import slow_message, without_slow
 
 Z = (27, 25, 8)
