@@ -31,7 +31,7 @@ class Propagated(NamedTuple):
 
     Attributes
     ----------
-    value : BaseSignal, numpy.ndarray, float, or list of them
+    value : BaseSignal, numpy.ndarray, float, or list or tuple of them
         What the function returned for the fused maps.
     std : as `value`
         Its standard deviation: signals with the same axes, arrays or numbers.
@@ -198,7 +198,8 @@ def _arrays(result: Any) -> list[np.ndarray]:
 def _like(result: Any, arrays: Any) -> Any:
     """Arrays in the form of a result."""
     if isinstance(result, list | tuple):
-        return [_like(one, arrays) for one in result]
+        found = [_like(one, arrays) for one in result]
+        return tuple(found) if isinstance(result, tuple) else found
     array = next(arrays)
     if isinstance(result, BaseSignal):
         std = _like_signal(result, array)

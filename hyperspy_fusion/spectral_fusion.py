@@ -25,7 +25,7 @@ from .execution.arrays import computed, sums_of_channels
 from .execution.plan import ExecutionOptions, Task
 from .inputs.elements import element_of
 from .inputs.images import axes_of, describe, new_signal
-from .inputs.measurement import Mask, mask_array, measure
+from .inputs.measurement import Mask, Matching, common_area, mask_array, measure
 from .loading.eds import choose_lines
 from .loading.lines import PER_KEV, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
@@ -67,7 +67,7 @@ def fuse_spectra(
     lines: str | Sequence[str] | None = None,
     energy_range: tuple[float, float] | None = None,
     mask: Mask = None,
-    match: Literal["pixels"] | None = None,
+    match: Matching = None,
     elastic: Elastic = None,
     lambda_haadf: float | Literal["auto"] = "auto",
     lambda_elastic: Weighting = "auto",
@@ -122,8 +122,8 @@ def fuse_spectra(
         energy of the beam.
     mask : numpy.ndarray or BaseSignal of bool, optional
         True where spectra are missing or bad: their pixels are filled by the model.
-    match : {"pixels"}, optional
-        Take the image for the same pixels, whatever its axes say.
+    match : {"axes", "pixels"}, optional
+        Bring both to the area that their axes share, or take their pixels for the same.
     elastic : BaseSignal, or list or dict of BaseSignal, optional
         Up to 3 more images of the pixels of the HAADF image, as for
         :func:`fuse_multimodal`.
@@ -181,11 +181,6 @@ def fuse_spectra(
         show_progressbar=show_progressbar, num_workers=num_workers
     )
     _check(spectra)
-    if match not in (None, "pixels"):
-        raise ValueError(
-            f"match is {match!r}: expected None or 'pixels'; rebin or crop spectra and "
-            "image so that both cover the same field, which match='axes' does for maps"
-        )
     wanted, others = _elements(spectra, elements, other_elements)
     chosen = lines_by_element(wanted, as_names("lines", lines))
     axis = spectra.axes_manager.signal_axes[0]
@@ -200,6 +195,9 @@ def fuse_spectra(
     frames, facts, notes, said = _in_bins(spectra, found, wanted, by_element, mask)
     signals = _images(spectra, frames, [by_element[element] for element in wanted])
     measurement = measure(signals, haadf, elements=wanted, match=match, elastic=elastic)
+    if match == "axes":
+        area = common_area(signals[0], haadf)
+        frames = {k: f.of_frame(area.sums(f.bins.counts)) for k, f in frames.items()}
     options.elastic_weights(measurement.elastic_names)  # an error if they do not fit
     tell((), said)
     measurement = replace(

@@ -578,7 +578,7 @@ def test_values_that_the_published_method_cannot_take(change, kind, words):
         ("scale", NAN, "not calibrated along x"),
         ("offset", INF, "not calibrated along x"),
         ("offset", 1e300, "no area in common along x"),
-        ("scale", -4.0, "no area in common along x"),
+        ("scale", -4.0, "scales of maps and HAADF image along x are"),
         ("units", "", "not calibrated along x"),
     ],
 )

@@ -115,7 +115,8 @@ def test_lists_and_tuples(fused):
         return maps[0].data.max(), [maps[1].isig[3]]
 
     value, std = hf.propagate(both, fused)
-    assert isinstance(std, list)
+    assert isinstance(std, tuple)
+    assert isinstance(std[1], list)
     assert type(std[0]) is float
     assert std[1][0].data.shape == value[1][0].data.shape == (32,)
 

@@ -243,7 +243,10 @@ def test_a_frame_without_an_element(overlap):
     [
         ("spectra", r"position \(1,\) of the series have 0 counts .* leave that"),
         ("haadf", r"HAADF image is constant \(7\.0\) at the position \(1,\) of the"),
-        ("missing", r"HAADF image has nothing but missing pixels: leave out that"),
+        (
+            "missing",
+            "HAADF image has nothing but missing pixels: choose another, or leave",
+        ),
         ("elastic", r"elastic image phase is constant \(0\.0\) at the position \(1,"),
     ],
 )
@@ -400,3 +403,22 @@ def test_maps_are_not_spectra(overlap, fused):
         fuse_spectra(fused[0], haadf, NAMES)
     with pytest.raises(ValueError, match="fuse_spectra"):
         hyperspy_fusion.fuse_multimodal(spectra, haadf)
+
+
+def test_the_common_area(overlap):
+    spectra, haadf, _ = overlap
+    cropped = spectra.inav[6:42, 10:]
+    given = {"elements": NAMES, "other_elements": "Cu", **GIVEN}
+    fused = fuse_spectra(cropped, haadf, match="axes", **given)
+    expected = fuse_spectra(cropped, haadf.isig[6:42, 10:], **given)
+    for one, other in zip(fused, expected, strict=True):
+        assert one.data.shape == (38, 36)
+        assert_allclose(one.data, other.data, atol=0.02 * other.data.max())
+    binned = haadf.rebin(scale=(2, 2))
+    fused = fuse_spectra(spectra, binned, match="axes", **given)
+    assert fused[0].data.shape == (24, 24)
+    whole = fuse_spectra(spectra, haadf, **given)
+    sums = [[signal.data.sum() for signal in each] for each in (fused, whole)]
+    assert_allclose(*sums, rtol=0.03)
+    again = hyperspy_fusion.repeat(fused, spectra, binned)
+    assert_array_equal(again[0].data, fused[0].data)

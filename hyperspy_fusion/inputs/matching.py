@@ -48,7 +48,19 @@ class _Along:
             edges = np.rint(edges * n) / n
         lacking = (1 - _COVERED) * ratio * n
         inside = np.flatnonzero((edges >= -lacking) & (edges <= image.size + lacking))
-        if ratio <= 0 or inside.size <= n:
+        if ratio <= 0:
+            raise ValueError(
+                f"the scales of maps and HAADF image along {maps.name} are "
+                f"{maps.scale:.5g} and {image.scale:.5g} {maps.units}: expected the "
+                "same sign, turn one of them over with signal.isig[::-1]"
+            )
+        if image.size < ratio:
+            raise ValueError(
+                f"the HAADF image is smaller than a pixel of the maps along "
+                f"{maps.name}, {image.size * image.scale:.5g} of {maps.scale:.5g} "
+                f"{maps.units}: correct the scales of the axes"
+            )
+        if inside.size <= n:
             raise ValueError(
                 f"maps and HAADF image have no area in common along {maps.name}: the "
                 f"maps reach from {maps.low_value:.5g} to {maps.high_value:.5g} "

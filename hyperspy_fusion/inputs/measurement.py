@@ -257,6 +257,13 @@ def _already_fused(names: Sequence[str], signals: Sequence[BaseSignal]) -> list[
     return [message] if fused else []
 
 
+def common_area(maps: BaseSignal, haadf: Image) -> Match:
+    """What a map and the HAADF image, or that in a list, have in common by axes."""
+    if isinstance(haadf, list | tuple):
+        haadf = choose_haadf(haadf)
+    return Match.of(as_images(maps, "map"), as_images(haadf, "HAADF image"))
+
+
 def _on_common_area(
     images: list[Signal2D], elastic: list[Signal2D], match: Matching
 ) -> tuple[Callable[[Any], Any] | None, list[Signal2D], list[Signal2D], tuple]:
@@ -280,7 +287,7 @@ def _on_common_area(
         axes = [*axes_of(haadf)[:-2], *calibration]
         elastic = [new_signal(image, image.data, axes=axes) for image in elastic]
         return None, images, elastic, (note,)
-    area = Match.of(images[0], haadf)
+    area = common_area(images[0], haadf)
     arrays = [native(image.data) for image in images]
     sums, notes = area.sums, area.notes
     if area.is_sum and _are_fractions(arrays):

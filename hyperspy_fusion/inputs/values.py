@@ -69,11 +69,9 @@ def _finite_range(
         return limits
     missing = np.isnan(array)
     if allow_missing and missing.all(axis=(-2, -1)).any():
-        out = "leave its element out, or" if label.startswith("map") else "leave out"
-        raise ValueError(
-            f"the {label} has nothing but missing pixels: {out} that position of the "
-            "series"
-        )
+        out = "leave its element out" if label.startswith("map") else "choose another"
+        series = ", or leave that position of the series out" * (array.ndim > 2)
+        raise ValueError(f"the {label} has nothing but missing pixels: {out}{series}")
     bad = np.count_nonzero(np.isinf(array) if allow_missing else ~np.isfinite(array))
     if bad:
         raise ValueError(

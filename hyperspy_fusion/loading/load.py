@@ -525,27 +525,32 @@ def _map_spectra(
     integration windows as they were given, `shapes` the pixels ``(y, x)`` of the images
     that may be the HAADF image, `kinds` the plans for each kind of spectra.
     """
-    plans, refusals = [], []
-    for kind, plan in kinds.items():
-        for spectra in spectrum_images:
-            if spectrum_kind(spectra) != kind:
-                continue
-            try:
-                plans.append((spectra, plan(spectra, chosen, *windows)))
-            except ValueError as refusal:
-                refusals.append(f"  {describe_spectra(spectra)}: {refusal}")
-        if plans:
-            break
-    else:
+    possible: dict[str, list] = {kind: [] for kind in kinds}
+    refusals = []
+    for spectra in spectrum_images:
+        kind = spectrum_kind(spectra)
+        if kind not in kinds:
+            continue
+        try:
+            plan = kinds[kind](spectra, chosen, *windows)
+            possible[kind].append((spectra, plan))
+        except ValueError as refusal:
+            refusals.append(f"  {describe_spectra(spectra)}: {refusal}")
+
+    def of_an_image(plan: tuple[BaseSignal, Any]) -> bool:
+        return plan[0].axes_manager.navigation_shape[1::-1] in shapes
+
+    every = [plans for plans in possible.values() if plans]
+    # first those of the scan of an image; of these, those of the first kind
+    plans = next((p for p in every if any(map(of_an_image, p))), next(iter(every), []))
+    if not plans:
         reasons = "\n".join(refusals) or (
             f"  there is none of {' or '.join(kinds)} with two navigation axes; "
             "spectra without a type need signal.set_signal_type('EDS_TEM') or 'EELS'"
         )
         raise ValueError(f"no spectrum image can be mapped:\n{reasons}")
     if len(plans) > 1:
-        fitting = [
-            p for p in plans if p[0].axes_manager.navigation_shape[1::-1] in shapes
-        ]
+        fitting = list(filter(of_an_image, plans))
         if len(fitting) != 1:
             listed = "\n".join(f"  {describe_spectra(s)}" for s, _ in fitting or plans)
             raise ValueError(

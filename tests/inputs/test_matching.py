@@ -224,7 +224,8 @@ def test_errors_name_no_call_that_does_not_help(haadf):
         ({"units": "px"}, "the HAADF image is not calibrated along x"),
         ({"units": "s"}, "pixels in 'nm' and the HAADF image in 's'"),
         ({"offset": (1e3, 0)}, "no area in common along x: the maps reach from 0"),
-        ({"scale": -1}, "correct offset and scale"),
+        ({"scale": -1}, "expected the same sign, turn one of them over"),
+        ({"scale": 0.1}, "HAADF image is smaller than a pixel of the maps along x"),
     ],
 )
 def test_axes_that_cannot_be_matched(haadf, message):

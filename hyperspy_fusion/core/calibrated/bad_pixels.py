@@ -40,7 +40,6 @@ _ORDINARY = 0.999  # quantile, beyond which values do not tell the noise
 _LEAST_SLOPE = 0.1
 _MOST_PIXELS, _FEW = 1e-3, 8  # fraction and number; more are atoms of the specimen
 _SIDE = 2  # lines beside a line or block that it is compared with
-_NONE = 0.5  # counts, up to which a pixel may have none
 _BRIGHT = 3.0  # counts, from which on a pixel may be a single atom
 _BLOCKS = 3, 5  # pixels a side of the smallest blocks
 _LARGEST_BLOCK = 0.25  # fraction of the image
@@ -386,9 +385,14 @@ class _Finder:
                 return not (
                     min(steps) > least or self._follow(region, sides, -sign, others)
                 )
-        # many equal counts do not happen by chance, but for none
+        # Many equal counts above 0 do not happen by chance, unless most counts are so.
+        value, size = counts[region].flat[0], counts[region].size
+        seen = counts, *(counts[side] for side in sides)
+        share = max(np.mean(part == value) for part in seen)
         return bool(
-            counts[region].min() > _NONE and max(counts[region].shape) >= _LEAST_LINE
+            value > 0
+            and max(counts[region].shape) >= _LEAST_LINE
+            and share**size < self.chance
         )
 
     def _none_by_chance(self, area: int, beside: list[np.ndarray]) -> bool:

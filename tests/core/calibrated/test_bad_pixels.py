@@ -215,5 +215,5 @@ def test_net_counts_that_are_mostly_0(name, counts):
     maps, haadf = measured(getattr(data, name), 64, counts=counts)
     rng = np.random.default_rng(5)
     maps = maps + rng.poisson(0.01, maps.shape) - rng.poisson(0.01, maps.shape)
-    assert (maps < 0).any(axis=(1, 2)).all()
+    assert (maps < 0).any()
     assert_array_equal(set_aside(maps, haadf)[0], maps)
