@@ -1167,3 +1167,22 @@ class TestShare:
             specimens[1].maps, specimens[1].haadf, 0.02, **self.GIVEN
         )
         np.testing.assert_array_equal(fused[0].data[1], alone[0].data)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_counts_and_fractions_in_one_series(series_of, first):
+    maps, haadf, truth = hf.data.lattice(size=48)
+    total = sum(signal.data for signal in maps) + 1e-9
+    fractions = [signal._deepcopy_with_new_data(signal.data / total) for signal in maps]
+    counts = [signal._deepcopy_with_new_data(signal.data / 1.0) for signal in maps]
+    pair = (fractions, counts) if first else (counts, fractions)
+    series = series_of(*(hf.data.Specimen(each, haadf, truth) for each in pair))
+    with (
+        pytest.warns(UserWarning, match="of 1 of 2 images were taken for fractions"),
+        pytest.warns(UserWarning, match="the maps are fractions, with a sum of 1"),
+    ):
+        fused = hf.fuse_multimodal(*series, lambda_tv=3.0, lambda_haadf=0.1)
+    known = np.isfinite(fused[0].metadata.Multimodal_fusion.fraction_sum)
+    assert known.tolist() == [first, not first]
+    found = hf.get_fractions(fused)[0].data
+    assert np.isfinite(found).any(axis=(1, 2)).tolist() == known.tolist()

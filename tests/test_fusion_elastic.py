@@ -202,22 +202,6 @@ def test_names_that_cannot_be_recorded(specimen, phase, name):
         hf.fuse_multimodal(specimen.maps, specimen.haadf, elastic={name: phase})
 
 
-def test_an_image_with_an_obstacle_at_one_position(specimen, phase, series_of):
-    series = series_of(specimen, specimen)
-    empty = phase._deepcopy_with_new_data(np.full(phase.data.shape, np.nan))
-    empty.data[:2, :2] = [[1, 2], [3, 4]]
-    for order in ((empty, phase), (phase, empty)):
-        pair = hs.stack(list(order), show_progressbar=False)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            found = hf.fuse_multimodal(
-                *series, elastic={"phase": pair}, lambda_tv=3.0, lambda_haadf=0.1
-            )
-        tried = record(found).elastic_tried
-        known = np.isfinite(tried).all(axis=-1).any(axis=-1)
-        assert known.tolist() == [one is phase for one in order]
-
-
 def test_uncertainty_and_replicas(specimen, phase, fused):
     maps, haadf, truth = specimen
     weights = record(fused).lambda_elastic[:1]

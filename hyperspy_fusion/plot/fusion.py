@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from itertools import cycle
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -147,9 +148,11 @@ def plot_fusion(
         axes_decor=axes_decor,
     )
     labels = [_unit_of_image(haadf), *[_unit_of_image(None)] * (n_images - 1)]
-    labels += [_unit_of_maps(fused[0])] * len(elements)
-    for row in axes:
-        for panel, label in zip(row, labels, strict=True):
+    units = [_unit_of_maps(fused[0])] * 2  # of measured and of fused maps
+    if "fraction_sum" in record:
+        units[0] = "fractions"
+    for row, unit in zip(axes, cycle(units), strict=False):
+        for panel, label in zip(row, [*labels, *[unit] * len(elements)], strict=True):
             add_colorbar(panel, label)
         if outlined is not None:
             outline(row[0], outlined)

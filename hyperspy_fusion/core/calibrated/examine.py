@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from .prepare import Preparation, PreparedData
 from .shift import Shift, aligned, far_shift, near_shift
 from .weights import TRIAL_ITERATIONS
 
+Displaced = Literal["far", "near", "no"]
 _ROUGH_ITERATIONS = 20
 
 
@@ -56,12 +58,12 @@ def examine(
     callback_for: Callable[[str], Callable | None] = lambda _: None,
     alone: np.ndarray | None = None,
     *,
-    in_place: bool = False,
+    displaced: Displaced = "far",
 ) -> Examined:
     """Calibrate, and find where the HAADF image can be trusted.
 
-    `alone` are the maps of :func:`counts_alone` if they are known already. Of an image
-    that is `in_place` no shift is looked for.
+    `alone` are the maps of :func:`counts_alone` if they are known already; `displaced`
+    tells by how much the image may be.
     """
     prepared, tiles = preparation.prepared, preparation.tiles
     cross_fit = CrossFit(callback_for("calibration"))
@@ -80,12 +82,12 @@ def examine(
 
     # first of all: a shift biases the coefficients and looks like model error
     shift = Shift()
-    if not in_place:
+    if displaced != "no":
         if alone is None:
             warm = WarmStart(run, callback_for("calibration"))
             alone = counts_alone(prepared.take(tiles), warm)
             del warm  # frees its state
-        shift = _shift_of(preparation, prior, alone)
+        shift = _shift_of(preparation, prior, alone, far=displaced == "far")
     prepared, part, fused = recalibrate(aligned(prepared, shift))
     background, note = None, ""
     correlation = contrast(part, prior)
@@ -115,11 +117,15 @@ def examine(
     )
 
 
-def _shift_of(preparation: Preparation, prior: np.ndarray, alone: np.ndarray) -> Shift:
-    """Displacement of the image against the maps."""
+def _shift_of(
+    preparation: Preparation, prior: np.ndarray, alone: np.ndarray, *, far: bool
+) -> Shift:
+    """Displacement of the image against the maps, `far` or by a few pixels."""
     prepared, tiles = preparation.prepared, preparation.tiles
     shift = Shift()
-    if prepared.pixels == prepared.haadf.size:  # no sample of the tiles of an image
+    if (
+        far and prepared.pixels == prepared.haadf.size
+    ):  # no sample of the tiles of an image
         weight = prepared.trusted / prepared.sigma**2
         seen = alone if tiles is None else fill(prepared.net())
         shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))

@@ -42,6 +42,11 @@ class Shift:
         return (self.y, self.x) != (0, 0)
 
     @property
+    def is_far(self) -> bool:
+        """Whether it is larger than what is looked for nearby."""
+        return max(abs(self.y), abs(self.x)) > _NEAR
+
+    @property
     def message(self) -> str:
         """The warning about the HAADF image; empty if there is no displacement."""
         return self.message_of("the HAADF image")

@@ -150,11 +150,11 @@ def examined_without_slow(
     # its vacuum, too: the dark side of a wedge is none
     unlocked = replace(own, background=plain.background, lock=plain.lock)
     again = replace(preparation, prepared=unlocked)
-    new = examine(again, prior, run, callback_for, in_place=True)
+    new = examine(again, prior, run, callback_for, displaced="no")
     if new.background is None and examined.background is not None:
         known = replace(own, lock=examined.prepared.lock)
         again = replace(preparation, prepared=known, background_known=True)
-        new = examine(again, prior, run, callback_for, in_place=True)
+        new = examine(again, prior, run, callback_for, displaced="no")
         new = replace(new, background=examined.background, note=examined.note)
     if new.report.flagged > leaves * before or new.prepared.error > most:
         return None
@@ -185,6 +185,8 @@ def examine_best(
 ) -> tuple[Examined, Weights | None]:
     """Examine an image, as it is or without its slow part, whichever predicts better.
 
+    A displacement by more than a few pixels has to improve the prediction, too.
+
     Parameters
     ----------
     preparation, prior, run, callback_for
@@ -204,9 +206,6 @@ def examine_best(
     plain = examine(preparation, prior, run, callback_for)
     if given["lambda_haadf"] == 0:  # the image is not used anyway
         return plain, None
-    other = examined_without_slow(plain, preparation, prior, run, callback_for)
-    if other is None:
-        return plain, None
 
     def seen_of(examined: Examined) -> list[PreparedData]:
         return [fused_as(examined.prepared).take(preparation.tiles)]
@@ -216,13 +215,24 @@ def examine_best(
         chosen = weights.lambda_tv, weights.lambda_haadf
         return trials(*chosen, apart=weights.apart)[0]
 
+    usual = None
+    if plain.shift.is_far:  # what is not in the maps may look like a displacement
+        usual = weigh(seen_of(plain), run, **given)
+        stay = examine(preparation, prior, run, callback_for, displaced="near")
+        weights = weigh(seen_of(stay), run, **given)
+        gain = significance(errors(stay, weights) - errors(plain, usual))
+        if gain < LEAST_GAIN:
+            plain, usual = stay, weights
+    other = examined_without_slow(plain, preparation, prior, run, callback_for)
+    if other is None:
+        return plain, usual
     weights = weigh(seen_of(other), run, **given)
     if weights.lambda_haadf == 0:
-        return plain, None
+        return plain, usual
     tested = weights.gain >= LEAST_GAIN  # NaN if the weight was given
     if tested and plain.report.flagged == 1:  # not used as it is
         return other, weights
-    usual = weigh(seen_of(plain), run, **given)
+    usual = usual or weigh(seen_of(plain), run, **given)
     gain = significance(errors(plain, usual) - errors(other, weights))
     if gain > (0 if tested else LEAST_GAIN):
         return other, weights

@@ -6,11 +6,13 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
+from hyperspy_fusion.core.calibrated import examine as examine_module
 from hyperspy_fusion.core.calibrated.again import local_z_again
 from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.series import shared_weights
+from hyperspy_fusion.core.calibrated.shift import Shift
 from hyperspy_fusion.core.calibrated.slow import slow_message, without_slow
 
 Z = (27, 25, 8)
@@ -91,6 +93,17 @@ def test_a_displacement_behind_a_support_is_found(on_support):
     assert_allclose(found.record["shift"], [3, -2], atol=0.6)
     assert error(found.maps) < 1.1 * error(on_support.maps)
     assert any("is displaced against the maps" in text for text in found.warnings)
+
+
+def test_a_far_displacement_has_to_predict_better(monkeypatch):
+    _, _, haadf = specimen()
+    expected = fused(haadf)
+    monkeypatch.setattr(
+        examine_module, "far_shift", lambda *_: Shift(y=9.0, x=0.0, z=9.0)
+    )
+    found = fused(haadf)
+    assert not found.record["shift"].any()
+    assert_allclose(found.maps, expected.maps)
 
 
 def test_given_weights(alone, on_support):
