@@ -386,7 +386,7 @@ class _Finder:
                     min(steps) > least or self._follow(region, sides, -sign, others)
                 )
         # Many equal counts above 0 do not happen by chance, unless most counts are so.
-        value, size = counts[region].flat[0], counts[region].size
+        value, size = counts[region].min(), counts[region].size
         seen = counts, *(counts[side] for side in sides)
         share = max(np.mean(part == value) for part in seen)
         return bool(

@@ -217,3 +217,11 @@ def test_net_counts_that_are_mostly_0(name, counts):
     maps = maps + rng.poisson(0.01, maps.shape) - rng.poisson(0.01, maps.shape)
     assert (maps < 0).any()
     assert_array_equal(set_aside(maps, haadf)[0], maps)
+
+
+@pytest.mark.parametrize("name", ["core_shell", "janus"])
+def test_counts_with_gaps_are_not_dead(name):
+    maps, haadf = measured(getattr(data, name), 96)
+    gaps = np.random.default_rng(0).random(maps.shape) < 0.2
+    maps = np.where(gaps, np.nan, maps)
+    assert_array_equal(set_aside(maps, haadf)[0], maps)
