@@ -112,7 +112,7 @@ def test_model_is_fused_and_components_are_not_worth_it():
     errors = {name: found["errors"](images) for name, images in found["fused"].items()}
     before = found["errors"](found["net"]["model"])
     assert np.all(np.divide(errors["model"], before) < 0.4)
-    assert errors["PCA"][0] > 2 * errors["windows"][0]  # of gold
+    assert errors["PCA"][0] > 1.5 * errors["windows"][0]  # of gold
     said = " ".join(str(warning.message) for warning in found["said"])
     assert "the HAADF image contradicts the maps" in said
 
