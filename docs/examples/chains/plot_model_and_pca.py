@@ -91,9 +91,9 @@ for name in net:
 
 # %%
 # By themselves, maps after PCA are nearer to the truth than counts in windows. Fused,
-# they are not: the error of gold, the rarest element, is several times as large. Few
-# components share the noise among all pixels and mix gold with its surroundings, which
-# is no noise that a fusion could know of. It does notice that something is wrong:
+# they are hardly nearer for iron and oxygen, and the error of gold, the rarest element,
+# is nearly twice as large. Few components share the noise among all pixels and mix gold
+# with its surroundings, which is no noise that a fusion could know of. What it notices:
 print(*(warning.message for warning in said), sep="\n")
 
 # %%
