@@ -295,6 +295,13 @@ def over_subtracted(maps, haadf, value, *, everywhere=False):
     return Form(maps - value * (dark | everywhere), haadf, {"background": None})
 
 
+def net_of_windows(maps, haadf):
+    """Counts in windows beside the line subtracted, as eXSpy's background windows."""
+    rng = np.random.default_rng(SEED)
+    beside = 0.5 * rng.poisson(2 * BACKGROUND, maps.shape)
+    return Form(maps - beside, haadf, {"background": None})
+
+
 def _third(haadf):
     """The right third of the field."""
     missing = np.zeros(haadf.shape, dtype=bool)
@@ -588,6 +595,7 @@ INPUTS = {
         partial(over_subtracted, value=0.5, everywhere=True),
         {},
     ),
+    "counts of windows beside the lines subtracted": (net_of_windows, {}),
     "`background=1`, more than in vacuum": (partial(with_option, background=1.0), {}),
     "`background=50`, more than anywhere": (partial(with_option, background=50.0), {}),
     "third of the field in `mask`": (third_in_mask, {}),
