@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.common.messages import merged, share
+from .core.common.messages import merged, out_of
 
 if TYPE_CHECKING:
     from .core.common.solution import Solution
@@ -73,7 +73,7 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     kinds = [record["kind"] for record in records]
     for kind, name in _TAKEN_FOR.items():
         if kind in kinds:
-            yield f"the maps were taken for {name}{share(kinds.count(kind), total)}"
+            yield f"the maps were taken for {name}{out_of(kinds.count(kind), total)}"
     if "spectra" in kinds:
         yield "the image was calibrated with linearly unmixed spectra"
     yield from _about_the_image(fusion, records)
@@ -87,11 +87,11 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     elif any(without):
         yield (
             "no background was taken into account: none was given, and none was found"
-            f"{share(sum(without), total)}"
+            f"{out_of(sum(without), total)}"
         )
     yield _about_the_sums(fusion, _by_element(fusion, records, "sum_kept"), total)
     apart = [
-        element + share(n, total)
+        element + out_of(n, total)
         for element, n in _by_element(fusion, records, "own_norm").items()
         if n
     ]
@@ -123,14 +123,14 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
     if dropped:
         yield (
             "the HAADF image was not used, since it contradicts the maps all over"
-            f"{share(dropped, total)}"
+            f"{out_of(dropped, total)}"
         )
     if total > len(used) + dropped:
         why = "since it does not improve the prediction of the maps"
         if options.lambda_haadf == 0:
             why = "as lambda_haadf=0 asks for"
         n = total - len(used) - dropped
-        yield f"the HAADF image was not used, {why}{share(n, total)}"
+        yield f"the HAADF image was not used, {why}{out_of(n, total)}"
     if not used:
         return
     gains = [r["haadf_gain"] for r in used if np.isfinite(r["haadf_gain"])]
@@ -143,14 +143,14 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
         how = f"chosen: with it, {_predicted(gains)}"
     weight = _range([r["lambda_haadf"] for r in used])
     yield (
-        f"the HAADF image was used{share(len(used), total)}; its weight {weight} was "
+        f"the HAADF image was used{out_of(len(used), total)}; its weight {weight} was "
         f"{how}"
     )
     yield from _where_it_fits(fusion, used, total)
     crystals = sum(r["haadf_repetition"] > _CRYSTAL for r in used)
     if crystals and not options.share:
         yield (
-            f"{_image_of(fusion)} repeats itself{share(crystals, total)}: with "
+            f"{_image_of(fusion)} repeats itself{out_of(crystals, total)}: with "
             "share=True, pixels that look alike share their counts if that predicts "
             "held-out data better, as it mostly does for crystals"
         )
@@ -174,25 +174,25 @@ def _where_it_fits(
         yield (
             f"{_image_of(fusion)} agrees with the maps everywhere (largest local "
             f"difference: {_range(fits, '.1f')} standard deviations)"
-            f"{share(len(fits), total)}"
+            f"{out_of(len(fits), total)}"
         )
     untested = [r for r in used if np.isnan(r["guard"])]
     of_fractions = sum("fraction_sum" in r for r in untested)
     if of_fractions:
         yield (
             "where the image contradicts the maps was not tested, since they are "
-            f"fractions{share(of_fractions, total)}"
+            f"fractions{out_of(of_fractions, total)}"
         )
     if n := len(untested) - of_fractions:
         yield (
             "where the image contradicts the maps was not tested, since they hold too "
-            f"few counts{share(n, total)}"
+            f"few counts{out_of(n, total)}"
         )
     parts = [100 * r["flagged"] for r in used if r["flagged"] > 0]
     if parts:
         yield (
             f"{_image_of(fusion)} was not used in {_range(parts, '.2g')} % of the "
-            f"pixels, where it contradicts the maps{share(len(parts), total)}"
+            f"pixels, where it contradicts the maps{out_of(len(parts), total)}"
         )
 
 
@@ -201,7 +201,7 @@ def _about_the_sums(fusion: Conclusion, kept: dict[str, int], total: int) -> str
     options: Any = fusion.options
     if not options.lock_flux:
         return "the sums of the maps were not kept, as lock_flux=False asks for"
-    names = [element + share(n, total) for element, n in kept.items() if n]
+    names = [element + out_of(n, total) for element, n in kept.items() if n]
     if not names:
         return "the sum of no map was kept"
     if all(n == total for n in kept.values()):
@@ -229,7 +229,7 @@ def _end(found: Sequence[Solution]) -> str:
     n_iter = f"after {_range([s.n_iter for s in found], 'd')} iterations"
     if not done:
         return f"the fusion ended {n_iter}"
-    return f"the fusion converged{share(done, len(found))} {n_iter}"
+    return f"the fusion converged{out_of(done, len(found))} {n_iter}"
 
 
 def _next_steps(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
@@ -270,7 +270,7 @@ def caption_of(record: Mapping[str, Any], *, outlined: bool = False) -> str:
     weights = np.atleast_1d(np.asarray(record["lambda_haadf"], dtype=np.float64))
     flagged = np.broadcast_to(np.asarray(record.get("flagged", 0.0)), weights.shape)
     used = (weights > 0) & (flagged < 1)
-    image = f"HAADF image used{share(int(used.sum()), used.size)}"
+    image = f"HAADF image used{out_of(int(used.sum()), used.size)}"
     gains = np.asarray(record.get("haadf_gain", np.nan), dtype=np.float64)
     gains = np.broadcast_to(gains, weights.shape)[used]
     gains = gains[np.isfinite(gains)]

@@ -33,7 +33,7 @@ _CALLED = {
 }
 
 
-def decide(
+def decide_for_tiles(
     inputs: dict[str, Any],
     options: CalibratedOptions,
     *,

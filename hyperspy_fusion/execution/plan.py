@@ -16,7 +16,7 @@ from ..core.common.options import Options, choice, flag, whole_number
 from ..core.common.solution import Solution
 from ..core.published import method as published
 from .arrays import computed
-from .overview import decide, images_moved_back
+from .overview import decide_for_tiles, images_moved_back
 from .tiles import HALOS, SMALLEST_TILE, Tile, cut, tiles_of
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _tile_tasks(
     arrays, tasks = _arrays(measurement), []
     for position in _positions(measurement):
         own = _inputs_at(arrays, position)
-        decision, prior, flux, own["background"] = decide(
+        decision, prior, flux, own["background"] = decide_for_tiles(
             own, options, check=measurement.check, **chemistry
         )
         own |= images_moved_back(own, decision.undone_of_all)

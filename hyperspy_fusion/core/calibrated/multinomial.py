@@ -186,7 +186,7 @@ class Fractions:
         value = law.count_value.astype(np.float32)[:, None, None]
         return [
             Fractions(
-                prepared=self.prepared.share(normalised(part * value), 0.5), law=law
+                prepared=self.prepared.at_dose(normalised(part * value), 0.5), law=law
             )
             for part in (half, data - half)
         ]

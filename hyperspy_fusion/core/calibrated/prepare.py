@@ -192,7 +192,7 @@ class PreparedData:
             alpha=None if self.alpha is None else self.alpha / factor,
         )
 
-    def share(self, data: np.ndarray, share: float) -> PreparedData:
+    def at_dose(self, data: np.ndarray, share: float) -> PreparedData:
         """The same measurement at a fraction of the dose."""
         return replace(
             self,

@@ -100,13 +100,13 @@ def split(prepared: PreparedData, *seed: int) -> tuple[float, list[PreparedData]
     if prepared.variance is None:
         if not prepared.correlated:
             half = thinned(data, *seed)
-            return 0.5, [prepared.share(part, 0.5) for part in (half, data - half)]
+            return 0.5, [prepared.at_dose(part, 0.5) for part in (half, data - half)]
         level = gaussian_filter(fill(data), (0, _LEVEL_WIDTH, _LEVEL_WIDTH))
         noise = _noise(prepared, np.maximum(level, 0), *seed)
         halves = [(data + sign * noise) / 2 for sign in (1, -1)]
         # below zero the kernels take a pixel for missing
         return 0.5, [
-            prepared.share(np.where(half < 0, np.float32(0), half), 0.5)
+            prepared.at_dose(np.where(half < 0, np.float32(0), half), 0.5)
             for half in halves
         ]
     variance = np.broadcast_to(prepared.variance, data.shape)

@@ -460,7 +460,7 @@ def held_out(prepared: PreparedData, seed: int) -> list[tuple]:
     counts = prepared.variance is None and whole_numbers(prepared.data)
     parts = folds(prepared.data, seed, counts=counts)
     return [
-        (prepared.share(part.data, part.share), part.target, norm) for part in parts
+        (prepared.at_dose(part.data, part.share), part.target, norm) for part in parts
     ]
 
 
@@ -476,7 +476,7 @@ def _held_out_spectra(prepared: PreparedData, bins: Bins, seed: int) -> list[tup
     for part in folds(bins.counts, seed, counts=True):
         half = bins.with_counts(part.data)
         trial = replace(
-            prepared.share(half.at_mean(sums).astype(np.float32), part.share),
+            prepared.at_dose(half.at_mean(sums).astype(np.float32), part.share),
             bins=half,
         )
         target = np.tensordot(matrix, part.target, 1)

@@ -27,12 +27,12 @@ def merged(messages: Sequence[Sequence[str]], places: str) -> tuple[str, ...]:
             group.setdefault(k, []).append(message)
     return tuple(
         _as_one([one for own in group.values() for one in own])
-        + share(len(group), len(messages), places)
+        + out_of(len(group), len(messages), places)
         for group in groups.values()
     )
 
 
-def share(n: int, total: int, places: str = "images") -> str:
+def out_of(n: int, total: int, places: str = "images") -> str:
     """Words for a part of all places; empty if it is all of them."""
     return "" if n == total else f" ({n} of {total} {places})"
 
