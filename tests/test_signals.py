@@ -68,6 +68,13 @@ def test_lazy_and_back(signal, signal_type):
     assert type(lazy) is type(signal)
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_save_without_a_name(signal, lazy):
+    signal = signal.as_lazy() if lazy else signal
+    with pytest.raises(ValueError, match="File name not defined"):
+        signal.save()
+
+
 @pytest.mark.filterwarnings("ignore:The NestedDirectoryStore:FutureWarning")  # zarr 2
 @pytest.mark.parametrize("extension", ["hspy", "zspy", "nxs"])
 @pytest.mark.parametrize("lazy", [False, True])

@@ -422,3 +422,9 @@ def test_the_common_area(overlap):
     assert_allclose(*sums, rtol=0.03)
     again = hyperspy_fusion.repeat(fused, spectra, binned)
     assert_array_equal(again[0].data, fused[0].data)
+
+
+def test_weights_of_spectra_have_no_images(overlap, fused):
+    spectra, haadf, truth = overlap
+    with pytest.raises(ValueError, match="these come from spectra"):
+        hyperspy_fusion.plot_weights(fused, truth, haadf, images=True)
