@@ -425,6 +425,6 @@ def test_the_common_area(overlap):
 
 
 def test_weights_of_spectra_have_no_images(overlap, fused):
-    spectra, haadf, truth = overlap
+    _, haadf, truth = overlap
     with pytest.raises(ValueError, match="these come from spectra"):
         hyperspy_fusion.plot_weights(fused, truth, haadf, images=True)
