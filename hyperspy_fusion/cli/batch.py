@@ -102,7 +102,7 @@ def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
         listed = [rows[one] for one in outputs if one in rows]
         files.write_text(base / files.INDEX, index_page(listed))
     n_wrong = codes.count(WRONG)
-    if n_wrong == len(paths):
+    if n_wrong == len(paths) > 1 and all(Path(path).exists() for path in paths):
         print(
             "hyperspy-fusion: each file was taken for a specimen of its own: give "
             "--together if they hold maps and images of one",

@@ -124,7 +124,7 @@ def gathered(
             print()  # noqa: T201 - ends the line of the bar
         for future in as_completed(futures):
             if future.status == "error":
-                break  # gather raises it
+                future.result()  # raises it; gather would wait for all others
             if each is not None:
                 each()
         return client.gather(futures)

@@ -203,7 +203,7 @@ def test_a_uniform_specimen_does_not_tell_the_dark_level():
         noise_law(fractions, haadf, np.isfinite(haadf), np.ones(2), offset=offset)
         for offset in (None, 0.0)
     ]
-    assert "the dark level of the HAADF image could not be found" in found[0].message
+    assert "the dark level of the HAADF image is not certain" in found[0].message
     assert found[1].message == ""
 
 
