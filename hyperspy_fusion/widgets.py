@@ -52,5 +52,6 @@ def tune_weights(obj: Any, **_: Any) -> dict[str, Any]:
         "apply_button": apply,
         "close_button": close,
         "picture": picture,
+        "tuner": obj,  # which has the fused maps
     }
     return {"widget": box, "wdict": wdict}

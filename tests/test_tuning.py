@@ -48,6 +48,8 @@ def test_sliders_move_the_preview(specimen):
     widgets["use_haadf"].value = False
     assert widgets["picture"].value != moved
     assert not plt.get_fignums()  # a notebook would show it a second time
+    fused = widgets["tuner"].fused
+    assert [signal.metadata.General.title for signal in fused] == ["Co", "Mn", "O"]
 
 
 def test_a_preview_does_not_share_counts(specimen):
