@@ -216,6 +216,11 @@ class Conclusion:
             f"{limit}={getattr(options, limit)} was reached before the tolerance of "
             f"{options.tolerance:g}{where}{gap}: raise {limit}, or loosen tolerance"
         )
+        if missing := max(s.record.get("missing_pixels", 0) for s in late):
+            message += (
+                f"; {missing} pixels without data make it slow, so that it helps to "
+                "crop large gaps away"
+            )
         return (message,)
 
     def _single_map(self, found: np.ndarray) -> tuple[str, ...]:

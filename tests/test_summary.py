@@ -83,6 +83,14 @@ def test_warnings_are_kept_in_files(specimen, tmp_path):
     assert advice.startswith("What to do: follow the warnings")
 
 
+def test_what_makes_a_fusion_slow_is_told(specimen):
+    maps, haadf, _ = specimen
+    mask = np.zeros(haadf.data.shape, bool)
+    mask[:, : len(mask) // 2] = True
+    with pytest.warns(UserWarning, match=f"; {3 * mask.sum()} pixels without data"):
+        hf.fuse_multimodal(maps, haadf, 0.02, mask=mask, max_iter=2, **GIVEN)
+
+
 def test_what_was_given_or_turned_off(specimen):
     maps, haadf, _ = specimen
     text = hf.summarize(hf.fuse_multimodal(maps, haadf, lock_flux=False, **GIVEN))
