@@ -274,6 +274,7 @@ def riding_signal(signal: BaseSignal, data: Any, node: str = VARIANCE) -> BaseSi
         original_metadata=DictionaryTreeBrowser(),
         signal_type="elemental_map",
     )
+    riding.tmp_parameters = DictionaryTreeBrowser()  # not the path of the map
     remove(riding.metadata, "Multimodal_fusion")
     title = _TITLES.get(node, _VARIANCE_OF)
     riding.metadata.General.title = title.format(signal.metadata.General.title)

@@ -39,11 +39,28 @@ def check_values(
     ]
     n_maps = len(elements)
     remedies = ["choose another image with haadf=", *["leave it out"] * len(further)]
+    _check_frames(arrays[:n_maps])
     for label, image, remedy in zip(
         labels[n_maps:], arrays[n_maps:], remedies, strict=True
     ):
         _check_not_constant(label, image, remedy)
     return _check_contrast(labels[:n_maps], ranges[:n_maps])
+
+
+def _check_frames(maps: Sequence[np.ndarray]) -> None:
+    """Raise an error for a position of a series where all maps are flat, but not 0."""
+    if maps[0].ndim < 3:
+        return  # it is checked with all others
+    low, high = (
+        np.stack([limit(image, axis=(-2, -1)) for image in maps])
+        for limit in (np.fmin.reduce, np.fmax.reduce)
+    )
+    flat = (low == high).all(axis=0) & (high != 0).any(axis=0)
+    for position in map(tuple, np.argwhere(flat).tolist()):
+        raise ValueError(
+            f"no map has any contrast at the position {position} of the series: they "
+            "are saturated, or no maps; leave that position out"
+        )
 
 
 def _check_not_constant(label: str, image: np.ndarray, remedy: str) -> None:

@@ -135,7 +135,7 @@ def image_without_bad(
 def _filtered(image: np.ndarray) -> bool:
     """Whether neighbouring pixels of a map share their noise."""
     clipped = np.minimum(image, np.quantile(image, _ORDINARY, method="lower"))
-    return find_kernel(clipped, whole=count_step(clipped) is not None) is not None
+    return find_kernel(clipped, count_step(clipped)) is not None
 
 
 def _note(

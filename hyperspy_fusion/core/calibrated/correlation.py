@@ -16,6 +16,7 @@ _LOW, _MIDDLE, _HIGH = slice(0, 2), slice(2, 5), slice(5, 6)
 # Power of the highest ring over that of the lowest, below which noise is correlated:
 # of whole numbers and their multiples, which a filter hardly leaves, and of others.
 _OF_WHOLE, _OF_OTHERS = 0.15, 0.4
+_OF_COUNTS = 0.5  # power of the highest ring over that of counts of the step
 _STILL_FALLING = 0.62  # power of the highest ring over that of the middle ones
 _LEAST_SIZE = 48  # pixels a side
 _GRID = 64  # frequencies a side, of areas of kernels
@@ -102,15 +103,15 @@ def _medians(power: np.ndarray) -> np.ndarray:
     return np.array([np.median(power[ring == k]) for k in range(1, len(_RINGS))])
 
 
-def find_kernel(image: np.ndarray, *, whole: bool) -> tuple[Kernel, float] | None:
+def find_kernel(image: np.ndarray, step: float | None) -> tuple[Kernel, float] | None:
     """The filter that fits the noise of a map best; None if its noise is white.
 
     Parameters
     ----------
     image : numpy.ndarray
         A map without gaps, shape ``(y, x)``.
-    whole : bool
-        Whether its values are multiples of one number.
+    step : float or None
+        The number of which all its values are multiples, if there is one.
 
     Returns
     -------
@@ -127,7 +128,12 @@ def find_kernel(image: np.ndarray, *, whole: bool) -> tuple[Kernel, float] | Non
     power = abs(np.fft.fft2((image - image.mean()) * window)) ** 2
     found = _medians(power) / np.log(2)  # median of exponential numbers, to their mean
     lowest, highest = found[_LOW].mean(), found[_HIGH].mean()
-    if highest >= (_OF_WHOLE if whole else _OF_OTHERS) * lowest:
+    if highest >= (_OF_OTHERS if step is None else _OF_WHOLE) * lowest:
+        return None
+    total = np.sum(window**2 * abs(image))
+    # A filter takes the noise of counts away at high frequencies. Of many counts, the
+    # specimen has more power than that noise at low ones.
+    if step is not None and highest > _OF_COUNTS * step * total:
         return None
     # What a specimen adds at low frequencies leaves white noise flat at high ones.
     if highest > _STILL_FALLING * found[_MIDDLE].mean():
@@ -142,4 +148,4 @@ def find_kernel(image: np.ndarray, *, whole: bool) -> tuple[Kernel, float] | Non
 
     kernel = min(KERNELS, key=distance)
     unfiltered = found[_LOW] / _ring_powers(kernel, image.shape)[_LOW]
-    return kernel, float(unfiltered.min() / np.sum(window**2 * abs(image)))
+    return kernel, float(unfiltered.min() / total)

@@ -11,7 +11,7 @@ from ..common.threads import Workers
 from .coefficients import CALIBRATION_LAMBDA, CrossFit
 from .convex.problem import coarsen
 from .convex.solver import WarmStart
-from .flux import vacuum_background, vacuum_note
+from .flux import DOUBTFUL, vacuum_background, vacuum_note
 from .guard import GuardReport, contrast, guard, is_inverted, model_error
 from .prepare import Preparation, PreparedData
 from .shift import Shift, aligned, far_shift, near_shift
@@ -93,7 +93,8 @@ def examine(
     correlation = contrast(part, prior)
     # the vacuum of an inverted image is where most of the specimen is
     if not (preparation.background_known or is_inverted(correlation)):
-        background = vacuum_background(prepared)
+        background, doubtful = vacuum_background(prepared)
+        note = DOUBTFUL if doubtful else ""
     if background is not None:
         values = background * preparation.units.count_value
         note = vacuum_note(values, preparation.elements)

@@ -179,22 +179,37 @@ def _range(net: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def vacuum_background(prepared: PreparedData) -> np.ndarray | None:
+def vacuum_background(prepared: PreparedData) -> tuple[np.ndarray | None, bool]:
     """Mean counts of each map in the vacuum, shape ``(n_elements,)``.
 
-    Vacuum is where the HAADF image is at its offset, which the calibration has found.
-    None if there is too little of it.
+    Vacuum is where the HAADF image is at its offset. The calibration has found that
+    with maps whose background gives no electrons: it lacks what the coefficients make
+    of the counts where the image is darkest.
+
+    Returns
+    -------
+    background : numpy.ndarray or None
+        None if there is too little vacuum, or it may be none.
+    doubtful : bool
+        Whether it may be none: it has most of the mean counts of each map, as the thin
+        side of a wedge.
     """
     dark = gaussian_filter(np.asarray(prepared.haadf, np.float64), 1)
-    dark -= prepared.offset
+    seen = (prepared.trusted > 0) & np.isfinite(prepared.data).all(axis=0)
+    if not seen.any():
+        return None, False
+    darkest = seen & (dark <= np.quantile(dark[seen], _DARKEST[0]))
+    below = prepared.net()[:, darkest].mean(axis=1, dtype=np.float64)
+    dark -= prepared.offset + prepared.coefficients @ below
     dark = (dark < _DARK * np.quantile(dark, 0.99)) & (prepared.trusted > 0)
     vacuum = binary_erosion(dark, iterations=_MARGIN)
     if vacuum.mean() < _LEAST_VACUUM or vacuum.sum() < _LEAST_PIXELS:
-        return None
+        return None, False
     found = np.array([_level(image, vacuum) for image in prepared.data])
     means = np.nanmean(prepared.data, axis=(1, 2), dtype=np.float64)
-    # else it is no vacuum, but thinner or less bright than the rest
-    return found if (found < _EMPTIER * means).any() else None
+    if (found < _EMPTIER * means).any():
+        return found, False
+    return None, bool(found.any())
 
 
 def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:
@@ -215,6 +230,13 @@ def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:
         empty &= ~filled
     enough = area[empty].sum() >= max(_LEAST_PIXELS, area.sum() / 2)
     return float(total[empty].sum() / area[empty].sum()) if enough else 0.0
+
+
+DOUBTFUL = (
+    "no background was subtracted: where the HAADF image is darkest, the maps have "
+    "more than half of their mean counts. If that is vacuum, its mean counts are the "
+    "background, to be given with background="
+)
 
 
 def vacuum_note(background: np.ndarray, elements: Sequence[str]) -> str:

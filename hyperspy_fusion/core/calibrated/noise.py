@@ -14,6 +14,7 @@ from scipy.optimize import nnls
 MASK = np.array([1, -2, 1]) / np.sqrt(6)
 _BINS = 8  # of intensity with equal numbers of pixels; fewer in a small image
 _LEAST_PIXELS = 30  # of a bin
+_LEAST_PLATEAU = 0.02  # fraction of the pixels at the lowest value
 _MAD_TO_SIGMA = 1.4826  # of normal numbers
 _MOST_LEVELS = 4096  # different values of a map of counts
 _LEAST_STEP = 1.05  # of whole numbers that are no counts
@@ -162,14 +163,18 @@ def haadf_noise_line(haadf: np.ndarray, known: np.ndarray | None = None) -> Nois
     `known` is True where it was measured; elsewhere it is filled, and seems free of
     noise.
     """
+    lowest = haadf == haadf.min()
+    if lowest.mean() > _LEAST_PLATEAU:  # it was clipped there, and seems free of noise
+        known = ~lowest if known is None else known & ~lowest
     line = noise_line(haadf, robust=True, known=known)
+    noisy = line.variances[line.variances > 1e-9 * np.ptp(haadf) ** 2]
     return NoiseLine(
         intercept=line.intercept,
         slope=line.slope,
         lowest=line.lowest,
         # saturated or empty regions seem free of noise; a constant image does not show
         # its noise
-        floor=float(0.2 * np.median(line.variances)) or 1.0,
+        floor=float(0.2 * np.median(noisy)) if noisy.size else 1.0,
         width=1.0,
     )
 

@@ -19,7 +19,7 @@ from .convex.problem import Image, Problem, towards_bright
 from .correlation import Kernel
 from .flux import FluxLock, judge
 from .noise import NoiseLine, haadf_noise_line
-from .reading import Units, goes_below_zero, recognise
+from .reading import Units, goes_below_zero, recognise, whole_numbers
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
 _SCALE_WIDTH = 1.5  # pixels, of the Gaussian that shows where an element is
+_AROUND, _LEAST_VARIANCE = 2.0, 0.05  # pixels, and fraction of the mean variance
 _LEVEL_WIDTH, _LOWEST = 8.0, 0.05  # pixels and quantile, of where it is not
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 
@@ -367,12 +368,19 @@ def prepare(
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
     variance = _without_gaps(variance, maps.shape, is_part=is_part)
+    notes = []
+    of_counts = units.counts if units is not None else _is_of_counts(maps, variance)
+    if variance is not None and of_counts:
+        variance = None
+        notes.append(
+            "the noise variance of the maps is that of their counts: these were fused "
+            "as counts, by the Poisson likelihood"
+        )
     background_known = background is not None
     background = np.asarray(background if background_known else 0, np.float32)
     background = np.broadcast_to(background, maps.shape)
     if all(np.ptp(image) == 0 for image in background):
         background = background[:, :1, :1]
-    notes = []
     if not (is_part or bad_known):
         notes += missing_notes(**missing_pixels(maps, haadf))
     if not bad_known:
@@ -477,8 +485,25 @@ def _converted(
     return maps, filled, background, variance
 
 
+def _is_of_counts(maps: np.ndarray, variance: np.ndarray | None) -> bool:
+    """Whether a variance is the counts themselves, as HyperSpy estimates it."""
+    if variance is None or not whole_numbers(maps):
+        return False
+    return bool((maps == variance)[~np.isnan(maps)].all())
+
+
 def _above_zero(variance: np.ndarray) -> np.ndarray:
-    """Variance without zeros, whose weight would be infinite; float32."""
+    """Variance without zeros, whose weight would be infinite; float32.
+
+    Where it was estimated from single counts, it is 0 in pixels without any: a mean
+    over the pixels around is put in its place.
+    """
+    variance = np.array(variance, dtype=np.float32)
+    for image in variance:
+        zero = image <= 0
+        if zero.any():
+            around = gaussian_filter(image, _AROUND) + _LEAST_VARIANCE * image.mean()
+            image[zero] = around[zero]
     positive = variance[variance > 0]
     least = 1e-6 * positive.mean(dtype=np.float64) if positive.size else 1.0
     return np.maximum(variance, np.float64(least), dtype=np.float32)

@@ -85,8 +85,8 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
     whole = bool((values == np.rint(values)).all()) and values.max() < _ALL_WHOLE
     bytes_ = whole and not negative and values.max() < _LIMIT
     compressed = bytes_ and are_jpeg_blocks(filled)
-    step = None if negative or values.max() >= _ALL_WHOLE else count_step(values)
-    found = None if compressed else find_kernel(filled, whole=step is not None)
+    step = None if negative else count_step(values)
+    found = None if compressed else find_kernel(filled, step)
     if found is not None:
         kernel, count_value = found
         counts = not negative and _scaled(filled, known)

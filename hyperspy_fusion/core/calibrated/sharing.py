@@ -508,5 +508,6 @@ def _largest_misfit(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
     mean = gaussian_filter(residual, width, mode="constant")
     # the square of a Gaussian is a narrower one
     narrow = gaussian_filter(variance, np.divide(width, 2**0.5), mode="constant")
-    spread = np.sqrt(narrow / (4 * np.pi * _MISFIT_WIDTH**2) + 1e-12)
+    narrow += 1e-12 * variance.mean(axis=(1, 2), keepdims=True) + 1e-300
+    spread = np.sqrt(narrow / (4 * np.pi * _MISFIT_WIDTH**2))
     return np.abs(mean / spread).max(axis=0)

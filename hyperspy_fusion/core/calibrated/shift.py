@@ -86,7 +86,7 @@ def far_shift(image: np.ndarray, weight: np.ndarray, model: np.ndarray) -> Shift
     if not _can_be_tried(weight, reach):
         return Shift()
     left = _unexplained(image, weight, maps, reach)
-    if left.min() > _FAR_LEFT * left[reach]:
+    if not left.min() <= _FAR_LEFT * left[reach]:  # or NaN, of a constant image
         return Shift()
     alike = (left == ndimage.minimum_filter(left, 3)) & (_FAR_LEFT * left <= left.min())
     places = np.argwhere(alike) - reach

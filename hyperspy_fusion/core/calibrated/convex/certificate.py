@@ -225,7 +225,7 @@ def certificate(problem, state, run=_SERIAL):
     multipliers = np.where(locked, shrink * state.flux_dual, flux_multiplier)
     # Where no other term bounds a pixel, its slope must not be negative: the slopes of
     # all measured pixels are raised by that, which costs that times the sum of u.
-    scale = 1 / problem.tv_scale
+    scale = 1 / np.asarray(problem.tv_scale, np.float64)
     slope = shrink * row_least.min(axis=1) + multipliers
     slope += scale if problem.poisson else 0
     # not below the rate if there is no such pixel
