@@ -213,3 +213,19 @@ class TestPicture:
             ValueError, match="a row of 0 to 63 and a column of 0 to 63"
         ):
             plot_sharing(maps, fused, haadf, pixel, BACKGROUND)
+
+
+def test_a_gradient_that_the_image_does_not_show_is_kept():
+    thickness = np.stack(list(data._lattice_thickness(96).values()))
+    thickness[2] *= 1 - 0.3 * (np.arange(96) / 96 - 0.5)
+    counts, image, truth = data.measure(thickness, [66, 21, 8], 8, 2000, 4)
+    maps = dict(zip(("Dy", "Sc", "O"), map(hs.signals.Signal2D, counts), strict=True))
+    fused = fuse_multimodal(maps, hs.signals.Signal2D(image), BACKGROUND, share=True)
+    assert fused[0].metadata.Multimodal_fusion.sharing == 1
+
+    def difference(array):
+        return array[:, 56:].mean() - array[:, :40].mean()
+
+    expected = difference(truth[2])
+    assert difference(fused[2].data) == pytest.approx(expected, rel=0.25)
+    assert fused[2].data.sum() == pytest.approx(fused[2].get_unshared().data.sum())

@@ -27,15 +27,15 @@ def counts_of(name, counts):
 @pytest.mark.parametrize("counts", [0.5, 4, 16])
 def test_counts_are_white(name, counts):
     for image in counts_of(name, counts):
-        assert find_kernel(image, whole=True) is None
-        assert find_kernel(image, whole=False) is None
+        assert find_kernel(image, 1.0) is None
+        assert find_kernel(image, None) is None
 
 
 @pytest.mark.parametrize("name", ["core_shell", "lattice", "janus"])
 @pytest.mark.parametrize("expected", FILTERS)
 def test_filters_are_found(name, expected):
     for image in counts_of(name, 4):
-        kernel, gain = find_kernel(FILTERS[expected](image), whole=False)
+        kernel, gain = find_kernel(FILTERS[expected](image), None)
         assert kernel.name == expected
         assert 0.6 < gain < 1.5  # a count is still 1
 
@@ -43,7 +43,7 @@ def test_filters_are_found(name, expected):
 def test_interpolation_is_found():
     (image, *_) = counts_of("lattice", 16)
     turned = ndimage.rotate(image, 5, order=1, reshape=False, mode="nearest")
-    kernel, gain = find_kernel(turned, whole=False)
+    kernel, gain = find_kernel(turned, None)
     assert kernel.area < 4
     assert 0.6 < gain < 1.5
 
@@ -51,8 +51,8 @@ def test_interpolation_is_found():
 def test_little_can_be_said_of_a_small_or_flat_map():
     rng = np.random.default_rng(0)
     small = ndimage.uniform_filter(rng.poisson(4.0, (20, 60)).astype(float), 3)
-    assert find_kernel(small, whole=False) is None
-    assert find_kernel(np.ones((64, 64)), whole=False) is None
+    assert find_kernel(small, None) is None
+    assert find_kernel(np.ones((64, 64)), None) is None
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
@@ -63,3 +63,10 @@ def test_noise_of_a_kernel(kernel):
     blocks = noise[:200, :200].reshape(10, 20, 10, 20).mean(axis=(1, 3))
     assert_allclose(blocks.var(), kernel.area / 400, rtol=0.5)
     assert kernel.area == pytest.approx(1 / np.mean(kernel.response((64, 64)) ** 2))
+
+
+@pytest.mark.parametrize("name", ["core_shell", "janus"])
+@pytest.mark.parametrize("counts", [1e3, 1e4])
+def test_many_counts_are_white(name, counts):
+    for image in getattr(hyperspy_fusion.data, name)(64, counts=counts).maps:
+        assert find_kernel(image.data.astype(float), 1.0) is None

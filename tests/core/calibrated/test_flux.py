@@ -155,16 +155,41 @@ def test_measured_pixels_keep_their_counts_beside_missing_ones(tile_size):
 
 def test_background_of_the_vacuum():
     prepared = measured(discs(128))
-    found = vacuum_background(prepared)
-    assert_allclose(found, 0.02 + 0.05, rtol=0.1)  # of the counter, and of the specimen
+    found, doubtful = vacuum_background(prepared)
+    assert not doubtful
+    assert_allclose(
+        found, 0.02 + 0.05, rtol=0.12
+    )  # of the counter, and of the specimen
     data = prepared.data.copy()
     data[:, :, :64] = np.nan
-    half = vacuum_background(replace(prepared, data=data))
+    half, _ = vacuum_background(replace(prepared, data=data))
     assert_allclose(half, 0.07, rtol=0.15)
     full = replace(prepared, offset=0.0)  # nothing is as dark as the offset
-    assert vacuum_background(full) is None
+    assert vacuum_background(full) == (None, False)
     small = measured(discs(24))
-    assert vacuum_background(small) is None
+    assert vacuum_background(small) == (None, False)
+
+
+@pytest.mark.parametrize("background", [0.1, 0.3, 1.0])
+@pytest.mark.parametrize("name", ["core_shell", "janus"])
+def test_a_background_of_many_counts(name, background):
+    maps, haadf, truth = getattr(hyperspy_fusion.data, name)(96, seed=3)
+    rng = np.random.default_rng(7)
+    for signal in maps:
+        more = rng.poisson(background - 0.02, signal.data.shape)
+        signal.data = signal.data + more
+    if (name, background) == ("janus", 1.0):  # three quarters of the field are vacuum
+        fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+        assert (
+            "no background was subtracted: where the HAADF"
+            in hyperspy_fusion.summarize(fused)
+        )
+        return
+    fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+    found = fused[0].metadata.Multimodal_fusion.vacuum_background
+    assert_allclose(found, background, rtol=0.15)
+    for signal, true in zip(fused, truth, strict=True):
+        assert signal.data.sum() == pytest.approx(true.data.sum(), rel=0.15)
 
 
 @pytest.mark.parametrize("tile_size", [None, 96])

@@ -165,3 +165,13 @@ def test_noise_of_net_counts_vanishes_with_the_signal():
     assert abs(line.lowest) < 0.05  # and not the lowest pixel
     assert line.slope == pytest.approx(1, rel=0.2)
     assert line.intercept < 0.2
+
+
+def test_noise_of_an_image_that_was_clipped():
+    rng = np.random.default_rng(0)
+    image = np.zeros((96, 96))
+    image[30:70, 20:80] = 2000 * (1 + slope_image()[:40, :60])
+    noisy = image + 50 * rng.normal(size=image.shape)
+    for clipped in (noisy, np.maximum(noisy, 0), np.maximum(noisy - 150, 0)):
+        inside = haadf_noise(clipped)[40:60, 30:70]
+        assert np.median(inside) == pytest.approx(50, rel=0.25)

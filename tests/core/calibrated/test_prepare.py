@@ -207,3 +207,17 @@ def test_signal_scale_of_a_rare_element():
     # without any contrast: the mean count
     flat = np.random.default_rng(0).poisson(0.05, (1, 200, 200)).astype(float)
     assert_allclose(signal_scale(flat, np.zeros((1, 1, 1))), flat.mean())
+
+
+def test_a_variance_that_is_the_counts():
+    rng = np.random.default_rng(0)
+    maps = rng.poisson(1.0, (2, 32, 32)).astype(float)
+    haadf = maps.sum(axis=0)
+    options = CalibratedOptions()
+    found = prepare(maps, haadf, options, variance=maps)
+    assert found.units.counts
+    assert found.prepared.variance is None
+    assert any("is that of their counts" in note for note in found.notes)
+    given = prepare(maps, haadf, options, variance=2 * maps).prepared.variance
+    assert given.min() > 0.2  # of pixels without counts, too
+    assert_allclose(given[maps > 0], 2 * maps[maps > 0])
