@@ -181,7 +181,7 @@ def test_a_background_of_many_counts(name, background):
     if (name, background) == ("janus", 1.0):  # three quarters of the field are vacuum
         fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
         assert (
-            "no background was subtracted: where the HAADF"
+            "No background was subtracted: where the HAADF"
             in hyperspy_fusion.summarize(fused)
         )
         return
