@@ -122,6 +122,28 @@ def fractions(maps, haadf):
     return maps, haadf
 
 
+def fractions_of_small_pixels(maps, haadf):
+    maps, haadf = fractions(maps, haadf)
+    return maps, haadf.rebin(scale=(2, 2))
+
+
+def in_per_cent(maps, haadf):
+    for signal in maps[:2]:
+        signal.metadata.General.title = f"percent of {signal.metadata.General.title}"
+    return maps[:2], haadf
+
+
+def as_hyperspy(maps, haadf):
+    for signal in maps:
+        signal.estimate_poissonian_noise_variance()
+    return maps, haadf
+
+
+def cut_off(array):
+    rng = np.random.default_rng(int(array.sum()))
+    return np.maximum(array + rng.normal(0, 0.5, array.shape), 0)
+
+
 def fractions_below_zero(maps, haadf):
     total = np.sum([signal.data for signal in maps], axis=0) + 1
     for k, signal in enumerate(maps):
@@ -206,6 +228,12 @@ WARNINGS = {
     "pixels seem to share counts in parts": (in_parts, UNKNOWN),
     "was compressed with loss, as in JPEG": (each(like_jpeg), UNKNOWN),
     "whole numbers that are no counts": (each(lambda array: 3 * array), UNKNOWN),
+    "seem to have been cut off after a background": (each(cut_off), UNKNOWN),
+    "seems to have an offset: its noise vanishes at 2": (
+        each(lambda array: 0.37 * array + 2),
+        UNKNOWN,
+    ),
+    "in per cent, but the maps do not add up": (in_per_cent, GIVEN),
     "haadf_offset was not used": (None, {**GIVEN, "haadf_offset": 0.0}),
     "it does not improve the prediction": (image(noise), CHOSEN),
 }
@@ -213,6 +241,19 @@ NOTES = {
     "missing pixels of the maps are filled": (each(with_value(*MISSING)), GIVEN),
     "missing pixels of the HAADF image are not": (image(with_value(*MISSING)), GIVEN),
     "the background was not given": (None, UNKNOWN),
+    "the noise variance of the maps is that of their counts": (as_hyperspy, GIVEN),
+    "of pixels that were not measured hold the noise": (
+        each(with_value(*MISSING)),
+        {**GIVEN, "uncertainty": True},
+    ),
+    "where the HAADF image is darkest, the maps have more than half": (
+        each(lambda array: few_counts(1000 * (array + 9))),
+        UNKNOWN,
+    ),
+    "the maps were averaged over 2 x 2 pixels": (
+        fractions_of_small_pixels,
+        {**UNKNOWN, "match": "axes"},
+    ),
     "taken for scaled counts of 0.37": (each(lambda array: 0.37 * array), UNKNOWN),
     "negative pixels: Gaussian noise": (each(lambda array: array - 0.02), UNKNOWN),
     "no counts: Gaussian noise": (each(lambda array: noise(array) + 50), UNKNOWN),

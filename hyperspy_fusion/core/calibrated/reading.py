@@ -32,6 +32,10 @@ _NOTES_ON_FRACTIONS = (
     ),
 )
 _ROUNDING = 1e-5  # of the largest value, below 0
+_NEAR_ZERO = 0.2  # of the mean, up to which a value is near 0, or an offset
+# Of maps whose values below 0 were cut off: fraction of the value of a count that no
+# counts are below, and of the positive values that are.
+_LEAST_COUNT, _CLIPPED = 0.2, 0.05
 _LEAST_EMPTY = 0.05  # fraction of empty pixels that only counts have
 
 
@@ -53,6 +57,10 @@ class Reading:
         Whether counts were shared by several pixels, in parts.
     compressed : bool
         Whether the map lost a part of its values, as in JPEG.
+    clipped : bool
+        Whether values below 0 were set to 0.
+    offset : float
+        Value at which its noise vanishes; 0 if that is 0, or it does not.
     """
 
     count_value: float | None
@@ -61,6 +69,8 @@ class Reading:
     exported: bool = False
     shared: bool = False
     compressed: bool = False
+    clipped: bool = False
+    offset: float = 0.0
 
 
 def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Reading:
@@ -103,8 +113,37 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
         # An export changes the range; multiples of small numbers do not.
         exported = whole and step > 1
         return Reading(count_value=step, exact=True, exported=exported)
-    counts = _scaled(filled, known)
-    return Reading(count_value=dispersion if counts else None, exported=whole)
+    return _read_values(filled, known, dispersion, whole=whole)
+
+
+def _read_values(
+    filled: np.ndarray, known: np.ndarray, dispersion: float | None, *, whole: bool
+) -> Reading:
+    """As :func:`read_map`, of values that are not multiples of a count."""
+    if not _scaled(filled, known):
+        offset = _offset(filled, known)
+        return Reading(count_value=None, exported=whole and not offset, offset=offset)
+    if dispersion is not None and _is_clipped(filled[known], dispersion):
+        return Reading(count_value=None, clipped=True)
+    return Reading(count_value=dispersion, exported=whole)
+
+
+def _is_clipped(values: np.ndarray, dispersion: float) -> bool:
+    """Whether many values are 0, and others reach down to it, as counts do not."""
+    positive = values[values > 0]
+    empty = np.mean(values == 0) >= _LEAST_EMPTY
+    return bool(empty and np.mean(positive < _LEAST_COUNT * dispersion) > _CLIPPED)
+
+
+def _offset(filled: np.ndarray, known: np.ndarray) -> float:
+    """Lowest value of a map if its noise vanishes there; 0 if it does not."""
+    line = noise_line(filled, robust=False, known=known)
+    if line.slope == 0 or line.levels.size < 2:
+        return 0.0
+    zero = line.lowest - line.intercept / line.slope
+    typical = np.mean(filled, dtype=np.float64) - zero
+    near = abs(float(filled.min()) - zero) < _NEAR_ZERO * typical
+    return zero if near and zero > _NEAR_ZERO * typical else 0.0
 
 
 def _is_shared(filled: np.ndarray, known: np.ndarray, step: float) -> bool:
@@ -296,6 +335,19 @@ def _reading_warnings(
                 f"the {name} was compressed with loss, as in JPEG files: blocks of "
                 "8 x 8 pixels have lost details and a part of their noise, which "
                 "nothing brings back. Pass the counts, or an export without loss"
+            )
+        elif reading.clipped:
+            yield (
+                f"the {name} has many pixels of 0, and values that reach down to it, "
+                "as counts do not: values below 0 seem to have been cut off after a "
+                "background was subtracted, which makes the vacuum too bright. Pass "
+                "the map with its negative values, or better raw counts and background"
+            )
+        elif reading.offset:
+            yield (
+                f"the {name} seems to have an offset: its noise vanishes at "
+                f"{reading.offset:.3g}, where its lowest values are. Give "
+                f"background={reading.offset:.3g} for it, if that is no signal"
             )
         elif reading.exported:
             found = "its noise was estimated"

@@ -181,3 +181,22 @@ def test_fusion_of_filtered_maps(filtered):
     assert error(fused) < 1.25 * error(raw)
     for one, image in zip(fused, maps, strict=True):
         assert_allclose(one.data.sum(), image.data.sum(), rtol=1e-4)
+
+
+def test_values_below_0_that_were_cut_off(counts):
+    rng = np.random.default_rng(0)
+    net = counts + rng.normal(0, 0.5, counts.shape)
+    found = read(net.clip(0))
+    assert found.clipped
+    assert found.count_value is None
+    thickness = np.linspace(1, 2, counts.shape[1])
+    assert not read(counts / thickness).clipped
+
+
+@pytest.mark.parametrize("offset", [2.0, 10.0])
+def test_an_offset(counts, offset):
+    rng = np.random.default_rng(0)
+    found = read(0.37 * counts + offset)
+    assert found.offset == pytest.approx(offset, rel=0.05)
+    assert read(0.37 * counts).offset == 0
+    assert read(counts + rng.normal(50, 3.0, counts.shape)).offset == 0
