@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from .composition import sum_of_fractions
 from .correlation import PARTS, Kernel, find_kernel
@@ -36,6 +37,9 @@ _NEAR_ZERO = 0.2  # of the mean, up to which a value is near 0, or an offset
 # Of maps whose values below 0 were cut off: fraction of the value of a count that no
 # counts are below, and of the positive values that are.
 _LEAST_COUNT, _CLIPPED = 0.2, 0.05
+# Pixels, fraction of the pixels where the smoothed map is lowest, and fraction of these
+# that are 0 at most.
+_SMOOTHING, _LOWEST, _MOST_EMPTY = 3.0, 0.25, 0.8
 _LEAST_EMPTY = 0.05  # fraction of empty pixels that only counts have
 
 
@@ -123,16 +127,24 @@ def _read_values(
     if not _scaled(filled, known):
         offset = _offset(filled, known)
         return Reading(count_value=None, exported=whole and not offset, offset=offset)
-    if dispersion is not None and _is_clipped(filled[known], dispersion):
+    if dispersion is not None and _is_clipped(filled, known, dispersion):
         return Reading(count_value=None, clipped=True)
     return Reading(count_value=dispersion, exported=whole)
 
 
-def _is_clipped(values: np.ndarray, dispersion: float) -> bool:
-    """Whether many values are 0, and others reach down to it, as counts do not."""
-    positive = values[values > 0]
-    empty = np.mean(values == 0) >= _LEAST_EMPTY
-    return bool(empty and np.mean(positive < _LEAST_COUNT * dispersion) > _CLIPPED)
+def _is_clipped(filled: np.ndarray, known: np.ndarray, dispersion: float) -> bool:
+    """Whether many values are 0, and others reach down to it, as counts do not.
+
+    Where there is nothing, half of the noise is cut off; electrons whose pulses vary
+    in height leave nearly all pixels empty there.
+    """
+    values = filled[known]
+    small = values[values > 0] < _LEAST_COUNT * dispersion
+    if np.mean(values == 0) < _LEAST_EMPTY or small.mean() < _CLIPPED:
+        return False
+    smooth = gaussian_filter(filled, _SMOOTHING)[known]
+    lowest = values[smooth <= np.quantile(smooth, _LOWEST)]
+    return bool(np.mean(lowest == 0) < _MOST_EMPTY)
 
 
 def _offset(filled: np.ndarray, known: np.ndarray) -> float:
