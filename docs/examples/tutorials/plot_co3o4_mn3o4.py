@@ -3,8 +3,8 @@ Tutorial: Co₃O₄–Mn₃O₄, energy-loss maps of core-shell particles
 ===============================================================
 
 The second data set of the beginner's guide :cite:p:`manassa2024`. Here the published
-method and the default disagree about the HAADF image itself: one uses it come what may,
-the other finds that it does not help, and says so.
+method and the default disagree about the HAADF image itself: one follows it come what
+may, the other gives it the weight that the counts bear out, and says how little that is.
 
 Data: 400 x 400 pixels, energy-loss maps of Co, Mn and O and the HAADF image, 2.6 MB,
 under the MIT licence. The function below fetches them once from `the repository of the
@@ -79,9 +79,9 @@ hs.plot.plot_images(
 # -----------
 #
 # The maps are multiples of single electrons, some 5000 of cobalt on 160 000 pixels, and
-# are taken for counts. Half of them are hidden and predicted from the others: with the
-# image the prediction gets no better. So the image is not used, and the maps are made
-# of the counts and of their neighbours and of each other.
+# are taken for counts. Half of them are hidden and predicted from the others, with the
+# image a little better than without. So it is used, with a small weight, but for the
+# pixels where it contradicts the maps.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the summary tells them again
     default = hyperspy_fusion.fuse_multimodal(maps, haadf)
@@ -107,8 +107,8 @@ hs.plot.plot_images(
 # Which one is right? Nobody knows the truth here, but the sums of the maps are
 # measured. The published maps have the sharp outlines of the image, and the amounts
 # that explain it: ten times the metals that were counted, and less oxygen. The default
-# keeps what was counted: hollow shells of manganese around cobalt, outlines as soft as
-# the counts allow.
+# keeps what was counted: hollow shells of manganese around cubes of cobalt. The outlines
+# of oxygen are those of the image; those of the metals are as soft as the counts allow.
 for name, images in rows.items():
     sums = [image.data.sum(dtype=float) for image in images]
     print(f"{name:12}  " + "Co {:.1f}, Mn {:.1f}, O {:.1f}".format(*sums))
@@ -117,5 +117,5 @@ for name, images in rows.items():
 # The default subtracted the mean counts of the vacuum as background (``background=0``
 # keeps them), a fifth of the cobalt but only a sixteenth of the manganese.
 #
-# With ``lambda_haadf=0.1`` the image is used in spite of the held-out counts, but for
-# the pixels where it contradicts the maps. All is saved as in :doc:`plot_dysco3`.
+# With ``lambda_haadf=0`` the image is left out: the metals look much the same, oxygen
+# becomes a cloud. All is saved as in :doc:`plot_dysco3`.
