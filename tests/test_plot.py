@@ -700,6 +700,12 @@ class TestWeights:
         with pytest.raises(TypeError, match="plot_weights got image: expected"):
             plot_weights(calibrated, image=True)
 
+    def test_lazy_maps_that_are_not_computed(self):
+        maps, haadf, _ = data.core_shell(32)
+        lazy = fuse_multimodal(maps, haadf, lazy_output=True)
+        with pytest.raises(ValueError, match="not computed yet: call compute"):
+            plot_weights(lazy)
+
     def test_images_need_the_measurement(self, calibrated):
         with pytest.raises(ValueError, match=r"plot_weights\(fused, maps, haadf, im"):
             plot_weights(calibrated, images=True)

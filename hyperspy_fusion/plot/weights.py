@@ -23,6 +23,7 @@ from ..fusion import fuse_multimodal, fuse_published
 from ..inputs.images import as_images, choose_haadf
 from ..inputs.stacks import split
 from ..provenance import check_as_fused
+from ..results import pending
 from .panels import (
     STEPS,
     add_caption,
@@ -117,6 +118,8 @@ def plot_weights(
             "the fusion only together with images=True"
         )
     further = _further_weights(fused, inav)
+    if pending(first_of(fused)):
+        raise ValueError("the maps are not computed yet: call compute() of each")
     known = first_of(fused).metadata.get_item("Multimodal_fusion.weights_tried")
     alone = [] if further and known is None else [_weights(fused, inav)]
     n_panels = len(alone) + len(further)

@@ -4,7 +4,7 @@ Tutorial: Co₃O₄–Mn₃O₄, energy-loss maps of core-shell particles
 
 The second data set of the beginner's guide :cite:p:`manassa2024`. Here the published
 method and the default disagree about the HAADF image itself: one follows it come what
-may, the other gives it the weight that the counts bear out, and says how little that is.
+may, the other gives it the weight that the counts bear out, and says how little it is.
 
 Data: 400 x 400 pixels, energy-loss maps of Co, Mn and O and the HAADF image, 2.6 MB,
 under the MIT licence. The function below fetches them once from `the repository of the
@@ -107,8 +107,8 @@ hs.plot.plot_images(
 # Which one is right? Nobody knows the truth here, but the sums of the maps are
 # measured. The published maps have the sharp outlines of the image, and the amounts
 # that explain it: ten times the metals that were counted, and less oxygen. The default
-# keeps what was counted: hollow shells of manganese around cubes of cobalt. The outlines
-# of oxygen are those of the image; those of the metals are as soft as the counts allow.
+# keeps what was counted: hollow shells of manganese around cubes of cobalt. Outlines of
+# oxygen are those of the image; those of the metals are as soft as the counts allow.
 for name, images in rows.items():
     sums = [image.data.sum(dtype=float) for image in images]
     print(f"{name:12}  " + "Co {:.1f}, Mn {:.1f}, O {:.1f}".format(*sums))
