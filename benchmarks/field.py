@@ -302,6 +302,36 @@ def net_of_windows(maps, haadf):
     return Form(maps - beside, haadf, {"background": None})
 
 
+def with_more_background(maps, haadf, value):
+    """A background of some counts a pixel, which is not given."""
+    rng = np.random.default_rng(SEED)
+    more = rng.poisson(value - BACKGROUND, maps.shape)
+    return Form(maps + more, haadf, {"background": None})
+
+
+def cut_off(maps, haadf):
+    """Noise is added, as that of a subtraction, and what is below 0 cut off."""
+    rng = np.random.default_rng(SEED)
+    noisy = maps + rng.normal(0, 0.5, maps.shape)
+    return Form(np.maximum(noisy, 0), haadf, {"background": None})
+
+
+def with_offset(maps, haadf):
+    """Scaled counts with an offset."""
+    scale = 0.37
+    return Form(
+        scale * maps + 2,
+        haadf,
+        {"background": None},
+        lambda images: scale * images,
+    )
+
+
+def cut_off_image(maps, haadf):
+    """The HAADF image cut off a little above its darkest level."""
+    return Form(maps, np.maximum(haadf, np.quantile(haadf, 0.3)))
+
+
 def _third(haadf):
     """The right third of the field."""
     missing = np.zeros(haadf.shape, dtype=bool)
@@ -596,6 +626,12 @@ INPUTS = {
         {},
     ),
     "counts of windows beside the lines subtracted": (net_of_windows, {}),
+    "background of 0.3 counts not given": (
+        partial(with_more_background, value=0.3),
+        {},
+    ),
+    "values below 0 cut off": (cut_off, {}),
+    "scaled counts with an offset": (with_offset, {}),
     "`background=1`, more than in vacuum": (partial(with_option, background=1.0), {}),
     "`background=50`, more than anywhere": (partial(with_option, background=50.0), {}),
     "third of the field in `mask`": (third_in_mask, {}),
@@ -629,6 +665,7 @@ INPUTS = {
     "stuck row in the HAADF image": (with_stuck_row, {}),
     "hot pixel in the HAADF image": (with_hot_pixel_of_image, {}),
     "HAADF image saturated at its 90 % quantile": (saturated, {}),
+    "HAADF image cut off at its dark level": (cut_off_image, {}),
     "HAADF image of noise": (noise_for_image, {}),
     "HAADF image of a gradient": (ramp_for_image, {}),
     "HAADF image on a gradient": (image_on_ramp, {}),
