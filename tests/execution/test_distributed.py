@@ -195,11 +195,10 @@ def test_an_error_cancels_what_is_not_done(client):
 
     begin = time.monotonic()
     futures = [client.submit(fail)]
-    futures += [client.submit(time.sleep, 30, pure=False) for _ in range(4)]
+    futures += [client.submit(time.sleep, 1, pure=False) for _ in range(60)]
     with pytest.raises(ValueError, match="no image"):
         gathered(client, futures)
-    assert time.monotonic() - begin < 20
-    client.restart()  # ends what is asleep
+    assert time.monotonic() - begin < 20  # all of them take half a minute
 
 
 @pytest.mark.parametrize("lazy", [False, True])

@@ -93,14 +93,16 @@ def examine(
     correlation = contrast(part, prior)
     # the vacuum of an inverted image is where most of the specimen is
     if not (preparation.background_known or is_inverted(correlation)):
-        background, doubtful = vacuum_background(prepared)
-        note = DOUBTFUL if doubtful else ""
+        vacuum = vacuum_background(prepared)
+        background = vacuum.background
+        note = DOUBTFUL if vacuum.doubtful else ""
     if background is not None:
         values = background * preparation.units.count_value
         note = vacuum_note(values, preparation.elements)
         known = background.astype(np.float32)[:, None, None]
         prepared = replace(prepared, background=known)
-        prepared = replace(preparation, prepared=prepared).locked().prepared
+        again = replace(preparation, prepared=prepared)
+        prepared = again.locked(vacuum.pixels).prepared
         prepared, part, fused = recalibrate(prepared)
     error = model_error(part, fused)
     if error > 0:

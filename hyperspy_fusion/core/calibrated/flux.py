@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter
@@ -63,7 +63,9 @@ class FluxLock:
         return cls(kept=np.ones(n_elements, bool))
 
 
-def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
+def judge(
+    prepared: PreparedData, elements: Sequence[str] = (), vacuum: int = 0
+) -> FluxLock:
     """Find which sums are known.
 
     The sum of a map is that of its counts minus that of its background, which has an
@@ -78,6 +80,8 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
         Data of a whole image, or sums over larger pixels.
     elements : sequence of str
         Symbols, for the messages.
+    vacuum : int
+        Number of pixels from which the background was found; 0 if it was given.
 
     Raises
     ------
@@ -97,7 +101,10 @@ def judge(prepared: PreparedData, elements: Sequence[str] = ()) -> FluxLock:
         net = np.where(known, data - background, 0).astype(np.float64)
         if counts:
             noise = np.where(known, np.maximum(net, 0) + background, 0)
-            uncertain = np.sqrt(background.sum(where=known, dtype=np.float64))
+            total = background.sum(where=known, dtype=np.float64)
+            # a mean over the vacuum has an error of its own, the same in all pixels
+            more = total * np.count_nonzero(known) / vacuum if vacuum else 0.0
+            uncertain = np.sqrt(total + more)
         else:
             noise = np.where(known, variance[i], 0)
             uncertain = np.sqrt(noise.sum(dtype=np.float64))
@@ -179,37 +186,49 @@ def _range(net: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def vacuum_background(prepared: PreparedData) -> tuple[np.ndarray | None, bool]:
-    """Mean counts of each map in the vacuum, shape ``(n_elements,)``.
+class Vacuum(NamedTuple):
+    """What the vacuum shows.
 
-    Vacuum is where the HAADF image is at its offset. The calibration has found that
-    with maps whose background gives no electrons: it lacks what the coefficients make
-    of the counts where the image is darkest.
-
-    Returns
-    -------
+    Attributes
+    ----------
     background : numpy.ndarray or None
-        None if there is too little vacuum, or it may be none.
+        Mean counts of each map in it, shape ``(n_elements,)``; None if there is too
+        little vacuum, or it may be none.
+    pixels : int
+        Number of its pixels.
     doubtful : bool
         Whether it may be none: it has most of the mean counts of each map, as the thin
         side of a wedge.
     """
+
+    background: np.ndarray | None = None
+    pixels: int = 0
+    doubtful: bool = False
+
+
+def vacuum_background(prepared: PreparedData) -> Vacuum:
+    """Mean counts of each map in the vacuum.
+
+    Vacuum is where the HAADF image is at its offset. The calibration has found that
+    with maps whose background gives no electrons: it lacks what the coefficients make
+    of the counts where the image is darkest.
+    """
     dark = gaussian_filter(np.asarray(prepared.haadf, np.float64), 1)
     seen = (prepared.trusted > 0) & np.isfinite(prepared.data).all(axis=0)
     if not seen.any():
-        return None, False
+        return Vacuum()
     darkest = seen & (dark <= np.quantile(dark[seen], _DARKEST[0]))
     below = prepared.net()[:, darkest].mean(axis=1, dtype=np.float64)
     dark -= prepared.offset + prepared.coefficients @ below
     dark = (dark < _DARK * np.quantile(dark, 0.99)) & (prepared.trusted > 0)
     vacuum = binary_erosion(dark, iterations=_MARGIN)
     if vacuum.mean() < _LEAST_VACUUM or vacuum.sum() < _LEAST_PIXELS:
-        return None, False
+        return Vacuum()
     found = np.array([_level(image, vacuum) for image in prepared.data])
     means = np.nanmean(prepared.data, axis=(1, 2), dtype=np.float64)
     if (found < _EMPTIER * means).any():
-        return found, False
-    return None, bool(found.any())
+        return Vacuum(found, int(vacuum.sum()))
+    return Vacuum(doubtful=bool(found.any()))
 
 
 def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:

@@ -104,7 +104,7 @@ def background_of_vacuum(
         prepared, _ = _part(
             maps, haadf, decision, options, run, background, variance, factor=factor
         )
-    found, _ = vacuum_background(prepared)
+    found = vacuum_background(prepared).background
     if found is None:
         return None
     return (found * decision.units.count_value / factor**2)[:, None, None]

@@ -268,11 +268,14 @@ class Preparation:
     background_known: bool
     lock_flux: bool
 
-    def locked(self) -> Preparation:
-        """The same with the sums locked that are known."""
+    def locked(self, vacuum: int = 0) -> Preparation:
+        """The same with the sums locked that are known.
+
+        `vacuum` is the number of pixels from which the background was found.
+        """
         if not self.lock_flux or self.units.total is not None:
             return self
-        lock = judge(self.prepared, self.elements)
+        lock = judge(self.prepared, self.elements, vacuum)
         return replace(self, prepared=replace(self.prepared, lock=lock))
 
 

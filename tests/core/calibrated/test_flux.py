@@ -5,7 +5,7 @@ import hyperspy.api as hs
 import numpy as np
 import pytest
 from known_discs import discs, measured
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 import hyperspy_fusion
@@ -155,19 +155,28 @@ def test_measured_pixels_keep_their_counts_beside_missing_ones(tile_size):
 
 def test_background_of_the_vacuum():
     prepared = measured(discs(128))
-    found, doubtful = vacuum_background(prepared)
+    found, pixels, doubtful = vacuum_background(prepared)
     assert not doubtful
+    assert pixels > 1000
     assert_allclose(
         found, 0.02 + 0.05, rtol=0.12
     )  # of the counter, and of the specimen
     data = prepared.data.copy()
     data[:, :, :64] = np.nan
-    half, _ = vacuum_background(replace(prepared, data=data))
+    half = vacuum_background(replace(prepared, data=data)).background
     assert_allclose(half, 0.07, rtol=0.15)
     full = replace(prepared, offset=0.0)  # nothing is as dark as the offset
-    assert vacuum_background(full) == (None, False)
+    assert vacuum_background(full) == (None, 0, False)
     small = measured(discs(24))
-    assert vacuum_background(small) == (None, False)
+    assert vacuum_background(small) == (None, 0, False)
+
+
+def test_the_error_of_a_background_that_was_found():
+    prepared = measured(discs(128))
+    kept = [judge(prepared, vacuum=n).kept for n in (0, 128**2, 1)]
+    assert_array_equal(kept[0], kept[1])
+    assert kept[0].any()
+    assert not kept[2].any()
 
 
 @pytest.mark.parametrize("background", [0.1, 0.3, 1.0])
