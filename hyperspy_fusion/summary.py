@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .core.calibrated.flux import NO_VACUUM
 from .core.common.messages import merged, out_of
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     yield from _about_the_image(fusion, records)
     if not any(np.any(record["shift"]) for record in records):
         yield f"no shift of {_image_of(fusion)} against the maps was found"
-    without = [not np.any(record["vacuum_background"]) for record in records]
+    without = [  # what no note has told
+        not np.any(s.record["vacuum_background"]) and NO_VACUUM not in s.notes
+        for s in found
+    ]
     if fusion.background_given:
         yield "the background that was given was taken into account"
     elif "spectra" in kinds:

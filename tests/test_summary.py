@@ -96,6 +96,9 @@ def test_what_was_given_or_turned_off(specimen):
     text = hf.summarize(hf.fuse_multimodal(maps, haadf, lock_flux=False, **GIVEN))
     assert "The HAADF image was used; its weight 0.1 was given." in text
     assert "The sums of the maps were not kept, as lock_flux=False asks for." in text
+    assert "the HAADF image shows too little vacuum to find it: none was" in text
+    values = [signal - 0.02 for signal in maps]
+    text = hf.summarize(hf.fuse_multimodal(values, haadf, **GIVEN))
     assert (
         "No background was taken into account: none was given, and none was found."
     ) in text

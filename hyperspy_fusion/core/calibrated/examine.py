@@ -11,7 +11,7 @@ from ..common.threads import Workers
 from .coefficients import CALIBRATION_LAMBDA, CrossFit
 from .convex.problem import coarsen
 from .convex.solver import WarmStart
-from .flux import DOUBTFUL, vacuum_background, vacuum_note
+from .flux import DOUBTFUL, NO_VACUUM, vacuum_background, vacuum_note
 from .guard import GuardReport, contrast, guard, is_inverted, model_error
 from .prepare import Preparation, PreparedData
 from .shift import Shift, aligned, far_shift, near_shift
@@ -95,7 +95,8 @@ def examine(
     if not (preparation.background_known or is_inverted(correlation)):
         vacuum = vacuum_background(prepared)
         background = vacuum.background
-        note = DOUBTFUL if vacuum.doubtful else ""
+        if background is None:
+            note = DOUBTFUL if vacuum.doubtful else NO_VACUUM
     if background is not None:
         values = background * preparation.units.count_value
         note = vacuum_note(values, preparation.elements)

@@ -251,6 +251,10 @@ def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:
     return float(total[empty].sum() / area[empty].sum()) if enough else 0.0
 
 
+NO_VACUUM = (
+    "the background was not given, and the HAADF image shows too little vacuum to find "
+    "it: none was subtracted. If the maps have one, give background="
+)
 DOUBTFUL = (
     "no background was subtracted: where the HAADF image is darkest, the maps have "
     "more than half of their mean counts. If that is vacuum, its mean counts are the "
