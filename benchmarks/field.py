@@ -120,7 +120,7 @@ def measure_specimen(name, arguments):
         form = spoil(as_array(specimen.maps), specimen.haadf.data)
         truth = as_array(specimen.truth)
         fused, statements = fuse(form, elements)
-        usual = ordinary if title == UNKNOWN else ordinary + of_unknown
+        usual = ordinary if title in (UNKNOWN, MORE) else ordinary + of_unknown
         usual = {_first_words(statement) for statement in usual}
         said = [s for s in statements if _first_words(s) not in usual]
         found, reference, kept = judge(form, fused, clean, truth)
@@ -610,6 +610,7 @@ def of_type(maps, haadf, kind):
 
 
 UNKNOWN = "background not given"
+MORE = "background of 0.3 counts not given"
 # What is done to the measured arrays, and how the specimen is simulated.
 INPUTS = {
     "raw counts, background known": (as_measured, {}),
@@ -626,10 +627,7 @@ INPUTS = {
         {},
     ),
     "counts of windows beside the lines subtracted": (net_of_windows, {}),
-    "background of 0.3 counts not given": (
-        partial(with_more_background, value=0.3),
-        {},
-    ),
+    MORE: (partial(with_more_background, value=0.3), {}),
     "values below 0 cut off": (cut_off, {}),
     "scaled counts with an offset": (with_offset, {}),
     "`background=1`, more than in vacuum": (partial(with_option, background=1.0), {}),
