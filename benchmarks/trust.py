@@ -26,8 +26,8 @@ STRENGTH = 3.0  # standard deviations of the raw counts in a window
 
 PAGE = """\
 This page is what `python -m benchmarks trust --markdown docs/benchmarks/trust.md`
-writes. HAADF images, and maps, of six specimens ({size} x {size} pixels, {counts}
-counts, seed {seed}) are spoilt in nine ways and fused by `fuse_multimodal`,
+writes. HAADF images, and maps, of six specimens (seed {seed}, {size} x {size}
+pixels, {counts} counts) are spoilt in nine ways and fused by `fuse_multimodal`,
 everything automatic. *Ratio* is the error of the fused maps against the truth over
 that of the same method from the counts alone (`lambda_haadf=0`): geometric mean of
 {n} cases, and the worst; *above {worse:g}* is in how many of them it is larger than
