@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import traits.api as t
 from hyperspy.ui_registry import TOOLKIT_REGISTRY, UI_REGISTRY, add_gui_method
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
 from .core.calibrated.weights import LAMBDA_HAADF, LAMBDA_TV
 from .execution.plan import check_preview, preview
@@ -158,7 +160,8 @@ class WeightTuner(t.HasTraits):
         n = len(self._elements)
         size = _PANEL * (n + 1), 2 * _PANEL
         # not one of pyplot, which a notebook would show a second time
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+        FigureCanvasAgg(figure)
         panels = figure.subplots(2, n + 1)
         for i, element in enumerate(self._elements):
             pair = (self._measured[i], "measured"), (self.maps[i], "fused")
@@ -197,8 +200,13 @@ class WeightTuner(t.HasTraits):
         tv, haadf, *terms = np.array(self._tried).T
         for panel, values in zip(panels[:, n], terms, strict=True):
             _show_tried(panel, tv, values, haadf == haadf[-1])
+        # `savefig` would draw twice, and find the layout each time
+        canvas: Any = self._figure.canvas
+        canvas.draw()
+        self._figure.set_layout_engine("none")
         out = BytesIO()
-        self._figure.savefig(out, format="png", dpi=_DPI)
+        fast = {"compress_level": 1}
+        imsave(out, canvas.buffer_rgba(), format="png", pil_kwargs=fast)
         return out.getvalue()
 
 
