@@ -316,6 +316,17 @@ def contradicted():
     return maps, fused, haadf
 
 
+@pytest.fixture(scope="module")
+def contradicted_series(contradicted, series_of):
+    """A series of two, whose HAADF image has such a spot at the second position."""
+    maps, _, haadf = contradicted
+    quiet = data.core_shell(64)
+    maps, haadf = series_of(quiet, data.Specimen(maps, haadf, quiet.truth))
+    with pytest.warns(UserWarning, match="contradicts the maps in"):
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, lambda_haadf=0.1)
+    return maps, fused, haadf
+
+
 def outlines(panel):
     """The regions that are outlined, as paths."""
     return [c.get_paths() for c in panel.collections if isinstance(c, ContourSet)]
@@ -343,12 +354,8 @@ class TestFlaggedPixels:
         assert found.mean() == pytest.approx(share)
         assert found[6:18, 42:54].all()
 
-    def test_of_a_series(self, contradicted, series_of):
-        maps, fused, haadf = contradicted
-        quiet = data.core_shell(64)
-        two = series_of(quiet, data.Specimen(maps, haadf, quiet.truth))
-        with pytest.warns(UserWarning, match="contradicts the maps in"):
-            both = fuse_multimodal(*two, lambda_tv=4, lambda_haadf=0.1)
+    def test_of_a_series(self, contradicted, contradicted_series):
+        fused, both = contradicted[1], contradicted_series[1]
         for found in (both, [signal.isig[:, 8:] for signal in both]):
             none, some = flagged_pixels(found)
             assert not none.any()
@@ -458,21 +465,17 @@ class TestFlaggedPixels:
         text = image.figure.texts[0].get_text()
         assert text == "Positive: the image is brighter than the maps tell."
 
-    def test_of_one_position(self, contradicted, series_of):
-        maps, _, haadf = contradicted
-        quiet = data.core_shell(64)
-        two = series_of(quiet, data.Specimen(maps, haadf, quiet.truth))
-        with pytest.warns(UserWarning, match="contradicts the maps in"):
-            both = fuse_multimodal(*two, lambda_tv=4, lambda_haadf=0.1)
+    def test_of_one_position(self, contradicted_series):
+        maps, both, haadf = contradicted_series
         share = both[0].metadata.Multimodal_fusion.flagged[1]
         texts = [
-            plot_misfit(two[0], both, two[1], inav=k)[0].figure.texts[0].get_text()
+            plot_misfit(maps, both, haadf, inav=k)[0].figure.texts[0].get_text()
             for k in (0, 1)
         ]
         assert "nowhere so much" in texts[0]
         assert f"in {100 * share:.2g} % of the pixels" in texts[1]
         texts = [
-            plot_fusion(two[0], both, two[1], inav=k)[0].figure.texts[0].get_text()
+            plot_fusion(maps, both, haadf, inav=k)[0].figure.texts[0].get_text()
             for k in (0, 1)
         ]
         assert "not in" not in texts[0]

@@ -177,15 +177,15 @@ class Match:
         ]
         return [*axes[:-2], *new]
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was done, for the user."""
+    def notes(self, *, means: bool = False) -> tuple[str, ...]:
+        """What was done, for the user; `means` of the maps were taken, or sums."""
         y, x = self.y, self.x
         found, done = [], []
         if any(a.stop - a.start < a.sizes[0] for a in (y, x)):
             done.append(f"cropped to .isig[{x.start}:{x.stop}, {y.start}:{y.stop}]")
         if self.is_sum:
-            done.append(f"summed over {x.n} x {y.n} pixels (x, y)")
+            verb = "averaged" if means else "summed"
+            done.append(f"{verb} over {x.n} x {y.n} pixels (x, y)")
         if done:
             found.append(f"the maps were {' and '.join(done)}")
         ends = [f"{a.edges[0]:.4g}:{a.edges[-1]:.4g}" for a in (x, y)]

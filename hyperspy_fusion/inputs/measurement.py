@@ -289,10 +289,11 @@ def _on_common_area(
         return None, images, elastic, (note,)
     area = common_area(images[0], haadf)
     arrays = [native(image.data) for image in images]
-    sums, notes = area.sums, area.notes
-    if area.is_sum and _are_fractions(arrays):
+    sums = area.sums
+    means = area.is_sum and _are_fractions(arrays)
+    if means:
         arrays = area.means_of_fractions(arrays)
-        sums, notes = partial(_without_values, sums), _of_means(notes)
+        sums = partial(_without_values, sums)
     else:
         arrays = list(map(sums, arrays))
     shown = [
@@ -304,7 +305,7 @@ def _on_common_area(
         new_signal(image, area.image(native(image.data)), axes=axes)
         for image in elastic
     ]
-    return sums, shown, elastic, notes
+    return sums, shown, elastic, area.notes(means=means)
 
 
 def _are_fractions(arrays: Sequence[Any]) -> bool:
@@ -345,11 +346,6 @@ def _without_values(sums: Callable[[Any], Any], array: Any) -> Any:
         "variance or a background would have to be averaged, too. Leave it out, or "
         "bring the maps to the pixels of the image before the fusion"
     )
-
-
-def _of_means(notes: tuple[str, ...]) -> tuple[str, ...]:
-    """Notes of an area, of whose pixels the means are taken."""
-    return tuple(note.replace("summed over", "averaged over") for note in notes)
 
 
 def _calibrated(images: Sequence[Signal2D]) -> list[Signal2D]:

@@ -164,8 +164,9 @@ def load_multimodal(
         of `lines`, or of the file. ``metadata.Sample.elements`` holds the symbol.
         Ready-made maps keep their units, maps of spectra are in counts (or the units
         of the spectra). The latter are raw: they include their background. With
-        ``maps="spectra"`` the spectrum image, of shape ``navigation + (y, x, energy)``; its metadata
-        name the elements and lines that were asked for.
+        ``maps="spectra"`` the spectrum image, of shape
+        ``navigation + (y, x, energy)``; its metadata name the elements and lines that
+        were asked for.
     haadf : HAADFImage
         Shape ``navigation + (y, x)``, in the units of the detector.
     background : list of Signal2D or None
@@ -183,8 +184,8 @@ def load_multimodal(
         is none of the above or goes not with what else is asked for. If
         there are no frames, not those of `frames`, or `frames` keeps none.
     TypeError
-        If `source`, `haadf` or `elastic` is no signal and no path, a name is no string, or
-        `frames` is no slice and no list of integers or booleans.
+        If `source`, `haadf` or `elastic` is no signal and no path, a name is no
+        string, or `frames` is no slice and no list of integers or booleans.
 
     Warns
     -----

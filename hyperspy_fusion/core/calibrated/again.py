@@ -33,9 +33,8 @@ def _prepared_again(
     preparation = prepare(
         maps, haadf, options, background=background, variance=variance
     )
-    count_value = (
-        preparation.units.count_value
-    )  # of these data; that of a sample may differ
+    # That of these data: that of a sample may differ.
+    count_value = preparation.units.count_value
     if _of_fractions(record):
         count_value = np.asarray(record["count_value"])
     y, x = np.asarray(record["shift"])

@@ -127,9 +127,8 @@ def _shift_of(
     """Displacement of the image against the maps, `far` or by a few pixels."""
     prepared, tiles = preparation.prepared, preparation.tiles
     shift = Shift()
-    if (
-        far and prepared.pixels == prepared.haadf.size
-    ):  # no sample of the tiles of an image
+    whole = prepared.pixels == prepared.haadf.size  # not sampled tiles of an image
+    if far and whole:
         weight = prepared.trusted / prepared.sigma**2
         seen = alone if tiles is None else fill(prepared.net())
         shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))
