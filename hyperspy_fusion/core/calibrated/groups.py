@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, maximum_filter
+from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
 
 from ..common.compilation import compilers, index
 from ..common.threads import Workers
@@ -37,7 +37,9 @@ def repetition(image: np.ndarray) -> float:
     """How well an image repeats itself: 1 for a crystal, below 0.7 for particles.
 
     The largest autocorrelation at a peak away from the centre, without the slow part of
-    the image; the median over its tiles, since the tiles of a sample do not fit.
+    the image; the median over its tiles, since the tiles of a sample do not fit. On the
+    way to the peak it has to fall below half of its height: along an edge an image does
+    not change, and does not repeat itself.
     """
     starts: list[range] = [
         range(0, max(size - TILE // 2, 1), TILE) for size in image.shape
@@ -66,13 +68,22 @@ def _highest_peak(image: np.ndarray) -> float:
         slice(size - n, size + n + 1) for size, n in zip(shape, away, strict=True)
     )
     products, overlap = products[inner], overlap[inner]
-    centre = products[tuple(away)] / overlap[tuple(away)]
-    if not centre > 0 or min(away) <= _NEAR:
+    variance = products[tuple(away)] / overlap[tuple(away)]
+    if not variance > 0 or min(away) <= _NEAR:
         return 0.0
-    correlation = products / overlap / centre
+    correlation = products / overlap / variance
     peaks = correlation == maximum_filter(correlation, 2 * _NEAR + 1)
     peaks[tuple(slice(n - _NEAR, n + _NEAR + 1) for n in away)] = False
-    return float(correlation[peaks].max(initial=0.0))
+    centre = np.array(away)
+    places = np.argwhere(peaks)
+    heights = correlation[peaks]
+    for k in np.argsort(-heights):
+        steps = np.linspace(0, 1, 1 + int(np.abs(places[k] - centre).max()))
+        way = centre[:, None] + np.outer(places[k] - centre, steps)
+        lowest = map_coordinates(correlation, way, order=1).min()
+        if lowest < heights[k] / 2:
+            return float(max(heights[k], 0.0))
+    return 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

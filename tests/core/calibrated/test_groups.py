@@ -164,6 +164,11 @@ def lattice_image(shape, period, noise, seed=0):
     return 100 + 10 * image + np.random.default_rng(seed).normal(0, noise, shape)
 
 
+def tilted_edge(size, slope):
+    y, x = np.indices((size, size)) / size
+    return 1000 / (1 + np.exp(-(x - slope * (y - 0.5) - 0.4) / 0.1))
+
+
 @pytest.mark.parametrize("shape", [(64, 80), (96, 96), (300, 200)])
 def test_repetition_of_a_crystal(shape):
     image = lattice_image(shape, 9.0, 1.0)
@@ -186,8 +191,10 @@ def test_repetition_of_tiles_that_do_not_fit():
         np.full((64, 64), 3.0),
         np.ones((5, 3)),
         np.linspace(0, 50, 64) + np.random.default_rng(1).normal(size=(64, 64)),
+        tilted_edge(50, 0.5),
+        tilted_edge(128, 0.7),
     ],
-    ids=["noise", "particle", "constant", "tiny", "ramp"],
+    ids=["noise", "particle", "constant", "tiny", "ramp", "edge", "large edge"],
 )
 def test_repetition_of_what_is_no_crystal(image):
     assert 0 <= repetition(np.asarray(image, np.float32)) < 0.7
