@@ -375,6 +375,16 @@ def mean_of_neighbours(maps, haadf):
     return Form(ndimage.uniform_filter(maps, (0, 3, 3)), haadf)
 
 
+def mean_along_rows(maps, haadf):
+    """Maps averaged over 3 pixels of each row."""
+    return Form(ndimage.uniform_filter1d(maps, 3), haadf)
+
+
+def median_of_neighbours(maps, haadf):
+    """Maps after a median filter."""
+    return Form(ndimage.median_filter(maps, (1, 3, 3)), haadf)
+
+
 def blurred(maps, haadf, width):
     """Maps filtered by a Gaussian."""
     return Form(ndimage.gaussian_filter(maps, (0, width, width)), haadf)
@@ -513,6 +523,21 @@ def image_on_ramp(maps, haadf):
     return Form(maps, haadf + 0.5 * _ramp(haadf))
 
 
+def above_dark(haadf):
+    """The HAADF image from 0 to 1."""
+    return (haadf - haadf.min()) / np.ptp(haadf)
+
+
+def with_gamma(maps, haadf, gamma):
+    """The HAADF image with a gamma correction."""
+    return Form(maps, above_dark(haadf) ** gamma)
+
+
+def logarithm(maps, haadf):
+    """Logarithm of the HAADF image."""
+    return Form(maps, np.log1p(30 * above_dark(haadf)))
+
+
 def inverted(maps, haadf):
     """The HAADF image with black for white."""
     return Form(maps, haadf.max() + haadf.min() - haadf)
@@ -638,6 +663,8 @@ INPUTS = {
     "half of the HAADF image NaN": (half_an_image, {}),
     "20 % of the pixels NaN": (scattered_nan, {}),
     "maps averaged over 3 x 3 pixels": (mean_of_neighbours, {}),
+    "maps averaged over 3 pixels of a row": (mean_along_rows, {}),
+    "maps after a median of 3 x 3 pixels": (median_of_neighbours, {}),
     "maps filtered, Gaussian of 0.7 px": (partial(blurred, width=0.7), {}),
     "maps filtered, Gaussian of 1 px": (partial(blurred, width=1), {}),
     "maps of two components": (by_components, {}),
@@ -667,6 +694,9 @@ INPUTS = {
     "HAADF image of noise": (noise_for_image, {}),
     "HAADF image of a gradient": (ramp_for_image, {}),
     "HAADF image on a gradient": (image_on_ramp, {}),
+    "HAADF image with a gamma of 0.5": (partial(with_gamma, gamma=0.5), {}),
+    "HAADF image with a gamma of 2": (partial(with_gamma, gamma=2.0), {}),
+    "logarithm of the HAADF image": (logarithm, {}),
     "HAADF image inverted": (inverted, {}),
     "HAADF image upside down": (flipped_image, {}),
     "HAADF image transposed": (transposed_image, {}),

@@ -291,6 +291,7 @@ def pending_record(
             "haadf_gain",
             "haadf_model_error",
             "haadf_slow",
+            "haadf_power",
             "haadf_repetition",
             "gap",
         )

@@ -7,7 +7,7 @@ import hyperspy.api as hs
 import numpy as np
 import pytest
 from scipy.fft import dctn, idctn
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, median_filter, uniform_filter1d
 
 import hyperspy_fusion as hf
 
@@ -81,6 +81,10 @@ def spot(array):
     array = array.copy()
     array[4:20, 40:56] += 0.5 * array.max()
     return array
+
+
+def square(array):
+    return (array - array.min()) ** 2
 
 
 def support(array):
@@ -216,6 +220,7 @@ WARNINGS = {
     "the HAADF image is not calibrated along": (not_calibrated, GIVEN),
     "they are taken to show the same pixels": (elsewhere, GIVEN),
     "the HAADF image contradicts the maps in": (image(spot), GIVEN),
+    "is not linear in the maps, but its power of 0.": (image(square), GIVEN),
     "has a slowly varying part that the maps do not": (image(support), CHOSEN),
     "contradicts the maps all over the image": (image(np.flipud), CHOSEN),
     "seems to have inverted contrast": (image(np.negative), GIVEN),
@@ -229,6 +234,14 @@ WARNINGS = {
     "they are fractions, and some are negative": (fractions_below_zero, UNKNOWN),
     "the maps are fractions, with a sum of 1": (fractions, UNKNOWN),
     "is correlated, as after": (each(lambda array: gaussian_filter(array, 1)), UNKNOWN),
+    "as after a mean over 1 x 3 pixels": (
+        each(lambda array: uniform_filter1d(array, 3)),
+        UNKNOWN,
+    ),
+    "as after a median, or another filter with rounding": (
+        each(lambda array: median_filter(array, 3)),
+        UNKNOWN,
+    ),
     "pixels seem to share counts in parts": (in_parts, UNKNOWN),
     "was compressed with loss, as in JPEG": (each(like_jpeg), UNKNOWN),
     "whole numbers that are no counts": (each(lambda array: 3 * array), UNKNOWN),

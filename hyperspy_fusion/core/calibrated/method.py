@@ -22,6 +22,7 @@ from .elastic import (
 )
 from .groups import repetition
 from .guard import GuardReport
+from .linearity import linear_power, power_message
 from .multinomial import ERRORS_OF_PROPORTIONS, Amounts, Fractions, decide_amounts
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
@@ -77,6 +78,8 @@ class Decision:
     slow : float
         Fraction of the pixels that contradicted the maps before a slow part of the
         HAADF image was subtracted, 1 for a model error all over it; 0 if none was.
+    power : float
+        Of the HAADF image, from :func:`~.linearity.linear_power`.
     """
 
     units: Units
@@ -95,6 +98,7 @@ class Decision:
     sharing: Sharing | None = None
     repetition: float = 0.0
     slow: float = 0.0
+    power: float = 1.0
 
     @property
     def slow_message(self) -> str:
@@ -131,7 +135,8 @@ class Decision:
         """What a user has to know."""
         shift = self.undone + self.shift
         found = *self.units.warnings, *self.numbers.lock.warnings
-        found = *found, shift.message, self.slow_message, self.report.message
+        found = *found, shift.message, power_message(self.power), self.slow_message
+        found = *found, self.report.message
         if self.amounts is not None:
             found = *found, *self.amounts.warnings
         # Of an image that the guard dropped nothing else is to be said.
@@ -162,6 +167,7 @@ class Decision:
             "haadf_model_error": numbers.error,
             "haadf_repetition": self.repetition,
             "haadf_slow": self.slow,
+            "haadf_power": self.power,
             "shift": np.array([shift.y, shift.x]),
             "count_value": count_value,
             "vacuum_background": (0.0 if found is None else found) * count_value,
@@ -243,6 +249,13 @@ def decide(
         elastic, prepared = selection.of(elastic, prepared)
         weights, tried = selection.weights, selection.tried
     prepared = replace(prepared, apart=weights.apart)
+    power = 1.0
+    # a slow part is no power of anything, nor are maps whose zero is wrong
+    if not (examined.slow or prepared.lock.warnings):
+        as_given = aligned(preparation.prepared, examined.shift)
+        if examined.report.flagged < 1:  # some pixels contradict, or none
+            as_given = replace(as_given, trusted=examined.prepared.trusted)
+        power = linear_power(as_given.take(preparation.tiles))
     decision = Decision(
         units=preparation.units,
         numbers=prepared.numbers(),
@@ -256,6 +269,7 @@ def decide(
         elastic_tried=tried,
         repetition=repetition(mosaic(prepared.haadf, preparation.tiles)),
         slow=examined.slow,
+        power=power,
     )
     return decision, prepared
 

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from .composition import sum_of_fractions
-from .correlation import PARTS, Kernel, find_kernel
+from .correlation import PARTS, Kernel, find_kernel, find_rounded_filter
 from .noise import (
     NoiseLine,
     are_jpeg_blocks,
@@ -117,13 +117,22 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
         # An export changes the range; multiples of small numbers do not.
         exported = whole and step > 1
         return Reading(count_value=step, exact=True, exported=exported)
-    return _read_values(filled, known, dispersion, whole=whole)
+    return _read_values(filled, known, dispersion, whole=whole, step=step)
 
 
 def _read_values(
-    filled: np.ndarray, known: np.ndarray, dispersion: float | None, *, whole: bool
+    filled: np.ndarray,
+    known: np.ndarray,
+    dispersion: float | None,
+    *,
+    whole: bool,
+    step: float | None,
 ) -> Reading:
-    """As :func:`read_map`, of values that are not multiples of a count."""
+    """As :func:`read_map`, of values without the noise of counts of the step."""
+    if whole and step is not None and dispersion:
+        kernel = find_rounded_filter(filled, dispersion / step)
+        if kernel is not None:
+            return Reading(count_value=step, kernel=kernel)
     if not _scaled(filled, known):
         offset = _offset(filled, known)
         return Reading(count_value=None, exported=whole and not offset, offset=offset)
