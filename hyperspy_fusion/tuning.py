@@ -167,14 +167,15 @@ class WeightTuner(t.HasTraits):
             pair = (self._measured[i], "measured"), (self.maps[i], "fused")
             for panel, (image, kind) in zip(panels[:, i], pair, strict=True):
                 panel.imshow(image, cmap="inferno", interpolation="nearest")
-                panel.set_title(f"{element}, {kind}", fontsize=9)
+                panel.set_title(f"{element}, {kind}", fontsize=9, y=1)
                 panel.axis("off")
         labels = "HAADF misfit / noise", "deviance / pixel"
         for panel, label in zip(panels[:, -1], labels, strict=True):
-            panel.set_title(label, fontsize=9)
+            panel.set_title(label, fontsize=9, y=1)
             panel.set_xlabel("lambda_tv", fontsize=8)
             panel.set(xscale="log", xlim=self.range_of("lambda_tv"))
             panel.tick_params(labelsize=7)
+            panel.minorticks_off()
         return figure
 
     def _follow(self, _event: Any = None) -> None:
