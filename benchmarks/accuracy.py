@@ -371,7 +371,7 @@ def measure_real_data(_arguments):
                     for ratios in zip(*draws, strict=True)
                 ),
                 *(
-                    f"{record.get_item(key, np.nan):.2g}"
+                    f"{record.get_item(key, np.nan):.2g}".replace("nan", "-")
                     for key in ("haadf_gain", "guard")
                 ),
                 f"{record.lambda_tv:.2g}",
@@ -398,7 +398,9 @@ def measure_real_data(_arguments):
         "`skimage.restoration.denoise_tv_chambolle`, both chosen on the hidden pixels "
         "themselves, map by map: mean over the maps and over three draws of the "
         "pixels, and each draw in brackets. Most of the error is the noise of the "
-        "hidden pixels themselves, so that a small part counts.",
+        "hidden pixels themselves, so that a small part counts. *Fluxes* is the "
+        "largest change of a sum, of all pixels: fractions have none that could be "
+        "kept, and of Co3O4-Mn3O4 the background found in the vacuum is subtracted.",
     )
 
 

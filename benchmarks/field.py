@@ -641,7 +641,7 @@ INPUTS = {
     "raw counts, background known": (as_measured, {}),
     UNKNOWN: (partial(with_option, background=None), {}),
     **{
-        f"{value:g} counts too many subtracted in vacuum": (
+        f"{value:g} count{'s' * (value != 1)} too many subtracted in vacuum": (
             partial(over_subtracted, value=value),
             {},
         )

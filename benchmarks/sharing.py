@@ -17,7 +17,7 @@ import hyperspy_fusion
 from hyperspy_fusion.data import measure
 
 from .accuracy import BACKGROUND, GOALS, REAL_DATA, as_array
-from .table import Table, report, save_grey, say
+from .table import Table, change, report, save_grey, say
 
 ATOMIC_NUMBERS = 66, 21, 8  # of the lattice
 LARGER = (256, 3), (1024, 1)  # pixels a side, and how often it is measured
@@ -33,7 +33,9 @@ N_ODD, HALF_WIDTH = 6, 4  # odd columns, and pixels around the centre of each
 
 # Of DyScO3: elements with columns of their own, width of a column, and what is shown.
 COLUMNS, COLUMN_WIDTH, SHOWN = ("Sc", "Dy"), 13, slice(40, 136)
-CAPTION = "DyScO3: measured fractions, as published, before sharing, and shared"
+CAPTION = """\
+Fractions of DyScO3: measured; `fuse_published` with its defaults; `fuse_multimodal`
+before and after sharing. Each panel is grey from 0 to its own 99.8 % quantile."""
 
 PAGE = """\
 This page is what `python -m benchmarks sharing --markdown docs/benchmarks/sharing.md
@@ -69,7 +71,8 @@ def main(argv=None):
     report(measurers, arguments, "Shared counts", head)
     if arguments.markdown and arguments.figure:
         with arguments.markdown.open("a", encoding="utf-8") as page:
-            page.write(f"\n![{CAPTION}](../_static/{arguments.figure.name})\n")
+            picture = f"![Fractions of DyScO3](../_static/{arguments.figure.name})"
+            page.write(f"\n{picture}\n\n{CAPTION}\n")
 
 
 def _parser():
@@ -317,10 +320,10 @@ def measure_measured(arguments):
                 seen = haadf.data if symbol == "Dy" else measured[i]
                 centres = columns_of(seen)
                 each = [slope_of_columns(measured[i], x[i], centres) for x in both]
-                slopes.append(f"{symbol} {each[0]:.2f} > {each[1]:.2f}")
+                slopes.append(f"{symbol} {change(*(f'{x:.2f}' for x in each))}")
             slopes = ", ".join(slopes)
             if arguments.figure:
-                _draw(maps, haadf, first, as_array(fused), symbols, arguments.figure)
+                _draw(maps, haadf, *both, symbols, arguments.figure)
         gains = [z for z in record.sharing_gain if np.isfinite(z)]
         rows.append(
             [
@@ -350,7 +353,7 @@ def _draw(maps, haadf, first, shared, symbols, path):
         )
     columns = {
         "measured": as_array(maps),
-        "as published": published,
+        "as published": published / published.sum(axis=0),
         "before sharing": first,
         "shared": shared,
     }

@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt, gaussian_filter
 from hyperspy_fusion.data import measure
 
 from .sharing import fuse
-from .table import Table, report, save_grey, say
+from .table import Table, change, report, save_grey, say
 
 PITCH, COLUMN = 16, 2.2  # pixels: unit cell, standard deviation of a column
 REACH, WIDTH = 4, 2.0  # pixels: of a column around its centre; of a false peak
@@ -26,7 +26,7 @@ PAGE = """\
 This page is what `python -m benchmarks single_atoms --markdown
 docs/benchmarks/single_atoms.md --figure docs/_static/single_atoms.png` writes.
 Specimens of {size} x {size} pixels with something that does not repeat are fused with
-`share=True`, which also gives the maps before sharing; all else is chosen, seeds
+`share=True`, which also gives the maps before sharing; all else is chosen; seeds:
 {seeds}. None of them was used when the method was made. *Error* is the root mean square
 distance from the truth over the root mean square of the truth, mean over elements and
 seeds, before and after sharing, in the whole image and within {near} pixels of what
@@ -79,6 +79,8 @@ def main(argv=None):
         with arguments.markdown.open("a", encoding="utf-8") as page:
             page.write(
                 f"\n![HAADF image, and maps of one element]({_link(arguments)})\n"
+                "\nOne element at 4 counts; the maps are grey from 0 to the largest "
+                "true value.\n"
             )
 
 
@@ -394,18 +396,18 @@ def measure_all(arguments):
             symbol = list(one.elements)[one.element]
             slope = of_measured = "-"
             if len(one.centres):
-                slope = f"{before[2]:.2f} > {after[2]:.2f} ({symbol})"
-                of_measured = f"{before[3]:.2f} > {after[3]:.2f}"
+                slope = change(f"{before[2]:.2f}", f"{after[2]:.2f}") + f" ({symbol})"
+                of_measured = change(f"{before[3]:.2f}", f"{after[3]:.2f}")
             rows.append(
                 [
                     name.replace("_", " "),
                     f"{counts:g}",
-                    f"{before[0]:.3f} > {after[0]:.3f}",
+                    change(f"{before[0]:.3f}", f"{after[0]:.3f}"),
                     f"{after[0] / before[0]:.2f}",
-                    f"{before[1]:.3f} > {after[1]:.3f}",
+                    change(f"{before[1]:.3f}", f"{after[1]:.3f}"),
                     slope,
                     of_measured,
-                    f"{before[4]:.2f} > {after[4]:.2f}",
+                    change(f"{before[4]:.2f}", f"{after[4]:.2f}"),
                     f"{accepted} of {len(both)}",
                 ]
             )
@@ -432,6 +434,6 @@ def _draw(shown, path):
             panel.imshow(image, cmap="gray", vmin=limits[0], vmax=limits[1])
             panel.set(xticks=[], yticks=[])
             if panel in panels[0]:
-                panel.set_title(title, fontsize="small")
-        row[0].set_ylabel(f"{name.replace('_', ' ')}\n({symbol})", fontsize="small")
+                panel.set_title(title, fontsize="large")
+        row[0].set_ylabel(f"{name.replace('_', ' ')}\n({symbol})", fontsize="large")
     save_grey(figure, path, 80)

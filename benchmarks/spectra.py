@@ -48,7 +48,7 @@ expected counts of that line over the root mean square of these, mean over eleme
 seeds; *worst element* is the largest ratio of the errors of one element, mean over the
 seeds. *Composition* is the largest error of the share of an element in the counts of
 the lines, mean over the seeds; it is that of the fit of the sum spectrum, and few seeds
-tell little of it: over 12 seeds the largest error of that fit is .006 in the mean for
+tell little of it: over 12 seeds the largest error of that fit is 0.006 in the mean for
 BaTiO3 at 2 counts. The table of imperfect spectra is printed with `--tables imperfect
 --counts 10 --size 64 --seeds 1`. All of it took {minutes:.0f} minutes on a shared
 machine."""
@@ -202,7 +202,7 @@ def measure_imperfect(arguments):
         "less of higher energies, from all lines and the continuum."
     )
     header = ["specimen", "counts", "seed", "fault", "ratio", "worst element"]
-    header += ["chi2", "warnings name"]
+    header += ["χ²", "warnings name"]
     yield Table("Imperfect spectra", header, rows, remark)
 
 
@@ -315,5 +315,5 @@ def measure(arguments):
                 ]
             )
     header = ["specimen", "counts", "windows", "spectra", "ratio", "worst element"]
-    header += ["composition, windows", "spectra", "times as long"]
+    header += ["composition, windows", "composition, spectra", "times as long"]
     yield Table("Errors", header, rows)

@@ -20,6 +20,9 @@ class Table:
 
     def text(self):
         """The table in Markdown, its columns aligned for readers of the terminal."""
+        remark = textwrap.fill(self.remark, 88)
+        if not self.rows:
+            return f"## {self.title}\n\n{remark}\n"
         rows = [self.header, *self.rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -27,7 +30,6 @@ class Table:
             for row in rows
         ]
         lines.insert(1, f"|{'|'.join('-' * (width + 2) for width in widths)}|")
-        remark = textwrap.fill(self.remark, 88)
         parts = [f"## {self.title}", remark, "\n".join(lines)]
         return "\n\n".join(filter(None, parts)) + "\n"
 
@@ -67,6 +69,11 @@ def save_grey(figure, path, dpi):
     with Image.open(path) as picture:
         grey = picture.convert("L")
     grey.save(path, optimize=True)
+
+
+def change(before, after):
+    """Text of two values of which one became the other, in one line."""
+    return f"{before}\N{NO-BREAK SPACE}→\N{NO-BREAK SPACE}{after}"
 
 
 def say(message):

@@ -5,6 +5,7 @@ Prints the tables of the page ``docs/benchmarks/trust.md``, and writes that page
 """
 
 import argparse
+import textwrap
 import warnings
 from pathlib import Path
 
@@ -219,7 +220,9 @@ def measure_trust(arguments):
                 )
                 say(f"{name}, {counts:g} counts, {fault}: {ratio:.3f}")
                 if ratio > WORSE:
-                    first = said[0][:80] if said else "**nothing**"
+                    first = "**nothing**"
+                    if said:
+                        first = textwrap.shorten(said[0], 80, placeholder=" …")
                     row = [name, f"{counts:g}", fault, f"{ratio:.3f}", first]
                     worse.append(row)
     header = ["fault", "ratio", "worst", f"above {WORSE:g}"]

@@ -130,7 +130,8 @@ def add_unreleased(_app, page, source):
         draft = subprocess.run(  # noqa: S603 - a fixed command
             command, capture_output=True, text=True, check=True
         )
-        source[0] = source[0].replace("UNRELEASED", draft.stdout)
+        title = re.compile(r"^(## Unreleased) \(.*\)$", re.MULTILINE)  # with a date
+        source[0] = source[0].replace("UNRELEASED", title.sub(r"\1", draft.stdout))
 
 
 def setup(app):
