@@ -542,6 +542,15 @@ class TestConvergence:
         )
         assert axes.get_ylabel() == "cost"
 
+    def test_it_says_whether_the_total_rises(self, fusion, calibrated):
+        (axes, *_) = plot_convergence(calibrated)
+        caption = axes.figure.texts[0].get_text()
+        assert "The total falls; a term may rise" in caption
+        fused = fusion[1][0].deepcopy()
+        fused.metadata.Multimodal_fusion.cost.total = np.array([3.0, 1.0, 2.0, 1.0])
+        (axes, *_) = plot_convergence(fused)
+        assert "The total rises in 1 of 3 steps" in axes.figure.texts[0].get_text()
+
     def test_plain_total_variation(self):
         maps, haadf, _ = data.core_shell(32)
         fused = fuse_multimodal(

@@ -44,7 +44,7 @@ def errors(found):
 
 # %%
 # Filters of Velox: means of 3 x 3 or 5 x 5 pixels. The Gaussian has the width that
-# comes nearest to the truth, which nobody knows who has no truth.
+# comes nearest to the truth, and is known only with it.
 found = {"measured": measured}
 for size in (3, 5):
     found[f"mean {size} x {size}"] = uniform_filter(measured, (0, size, size))
@@ -52,12 +52,13 @@ smooth = [gaussian_filter(measured, (0, s, s)) for s in (1, 1.4, 2, 2.8)]
 found["best Gaussian"] = min(smooth, key=lambda images: errors(images).mean())
 
 # %%
-# Three principal components of the spectra.
+# Three principal components of the spectra, of all pixels: by default eXSpy leaves
+# those with few counts out. With so few, no component is that of gold.
 components = spectra.deepcopy()
 components.change_dtype("float64")
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    components.decomposition(normalize_poissonian_noise=True, print_info=False)
+    components.decomposition(navigation_mask=None, print_info=False)
     pca = hyperspy_fusion.load_multimodal(
         [components.get_decomposition_model(3), specimen.haadf],
         lines=lines,

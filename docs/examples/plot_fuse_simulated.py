@@ -12,7 +12,8 @@ import numpy as np
 import hyperspy_fusion
 
 # %%
-# The maps have up to about four X-ray counts per pixel, the HAADF image 2000 electrons.
+# The maps have about four X-ray counts in the brightest pixels, in the mean over the
+# elements, and the HAADF image 2000 electrons.
 # The background, 0.02 counts in each pixel, is known; there is nothing else to set.
 maps, haadf, truth = hyperspy_fusion.data.core_shell(counts=4)
 fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0.02)

@@ -37,7 +37,7 @@ print(fused[0].metadata.Multimodal_fusion.status)
 
 # %%
 # Saving the stack solves all tiles, each of them once, and completes the record.
-hs.stack(fused).save(path / "fused.zspy")
+hs.stack(fused).save(path / "fused.zspy", show_progressbar=False)
 saved = hs.load(path / "fused.zspy")
 print(saved)
 print(saved.metadata.Multimodal_fusion.status)

@@ -13,9 +13,9 @@ import numpy as np
 import hyperspy_fusion
 
 # %%
-# Six images of 96 x 96 pixels, one every 30 s, with decreasing counts: 3 in the
-# brightest pixels of the first image, 1 in those of the last. ``hs.stack`` puts them on
-# a navigation axis.
+# Six images of 96 x 96 pixels, one every 30 s, with decreasing counts: 3 a map
+# in the brightest pixels of the first image, 1 in those of the last, in the mean over
+# the elements. ``hs.stack`` puts them on a navigation axis.
 specimens = [
     hyperspy_fusion.data.core_shell(size=96, counts=counts, seed=seed)
     for seed, counts in enumerate(np.linspace(3, 1, 6))
@@ -42,7 +42,7 @@ fused = hyperspy_fusion.fuse_multimodal(
     maps, haadf, weights="shared", background=0.02, show_progressbar=False
 )
 record = fused[0].metadata.Multimodal_fusion
-print("λ_TV", record.lambda_tv, "λ_HAADF", record.lambda_haadf)
+print("lambda_tv", record.lambda_tv, "lambda_haadf", record.lambda_haadf)
 print("iterations", record.n_iter)
 
 # %%

@@ -7,6 +7,8 @@ That contradicts the maps nearly everywhere, and yet the fine detail of the imag
 right. Its slowly varying part is found with the counts, and subtracted.
 """
 
+import warnings
+
 import matplotlib.pyplot as plt
 import numpy as np
 
@@ -22,9 +24,11 @@ rng = np.random.default_rng(1)
 haadf.data = haadf.data + rng.poisson(film * np.ptp(haadf.data))
 
 # %%
-# The fusion needs nothing to be said. The warning tells what was done, since an element
-# without a map may look the same.
-fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0.02)
+# No option is needed. The warning, which the summary repeats, tells what was done,
+# since an element without a map may look the same.
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background=0.02)
 print(hyperspy_fusion.summarize(fused))
 
 # %%

@@ -2,8 +2,8 @@
 Fuse by tiles
 =============
 
-Large images are solved by tiles. Here a small one is, to compare it with the solution
-as a whole: the edges of the tiles are invisible.
+Large images are solved by tiles. Here a small one is, too, and compared with the
+solution as a whole: the edges of the tiles are invisible.
 """
 
 import matplotlib.pyplot as plt
@@ -43,14 +43,14 @@ def difference(element):
 x, y = tiled[1].axes_manager.signal_axes
 extent = (0, x.size * x.scale, y.size * y.scale, 0)
 figure, panels = plt.subplots(
-    1, 2, figsize=(10, 4.6), sharey=True, layout="constrained"
+    1, 2, figsize=(11, 4.6), sharey=True, layout="constrained"
 )
 image = panels[0].imshow(tiled[1].data, cmap="inferno", extent=extent)
-figure.colorbar(image, ax=panels[0], label="Mn (counts)")
+figure.colorbar(image, ax=panels[0], label="Mn (counts)", shrink=0.8)
 panels[0].set(title="by tiles", ylabel=f"{y.name} ({y.units})")
 image = panels[1].imshow(difference(1), cmap="RdBu", vmin=-0.5, vmax=0.5, extent=extent)
-figure.colorbar(image, ax=panels[1], label="difference (%)")
-panels[1].set_title("minus as a whole")
+figure.colorbar(image, ax=panels[1], label="difference (%)", shrink=0.8)
+panels[1].set_title("by tiles − as a whole")
 panels[1].axhline(256 * y.scale, color="0.5", linestyle=":", linewidth=0.8)
 panels[1].axvline(256 * x.scale, color="0.5", linestyle=":", linewidth=0.8)
 for panel in panels:

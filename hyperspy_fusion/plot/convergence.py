@@ -99,9 +99,13 @@ def _sentences(record: dict[str, Any], costs: np.ndarray) -> str:
         points = " Points show where it was computed."
     if costs.shape[-1] == 1:
         state = ""
+    rises = np.count_nonzero(np.diff(costs[:, 0]) > 0)
+    total = "The total falls"
+    if rises:
+        total = f"The total rises in {rises} of {np.diff(costs[:, 0]).size} steps"
     return (
         f"{end} after {last} iterations{state}.{points}\n"
-        "The total falls; a term may rise while the others fall by more."
+        f"{total}; a term may rise while the others fall by more."
     )
 
 

@@ -18,7 +18,8 @@ import hyperspy_fusion
 #
 # Simulated: edges of cobalt, manganese and oxygen on the background of a power law. The
 # edge of cobalt lies on the tail of that of manganese, and this on the tail of oxygen.
-# With your own data, this section is ``hs.load("specimen.dm4")``.
+# With your own data, this section is ``hs.load("specimen.dm4")``, after ``import
+# hyperspy.api as hs``.
 specimen = hyperspy_fusion.data.core_shell(size=64)
 elements, edges = ["Co", "Mn", "O"], ["Co_L3", "Mn_L3", "O_K"]
 
@@ -41,7 +42,8 @@ axes.append({"name": "E", "size": 280, "offset": 450, "scale": 2, "units": "eV"}
 for axis, navigate in zip(axes, (True, True, False), strict=True):
     axis["navigate"] = navigate
 spectra = exspy.signals.EELSSpectrum(np.ones((64, 64, 280)), axes=axes)
-energy = spectra.axes_manager.signal_axes[0].axis
+energy_axis = spectra.axes_manager.signal_axes[0]
+energy, channel = energy_axis.axis, energy_axis.scale
 expected = np.full((64, 64, 280), 5 * (energy / 450) ** -3)
 shapes = {}
 for edge, true in zip(edges, specimen.truth, strict=True):
@@ -76,7 +78,8 @@ for signal in maps:
 figure, panel = plt.subplots(figsize=(8, 3.5), layout="constrained")
 panel.plot(energy, spectra.data.sum(axis=(0, 1)), color="black", label="all pixels")
 for edge, signal in zip(edges, maps, strict=True):
-    panel.plot(energy, signal.data.sum() * shapes[edge], label=edge)
+    counts = signal.data.sum() * shapes[edge] * channel  # the shape is that of an eV
+    panel.plot(energy, counts, label=edge)
 panel.set(xlabel="energy loss (eV)", ylabel="counts")
 panel.legend()
 

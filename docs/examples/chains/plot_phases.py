@@ -67,6 +67,7 @@ for panel, image, title in zip(
 ):
     panel.imshow(image, cmap="cividis")
     panel.set(title=title, xticks=[], yticks=[])
+    panel.set_xlabel("blue: vacuum, grey: oxide, yellow: gold")
 
 # %%
 # The spectrum of each phase
@@ -74,12 +75,14 @@ for panel, image, title in zip(
 #
 # The counts of all pixels of a phase are summed, so that lines are seen which no single
 # pixel shows: the gold that lies on the oxide is counted there, too.
-figure, panel = plt.subplots(figsize=(8, 3.5), layout="constrained")
+figure, panels = plt.subplots(
+    2, 1, figsize=(8, 5), sharex=True, sharey=True, layout="constrained"
+)
 energy = spectra.axes_manager.signal_axes[0].axis
-for number, name in ((1, "iron oxide"), (2, "gold")):
+for panel, number, name in zip(panels, (1, 2), ("iron oxide", "gold"), strict=True):
     mask = phase == number
     spectrum = spectra.data[mask].sum(axis=0)
-    panel.plot(energy, spectrum + 1, drawstyle="steps-mid", label=name)
+    panel.plot(energy, spectrum + 1, drawstyle="steps-mid")
+    panel.set(title=name, ylabel="counts + 1", yscale="log", xlim=(0, 14))
     print(f"{name}: {mask.sum()} pixels, {spectrum.sum()} counts")
-panel.set(xlabel="energy (keV)", ylabel="counts + 1", yscale="log", xlim=(0, 14))
-panel.legend()
+panels[1].set_xlabel("energy (keV)")

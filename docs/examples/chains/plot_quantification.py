@@ -62,7 +62,7 @@ def at_percent(intensities, method):
 #
 # Sums of maps are kept by the fusion, so that a mean composition is that of the
 # measured counts. (It is quantified from sums. The mean of the at.% of single pixels is
-# something else: of four counts a pixel, these are hardly numbers.)
+# something else: four counts a pixel make hardly more than noise of it.)
 net = [signal - below for signal, below in zip(maps, background, strict=True)]
 totals = {
     name: [image.sum(axis=("x", "y")) for image in images]
@@ -105,5 +105,5 @@ hs.plot.plot_images(
     cmap="viridis",
     colorbar="single",
     axes_decor="off",
-    scalebar=[0],
+    suptitle="at.%",
 )

@@ -70,6 +70,7 @@ hs.plot.plot_images(
     cmap="inferno",
     axes_decor="off",
     colorbar="multi",
+    vmax="99.8th",
     padding={"wspace": 0.5},
     fig=plt.figure(figsize=(12, 3)),
 )
@@ -88,8 +89,8 @@ with warnings.catch_warnings():
 print(hyperspy_fusion.summarize(default))
 
 # %%
-# Side by side. The colours of each map begin at 0 and end at its own maximum, since the
-# scales differ.
+# Side by side. The colours of each map begin at 0 and end at its own 99.5th percentile,
+# since the scales differ.
 rows = {"measured": maps, "as published": published, "default": default}
 hs.plot.plot_images(
     [view(image) for images in rows.values() for image in images],
@@ -99,6 +100,7 @@ hs.plot.plot_images(
     axes_decor="off",
     colorbar="multi",
     vmin=0,
+    vmax="99.5th",
     padding={"wspace": 0.4},
     fig=plt.figure(figsize=(10, 8)),
 )
@@ -115,7 +117,7 @@ for name, images in rows.items():
 
 # %%
 # The default subtracted the mean counts of the vacuum as background (``background=0``
-# keeps them), a fifth of the cobalt but only a sixteenth of the manganese.
+# keeps them), a fifth of the cobalt but only a seventeenth of the manganese.
 #
 # With ``lambda_haadf=0`` the image is left out: the metals look much the same, oxygen
 # becomes a cloud. All is saved as in :doc:`plot_dysco3`.
