@@ -156,7 +156,7 @@ def lattice(
     return _simulate(
         _lattice_thickness,
         size,
-        0.4 / _PITCH * size,
+        None,
         counts,
         electrons,
         seed,
@@ -282,7 +282,7 @@ def measure(
     seed: int,
     *,
     nonlinear: float = 0.0,
-    shift: tuple[int, int] = (0, 0),
+    shift: tuple[float, float] = (0, 0),
     unmapped: bool = False,
     wave: bool = False,
 ) -> Any:
@@ -506,13 +506,16 @@ def _lattice_thickness(size: int) -> dict[str, np.ndarray]:
 def _simulate(
     geometry: Callable,
     size: Any,
-    field: float,
+    field: float | None,
     counts: float,
     electrons: float,
     seed: int,
     **mismatch: Any,
 ) -> Specimen:
-    """Measure a specimen on `size` x `size` pixels of a square field in nm."""
+    """Measure a specimen on `size` x `size` pixels of a square field in nm.
+
+    Without a field, the pitch of the lattice is 0.4 nm.
+    """
     if not isinstance(size, Integral):
         raise TypeError(f"size is {size!r}: expected a whole number of pixels a side")
     if size < _PITCH:
@@ -526,7 +529,8 @@ def _simulate(
         seed,
         **mismatch,
     )
-    axes = {"scale": field / size, "units": "nm"}
+    scale = 0.4 / _PITCH if field is None else field / size
+    axes = {"scale": scale, "units": "nm"}
     return Specimen(
         maps=_as_maps(thickness, measured, "X-rays (counts)", **axes),
         haadf=_as_haadf(haadf, **axes),

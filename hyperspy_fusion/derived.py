@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -72,16 +73,21 @@ def measured_as(
     mask: Mask = None,
     elastic: Elastic = None,
 ) -> Measurement:
-    """What was fused, with the elements and the matching that are in the record."""
-    return measure(
-        maps,
-        haadf,
-        background,
-        elements=record.elements.split(","),
-        mask=mask,
-        match=record.get_item("match"),
-        elastic=elastic,
-    )
+    """What was fused, with the elements and the matching that are in the record.
+
+    Quietly: the fusion gave the same warnings.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return measure(
+            maps,
+            haadf,
+            background,
+            elements=record.elements.split(","),
+            mask=mask,
+            match=record.get_item("match"),
+            elastic=elastic,
+        )
 
 
 def net_maps(measurement: Measurement, record: DictionaryTreeBrowser) -> Any:
@@ -169,12 +175,11 @@ def _all_maps_of_fusion(
     fused = maps_of_fusion(fused)
     records = [record_of(signal) for signal in fused]
     found = [infer_element(signal) for signal in fused]
-    expected = records[0].elements.split(",") if records else []
-    if not found or found != expected:
-        shown = ", ".join(map(str, found)) or "nothing"
+    expected = records[0].elements.split(",")
+    if found != expected:
         raise ValueError(
-            f"there are fused maps of {shown}: expected all maps of one fusion in "
-            f"their order, {', '.join(expected) or 'any'}"
+            f"there are fused maps of {', '.join(map(str, found))}: expected all maps "
+            f"of one fusion in their order, {', '.join(expected)}"
         )
     return fused
 
@@ -262,7 +267,7 @@ def get_misfit(
             "the local misfit is defined for the calibrated method only: expected maps "
             "that fuse_multimodal returned"
         )
-    if record.has_item("fraction_sum"):
+    if "fraction_sum" in complete_record(fused[0]):
         raise ValueError(
             "the local misfit is not defined for fractions, whose sum is that of the "
             "image: expected maps that were fused from counts"

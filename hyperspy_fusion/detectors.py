@@ -93,7 +93,7 @@ def detected(
     electrons: float,
     *,
     nonlinear: float = 0.0,
-    shift: tuple[int, int] = (0, 0),
+    shift: tuple[float, float] = (0, 0),
     unmapped: bool = False,
     wave: bool = False,
     left: bool = False,

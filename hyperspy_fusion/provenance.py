@@ -21,8 +21,14 @@ from .inputs.measurement import Measurement
 
 _CALLED = {"elastic": "further elastic image"}  # what is no noun
 _PACKAGES = (
-    *("hyperspy-fusion", "numpy", "scipy", "numba", "llvmlite", "dask"),
-    *("hyperspy", "rosettasciio"),
+    "hyperspy-fusion",
+    "numpy",
+    "scipy",
+    "numba",
+    "llvmlite",
+    "dask",
+    "hyperspy",
+    "rosettasciio",
 )
 
 
@@ -58,6 +64,41 @@ def origin(call: dict[str, Any], arrays: dict[str, Any]) -> dict[str, str]:
         "checksums": "\n".join(lines),
         "versions": versions(),
     }
+
+
+def call_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a record; a ValueError if there are none."""
+    if "call" in record:
+        return json.loads(record["call"])
+    raise ValueError(
+        f"the record was made by version {record['version']}, which did not keep the "
+        "options: fuse the maps again"
+    )
+
+
+def options_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a fusion of maps as its function takes them, but for the data."""
+    call = call_of(record)
+    options = call["options"]
+    options |= {
+        "elements": record["elements"].split(","),
+        "match": record.get("match"),
+    }
+    if record["method"] != "published":
+        for name in ("lambda_haadf", "lambda_elastic", "lambda_tv", "haadf_offset"):
+            options[name] = automatic(options[name])
+        for name in ("sensitivities", "weights", "tile_size"):
+            options[name] = call[name]
+    return options
+
+
+def automatic(option: Any) -> Any:
+    """An option, or several, as the functions take them: "auto" where None is kept."""
+    if isinstance(option, list):
+        return [automatic(one) for one in option]
+    if isinstance(option, dict):
+        return {name: automatic(one) for name, one in option.items()}
+    return "auto" if option is None else option
 
 
 def check_as_fused(record: Mapping[str, Any], **given: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,15 @@ from .derived import complete_record, first_of, maps_of_fusion, record_of
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.further import Elastic
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
-from .provenance import check_given, checksums, pixels, versions
+from .provenance import (
+    automatic,
+    call_of,
+    check_given,
+    checksums,
+    options_of,
+    pixels,
+    versions,
+)
 from .spectral_fusion import fuse_spectra
 
 if TYPE_CHECKING:
@@ -77,8 +84,8 @@ def repeat(
     record_of(first_of(fused))
     before = maps_of_fusion(fused)
     record = complete_record(before[0])
-    call = _call_of(record)
-    given = {"background": background, "mask": mask}
+    call = call_of(record)
+    given: dict[str, Any] = {"background": background, "mask": mask}
     check_given(call["given"], given)
     bars = {"show_progressbar": show_progressbar, "num_workers": num_workers}
     if "spectra" in call:
@@ -87,34 +94,17 @@ def repeat(
         again = _spectra_again(record, call["spectra"], maps, haadf, **given, **bars)
         _compare(before, again)
         return again
+    if record["method"] == "published" and elastic is not None:
+        raise ValueError("elastic is given: fuse_published takes no further images")
     _check_data(record, maps, haadf, {**given, "elastic": elastic})
     _tell_of_other_versions(record["versions"])
-    options = call["options"]
-    options |= {
-        "elements": record["elements"].split(","),
-        "match": record.get("match"),
-        **bars,
-    }
+    options = options_of(record) | bars
     if record["method"] == "published":
         again = fuse_published(maps, haadf, **options)
     else:
-        for name in ("lambda_haadf", "lambda_elastic", "lambda_tv", "haadf_offset"):
-            options[name] = _automatic(options[name])
-        options |= {name: call[name] for name in ("sensitivities", "weights")}
-        options |= {"tile_size": call["tile_size"], "elastic": elastic, **given}
-        again = fuse_multimodal(maps, haadf, **options)
+        again = fuse_multimodal(maps, haadf, **options, elastic=elastic, **given)
     _compare(before, again)
     return again
-
-
-def _call_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The options in a record."""
-    if "call" in record:
-        return json.loads(record["call"])
-    raise ValueError(
-        f"the record was made by version {record['version']}, which did not keep the "
-        "options: fuse the maps again"
-    )
 
 
 def _spectra_again(
@@ -130,21 +120,12 @@ def _spectra_again(
     """
     _tell_of_other_versions(record["versions"])
     for name in ("lambda_haadf", "lambda_elastic", "lambda_tv"):
-        options[name] = _automatic(options.get(name))
+        options[name] = automatic(options.get(name))
     if options["energy_range"]:
         options["energy_range"] = tuple(options["energy_range"])
     again = fuse_spectra(spectra, haadf, **options, **given)
     _check_same(_sums_of(record), _sums_of(complete_record(again[0])))
     return again
-
-
-def _automatic(option: Any) -> Any:
-    """An option, or several, as the functions take them: "auto" where None is kept."""
-    if isinstance(option, list):
-        return [_automatic(one) for one in option]
-    if isinstance(option, dict):
-        return {name: _automatic(one) for name, one in option.items()}
-    return "auto" if option is None else option
 
 
 def _check_data(

@@ -1,6 +1,5 @@
 """A page about a fusion that needs nothing else, and an index of such pages."""
 
-import warnings
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -115,9 +114,7 @@ def compared(
     defined. The arguments are those of :func:`composition`.
     """
     record = record_of(fused[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = measured_as(record, maps, haadf, background, mask)
+    measurement = measured_as(record, maps, haadf, background, mask)
     before = np.moveaxis(np.array(net_maps(measurement, record), dtype=float), -3, 0)
     after = np.array(_in_units_of_maps(fused))
     unknown = np.isnan(before) | np.isnan(after)
@@ -246,11 +243,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _parameters(record: Any) -> list[tuple[str, str]]:
     """The short entries of a record."""
-    left_out = {"summary", "warnings", "notes", "status", "cost", "variance"}
+    left_out = {"summary", "warnings", "notes", "status"}
     left_out |= {"version", "call", "checksums", "versions"}
     rows = []
     for name, value in record.as_dictionary().items():
-        if name in left_out or isinstance(value, BaseSignal | dict):
+        if name in left_out or isinstance(value, dict):
             continue
         array = np.asarray(value)
         if array.dtype.kind == "b":

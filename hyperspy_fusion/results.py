@@ -39,7 +39,7 @@ from .inputs.stacks import (
 )
 from .progress import Progress
 from .provenance import provenance
-from .summary import summary_of, summary_of_pending
+from .summary import NOT_COMPUTED, summary_of
 
 if TYPE_CHECKING:
     from .signals import ElementalMap
@@ -275,7 +275,7 @@ def pending_record(
     record = {
         **conclusion.asked,
         "status": str(later),
-        "summary": summary_of_pending(),
+        "summary": NOT_COMPUTED,
         "pending": later,
         "cost": {},
     }

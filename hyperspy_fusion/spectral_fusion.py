@@ -321,6 +321,9 @@ def _in_bins(
     first = int(abs(axis.axis - start).argmin())
     inside = spectra.data[..., first : first + len(labels)]
     indicator = labels[:, None] == np.arange(len(mixing))
+    if mask is not None:  # whatever is there
+        left_out = np.broadcast_to(mask, inside.shape[:-1])[..., None]
+        inside = np.where(left_out, 0, inside)
     counts, lowest = sums_of_channels(inside, indicator)
     if not (counts == np.rint(counts)).all() or lowest < 0:
         raise ValueError(

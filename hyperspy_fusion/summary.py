@@ -21,7 +21,7 @@ _TAKEN_FOR = {
     "fractions": "fractions, which sum to the same in every pixel",
     "values with given noise": "values with the noise variance that was given",
 }
-_NOT_COMPUTED = (
+NOT_COMPUTED = (
     "The maps are not computed yet: what was done is known after compute() or save()."
 )
 # Of simulated crystals, and of DyScO3, the repetition is 0.94 to 0.99, of others up to
@@ -62,11 +62,6 @@ def summary_of(
     return "\n".join(
         [*lines, *_next_steps(fusion, found)] if warnings else [*lines, _ALL_WELL]
     )
-
-
-def summary_of_pending() -> str:
-    """The sentence about lazy maps that are not computed yet."""
-    return _NOT_COMPUTED
 
 
 def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:

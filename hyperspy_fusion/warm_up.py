@@ -15,7 +15,6 @@ from .core.common.compilation import compiling_seen_by
 from .core.common.threads import Workers
 from .core.published.method import PublishedOptions
 from .core.published.method import solve as solve_published
-from .core.published.tv_prox import total_variation_prox
 
 _SIZE = 256  # pixels a side: from here on a second thread works, which joins blocks
 
@@ -56,7 +55,6 @@ def warm_up() -> list[str]:
         solve_calibrated(maps, haadf, [27, 25], calibrated, num_workers=2)
         solve_published(maps, haadf, [27, 25], published)
         solve_spectra(haadf, spectra, [27, 25], calibrated)
-        total_variation_prox(haadf, 1.0, 1)
         maps, haadf = maps[:, :32, :32], haadf[:32, :32]
         several = replace(calibrated, lambda_elastic=0.1)
         solve_calibrated(

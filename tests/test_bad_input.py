@@ -466,6 +466,7 @@ WRONG_OPTIONS = {
         (np.array(1.5), TypeError, "expected a list of symbols"),
         ("Co", ValueError, "names 1 elements and there are 3 maps"),
         ([1, 2, 3], ValueError, "1 is not the symbol of an element"),
+        (["Co", ["Mn"], "O"], ValueError, "is not the symbol of an element"),
         (["Co", None, "O"], ValueError, "None is not the symbol of an element"),
         ([b"Co", "Mn", "O"], ValueError, "b'Co' is not the symbol of an element"),
     ],

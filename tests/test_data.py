@@ -314,3 +314,9 @@ def test_elastic_images_that_cannot_be(change, message):
     truth = data.lattice(size=32).truth
     with pytest.raises(ValueError, match=message):
         data.elastic_image(**{"truth": truth, **change})
+
+
+@pytest.mark.parametrize("name", ["core_shell", "lattice", "janus"])
+def test_a_size_that_is_no_number(name):
+    with pytest.raises(TypeError, match="size is '64': expected a whole number"):
+        getattr(data, name)(size="64")

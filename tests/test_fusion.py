@@ -957,6 +957,10 @@ class TestFractions:
         hf.get_misfit(maps, amounts, lattice.haadf)
         with pytest.raises(ValueError, match="the local misfit is not defined for"):
             hf.get_misfit(maps, amounts, lattice.haadf, standardised=True)
+        lazy = [signal.as_lazy() for signal in maps]
+        later = hf.fuse_multimodal(lazy, lattice.haadf.as_lazy(), **GIVEN)
+        with pytest.raises(ValueError, match="the local misfit is not defined for"):
+            hf.get_misfit(lazy, later, lattice.haadf.as_lazy(), standardised=True)
 
     def test_maps_of_counts_have_no_fractions(self, net):
         with pytest.raises(ValueError, match="maps were not fused from fractions"):

@@ -172,6 +172,7 @@ class TestFusion:
             (10, 10, 0, 20),
             (0, 0, 1, 1),
             ("a", 0, 10, 10),
+            5,
             hs.roi.RectangularROI(),
         ],
     )
@@ -675,6 +676,19 @@ class TestWeights:
         refits = "hyperspy_fusion.core.calibrated.method.uncertainty"
         monkeypatch.setattr(refits, lambda *_, **__: pytest.fail("there were refits"))
         assert len(plot_weights(fused, maps, haadf, images=True)) == 9
+
+    def test_other_weights_have_the_options_of_the_fusion(self):
+        maps, haadf, _ = data.janus(32)
+        options = {
+            "lambda_haadf": 0.1,
+            "background": 0.02,
+            "sensitivities": {"Au": 4.0, "Fe": 1.0, "O": 0.5},
+        }
+        fused = fuse_multimodal(maps, haadf, lambda_tv=4, **options)
+        found = plot_weights(fused, maps, haadf, images=True, background=0.02)
+        expected = fuse_multimodal(maps, haadf, lambda_tv=1, **options)
+        for panel, signal in zip(found[:3], expected, strict=True):
+            assert_allclose(shown(panel), signal.data, rtol=1e-5)
 
     def test_images_of_one_position_of_a_series(self, two, calibrated_series):
         maps, haadf = two

@@ -269,3 +269,8 @@ def test_composite_of_the_data(real_data):
     ax = plot_composite(maps, haadf)
     names = [text.get_text().split()[0] for text in ax.get_legend().get_texts()]
     assert names == ["Sc", "Dy", "O"]
+
+
+def test_no_maps_at_all():
+    with pytest.raises(ValueError, match="there are no maps"):
+        plot_composite([])

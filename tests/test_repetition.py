@@ -100,6 +100,13 @@ def test_published(specimen):
     assert_same(hf.repeat(before, specimen.maps, specimen.haadf), before)
 
 
+def test_the_published_method_takes_no_further_images(specimen):
+    lazy = [signal.as_lazy() for signal in (*specimen.maps, specimen.haadf)]
+    before = hf.fuse_published(lazy[:3], lazy[3], n_iter=2)
+    with pytest.raises(ValueError, match="takes no further images"):
+        hf.repeat(before, lazy[:3], lazy[3], elastic=specimen.haadf)
+
+
 @pytest.mark.parametrize("options", [{"tile_size": 32}, {"weights": "shared"}])
 def test_series_and_tiles(series_of, options):
     series = series_of(*(hf.data.core_shell(40, seed=seed) for seed in (1, 2)))

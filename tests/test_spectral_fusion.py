@@ -163,12 +163,13 @@ def test_lazy_spectra_are_read_chunk_by_chunk(overlap):
 
 
 @pytest.mark.parametrize("lazy", [False, True])
-def test_masked_spectra_do_not_count(overlap, lazy):
+@pytest.mark.parametrize("spoilt_value", [9, -1.0, np.nan])
+def test_masked_spectra_do_not_count(overlap, lazy, spoilt_value):
     spectra, haadf, truth = overlap
     mask = np.zeros((48, 48), bool)
     mask[10:14, 20:30] = True
     spoilt = spectra.deepcopy()
-    spoilt.data = np.where(mask[..., None], 9, spectra.data)
+    spoilt.data = np.where(mask[..., None], spoilt_value, spectra.data)
     if lazy:
         spoilt = spoilt.as_lazy()
     one = fuse_spectra(spectra, haadf, NAMES, "Cu", mask=mask, **GIVEN)

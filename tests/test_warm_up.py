@@ -13,11 +13,11 @@ from hyperspy_fusion.warm_up import warm_up
 from hyperspy_fusion.core.calibrated.convex import bins, certificate, multigrid
 from hyperspy_fusion.core.calibrated.convex import spectral, sweep
 from hyperspy_fusion.core.calibrated import groups
-from hyperspy_fusion.core.published import kernels, tv_prox
+from hyperspy_fusion.core.published import kernels
 
 warm_up()
 print(len(warm_up()))
-modules = bins, certificate, groups, multigrid, spectral, sweep, kernels, tv_prox
+modules = bins, certificate, groups, multigrid, spectral, sweep, kernels
 for module in modules:
     for name, kernel in vars(module).items():
         options = getattr(kernel, "targetoptions", {})

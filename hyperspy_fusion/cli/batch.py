@@ -40,8 +40,12 @@ STATES = {
     NOT_CONVERGED: "not converged",
 }
 USER_ERRORS = (
-    *(ArithmeticError, ImportError, MemoryError),
-    *(OSError, TypeError, ValueError),
+    ArithmeticError,
+    ImportError,
+    MemoryError,
+    OSError,
+    TypeError,
+    ValueError,
 )
 
 

@@ -35,7 +35,7 @@ def atomic_number(element: str) -> int:
     """Return Z of an element; a ValueError if its symbol is unknown."""
     try:
         return _atomic_numbers()[element]
-    except KeyError:
+    except (KeyError, TypeError):
         raise ValueError(
             f"{element!r} is not the symbol of an element: expected one like 'Fe' "
             f"(case matters){_meant(element)}"

@@ -38,9 +38,10 @@ def further_images(
         )
     signals = list(named.values())
     for k, signal in enumerate(signals):
-        if any(signal is other for other in signals[:k]):
+        if any(signal is other for other in (haadf, *signals[:k])):
             raise ValueError(
-                f"elastic has the image {describe(signal)} twice: leave one out"
+                f"elastic has the image {describe(signal)} twice, or it is the HAADF "
+                "image: leave one out"
             )
     images = {name: _as_real(name, signal) for name, signal in named.items()}
     for name, image in images.items():

@@ -275,6 +275,8 @@ def check_same_pixels(
         one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
     ):
         if is_calibrated(a) != is_calibrated(b):
+            if found:  # both axes: said once
+                continue
             pair = [(a, one_name), (b, other_name)]
             (axis, its), (_, bare) = pair if is_calibrated(a) else reversed(pair)
             found.append(
@@ -282,7 +284,7 @@ def check_same_pixels(
                 f"for those of the {its}, of {axis.scale:.4g} {axis.units}; set scale "
                 "and units of its axes if they are known to be others"
             )
-            return found
+            continue
         if not is_calibrated(a):
             continue
         a, b = in_common_units(a, b, one_name, other_name)  # noqa: PLW2901

@@ -70,9 +70,9 @@ class Measurement:
     images : tuple of Signal2D
         The signals of the maps, viewed as images, for axes and metadata of the result.
     check : callable or None
-        ``check([*maps, haadf, *elastic])`` checks the values of one position of lazy
-        signals, which are not known before, and returns warnings; None if they are
-        checked.
+        ``check([*maps, haadf, *elastic], background)`` checks the values of one
+        position of lazy signals, which are not known before, and returns warnings; None
+        if they are checked.
     match : {"axes", "pixels", None}
         By what maps and image were brought to the same pixels.
     notes : tuple of str
@@ -95,7 +95,7 @@ class Measurement:
     sensitivities: tuple[float, ...] | None
     elements: tuple[str, ...]
     images: tuple[Signal2D, ...]
-    check: Callable[[Sequence[np.ndarray]], list[str]] | None
+    check: Callable[[Sequence[np.ndarray], Any], list[str]] | None
     match: Matching
     notes: tuple[str, ...]
     warnings: tuple[str, ...]

@@ -49,16 +49,15 @@ def plan_eds(
         integration = spectra.estimate_integration_windows(xray_lines=lines)
     elif isinstance(integration, Real) and not isinstance(integration, bool):
         integration = spectra.estimate_integration_windows(integration, lines)
-    messages = []
+    messages, unit = [], PER_KEV[axis.units]
     if is_auto(background):
         background = spectra.estimate_background_windows(xray_lines=lines)
-        messages += _leave_out_noise(background, lines, LOWEST * PER_KEV[axis.units])
+        messages += _leave_out_noise(background, lines, LOWEST * unit)
     integration = window_rows("integration_windows", integration, lines, 2, axis)
     _check_channels("integration_windows", integration, lines, axis)
     if background is not None:
         background = window_rows("background_windows", background, lines, 4, axis)
         _check_channels("background_windows", background, lines, axis)
-    unit = PER_KEV[axis.units]
     windows = {
         line: [energy / unit for energy in row]
         for line, row in zip(lines, integration, strict=True)

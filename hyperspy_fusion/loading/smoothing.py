@@ -25,9 +25,8 @@ from ..execution.arrays import map_images
 # Standard deviations of the Gaussians that are tried, pixels; infinity stands for the
 # mean over the image.
 _WIDTHS = 0.0, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 8.0, np.inf
-_SMALL = (
-    1e-6  # exposure that is added to each pixel, as a fraction of the mean exposure
-)
+# Exposure that is added to each pixel, as a fraction of the mean exposure.
+_SMALL = 1e-6
 _LEAST_SIZE = 5  # pixels along each side, of an image whose noise can be estimated
 
 

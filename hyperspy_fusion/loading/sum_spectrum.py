@@ -233,6 +233,11 @@ def _summed(spectra: BaseSignal, mask: Mask) -> tuple[np.ndarray, float, np.ndar
             "energy, as hs.load returns it"
         )
     axis = axes[0]
+    if not axis.is_uniform:
+        raise ValueError(
+            "the energy axis is not uniform: expected equal channels, see "
+            "signal.interpolate_on_axis"
+        )
     if axis.units not in PER_KEV:
         raise ValueError(
             f"the energy axis is in {axis.units}: expected keV or eV, set "
@@ -257,7 +262,10 @@ def _summed(spectra: BaseSignal, mask: Mask) -> tuple[np.ndarray, float, np.ndar
 def _range(
     energies: np.ndarray, beam: float, given: tuple[float, float] | None
 ) -> tuple[float, float]:
-    low, high = given or (LOWEST, beam)
+    try:
+        low, high = (LOWEST, beam) if given is None else map(float, given)
+    except (TypeError, ValueError):  # another number of them, or no numbers
+        low, high = np.nan, np.nan
     if not (0 < low < high and low < energies[-1] and high > energies[0]):
         raise ValueError(
             f"energy_range is {given}: expected two rising energies in keV within the "

@@ -206,7 +206,9 @@ def _palette(names: Sequence[str], colours: Any) -> list[str]:
             )
         colours = [colours[name] for name in names]
     given = COLOURS if colours is None else list(colours)
-    if not 0 < len(names) <= len(given):
+    if not names:
+        raise ValueError("there are no maps: expected at least one fused map")
+    if len(names) > len(given):
         remedy = "pass a list of colors, one for each" if colours is None else ""
         raise ValueError(
             f"there are {len(names)} maps and {len(given)} colours: expected at most "

@@ -100,12 +100,12 @@ def _sentences(record: dict[str, Any], costs: np.ndarray) -> str:
     if costs.shape[-1] == 1:
         state = ""
     rises = np.count_nonzero(np.diff(costs[:, 0]) > 0)
-    total = "The total falls"
+    ends = "falls"
     if rises:
-        total = f"The total rises in {rises} of {np.diff(costs[:, 0]).size} steps"
+        ends = f"rises in {rises} of {np.diff(costs[:, 0]).size} steps"
     return (
         f"{end} after {last} iterations{state}.{points}\n"
-        f"{total}; a term may rise while the others fall by more."
+        f"The total {ends}; a term may rise while the others fall by more."
     )
 
 

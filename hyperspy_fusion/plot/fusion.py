@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable
 from itertools import cycle
 from numbers import Real
 from typing import TYPE_CHECKING, Any
@@ -196,9 +196,7 @@ def _images(
     """
     model = get_haadf_model(fused)
     record = record_of(fused[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = measured_as(record, maps, haadf, background, mask, elastic)
+    measurement = measured_as(record, maps, haadf, background, mask, elastic)
     names = measurement.elastic_names
     models = [get_haadf_model(fused, name) for name in names]
     net = net_maps(measurement, record)
@@ -232,7 +230,7 @@ def _as_region(zoom: Any, image: BaseSignal) -> Any:
     if isinstance(zoom, hs.roi.RectangularROI):
         edges = [getattr(zoom, name) for name in names]
     else:
-        edges = list(zoom)
+        edges = list(zoom) if isinstance(zoom, Iterable) else [zoom]
     x_low, x_high, y_high, y_low = extent_of(image)
     x, y = image.axes_manager.signal_axes
     if not (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,14 +95,12 @@ def plot_misfit(
     record = record_at(complete_record(fused[0]), fused[0], inav)
     judged = record["method"] == "calibrated" and "fraction_sum" not in record
     signals = maps, fused, haadf, background
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        kinds = (False, True) if judged else (False,)
-        misfits = [
-            get_misfit(*signals, standardised=kind, mask=mask, image=image)
-            for kind in kinds
-        ]
-        measurement = measured_as(record_of(fused[0]), maps, haadf, background, mask)
+    kinds = (False, True) if judged else (False,)
+    misfits = [
+        get_misfit(*signals, standardised=kind, mask=mask, image=image)
+        for kind in kinds
+    ]
+    measurement = measured_as(record_of(fused[0]), maps, haadf, background, mask)
     arrays = computed([measurement.haadf, *(misfit.data for misfit in misfits)])
     flagged = flagged_pixels(fused)
     if image is not None:  # it is not known where, only how much

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -91,9 +90,7 @@ def plot_sharing(
     """
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same ones
-        measurement = measured_as(record, maps, haadf, background, mask)
+    measurement = measured_as(record, maps, haadf, background, mask)
     y, x = _checked(pixel, measurement.haadf.shape[-2:])
     position = _position(inav, measurement.navigation_shape)
     groups = groups_at(measurement, fused, position)

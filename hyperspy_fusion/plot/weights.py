@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
@@ -15,14 +15,12 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..core.calibrated.options import CalibratedOptions
-from ..core.published.method import PublishedOptions
 from ..derived import complete_record, first_of, maps_of_fusion, record_of
 from ..execution.arrays import computed
 from ..fusion import fuse_multimodal, fuse_published
 from ..inputs.images import as_images, choose_haadf
 from ..inputs.stacks import split
-from ..provenance import check_as_fused
+from ..provenance import check_as_fused, options_of
 from ..results import pending
 from .panels import (
     STEPS,
@@ -80,8 +78,8 @@ def plot_weights(
     cmap, scalebar, axes_decor : optional
         As for :func:`plot_fusion`; only for `images`.
     **measurement
-        Whatever else was given to the fusion and is not in its record: ``background``,
-        ``mask``, ``elastic``, ``sensitivities``; only for `images`.
+        Data that were given to the fusion beside maps and image: ``background``,
+        ``mask``, ``elastic``; only for `images`.
 
     Returns
     -------
@@ -230,7 +228,8 @@ def _plot_images(
             "HAADF image, plot_weights(fused, maps, haadf, images=True)"
         )
     given = {name: measurement.get(name) for name in ("background", "mask")}
-    check_as_fused(complete_record(fused[0]), **given)
+    complete = complete_record(fused[0])
+    check_as_fused(complete, **given)
     elements = record.elements.split(",")
     right = plain_images(computed([s.data for s in fused]), fused[0], inav)
     maps = [as_images(signal, "map") for signal in split(maps)]
@@ -254,24 +253,16 @@ def _plot_images(
 
     def with_weight(weight: float) -> list[BaseSignal]:
         """The maps fused with another λ_TV and whatever else the record holds."""
-        published = record.method == "published"
-        fuse: Any = fuse_multimodal
-        kind: Any = CalibratedOptions
-        if published:
-            fuse, kind = fuse_published, PublishedOptions
-        options = {
-            field.name: record[field.name]
-            for field in fields(kind)
-            if record.has_item(field.name)
-        }
-        if not published:
+        options = options_of(complete)
+        fuse: Any = fuse_published
+        if record.method != "published":
+            fuse = fuse_multimodal
             options |= {"uncertainty": False, "n_replicas": None}
-            options.pop("haadf_offset", None)  # what was found, not what was given
-        options |= {**chosen, "lambda_tv": weight}
-        options |= {"elements": elements, "match": record.get_item("match")}
+            del options["weights"]  # of a series
+        options |= {**chosen, "lambda_tv": weight, **measurement}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the fusion gave the same
-            again = fuse(maps, haadf, **options, **measurement, show_progressbar=False)
+            again = fuse(maps, haadf, **options, show_progressbar=False)
         return plain_images(computed([s.data for s in again]), again[0])
 
     lambdas = [lambda_tv / _FACTOR, lambda_tv, lambda_tv * _FACTOR]

@@ -8,6 +8,7 @@ from hyperspy.axes import DataAxis
 from numpy.testing import assert_array_equal
 from small_images import SHAPE, image, on_navigation_axes
 
+import hyperspy_fusion as hf
 from hyperspy_fusion.inputs.measurement import measure
 
 # --- elements and HAADF image ----------------------------------------------------
@@ -408,3 +409,17 @@ def test_only_empty_maps():
 def test_constant_haadf():
     with pytest.raises(ValueError, match=r"is constant \(7\)"):
         measure([image("Fe")], image("", np.full(SHAPE, 7)))
+
+
+def test_the_other_axis_is_checked_where_one_is_not_calibrated():
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    x, y = haadf.axes_manager.signal_axes
+    x.units, y.scale = "", 3 * y.scale
+    with pytest.raises(ValueError, match="pixels of .* along y"):
+        hf.fuse_multimodal(maps, haadf)
+
+
+def test_the_haadf_image_is_no_further_image():
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    with pytest.raises(ValueError, match="twice, or it is the HAADF image"):
+        hf.fuse_multimodal(maps, haadf, elastic=haadf)

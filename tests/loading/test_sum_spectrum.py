@@ -183,6 +183,10 @@ def test_counts_that_are_none(spectra, change, error, message):
         (["Au", "Fe"], {"energy_range": (7.5, 12)}, "Fe has no line within"),
         (["Au"], {"energy_range": (12, 4)}, "two rising energies"),
         (["Au"], {"energy_range": (30, 40)}, "within the measured"),
+        (["Au"], {"energy_range": (1, 2, 3)}, "two rising energies"),
+        (["Au"], {"energy_range": ("a", "b")}, "two rising energies"),
+        (["Au"], {"energy_range": 5}, "two rising energies"),
+        (["Au"], {"energy_range": np.array([12, 4])}, "two rising energies"),
         (None, {}, "names no elements"),
         ([], {}, "elements is empty"),
     ],
@@ -190,6 +194,12 @@ def test_counts_that_are_none(spectra, change, error, message):
 def test_wrong_arguments(spectra, elements, options, message):
     with pytest.raises(ValueError, match=message):
         fit_sum_spectrum(spectra, elements, **options)
+
+
+def test_channels_of_unequal_width(spectra):
+    spectra.axes_manager.signal_axes[0].convert_to_non_uniform_axis()
+    with pytest.raises(ValueError, match="energy axis is not uniform"):
+        fit_sum_spectrum(spectra, ELEMENTS)
 
 
 def test_what_is_no_spectrum(spectra):

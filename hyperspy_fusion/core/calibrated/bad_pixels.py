@@ -77,20 +77,10 @@ def set_aside(
         return maps, haadf, []
     names = [f"the {name} map" for name in elements]
     names = names or [f"map {k} (counted from 0)" for k in range(len(maps))]
-    notes = []
-
-    def tell(image: np.ndarray, bad: np.ndarray, *words: str) -> None:
-        if bad.any():
-            notes.append(_note(image, bad, *words, is_part=is_part))
-
     finder = _Finder(maps, haadf)
-    saturated = finder.saturated()
-    tell(haadf, saturated, "the HAADF image", "not used", "saturated")
-    bad = finder.bad_image() & ~saturated
-    tell(haadf, bad, "the HAADF image", "not used")
-    if bad.any() or saturated.any():
-        haadf = np.where(bad | saturated, np.nan, haadf)
-        finder = _Finder(maps, haadf)
+    clean, notes = _without_bad(finder, haadf, "the HAADF image", is_part=is_part)
+    if notes:
+        haadf, finder = clean, _Finder(maps, clean)
     measured = maps
     # outliers add to the noise of maps that are no counts, and hide others
     for _ in range(_PASSES):
@@ -106,7 +96,10 @@ def set_aside(
         maps = np.where(found, np.float32(np.nan), maps)
         finder = _Finder(maps, haadf)
     for image, rest, name in zip(measured, maps, names, strict=True):
-        tell(image, np.isnan(rest) & ~np.isnan(image), name, "treated as missing")
+        bad = np.isnan(rest) & ~np.isnan(image)
+        if bad.any():
+            words = name, "treated as missing"
+            notes.append(_note(image, bad, *words, is_part=is_part))
     return maps, haadf, notes
 
 
@@ -120,7 +113,13 @@ def image_without_bad(
     image = np.asarray(image)
     if min(image.shape) < _LEAST_SIZE or not np.isfinite(image).any():
         return image, []
-    finder = _Finder(maps, image)
+    return _without_bad(_Finder(maps, image), image, name, is_part=is_part)
+
+
+def _without_bad(
+    finder: "_Finder", image: np.ndarray, name: str, *, is_part: bool
+) -> tuple[np.ndarray, list[str]]:
+    """An image with NaN at its saturated and bad pixels, and notes that name these."""
     saturated = finder.saturated()
     bad = finder.bad_image() & ~saturated
     notes = []

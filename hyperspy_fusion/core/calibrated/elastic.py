@@ -218,7 +218,7 @@ def barred_for_fractions(further: Further) -> list[Found]:
             contrast=np.nan,
             inverted=False,
             shift=Shift(),
-            report=GuardReport(largest=np.nan, flagged=0.0, brighter=False),
+            report=GuardReport(),
             barred="the maps are fractions, which are fused with HAADF alone",
         )
         for name in further.names

@@ -330,9 +330,9 @@ class GuardReport:
         The flagged pixels, as :mod:`~hyperspy_fusion.core.common.spans`.
     """
 
-    largest: float
-    flagged: float
-    brighter: bool
+    largest: float = np.nan
+    flagged: float = 0.0
+    brighter: bool = False
     correlation: float = 0.0
     judged: bool = True
     spans: np.ndarray = field(default_factory=lambda: np.empty((0, 3)))

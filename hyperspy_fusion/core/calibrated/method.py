@@ -299,7 +299,7 @@ def _decide_fractions(
         numbers=amounts.numbers,
         shift=amounts.shift,
         weights=weights,
-        report=GuardReport(largest=np.nan, flagged=0.0, brighter=False),
+        report=GuardReport(),
         notes=preparation.notes,
         amounts=amounts,
         repetition=repetition(mosaic(prepared.haadf, preparation.tiles)),

@@ -95,10 +95,11 @@ def check_magnitude(
     if values is None or np.asarray(values).dtype.kind == "b":
         return
     found = float(np.nanmax(np.abs(values), initial=0))
-    if found > 0 and not (1 / largest if least is None else least) <= found <= largest:
+    least = 1 / largest if least is None else least
+    if found > 0 and not least <= found <= largest:
         raise ValueError(
             f"the values of the {name} go up to {found:.3g}: expected "
-            f"{1 / largest:g} to {largest:g}, whose powers float32 can hold; "
+            f"{least:g} to {largest:g}, whose powers float32 can hold; "
             "multiply the signal by a number, and its noise variance by its square"
         )
 
