@@ -257,7 +257,7 @@ def check_same_pixels(
     They must agree in shape, positions and size of a pixel. The names are for messages.
     Returns the warnings.
     """
-    found = []
+    found: list[str] = []
     one_shape, other_shape = one.data.shape, other.data.shape
     remedy = hint(one, other) if other_name == "HAADF image" else ""
     advice = ""

@@ -322,8 +322,14 @@ def understand(
     sensitivities: Sequence[float] | None = None,
     totals: Totals | None = None,
     elements: Sequence[str] = (),
-) -> tuple[Preparation, np.ndarray]:
-    """Prepare the data, and compute the expected c_i: Z^γ over the sensitivity."""
+    elastic: np.ndarray | None = None,
+    elastic_names: Sequence[str] = (),
+) -> tuple[Preparation, np.ndarray, Further | None]:
+    """Prepare the data, and compute the expected c_i: Z^γ over the sensitivity.
+
+    The last are the further elastic images, with what is expected of them; None if
+    there are none.
+    """
     preparation = prepare(
         maps,
         haadf,
@@ -333,9 +339,13 @@ def understand(
         totals=totals,
         elements=elements,
     )
-    return preparation, expected_coefficients(
-        atomic_numbers, options.gamma, preparation.units, sensitivities
-    )
+    given = preparation.units, sensitivities
+    prior = expected_coefficients(atomic_numbers, options.gamma, *given)
+    further = None
+    if elastic is not None:
+        of_images = expected_coefficients(atomic_numbers, EXPONENT, *given)
+        further = Further(tuple(elastic_names), elastic, of_images)
+    return preparation, prior, further
 
 
 def expected_coefficients(
@@ -348,20 +358,6 @@ def expected_coefficients(
     prior = np.asarray(atomic_numbers, dtype=np.float64) ** exponent
     prior *= units.count_value
     return prior if sensitivities is None else prior / sensitivities
-
-
-def further_of(
-    elastic: np.ndarray | None,
-    names: Sequence[str],
-    atomic_numbers: Sequence[int],
-    units: Units,
-    sensitivities: Sequence[float] | None,
-) -> Further | None:
-    """Further elastic images, with what is expected of them; None if there are none."""
-    if elastic is None:
-        return None
-    prior = expected_coefficients(atomic_numbers, EXPONENT, units, sensitivities)
-    return Further(tuple(names), elastic, prior)
 
 
 def solve(
@@ -414,7 +410,7 @@ def solve(
     Solution
         Maps in the units of `maps`.
     """
-    preparation, prior = understand(
+    preparation, prior, further = understand(
         maps,
         haadf,
         atomic_numbers,
@@ -423,9 +419,8 @@ def solve(
         variance,
         sensitivities,
         elements=elements,
-    )
-    further = further_of(
-        elastic, elastic_names, atomic_numbers, preparation.units, sensitivities
+        elastic=elastic,
+        elastic_names=elastic_names,
     )
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:

@@ -20,7 +20,6 @@ from .method import (
     Decision,
     conclude,
     decide,
-    further_of,
     stage_callbacks,
     understand,
 )
@@ -56,7 +55,7 @@ def decide_on_sample(
     :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`, `totals` those
     of the whole image. Returns the decision, which holds for all tiles, and the prior.
     """
-    preparation, prior = understand(
+    preparation, prior, further = understand(
         maps,
         haadf,
         atomic_numbers,
@@ -66,12 +65,11 @@ def decide_on_sample(
         sensitivities,
         totals,
         elements,
+        elastic,
+        elastic_names,
     )
     # the sample holds hardly any vacuum
     preparation = replace(preparation, background_known=True)
-    further = further_of(
-        elastic, elastic_names, atomic_numbers, preparation.units, sensitivities
-    )
     with workers(num_workers) as run:
         decision, prepared = decide(preparation, prior, options, run, further=further)
         if options.share:

@@ -11,7 +11,7 @@ from .convex.iteration import restart
 from .convex.problem import Problem
 from .convex.solver import minimise
 from .convex.sweep import State
-from .method import Decision, decide, further_of, understand
+from .method import Decision, decide, understand
 from .options import CalibratedOptions
 from .prepare import PreparedData
 from .sample import busiest
@@ -81,16 +81,7 @@ class Preview:
 
         `inputs` are the data, as :func:`~.method.solve` takes them.
         """
-        elastic = inputs.pop("elastic", None)
-        names = inputs.pop("elastic_names", ())
-        preparation, prior = understand(options=options, **inputs)
-        further = further_of(
-            elastic,
-            names,
-            inputs["atomic_numbers"],
-            preparation.units,
-            inputs.get("sensitivities"),
-        )
+        preparation, prior, further = understand(options=options, **inputs)
         with workers(num_workers) as run:
             decision, prepared = decide(
                 preparation, prior, options, run, further=further

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ..common.threads import workers
 from .elastic import Found, examine_further
-from .method import further_of, understand
+from .method import understand
 from .multinomial import Fractions, weigh_fractions
 from .options import CalibratedOptions
 from .selection import choose_further
@@ -33,22 +33,18 @@ def shared_weights(
     given = options.of_weights
     with workers(num_workers) as run:
         for inputs in images:
-            own = dict(inputs)
-            others = own.pop("elastic", None)
-            preparation, prior = understand(
-                **own,
+            preparation, prior, further = understand(
+                **inputs,
                 atomic_numbers=atomic_numbers,
                 options=options,
                 sensitivities=sensitivities,
                 elements=elements,
+                elastic_names=elastic_names,
             )
             if preparation.units.total is not None:
                 fractions.append(Fractions.of(preparation, prior, options, run))
                 continue
             prepared = examine_best(preparation, prior, run, given)[0].prepared
-            further = further_of(
-                others, elastic_names, atomic_numbers, preparation.units, sensitivities
-            )
             if further is not None:
                 found, prepared = examine_further(preparation, prepared, further, run)
                 seen.append(found)

@@ -36,7 +36,7 @@ def automatic(data):
 
 def images(data):
     fractions, haadf, _ = data
-    preparation, prior = understand(fractions, haadf, Z, OPTIONS, 0.0, None)
+    preparation, prior, _ = understand(fractions, haadf, Z, OPTIONS, 0.0, None)
     with workers() as run:
         return Fractions.of(preparation, prior, OPTIONS, run)
 
@@ -159,7 +159,7 @@ def test_missing_pixels_of_the_image(data):
 
 def test_sums_of_the_counts_that_fractions_stand_for_are_kept(data, run):
     fractions, haadf, _ = data
-    preparation, prior = understand(fractions, haadf, Z, GIVEN, 0.0, None)
+    preparation, prior, _ = understand(fractions, haadf, Z, GIVEN, 0.0, None)
     decision, prepared = decide(preparation, prior, GIVEN, run)
     problem = decision.last_problem(prepared, run)
     counts = np.where(np.isnan(problem.data), 0, problem.data).sum(axis=(1, 2))
