@@ -147,6 +147,11 @@ def as_hyperspy(maps, haadf):
     return maps, haadf
 
 
+def net_counts(array):
+    rng = np.random.default_rng(int(array.sum()))
+    return np.maximum(rng.poisson(array + 4.0) - rng.poisson(4.0, array.shape), 0)
+
+
 def cut_off(array):
     rng = np.random.default_rng(int(array.sum()))
     return np.maximum(array + rng.normal(0, 0.5, array.shape), 0)
@@ -231,6 +236,10 @@ WARNINGS = {
     ),
     "is too low: too much was subtracted": (each(lambda array: array - 0.3), UNKNOWN),
     "is too low: its background is larger": (None, {**GIVEN, "background": 1.0}),
+    "these may be of an element that is everywhere": (
+        each(lambda array: few_counts(1000 * (array + 9))),
+        UNKNOWN,
+    ),
     "they are fractions, and some are negative": (fractions_below_zero, UNKNOWN),
     "the maps are fractions, with a sum of 1": (fractions, UNKNOWN),
     "is correlated, as after": (each(lambda array: gaussian_filter(array, 1)), UNKNOWN),
@@ -245,6 +254,7 @@ WARNINGS = {
     "pixels seem to share counts in parts": (in_parts, UNKNOWN),
     "was compressed with loss, as in JPEG": (each(like_jpeg), UNKNOWN),
     "whole numbers that are no counts": (each(lambda array: 3 * array), UNKNOWN),
+    "times the noise of counts": (each(net_counts), UNKNOWN),
     "seem to have been cut off after a background": (each(cut_off), UNKNOWN),
     "seems to have an offset: its noise vanishes at 2": (
         each(lambda array: 0.37 * array + 2),
@@ -262,10 +272,6 @@ NOTES = {
     "of pixels that were not measured hold the noise": (
         each(with_value(*MISSING)),
         {**GIVEN, "uncertainty": True},
-    ),
-    "where the HAADF image is darkest, the maps have more than half": (
-        each(lambda array: few_counts(1000 * (array + 9))),
-        UNKNOWN,
     ),
     "the maps were averaged over 2 x 2 pixels": (
         fractions_of_small_pixels,

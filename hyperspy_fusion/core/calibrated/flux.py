@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter
 
+from ..common.missing import fill
 from ..common.operators import block_sums
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ _KNOWN, _KNOWN_VALUES = 0.1, 1 / 3
 _DARK = 0.03
 _MARGIN = 2
 _LEAST_VACUUM = 0.02
-_EMPTIER = 0.5  # of the mean counts, that the vacuum has less of in one map at least
+# Of the mean counts, that the vacuum has less of in one map at least; and its counts of
+# all maps over what these rise above it: more may be an element that is everywhere.
+_EMPTIER, _MOST_BACKGROUND = 0.5, 0.5
 _LEAST_PIXELS = 1000
 _VACUUM_BLOCK = 8  # pixels a side
 _ABOVE = 4.0  # standard deviations, of the counts of a block that is no vacuum
@@ -198,7 +201,7 @@ class Vacuum(NamedTuple):
         Number of its pixels.
     doubtful : bool
         Whether it may be none: it has most of the mean counts of each map, as the thin
-        side of a wedge.
+        side of a wedge, or as many counts as rise above it, as a matrix.
     """
 
     background: np.ndarray | None = None
@@ -226,7 +229,10 @@ def vacuum_background(prepared: PreparedData) -> Vacuum:
         return Vacuum()
     found = np.array([_level(image, vacuum) for image in prepared.data])
     means = np.nanmean(prepared.data, axis=(1, 2), dtype=np.float64)
-    if (found < _EMPTIER * means).any():
+    smooth = gaussian_filter(fill(prepared.data), (0, _SMOOTHING, _SMOOTHING))
+    above = np.quantile(smooth, 1 - _FEW, axis=(1, 2)) - found
+    less = found.sum() < _MOST_BACKGROUND * above.sum()
+    if less and (found < _EMPTIER * means).any():
         return Vacuum(found, int(vacuum.sum()))
     return Vacuum(doubtful=bool(found.any()))
 
@@ -256,9 +262,10 @@ NO_VACUUM = (
     "it: none was subtracted. If the maps have one, give background="
 )
 DOUBTFUL = (
-    "no background was subtracted: where the HAADF image is darkest, the maps have "
-    "more than half of their mean counts. If that is vacuum, its mean counts are the "
-    "background, to be given with background="
+    "no background was subtracted: where the HAADF image is darkest, the maps hold so "
+    "many counts that these may be of an element that is everywhere. If that is "
+    "vacuum, its mean counts are the background, to be given with background=; if it "
+    "is none, background=0 says so"
 )
 
 

@@ -95,9 +95,11 @@ def power_message(power: float) -> str:
     """What a user has to know of an image that is not linear; empty if it is."""
     if power == 1:
         return ""
+    cause = "have been a logarithm, be out of focus, or show what has no map"
+    if power < 1:
+        cause = "show what has no map, or the maps lose counts where there are many"
     return (
         f"the HAADF image is not linear in the maps, but its power of {power:.2g} is: "
-        f"it may have had a gamma correction of {1 / power:.2g} or a logarithm, be out "
-        "of focus, or show what has no map. Its contrast then goes to the wrong "
-        "elements: pass the image as the detector gave it"
+        f"it may have had a gamma correction of {1 / power:.2g}, {cause}. Its contrast "
+        "then goes to the wrong elements: pass the image as the detector gave it"
     )

@@ -20,6 +20,7 @@ from .elastic import (
     examine_further,
     record_of,
 )
+from .flux import DOUBTFUL
 from .groups import repetition
 from .guard import GuardReport
 from .linearity import linear_power, power_message
@@ -135,7 +136,14 @@ class Decision:
         """What a user has to know."""
         shift = self.undone + self.shift
         found = *self.units.warnings, *self.numbers.lock.warnings
-        found = *found, shift.message, power_message(self.power), self.slow_message
+        doubt = self.background_note if self.background_note == DOUBTFUL else ""
+        found = (
+            *found,
+            doubt,
+            shift.message,
+            power_message(self.power),
+            self.slow_message,
+        )
         found = *found, self.report.message
         if self.amounts is not None:
             found = *found, *self.amounts.warnings
@@ -146,7 +154,9 @@ class Decision:
 
     def all_notes(self) -> tuple[str, ...]:
         """What was assumed."""
-        notes = *self.notes, self.background_note, *self.numbers.lock.notes
+        notes = *self.notes, *self.numbers.lock.notes
+        if self.background_note != DOUBTFUL:  # which is a warning
+            notes = *self.notes, self.background_note, *self.numbers.lock.notes
         further = [text for image in self.elastic for text in image.told]
         return tuple(filter(None, (*notes, *further)))
 
@@ -250,8 +260,8 @@ def decide(
         weights, tried = selection.weights, selection.tried
     prepared = replace(prepared, apart=weights.apart)
     power = 1.0
-    # a slow part is no power of anything, nor are maps whose zero is wrong
-    if not (examined.slow or prepared.lock.warnings):
+    # a slow part is no power of anything, nor are maps that are wrong themselves
+    if not (examined.slow or prepared.lock.warnings or prepared.correlated):
         as_given = aligned(preparation.prepared, examined.shift)
         if examined.report.flagged < 1:  # some pixels contradict, or none
             as_given = replace(as_given, trusted=examined.prepared.trusted)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, minimum_filter
 
 from .composition import sum_of_fractions
 from .correlation import PARTS, Kernel, find_kernel, find_rounded_filter
@@ -19,9 +19,13 @@ from .noise import (
 
 # Variance over mean of counts, below which whole numbers are none.
 _LEAST_DISPERSION = 0.6
+# And above which they are none, if there are not more than so many a pixel: details as
+# sharp as a pixel look like noise then.
+_MOST_DISPERSION, _MANY_COUNTS = 1.4, 100
 # Noise variance at the value 0 over that at the mean, of scaled counts.
 _AT_ZERO = 0.1
 _LEAST_PIXELS = 400  # of which the dispersion is known
+_MEASURED = 0.95  # fraction of the pixels: filled ones look filtered
 _ALL_WHOLE = 2.0**23  # from here on float32 has whole numbers only
 _LIMIT = 256  # values of an image of 8 bits
 _SHARED = 1.55  # variance over mean, in steps, of parts of counts; of counts 0.9 to 1.4
@@ -63,6 +67,9 @@ class Reading:
         Whether the map lost a part of its values, as in JPEG.
     clipped : bool
         Whether values below 0 were set to 0.
+    noise : float
+        Of whole numbers that are no counts, the noise over that of counts, if it is
+        larger; else 0.
     offset : float
         Value at which its noise vanishes; 0 if that is 0, or it does not.
     """
@@ -74,6 +81,7 @@ class Reading:
     shared: bool = False
     compressed: bool = False
     clipped: bool = False
+    noise: float = 0.0
     offset: float = 0.0
 
 
@@ -108,15 +116,22 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
     if negative or compressed:
         return Reading(count_value=None, compressed=compressed)
     dispersion = count_gain(filled, known)
-    if values.size < _LEAST_PIXELS or dispersion is None:
-        dispersion = step  # too few pixels, or none but zeros
+    if minimum_filter(known, 3).sum() < _LEAST_PIXELS or dispersion is None:
+        dispersion = step  # too few pixels with all their neighbours, or only zeros
     if step is not None and not whole and _is_shared(filled, known, step):
         count_value = (dispersion or step) / PARTS.mask_gain
         return Reading(count_value=count_value, kernel=PARTS, shared=True)
     if step is not None and (dispersion or step) > _LEAST_DISPERSION * step:
-        # An export changes the range; multiples of small numbers do not.
-        exported = whole and step > 1
-        return Reading(count_value=step, exact=True, exported=exported)
+        noise = (dispersion or step) / step
+        noisy = whole and noise > _MOST_DISPERSION
+        noisy = noisy and filled.mean() < _MANY_COUNTS * step
+        return Reading(
+            count_value=dispersion if noisy else step,
+            exact=not noisy,
+            # An export changes the range; multiples of small numbers do not.
+            exported=whole and step > 1,
+            noise=noise if noisy else 0.0,
+        )
     return _read_values(filled, known, dispersion, whole=whole, step=step)
 
 
@@ -129,7 +144,7 @@ def _read_values(
     step: float | None,
 ) -> Reading:
     """As :func:`read_map`, of values without the noise of counts of the step."""
-    if whole and step is not None and dispersion:
+    if whole and step is not None and dispersion and known.mean() > _MEASURED:
         kernel = find_rounded_filter(filled, dispersion / step)
         if kernel is not None:
             return Reading(count_value=step, kernel=kernel)
@@ -356,6 +371,12 @@ def _reading_warnings(
                 f"the {name} was compressed with loss, as in JPEG files: blocks of "
                 "8 x 8 pixels have lost details and a part of their noise, which "
                 "nothing brings back. Pass the counts, or an export without loss"
+            )
+        elif reading.noise:
+            yield (
+                f"the {name} holds whole numbers with {reading.noise:.1f} times the "
+                "noise of counts: those of a background seem to have been subtracted, "
+                "and values below 0 cut off. Pass the counts, and background="
             )
         elif reading.clipped:
             yield (

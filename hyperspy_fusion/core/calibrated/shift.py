@@ -120,6 +120,8 @@ def near_shift(
         around = [(y + j, x + i) for j in (0, -1, 1) for i in (0, -1, 1)]
         best = min(around, key=lambda place: squares(*place))
     z = 0.0
+    if max(map(abs, best)) == reach:  # the end of the search is no minimum
+        best = (0, 0)
     if best != (0, 0):
         z, part = _gain(image, weight, maps, *best)
         if z <= _SHIFT_Z or z * part <= least:

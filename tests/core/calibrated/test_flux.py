@@ -188,11 +188,8 @@ def test_a_background_of_many_counts(name, background):
         more = rng.poisson(background - 0.02, signal.data.shape)
         signal.data = signal.data + more
     if (name, background) == ("janus", 1.0):  # three quarters of the field are vacuum
-        fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
-        assert (
-            "No background was subtracted: where the HAADF"
-            in hyperspy_fusion.summarize(fused)
-        )
+        with pytest.warns(UserWarning, match="no background was subtracted: where"):
+            hyperspy_fusion.fuse_multimodal(maps, haadf)
         return
     fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
     found = fused[0].metadata.Multimodal_fusion.vacuum_background
@@ -217,3 +214,25 @@ def test_background_that_is_not_given_is_that_of_the_vacuum(tile_size):
     assert_allclose(record.vacuum_background, 0)
     assert "vacuum" not in record.notes
     assert_allclose(given[0].data.sum(), maps[0].data.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize("counts", [2, 16])
+def test_a_matrix_is_no_background(counts):
+    """Precipitates in a foil, whose element is everywhere: there is no vacuum."""
+    rng = np.random.default_rng(1)
+    y, x = np.mgrid[:96, :96]
+    places = rng.uniform(0, 96, (20, 2))
+    odd = sum(np.exp(-(((y - a) / 3) ** 2) - ((x - b) / 8) ** 2) for a, b in places)
+    thickness = np.array([1 - 0.3 * np.minimum(odd, 1), 0.02 + 0.4 * odd])
+    expected = thickness * np.array([counts, 2 * counts])[:, None, None]
+    bright = np.tensordot([13**1.7, 29**1.7], thickness, 1) / 300
+    haadf = hyperspy_fusion.HAADFImage(rng.poisson(2000 * (0.1 + bright)))
+    measured = rng.poisson(expected + 0.02)
+    maps = {
+        element: hyperspy_fusion.ElementalMap(image)
+        for element, image in zip(("Al", "Cu"), measured, strict=True)
+    }
+    with pytest.warns(UserWarning, match="may be of an element that is everywhere"):
+        fused = hyperspy_fusion.fuse_multimodal(maps, haadf)
+    for signal, true in zip(fused, expected, strict=True):
+        assert signal.data.sum() == pytest.approx(true.sum(), rel=0.1)

@@ -97,4 +97,5 @@ def test_it_is_told_and_recorded():
 
 def test_message():
     assert power_message(1.0) == ""
-    assert "gamma correction of 0.5 " in power_message(2.0)
+    assert "gamma correction of 0.5, have been a log" in power_message(2.0)
+    assert "the maps lose counts where there are many" in power_message(0.5)

@@ -193,6 +193,26 @@ def test_values_below_0_that_were_cut_off(counts):
     assert not read(counts / thickness).clipped
 
 
+def test_whole_net_counts_that_were_cut_off_at_0(counts):
+    rng = np.random.default_rng(0)
+    net = rng.poisson(counts + 6.0) - rng.poisson(6.0, counts.shape)
+    found = read(np.maximum(net, 0).astype(float))
+    assert found.noise == found.count_value > 1.4
+    assert not found.exact
+    assert read(counts).noise == 0
+
+
+@pytest.mark.parametrize("measured", [0.1, 0.25, 0.5])
+def test_counts_of_which_many_are_missing(measured):
+    maps = hyperspy_fusion.data.core_shell(64, seed=2).maps
+    known = np.random.default_rng(2).random((64, 64)) < measured
+    for signal in maps:
+        filled = np.where(known, signal.data, gaussian_filter(signal.data, 2.0))
+        found = read_map(filled, known, negative=False)
+        assert found.count_value == 1
+        assert found.kernel is None
+
+
 @pytest.mark.parametrize("offset", [2.0, 10.0])
 def test_an_offset(counts, offset):
     rng = np.random.default_rng(0)

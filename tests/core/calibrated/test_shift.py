@@ -151,3 +151,8 @@ def test_parts_of_a_pixel_need_trusted_pixels_on_both_sides():
     assert_array_equal(np.argwhere(back.trusted[:-1, 1:] == 0), [(19, 30), (20, 30)])
     assert_array_equal(back.trusted[-1], 0)
     assert_array_equal(back.trusted[:, 0], 0)
+
+
+def test_the_end_of_the_near_search_is_no_displacement(run):
+    moved, _ = displaced(discs(), (7, 0))
+    assert near_shift(moved, counts_alone(moved, run)) == Shift()
