@@ -67,7 +67,7 @@ def _parser():
     )
     parser.add_argument("--counts", nargs="+", type=float, default=[1.0, 4.0, 16.0])
     parser.add_argument("--size", type=int, default=64, help="a multiple of 16 pixels")
-    parser.add_argument("--seeds", type=int, default=6, help="number of measurements")
+    parser.add_argument("--seeds", type=int, default=12, help="number of measurements")
     parser.add_argument("--seed", type=int, default=101, help="the first")
     parser.add_argument("--n-replicas", type=int, default=20)
     parser.add_argument("--markdown", type=Path, help="page to write")

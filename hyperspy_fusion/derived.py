@@ -15,7 +15,7 @@ from .core.calibrated.again import groups_again, local_z_again
 from .core.calibrated.groups import Groups
 from .core.common.spans import region_of
 from .execution.arrays import computed
-from .inputs.elements import entry_of, infer_element, name_element
+from .inputs.elements import entry_of, infer_element, name_element, title_of
 from .inputs.further import Elastic
 from .inputs.images import new_signal
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
@@ -257,6 +257,11 @@ def get_misfit(
             f"the fused maps have the shape {model.data.shape} and the measured ones "
             f"{measurement.haadf.shape}: expected those that were fused, of the same "
             "positions and pixels"
+        )
+    name = title_of(haadf) if isinstance(haadf, BaseSignal) else ""
+    if image is None and name in record.get_item("elastic", "").split("\n") and name:
+        raise ValueError(
+            f"haadf is {name}, a further image of the fusion: pass image={name!r}, too"
         )
     found = new_signal(model, measurement.haadf - model.data)
     found.metadata.General.title = "Misfit"

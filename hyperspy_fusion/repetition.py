@@ -11,6 +11,7 @@ import numpy as np
 from .core.common.messages import warn
 from .derived import complete_record, first_of, maps_of_fusion, record_of
 from .fusion import fuse_multimodal, fuse_published
+from .inputs.elements import infer_element
 from .inputs.further import Elastic
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
 from .provenance import (
@@ -191,8 +192,9 @@ def _tell_of_other_versions(before: str) -> None:
 
 def _compare(before: Sequence[ElementalMap], again: Sequence[ElementalMap]) -> None:
     """Warn if maps differ that are to be the same."""
-    largest = 0.0
-    for old, new in zip(before, again, strict=False):
+    largest, named = 0.0, {infer_element(new): new for new in again}
+    for k, old in enumerate(before):
+        new = named.get(infer_element(old), again[min(k, len(again) - 1)])
         if old.data.shape != new.data.shape:
             return  # parts of the maps
         apart = np.abs(np.asarray(old.data) - np.asarray(new.data)).max()

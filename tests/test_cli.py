@@ -128,7 +128,7 @@ class TestDemo:
         assert hs.load(folder / "Co.tif").data.shape == (32, 32)
         assert written(tmp_path) == ["out"]
 
-    @pytest.mark.parametrize("output", ["file", "nowhere/out"])
+    @pytest.mark.parametrize("output", ["file", "file/out", "nowhere/out"])
     def test_refuses_what_cannot_be_a_folder(self, tmp_path, capsys, output):
         (tmp_path / "file").write_text("")
         assert cli.main(["demo", "--output", output, "--overwrite"]) == 2

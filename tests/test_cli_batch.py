@@ -68,7 +68,7 @@ def test_a_batch_with_a_bad_file_and_again_with_resume(tmp_path, capsys, monkeyp
     errors = [line for line in printed.err.splitlines() if "error" in line]
     (error,) = errors
     assert error.startswith("hyperspy-fusion: error: cannot read night6.npz: night6.np")
-    assert error.endswith("is no .npz file, as numpy.savez writes them")
+    assert error.endswith("is no .npz file, as numpy.savez writes them, or is damaged")
     assert "[6/6] night6.npz: failed\n" in printed.out
     last = printed.out.splitlines()[-1]
     assert last == f"5 of 6 files fused, 1 failed: see {Path('out', 'index.html')}"
@@ -444,6 +444,10 @@ def test_options_that_are_0_or_off_come_before_settings(tmp_path):
             'files = "a.npz"\n[calibrated]\nlambda-tv = 1',
             "settings.toml has 'calibrated', which are no options: expected files, and",
         ),
+        (
+            'files = "a.npz"\n[result]\nexit-code = 0\nlambda-tv = 30.0',
+            "settings.toml has 'lambda-tv' below [result]: expected options above it",
+        ),
         ("files = 3", "settings.toml has files = 3: expected names of files"),
         ("files = [", "cannot read settings.toml: "),
         (None, "cannot read settings.toml: No such file"),
@@ -490,6 +494,7 @@ def test_sensitivities_and_mask(tmp_path):
         (["--file-format", "EMD"], "cannot read a.npz: --file-format is given for a.n"),
         (["--jobs", "0"], "--jobs is 0: expected at least 1"),
         (["none*.emd"], "no file fits none*.emd"),
+        (["."], ". is a folder: expected files, such as './*.emd'"),
     ],
 )
 def test_options_that_are_wrong(capsys, given, message):

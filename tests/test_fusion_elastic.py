@@ -340,6 +340,10 @@ def test_models_of_the_images(fused, phase):
 def test_misfit_of_each_image(fused, specimen, phase, flat):
     maps, haadf, _ = specimen
     model = hf.get_haadf_model(fused, "phase")
+    with pytest.raises(
+        ValueError, match="haadf is phase, a further image .* image='phase'"
+    ):
+        hf.get_misfit(maps, fused, phase)
     misfit = hf.get_misfit(maps, fused, phase, image="phase")
     assert_array_equal(misfit.data, phase.data - model.data)
     z = hf.get_misfit(maps, fused, phase, image="phase", standardised=True)

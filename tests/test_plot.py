@@ -519,7 +519,7 @@ class TestConvergence:
             "Total cost",
             f"HAADF, λ = {record.lambda_haadf:.3g}",
             "Chemical",
-            f"Total generalised variation, λ = {record.lambda_tv:.3g}",
+            f"TGV, λ = {record.lambda_tv:.3g}",
         ]
         (line,) = found[0].lines
         assert_allclose(line.get_xdata(), record.cost_iterations)
@@ -623,7 +623,7 @@ class TestWeights:
     def test_weights_that_were_given(self):
         maps, haadf, _ = data.core_shell(32)
         fused = fuse_multimodal(maps, haadf, lambda_tv=3, lambda_haadf=0.1)
-        with pytest.raises(ValueError, match="did not choose its weights"):
+        with pytest.raises(ValueError, match="no weights that were chosen"):
             plot_weights(fused)
         fused = fuse_multimodal(maps, haadf, lambda_tv=3)
         *_, ring = plot_weights(fused)[0].lines
@@ -697,6 +697,13 @@ class TestWeights:
         )
         assert_allclose(shown(found[3]), calibrated_series[0].inav[1].data)
 
+    def test_a_stack_of_a_series(self, two):
+        fused = fuse_multimodal(*two, background=0.02, lambda_haadf=0.1)
+        stack = hs.stack(fused, show_progressbar=False)
+        one, other = (plot_weights(given, inav=1)[0] for given in (fused, stack))
+        for a, b in zip(one.lines, other.lines, strict=True):
+            assert_allclose(a.get_ydata(), b.get_ydata())
+
     def test_images_of_one_position_with_background_and_mask_of_each(self, two):
         maps, haadf = two
         mask = np.zeros(haadf.data.shape, dtype=bool)
@@ -763,7 +770,7 @@ class TestWeights:
             plot_weights(fused, inav=1)
 
     def test_what_chose_no_weights(self, fusion):
-        with pytest.raises(ValueError, match="did not choose its weights"):
+        with pytest.raises(ValueError, match="no weights that were chosen"):
             plot_weights(fusion[1])
         with pytest.raises(ValueError, match="no metadata.Multimodal_fusion"):
             plot_weights(fusion[0])

@@ -107,6 +107,11 @@ def test_the_published_method_takes_no_further_images(specimen):
         hf.repeat(before, lazy[:3], lazy[3], elastic=specimen.haadf)
 
 
+def test_maps_in_another_order(specimen, fused):
+    again = hf.repeat(fused[::-1], *specimen[:2])
+    np.testing.assert_array_equal(again[0].data, fused[0].data)
+
+
 @pytest.mark.parametrize("options", [{"tile_size": 32}, {"weights": "shared"}])
 def test_series_and_tiles(series_of, options):
     series = series_of(*(hf.data.core_shell(40, seed=seed) for seed in (1, 2)))

@@ -149,7 +149,7 @@ def as_hyperspy(maps, haadf):
 
 def net_counts(array):
     rng = np.random.default_rng(int(array.sum()))
-    return np.maximum(rng.poisson(array + 4.0) - rng.poisson(4.0, array.shape), 0)
+    return np.maximum(rng.poisson(array + 9.0) - rng.poisson(9.0, array.shape), 0)
 
 
 def cut_off(array):

@@ -157,7 +157,11 @@ class TestPicture:
 
     def test_what_it_shows(self, crystal, fused, first):
         maps, haadf = crystal
+        stack = hs.stack(fused, show_progressbar=False)
+        stacked = plot_sharing(maps, stack, haadf, (30, 41), BACKGROUND)
         axes = plot_sharing(maps, fused, haadf, (30, 41), BACKGROUND)
+        for one, other in zip(stacked, axes, strict=True):
+            assert_array_equal(one.images[0].get_array(), other.images[0].get_array())
         assert [ax.get_title() for ax in axes] == ["HAADF", "Dy", "Sc", "O"]
         assert_array_equal(axes[1].images[0].get_array(), first[0].data)
         scale = haadf.axes_manager[0].scale

@@ -324,7 +324,7 @@ def fuse_file(
         output,
         ", ".join(Path(path).name for path in paths),
         (maps, fused, haadf, background),
-        settings=options.dump(settings, {"result": result}),
+        settings=options.dump(settings, {options.RESULT: result}),
         sensitivities=given.get("sensitivities"),
         mask=given.get("mask"),
         elastic=given.get("elastic"),
@@ -337,7 +337,7 @@ def _as_before(
 ) -> Outcome | None:
     """What an earlier run found; of another run None, or an error if it is to stay."""
     before = options.read(output / files.CONFIG)
-    result = before.pop("result", {})
+    result = before.pop(options.RESULT, {})
     names = {k for k in before | settings if before.get(k) != settings.get(k)}
     names -= options.WITHOUT_EFFECT
     if names:

@@ -36,6 +36,10 @@ def expand(patterns: Sequence[str]) -> list[str]:
     """List the files that paths and patterns name, each once."""
     found: list[str] = []
     for pattern in patterns:
+        if Path(pattern).is_dir() and Path(pattern).suffix.lower() != ".zspy":
+            raise IsADirectoryError(
+                f"{pattern} is a folder: expected files, such as '{pattern}/*.emd'"
+            )
         if Path(pattern).exists() or not glob.has_magic(pattern):
             found.append(pattern)  # brackets in the name of a file are no pattern
             continue
@@ -260,12 +264,12 @@ def check_output(output: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"{output} is a file: choose another --output")
     if output.exists() and not overwrite:
         raise FileExistsError(
-            f"the folder {output} exists: choose another --output, or replace the "
-            "files of an earlier run in it with --overwrite; 'fuse' can also go on "
-            "with --resume"
+            f"the folder {output} exists: choose another --output, such as "
+            f"{output / 'again'}, or replace the files of an earlier run in it with "
+            "--overwrite; 'fuse' can also go on with --resume, with the same files"
         )
     base = _base(output)
-    if not os.access(base, os.W_OK):
+    if not (base.is_dir() and os.access(base, os.W_OK)):
         raise PermissionError(
             f"the folder {base} does not exist or cannot be written: choose another "
             "--output"

@@ -115,6 +115,8 @@ OF_SPECTRA: list[Option] = [
     ),
     ("energy_range", str, "A,B", "lowest and highest energy in keV"),
 ]
+# The table of what a run found, in the file of its options.
+RESULT, OF_RESULT = "result", ("exit-code", "message", "version", "seconds")
 WITHOUT_EFFECT = {"lazy", "num-workers"}  # on the result
 _EVERY = [
     *INPUT,
@@ -229,9 +231,12 @@ def for_fusion(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(given.keys() - known)
     if unknown:
+        spectra_only = not whole and bool({n for n, *_ in OF_SPECTRA} & set(unknown))
         raise ValueError(
             f"{owner} has no option {', '.join(map(flag_of, unknown))}: see "
             "hyperspy-fusion fuse --help for the options of each method"
+            + spectra_only
+            * " and of --maps spectra, which is not given"
         )
     if arguments.elastic is not None and method == "published":
         raise ValueError(
@@ -387,7 +392,13 @@ def given_of(arguments: argparse.Namespace) -> dict[str, Any]:
 def as_argv(path: Path) -> list[str]:
     """The options of a TOML file as arguments of the command line, files first."""
     entries = read(path)
-    entries.pop("result", None)  # of the run that wrote the file
+    result = entries.pop(RESULT, {})  # of the run that wrote the file
+    added = sorted(set(result) - set(OF_RESULT))
+    if added:
+        raise ValueError(
+            f"{path} has {', '.join(map(repr, added))} below [{RESULT}]: expected "
+            "options above it, since all that stands below is of that table"
+        )
     files = entries.pop("files", [])
     known = ["method", *(flag_of(name)[2:] for name, *_ in _EVERY)]
     wrong = [key for key in entries if key not in known]

@@ -61,7 +61,9 @@ def _arrays(path: str | Path) -> dict[str, np.ndarray]:
         with h5py.File(path) as file:
             return {name: entry[:] for name, entry in file.items()}
     if not is_zipfile(path):
-        raise ValueError(f"{path} is no .npz file, as numpy.savez writes them")
+        raise ValueError(
+            f"{path} is no .npz file, as numpy.savez writes them, or is damaged"
+        )
     with np.load(path) as file:
         return {name: file[name] for name in file.files}
 

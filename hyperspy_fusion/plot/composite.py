@@ -69,7 +69,8 @@ def plot_composite(
     inav : int, float or tuple, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; by default in a new figure.
+        Where to draw; by default in a new figure. The legend is beside it: a figure
+        with ``layout="constrained"`` leaves room for that.
     scalebar : bool, default True
         Whether there is a scale bar, if the axes have units.
     axes_decor : {None, "all", "ticks", "off"}

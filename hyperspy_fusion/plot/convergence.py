@@ -117,7 +117,7 @@ def _cost_title(term: str, record: Any) -> str:
         "total": ("Total cost", None),
         "haadf": ("HAADF", "lambda_haadf"),
         "chemical": ("Chemical", None) if calibrated else _POISSON,
-        "tv": (f"Total {'generalised ' * second_order}variation", "lambda_tv"),
+        "tv": ("TGV" if second_order else "Total variation", "lambda_tv"),
     }[term]
     if weight is None:
         return name

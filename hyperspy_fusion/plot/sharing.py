@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from hyperspy.signals import BaseSignal
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
@@ -88,7 +89,10 @@ def plot_sharing(
     >>> [ax.get_title() for ax in axes]
     ['HAADF', 'Dy', 'Sc', 'O']
     """
+    stack = fused if isinstance(fused, BaseSignal) else None
     fused = maps_of_fusion(fused)
+    if stack is not None and len(fused) > 1:
+        fused = stack.split()  # with the maps before sharing
     record = record_of(fused[0])
     measurement = measured_as(record, maps, haadf, background, mask)
     y, x = _checked(pixel, measurement.haadf.shape[-2:])

@@ -115,6 +115,7 @@ def plot_weights(
             f"plot_weights got {', '.join(measurement)}: expected what was given to "
             "the fusion only together with images=True"
         )
+    fused = maps_of_fusion(fused)
     further = _further_weights(fused, inav)
     if pending(first_of(fused)):
         raise ValueError("the maps are not computed yet: call compute() of each")
@@ -320,8 +321,9 @@ def _weights(fused: Any, inav: Any) -> tuple[np.ndarray, np.ndarray]:
     record = record_of(one)
     if not record.has_item("weights_tried"):
         raise ValueError(
-            "this fusion did not choose its weights: expected a map from "
-            "fuse_multimodal with lambda_tv or lambda_haadf left to 'auto'"
+            "there are no weights that were chosen for this image alone: expected a "
+            "map from fuse_multimodal with lambda_tv or lambda_haadf left to 'auto', "
+            "and without weights='shared'"
         )
     # After a lazy load the arrays in the metadata are dask arrays.
     rows = np.asarray(record.weights_tried)

@@ -19,9 +19,10 @@ from .noise import (
 
 # Variance over mean of counts, below which whole numbers are none.
 _LEAST_DISPERSION = 0.6
-# And above which they are none, if there are not more than so many a pixel: details as
-# sharp as a pixel look like noise then.
-_MOST_DISPERSION, _MANY_COUNTS = 1.4, 100
+# And what it is above 1, from which on they are none: in so many pixels a side, in
+# fewer more, by chance; if there are not more than so many counts a pixel, of which
+# details as sharp as a pixel look like noise.
+_EXCESS, _EXCESS_SIZE, _MANY_COUNTS = 0.4, 80, 100
 # Noise variance at the value 0 over that at the mean, of scaled counts.
 _AT_ZERO = 0.1
 _LEAST_PIXELS = 400  # of which the dispersion is known
@@ -123,8 +124,8 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
         return Reading(count_value=count_value, kernel=PARTS, shared=True)
     if step is not None and (dispersion or step) > _LEAST_DISPERSION * step:
         noise = (dispersion or step) / step
-        noisy = whole and noise > _MOST_DISPERSION
-        noisy = noisy and filled.mean() < _MANY_COUNTS * step
+        most = 1 + _EXCESS * max(1.0, _EXCESS_SIZE / np.sqrt(values.size))
+        noisy = whole and noise > most and filled.mean() < _MANY_COUNTS * step
         return Reading(
             count_value=dispersion if noisy else step,
             exact=not noisy,
