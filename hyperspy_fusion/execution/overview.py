@@ -105,10 +105,12 @@ def decide_for_tiles(
         **sample, totals=totals, **shared, **chemistry
     )
     if arrays["background"] is None:
-        background = parts.background_of_vacuum(
+        background, note = parts.background_of_vacuum(
             **found, factor=factor, decision=decision, **shared
         )
-        if background is not None:
+        if background is None:
+            decision = replace(decision, background_note=note)
+        else:
             for each in (arrays, found, sample):
                 each["background"] = background
             decision, prior = parts.decide_on_sample(

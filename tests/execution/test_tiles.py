@@ -391,11 +391,33 @@ def test_a_sliver_and_an_empty_map(specimen):
     maps[1].data[:] = 0
     with pytest.warns(UserWarning, match="without any contrast: map of Mn"):
         fused = hf.fuse_multimodal(
-            maps, specimen.haadf.isig[:66, :65], tile_size=64, **GIVEN
+            maps, specimen.haadf.isig[:66, :65], 0.0, tile_size=64, **GIVEN
         )
     assert_allclose(sums(fused), sums(maps), rtol=1e-5)
     assert np.isfinite(values(fused)).all()
     assert values(fused).min() >= 0
+
+
+def test_small_tiles_have_the_background_of_the_whole():
+    maps, haadf, _ = hf.data.core_shell(size=96)
+    given = {"lambda_tv": 4.0, "lambda_haadf": 0.1}
+    whole = hf.fuse_multimodal(maps, haadf, **given)
+    tiled = hf.fuse_multimodal(maps, haadf, tile_size=48, **given)
+    one, other = (
+        f[0].metadata.Multimodal_fusion.vacuum_background for f in (whole, tiled)
+    )
+    assert_allclose(other, one, rtol=0.1)
+    for a, b in zip(whole, tiled, strict=True):
+        assert np.abs(a.data - b.data).max() < 0.02 * a.data.max()
+
+
+def test_tiles_say_that_a_background_may_be_a_matrix():
+    maps, haadf, _ = hf.data.core_shell(size=96)
+    for signal in maps:
+        more = np.random.default_rng(0).poisson(20.0, signal.data.shape)
+        signal.data = signal.data + more
+    with pytest.warns(UserWarning, match="may be of an element that is everywhere"):
+        hf.fuse_multimodal(maps, haadf, tile_size=48, **GIVEN)
 
 
 def test_a_size_that_large_pixels_do_not_divide():

@@ -209,8 +209,8 @@ class Vacuum(NamedTuple):
     doubtful: bool = False
 
 
-def vacuum_background(prepared: PreparedData) -> Vacuum:
-    """Mean counts of each map in the vacuum.
+def vacuum_background(prepared: PreparedData, factor: int = 1) -> Vacuum:
+    """Mean counts of each map in the vacuum, of pixels that are larger by a factor.
 
     Vacuum is where the HAADF image is at its offset. The calibration has found that
     with maps whose background gives no electrons: it lacks what the coefficients make
@@ -225,9 +225,10 @@ def vacuum_background(prepared: PreparedData) -> Vacuum:
     dark -= prepared.offset + prepared.coefficients @ below
     dark = (dark < _DARK * np.quantile(dark, 0.99)) & (prepared.trusted > 0)
     vacuum = binary_erosion(dark, iterations=_MARGIN)
-    if vacuum.mean() < _LEAST_VACUUM or vacuum.sum() < _LEAST_PIXELS:
+    least = _LEAST_PIXELS / factor**2
+    if vacuum.mean() < _LEAST_VACUUM or vacuum.sum() < least:
         return Vacuum()
-    found = np.array([_level(image, vacuum) for image in prepared.data])
+    found = np.array([_level(image, vacuum, least) for image in prepared.data])
     means = np.nanmean(prepared.data, axis=(1, 2), dtype=np.float64)
     smooth = gaussian_filter(fill(prepared.data), (0, _SMOOTHING, _SMOOTHING))
     above = np.quantile(smooth, 1 - _FEW, axis=(1, 2)) - found
@@ -237,11 +238,11 @@ def vacuum_background(prepared: PreparedData) -> Vacuum:
     return Vacuum(doubtful=bool(found.any()))
 
 
-def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:
+def _level(counts: np.ndarray, vacuum: np.ndarray, least: float) -> float:
     """Mean counts in the vacuum, without blocks that hold more than its noise.
 
     A light element hardly shows in the image: where one is, there is no vacuum. 0 if
-    little of it is left.
+    less than the least number of pixels, or than half of it, is left.
     """
     known = vacuum & np.isfinite(counts)
     area = block_sums(known.astype(np.float64), _VACUUM_BLOCK)
@@ -253,7 +254,7 @@ def _level(counts: np.ndarray, vacuum: np.ndarray) -> float:
         if not filled.any():
             break
         empty &= ~filled
-    enough = area[empty].sum() >= max(_LEAST_PIXELS, area.sum() / 2)
+    enough = area[empty].sum() >= max(least, area.sum() / 2)
     return float(total[empty].sum() / area[empty].sum()) if enough else 0.0
 
 

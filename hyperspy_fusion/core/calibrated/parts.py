@@ -15,7 +15,7 @@ from .convex.problem import Problem
 from .convex.solver import common_flux_multiplier, minimise
 from .elastic import EXPONENT
 from .examine import guarded
-from .flux import FluxLock, judge, vacuum_background
+from .flux import DOUBTFUL, NO_VACUUM, FluxLock, judge, vacuum_background
 from .method import (
     Decision,
     conclude,
@@ -90,22 +90,23 @@ def background_of_vacuum(
     variance: np.ndarray | None = None,
     elastic: np.ndarray | None = None,  # noqa: ARG001 - what is given of an image
     num_workers: int | None = None,
-) -> np.ndarray | None:
+) -> tuple[np.ndarray | None, str]:
     """Background of a whole image on large pixels, in the units of the maps.
 
     The arrays are means over `factor` x `factor` pixels. Shape ``(n_elements, 1, 1)``;
-    None if the maps are no counts, or there is too little vacuum.
+    None if the maps are no counts, or there is too little vacuum. The text tells why.
     """
     if not decision.units.counts or decision.report.inverted:
-        return None
+        return None, ""
     with workers(num_workers) as run:
         prepared, _ = _part(
             maps, haadf, decision, options, run, background, variance, factor=factor
         )
-    found = vacuum_background(prepared).background
-    if found is None:
-        return None
-    return (found * decision.units.count_value / factor**2)[:, None, None]
+    vacuum = vacuum_background(prepared, factor)
+    if vacuum.background is None:
+        return None, DOUBTFUL if vacuum.doubtful else NO_VACUUM
+    values = vacuum.background * decision.units.count_value / factor**2
+    return values[:, None, None], ""
 
 
 def rough_shifts(

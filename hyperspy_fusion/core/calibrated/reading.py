@@ -23,6 +23,7 @@ _LEAST_DISPERSION = 0.6
 # fewer more, by chance; if there are not more than so many counts a pixel, of which
 # details as sharp as a pixel look like noise.
 _EXCESS, _EXCESS_SIZE, _MANY_COUNTS = 0.4, 80, 100
+_LEAST_SIZE = 48  # pixels a side, of which it is known well enough
 # Noise variance at the value 0 over that at the mean, of scaled counts.
 _AT_ZERO = 0.1
 _LEAST_PIXELS = 400  # of which the dispersion is known
@@ -124,8 +125,10 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
         return Reading(count_value=count_value, kernel=PARTS, shared=True)
     if step is not None and (dispersion or step) > _LEAST_DISPERSION * step:
         noise = (dispersion or step) / step
-        most = 1 + _EXCESS * max(1.0, _EXCESS_SIZE / np.sqrt(values.size))
-        noisy = whole and noise > most and filled.mean() < _MANY_COUNTS * step
+        size = np.sqrt(values.size)
+        most = 1 + _EXCESS * max(1.0, _EXCESS_SIZE / size)
+        noisy = whole and size >= _LEAST_SIZE and noise > most
+        noisy = noisy and filled.mean() < _MANY_COUNTS * step
         return Reading(
             count_value=dispersion if noisy else step,
             exact=not noisy,
