@@ -1,8 +1,7 @@
-import warnings
-
 """Tiles: how images are cut, what is global about them, and what comes out."""
 
 import itertools
+import warnings
 from types import SimpleNamespace
 
 import dask.array as da
