@@ -31,17 +31,21 @@ def linear_power(prepared: PreparedData) -> float:
     Parameters
     ----------
     prepared : PreparedData
-        The maps, and an image that is not displaced against them.
+        The maps, whose noise is independent, and an image that is not displaced against
+        them.
 
     Returns
     -------
     float
-        1 if the image is linear, or if no power of it is.
+        1 if the image is linear, if no power of it is, or if there are too few pixels
+        or too many maps to tell.
     """
     known = np.isfinite(prepared.data).all(axis=0) & (prepared.trusted > 0)
-    image = np.asarray(prepared.haadf, np.float64)
-    if known.sum() < _GROUPS * _LEAST_PIXELS or not np.ptp(image[known]):
+    free = _GROUPS - len(prepared.data) - 1  # numbers that the fit leaves
+    if known.sum() < _GROUPS * _LEAST_PIXELS or free < _GROUPS / 2:
         return 1.0
+    image = np.asarray(prepared.haadf, np.float64)
+    image = np.where(known, image, image[known].mean())
     low, high = np.quantile(image[known], _RANGE)
     if not low < high:
         return 1.0
@@ -57,12 +61,10 @@ def linear_power(prepared: PreparedData) -> float:
         sorted_ = pixels[..., known][..., order].astype(np.float64)
         return np.add.reduceat(sorted_, starts, axis=-1) / sizes
 
-    variance = prepared.data if prepared.variance is None else prepared.variance
-    variance = np.broadcast_to(variance, prepared.data.shape)
-    kernels = prepared.kernels or (None,) * len(prepared.data)
-    areas = np.array([kernel.area if kernel else 1.0 for kernel in kernels])
-    # where nothing was counted it might have been one
-    noise = np.maximum(means(variance), 1 / sizes) * areas[:, None] / sizes
+    if prepared.variance is None:  # where nothing was counted it might have been one
+        noise = np.maximum(means(prepared.data), 1 / sizes) / sizes
+    else:
+        noise = means(np.broadcast_to(prepared.variance, prepared.data.shape)) / sizes
     net = means(prepared.net())
 
     def misfit(log_power: float) -> float:
@@ -70,7 +72,6 @@ def linear_power(prepared: PreparedData) -> float:
 
     found = minimize_scalar(misfit, bounds=np.log(_POWERS), method="bounded")
     least, of_image = float(found.fun), misfit(0.0)
-    free = _GROUPS - len(net) - 1
     if least > _EXPLAINED or of_image < max(_WORSE * least, least + _LESS / free):
         return 1.0
     power = float(np.exp(found.x))
