@@ -17,7 +17,7 @@ from hyperspy.signals import BaseSignal, Signal2D
 from ..core.calibrated.composition import sum_of_fractions
 from ..core.common.messages import warn
 from ..execution.arrays import computed, is_lazy, stack
-from .elements import atomic_number, infer_element, title_of
+from .elements import atomic_number, element_in, infer_element, title_of
 from .further import Elastic, further_images
 from .images import (
     as_images,
@@ -411,7 +411,8 @@ def _element_names(
     said += [
         f"the map number {i}, {describe(signals[i])}, is taken for one of {name}, but "
         f"its metadata or title says {own}: check the names and their order"
-        for i, (name, own) in enumerate(zip(names, found, strict=True))
+        for i, name in enumerate(names)
+        for own in dict.fromkeys((found[i], element_in(title_of(signals[i]))))
         if own not in (name, None)
     ]
     return names

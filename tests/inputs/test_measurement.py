@@ -423,3 +423,11 @@ def test_the_haadf_image_is_no_further_image():
     maps, haadf, _ = hf.data.core_shell(size=32)
     with pytest.raises(ValueError, match="twice, or it is the HAADF image"):
         hf.fuse_multimodal(maps, haadf, elastic=haadf)
+
+
+def test_a_title_of_another_element_is_told():
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    maps[0].metadata.General.title = "Fe"
+    with pytest.warns(UserWarning, match="taken for one of Co, but .* says Fe"):
+        fused = hf.fuse_published(maps, haadf, n_iter=2)
+    assert fused[0].metadata.General.title == "Co"
