@@ -193,10 +193,10 @@ def _tell_of_other_versions(before: str) -> None:
 def _compare(before: Sequence[ElementalMap], again: Sequence[ElementalMap]) -> None:
     """Warn if maps differ that are to be the same."""
     largest, named = 0.0, {infer_element(new): new for new in again}
-    for k, old in enumerate(before):
-        new = named.get(infer_element(old), again[min(k, len(again) - 1)])
-        if old.data.shape != new.data.shape:
-            return  # parts of the maps
+    for old in before:
+        new = named.get(infer_element(old))
+        if new is None or old.data.shape != new.data.shape:
+            return  # parts of the maps, or what is none any more
         apart = np.abs(np.asarray(old.data) - np.asarray(new.data)).max()
         largest = max(largest, float(apart / max(np.abs(new.data).max(), 1e-30)))
     if largest > 0:

@@ -314,17 +314,13 @@ def fuse_file(
         ],
     )
     outcome = Outcome(_code_of(record), options.spoken(record.warnings))
-    result = {
-        "exit-code": outcome.code,
-        "message": outcome.message,
-        "version": record.version,
-        "seconds": round(seconds, 2),
-    }
+    result = outcome.code, outcome.message, record.version, round(seconds, 2)
+    table = dict(zip(options.OF_RESULT, result, strict=True))
     write(
         output,
         ", ".join(Path(path).name for path in paths),
         (maps, fused, haadf, background),
-        settings=options.dump(settings, {options.RESULT: result}),
+        settings=options.dump(settings, {options.RESULT: table}),
         sensitivities=given.get("sensitivities"),
         mask=given.get("mask"),
         elastic=given.get("elastic"),

@@ -231,12 +231,12 @@ def for_fusion(arguments: argparse.Namespace) -> dict[str, Any]:
     given = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(given.keys() - known)
     if unknown:
-        spectra_only = not whole and bool({n for n, *_ in OF_SPECTRA} & set(unknown))
+        where = "of each method"
+        if not whole and {name for name, *_ in OF_SPECTRA} & set(unknown):
+            where += ", and of --maps spectra, which is not given"
         raise ValueError(
             f"{owner} has no option {', '.join(map(flag_of, unknown))}: see "
-            "hyperspy-fusion fuse --help for the options of each method"
-            + spectra_only
-            * " and of --maps spectra, which is not given"
+            f"hyperspy-fusion fuse --help for the options {where}"
         )
     if arguments.elastic is not None and method == "published":
         raise ValueError(

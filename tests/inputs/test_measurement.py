@@ -431,3 +431,15 @@ def test_a_title_of_another_element_is_told():
     with pytest.warns(UserWarning, match="taken for one of Co, but .* says Fe"):
         fused = hf.fuse_published(maps, haadf, n_iter=2)
     assert fused[0].metadata.General.title == "Co"
+
+
+def test_an_axis_that_is_not_calibrated_is_told_beside_another_origin():
+    maps, haadf, _ = hf.data.core_shell(size=32)
+    for signal, start in [*((one, 20) for one in maps), (haadf, 50)]:
+        signal.axes_manager.signal_axes[0].offset = start
+    haadf.axes_manager.signal_axes[1].units = ""
+    with (
+        pytest.warns(UserWarning, match="is not calibrated along y"),
+        pytest.warns(UserWarning, match="are taken to show the same pixels"),
+    ):
+        hf.fuse_published(maps, haadf, n_iter=2)

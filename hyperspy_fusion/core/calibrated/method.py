@@ -136,15 +136,10 @@ class Decision:
         """What a user has to know."""
         shift = self.undone + self.shift
         found = *self.units.warnings, *self.numbers.lock.warnings
-        doubt = self.background_note if self.background_note == DOUBTFUL else ""
-        found = (
-            *found,
-            doubt,
-            shift.message,
-            power_message(self.power),
-            self.slow_message,
-        )
-        found = *found, self.report.message
+        if self.background_note == DOUBTFUL:
+            found = *found, DOUBTFUL
+        found = *found, shift.message, power_message(self.power)
+        found = *found, self.slow_message, self.report.message
         if self.amounts is not None:
             found = *found, *self.amounts.warnings
         # Of an image that the guard dropped nothing else is to be said.
@@ -154,9 +149,10 @@ class Decision:
 
     def all_notes(self) -> tuple[str, ...]:
         """What was assumed."""
-        notes = *self.notes, *self.numbers.lock.notes
-        if self.background_note != DOUBTFUL:  # which is a warning
-            notes = *self.notes, self.background_note, *self.numbers.lock.notes
+        background = self.background_note
+        if background == DOUBTFUL:  # which is a warning
+            background = ""
+        notes = *self.notes, background, *self.numbers.lock.notes
         further = [text for image in self.elastic for text in image.told]
         return tuple(filter(None, (*notes, *further)))
 
