@@ -25,7 +25,7 @@ from scipy.optimize import minimize_scalar, nnls
 from scipy.special import expi
 
 from ..common.missing import fill
-from .noise import noise_residual
+from .noise import noise_residual, whole_numbers
 
 if TYPE_CHECKING:
     from .prepare import PreparedData
@@ -75,16 +75,12 @@ def sum_of_fractions(maps: np.ndarray) -> float | None:
     if usual:
         level = min(_USUAL, key=lambda value: abs(level - value))
     if sums.size < maps[0].size:  # counts may have the same sum where there are any
-        whole = _are_whole(maps)
+        whole = whole_numbers(maps)
         single = level == 1 and whole  # no two of them in one pixel
         few = sums.size < (_LEAST_PIXELS if whole or not usual else _FEWEST)
         if single or few:
             return None
     return level
-
-
-def _are_whole(maps: np.ndarray) -> bool:
-    return bool((maps == np.rint(maps)).all())
 
 
 def normalised(maps: np.ndarray) -> np.ndarray:

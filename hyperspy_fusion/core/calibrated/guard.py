@@ -20,6 +20,7 @@ from scipy.special import ndtr, ndtri
 
 from ..common.operators import products
 from ..common.spans import cropped, spans_of
+from .noise import cumulant_of_mean
 from .prepare import PreparedData
 
 WIDTHS = 4.0, 8.0, 16.0  # pixels, of the Gaussians over which misfits are averaged
@@ -271,11 +272,12 @@ def _standardised(
     slow = np.hypot(_SLOW_CONTRAST * prepared.contrast, _SLOW_ERROR * prepared.error)
     # cumulants of the mean of step² numbers
     second = (means.second + added) / step**2
-    spread = np.hypot(np.sqrt(_power_filter(second, width, 2)), slow * share)
+    variance = np.maximum(cumulant_of_mean(second, width, mode="constant"), 0)
+    spread = np.hypot(np.sqrt(variance), slow * share)
     z = np.divide(total, spread, out=np.zeros_like(total), where=enough)
     if prepared.variance is None:
         third = (means.third + means.per_count * added) / step**4
-        third = _power_filter(third, width, 3)
+        third = np.maximum(cumulant_of_mean(third, width, 3, mode="constant"), 0)
         skew = np.divide(third, spread**3, out=np.zeros_like(third), where=enough)
         z = np.where(enough, -_unskewed(-z, skew), 0)
     z = z.astype(np.float32).repeat(step, axis=0).repeat(step, axis=1)
@@ -293,14 +295,6 @@ def _block_mean(image: np.ndarray, step: int) -> np.ndarray:
     padded[: len(image), : len(image.T)] = image
     rows = padded.reshape(n_y, step, n_x * step).sum(axis=1)
     return (rows.reshape(n_y, n_x, step).sum(axis=2) / step**2).astype(np.float32)
-
-
-def _power_filter(image: np.ndarray, width: float, power: int) -> np.ndarray:
-    """Sum over an image with weights G^power, 0 beyond the edges."""
-    # the power of a Gaussian is a narrower Gaussian
-    norm = (2 * np.pi * width**2) ** (1 - power) / power
-    narrow = gaussian_filter(image, width / np.sqrt(power), mode="constant")
-    return np.maximum(norm * narrow, 0)
 
 
 def _unskewed(z: np.ndarray, skew: np.ndarray) -> np.ndarray:

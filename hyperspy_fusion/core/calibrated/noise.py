@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.fft import dctn
@@ -234,6 +234,26 @@ def _evenness(image: np.ndarray) -> float:
         mean = np.cos(2 * np.pi / q * waves).mean(axis=0)
         best = np.where(q <= usual, np.maximum(best, mean), best)
     return float(best.mean())
+
+
+def cumulant_of_mean(
+    cumulant: np.ndarray, width: float, order: int = 2, **options: Any
+) -> np.ndarray:
+    """Cumulant of the Gaussian mean of independent pixels: by default the variance.
+
+    It is the sum of those of the pixels, shape ``(..., y, x)``, with the powers of the
+    weights G of the mean. `width` is that of G in pixels; `options` go to SciPy's
+    filter.
+    """
+    # the power of a Gaussian is a narrower Gaussian
+    norm = (2 * np.pi * width**2) ** (1 - order) / order
+    narrow = width / np.sqrt(order)
+    return norm * gaussian_filter(cumulant, narrow, axes=(-2, -1), **options)
+
+
+def whole_numbers(maps: np.ndarray) -> bool:
+    """Whether all values that are not missing are whole numbers."""
+    return all(((m == np.rint(m)) | np.isnan(m)).all() for m in maps)
 
 
 def count_step(values: np.ndarray) -> float | None:

@@ -18,8 +18,8 @@ from .convex.bins import Bins
 from .convex.problem import Image, Problem, towards_bright
 from .correlation import Kernel
 from .flux import FluxLock, judge
-from .noise import NoiseLine, haadf_noise_line
-from .reading import Units, goes_below_zero, recognise, whole_numbers
+from .noise import NoiseLine, cumulant_of_mean, haadf_noise_line, whole_numbers
+from .reading import Units, goes_below_zero, recognise
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
@@ -582,8 +582,7 @@ def signal_scale(counts: np.ndarray, background: Any) -> np.ndarray:
     ):
         net = gaussian_filter(image - known, _SCALE_WIDTH, output=np.float64)
         lowest = np.quantile(gaussian_filter(image - known, _LEVEL_WIDTH), _LOWEST)
-        narrow = _SCALE_WIDTH / np.sqrt(2)  # the square of a Gaussian
-        noise = gaussian_filter(image, narrow, output=np.float64) * centre / 2
+        noise = cumulant_of_mean(image, _SCALE_WIDTH, output=np.float64)
         weight = (net - lowest) ** 2 - noise
         beside = gaussian_filter(image, _SCALE_WIDTH, output=np.float64)
         beside -= centre * image

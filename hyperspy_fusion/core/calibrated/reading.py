@@ -403,8 +403,3 @@ def _reading_warnings(
                 f"the {name} holds whole numbers that are no counts, as an 8- or "
                 f"16-bit export does: {found}. Better pass the counts"
             )
-
-
-def whole_numbers(maps: np.ndarray) -> bool:
-    """Whether all values that are not missing are whole numbers."""
-    return all(((m == np.rint(m)) | np.isnan(m)).all() for m in maps)

@@ -23,6 +23,7 @@ from .convex.solver import Optimum, minimise
 from .flux import FluxLock
 from .groups import Chemistry, Groups, Looks, neighbours
 from .multinomial import Fractions
+from .noise import cumulant_of_mean
 from .prepare import PreparedData
 from .sample import at_places, busiest_of_quarters
 from .split import split
@@ -500,13 +501,15 @@ def with_local_means(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
     variances = prepared.noise_variance(np.maximum(maps, 0))
     for i, (net, x) in enumerate(zip(prepared.net(), maps, strict=True)):
         known = np.isfinite(net)
-        measured, model, noise = (
-            gaussian_filter(np.where(known, part, 0), own, mode="constant")
-            for part, own in ((net, width), (x, width), (variances[i], width / 2**0.5))
+        variance = np.where(known, variances[i], 0)
+        measured, model = (
+            gaussian_filter(np.where(known, part, 0), width, mode="constant")
+            for part in (net, x)
         )
         least = _LEAST_MEAN * model.mean(dtype=np.float64) + 1e-300
         ratio = (measured - model) / np.maximum(model, least)
-        noise = noise / (4 * np.pi * width**2) / np.maximum(model, least) ** 2
+        noise = cumulant_of_mean(variance, width, mode="constant")
+        noise = noise / np.maximum(model, least) ** 2
         # each place counts by what it holds
         weight = model / max(model.sum(dtype=np.float64), 1e-300)
         real = max(float(np.sum(weight * (ratio**2 - noise))), 0.0)
@@ -536,8 +539,6 @@ def _largest_misfit(prepared: PreparedData, maps: np.ndarray) -> np.ndarray:
     residual = np.where(known, prepared.net() - maps, 0)
     variance = np.where(known, prepared.noise_variance(maps), 0)
     mean = gaussian_filter(residual, width, mode="constant")
-    # the square of a Gaussian is a narrower one
-    narrow = gaussian_filter(variance, np.divide(width, 2**0.5), mode="constant")
-    narrow += 1e-12 * variance.mean(axis=(1, 2), keepdims=True) + 1e-300
-    spread = np.sqrt(narrow / (4 * np.pi * _MISFIT_WIDTH**2))
-    return np.abs(mean / spread).max(axis=0)
+    noise = cumulant_of_mean(variance, _MISFIT_WIDTH, mode="constant")
+    noise += 1e-14 * variance.mean(axis=(1, 2), keepdims=True) + 1e-300
+    return np.abs(mean / np.sqrt(noise)).max(axis=0)

@@ -11,8 +11,8 @@ from ..common.operators import block_sums
 from ..common.threads import Workers
 from .convex.bins import Bins, unmixing, variance_of
 from .convex.solver import minimise
+from .noise import whole_numbers
 from .prepare import PreparedData
-from .reading import whole_numbers
 from .split import random_parts, split, thinned
 
 # λ in steps of √2, μ from 0 (no HAADF image) to 1. Below 0.03 the scores of simulated
