@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import hyperspy.api as hs
 import numpy as np
 from scipy import fft, ndimage
+from scipy.signal import wiener
 
 import hyperspy_fusion
 
@@ -450,6 +451,18 @@ def export_of_maps(maps, haadf, kind):
     return Form(images, haadf, {"background": None}, lambda true: true * gains)
 
 
+def square_roots(maps, haadf):
+    """Square roots of the counts."""
+    return Form(np.sqrt(maps), haadf, {"background": None}, np.sqrt)
+
+
+def after_wiener(maps, haadf):
+    """Maps after a Wiener filter of 5 x 5 pixels."""
+    with np.errstate(divide="ignore", invalid="ignore"):  # where nothing varies
+        images = [np.nan_to_num(wiener(image.astype(float), 5)) for image in maps]
+    return Form(np.stack(images), haadf)
+
+
 def export_of_image(maps, haadf):
     """The HAADF image scaled to 0..255."""
     return Form(maps, _exported(haadf, np.uint8)[1])
@@ -668,6 +681,8 @@ INPUTS = {
     "maps filtered, Gaussian of 0.7 px": (partial(blurred, width=0.7), {}),
     "maps filtered, Gaussian of 1 px": (partial(blurred, width=1), {}),
     "maps of two components": (by_components, {}),
+    "maps after a Wiener filter": (after_wiener, {}),
+    "square roots of counts": (square_roots, {}),
     "all rotated by 5 degrees, interpolated": (rotated, {}),
     "all moved by half a pixel, interpolated": (
         partial(resampled, with_image=True),

@@ -27,7 +27,7 @@ from .linearity import linear_power, power_message
 from .multinomial import ERRORS_OF_PROPORTIONS, Amounts, Fractions, decide_amounts
 from .options import CalibratedOptions
 from .prepare import Preparation, PreparedData, Totals, prepare
-from .reading import Units
+from .reading import DENOISED, Units
 from .sample import mosaic
 from .selection import choose_further
 from .sharing import Sharing, share_counts
@@ -138,8 +138,11 @@ class Decision:
         found = *self.units.warnings, *self.numbers.lock.warnings
         if self.background_note == DOUBTFUL:
             found = *found, DOUBTFUL
-        found = *found, shift.message, power_message(self.power)
-        found = *found, self.slow_message, self.report.message
+        blamed = [shift.message, power_message(self.power)]
+        blamed += [self.slow_message, self.report.message]
+        if any(blamed) and self.units.estimated:
+            blamed.append(DENOISED)
+        found = *found, *blamed
         if self.amounts is not None:
             found = *found, *self.amounts.warnings
         # Of an image that the guard dropped nothing else is to be said.

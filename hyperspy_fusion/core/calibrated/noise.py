@@ -16,7 +16,7 @@ _BINS = 8  # of intensity with equal numbers of pixels; fewer in a small image
 _LEAST_PIXELS = 30  # of a bin
 _LEAST_PLATEAU = 0.02  # fraction of the pixels at the lowest value
 _MAD_TO_SIGMA = 1.4826  # of normal numbers
-_MOST_LEVELS = 4096  # different values of a map of counts
+MOST_LEVELS = 4096  # different values of a map of counts
 _LEAST_STEP = 1.05  # of whole numbers that are no counts
 # JPEG: pixels a side of a block, blocks a side and brightest value that are needed,
 # blocks that are looked at, numbers to whose multiples it rounds, and how much evener
@@ -263,7 +263,7 @@ def count_step(values: np.ndarray) -> float | None:
     to whole numbers.
     """
     values = np.unique(values).astype(np.float64)
-    if not 0 < values.size <= _MOST_LEVELS or values[0] < 0 or values[-1] == 0:
+    if not 0 < values.size <= MOST_LEVELS or values[0] < 0 or values[-1] == 0:
         return None
     whole = bool((values == np.rint(values)).all())
     for shift in (0.0, 0.5) if whole else (0.0,):  # rounded, or cut off

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -357,14 +358,15 @@ def prepare(
     ------
     ValueError
         If the variance of a map is nowhere a number above 0, fractions have a
-        background, the numbers are too large or too small for float32, or a map has
-        both signs.
+        background, the numbers are too large or too small for float32, a map has both
+        signs, or it holds the values of another one or of the HAADF image.
     """
     is_part = units is not None
     if not is_part:
         check_magnitude("maps", maps)
         check_magnitude("HAADF image", haadf)
         check_magnitude("background", background, least=0)
+        _check_different(maps, haadf, elements)
     if not is_part and variance is not None:
         known = np.where(np.isfinite(variance), variance, np.nan)
         check_magnitude("noise variance", known, least=0, largest=1e28)
@@ -441,6 +443,25 @@ def prepare(
         lock_flux=options.lock_flux,
     )
     return preparation if is_part else preparation.locked()
+
+
+def _check_different(
+    maps: np.ndarray, haadf: np.ndarray, elements: Sequence[str]
+) -> None:
+    """Raise a ValueError if the same data were given twice."""
+    names = [f"the map of {element}" for element in elements]
+    names = names or [f"map number {i}" for i in range(len(maps))]
+    images = [*zip(names, maps, strict=True), ("the HAADF image", haadf)]
+    for (one, first), (other, second) in combinations(images, 2):
+        pairs = (first[::32], second[::32]), (first, second)  # a few rows first
+        equal = all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
+        known = first[np.isfinite(first)] if equal else first[:0]
+        # empty or constant maps may be equal, as those of an empty frame
+        if known.size and np.ptp(known):
+            raise ValueError(
+                f"{one} and {other} hold the same values in every pixel: expected a "
+                "measurement of its own for each; was one of them read twice?"
+            )
 
 
 def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:

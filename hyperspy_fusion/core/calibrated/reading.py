@@ -1,6 +1,6 @@
 """What the numbers of the maps are: counts, scaled counts, or other values."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from scipy.ndimage import gaussian_filter, minimum_filter
 from .composition import sum_of_fractions
 from .correlation import PARTS, Kernel, find_kernel, find_rounded_filter
 from .noise import (
+    MOST_LEVELS,
     NoiseLine,
     are_jpeg_blocks,
     count_gain,
@@ -38,7 +39,22 @@ _NOTES_ON_FRACTIONS = (
         "not detected, nor is a displacement by less than 2 pixels"
     ),
 )
+DENOISED = (
+    "the maps hold no whole counts, and their noise was estimated: if they were "
+    "denoised (by PCA, a Wiener or bilateral filter, non-local means), this may be why "
+    "the HAADF image does not fit them. Pass raw counts"
+)
 _ROUNDING = 1e-5  # of the largest value, below 0
+# Functions of counts in use, with their inverses; the last ones are logarithms, of
+# which no value is as large as this.
+_FUNCTIONS = (
+    ("square roots", np.square),
+    ("Anscombe transforms", lambda values: np.round(values**2 / 4 - 3 / 8, 5)),
+    ("logarithms", np.expm1),
+    ("logarithms", lambda values: 2**values - 1),
+    ("logarithms", lambda values: 10**values - 1),
+)
+_LARGEST_LOGARITHM = 40
 _NEAR_ZERO = 0.2  # of the mean, up to which a value is near 0, or an offset
 # Of maps whose values below 0 were cut off: fraction of the value of a count that no
 # counts are below, and of the positive values that are.
@@ -47,6 +63,52 @@ _LEAST_COUNT, _CLIPPED = 0.2, 0.05
 # that are 0 at most.
 _SMOOTHING, _LOWEST, _MOST_EMPTY = 3.0, 0.25, 0.8
 _LEAST_EMPTY = 0.05  # fraction of empty pixels that only counts have
+
+
+# What a user has to know of a map, by the first of these attributes that is true.
+_WARNINGS = {
+    "shared": (
+        "the {name} has the noise of counts of {0.count_value:.3g}, and values that "
+        "are multiples of less: pixels seem to share counts in parts, as after binning"
+        " by a factor that is no whole number, or details are as sharp as a pixel. Bin"
+        " by a whole number, or not"
+    ),
+    "kernel": (
+        "the noise of neighbouring pixels of the {name} is correlated, as after "
+        "{0.kernel.name}: its noise was taken to be that of one pixel in "
+        "{0.kernel.area:.1f}. Maps that were not filtered, interpolated or corrected "
+        "for drift come nearer to the truth"
+    ),
+    "function": (
+        "the {name} holds {0.function} of whole numbers: the HAADF image is not linear"
+        " in them, nor are their sums conserved. Pass the counts themselves"
+    ),
+    "compressed": (
+        "the {name} was compressed with loss, as in JPEG files: blocks of 8 x 8 pixels"
+        " have lost details and a part of their noise, which nothing brings back. Pass"
+        " the counts, or an export without loss"
+    ),
+    "noise": (
+        "the {name} holds whole numbers with {0.noise:.1f} times the noise of counts: "
+        "those of a background seem to have been subtracted, and values below 0 cut "
+        "off. Pass the counts, and background="
+    ),
+    "clipped": (
+        "the {name} has many pixels of 0, and values that reach down to it, as counts "
+        "do not: values below 0 seem to have been cut off after a background was "
+        "subtracted, which makes the vacuum too bright. Pass the map with its negative"
+        " values, or better raw counts and background"
+    ),
+    "offset": (
+        "the {name} seems to have an offset: its noise vanishes at {0.offset:.3g}, "
+        "where its lowest values are. Give background={0.offset:.3g} for it, if that "
+        "is no signal"
+    ),
+    "exported": (
+        "the {name} holds whole numbers that are no counts, as an 8- or 16-bit export "
+        "does: {0.gain}. Better pass the counts"
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +136,8 @@ class Reading:
         larger; else 0.
     offset : float
         Value at which its noise vanishes; 0 if that is 0, or it does not.
+    function : str
+        What the map holds of whole numbers, as "square roots"; else empty.
     """
 
     count_value: float | None
@@ -85,6 +149,19 @@ class Reading:
     clipped: bool = False
     noise: float = 0.0
     offset: float = 0.0
+    function: str = ""
+
+    @property
+    def gain(self) -> str:
+        """How the value of a count is known, in words."""
+        if self.count_value is None:
+            return "its noise was estimated"
+        return f"a count was found to be {self.count_value:.4g} of them"
+
+    def warning(self, name: str) -> str:
+        """What a user has to know of the map of this name; empty if it is nothing."""
+        texts = (text for what, text in _WARNINGS.items() if getattr(self, what))
+        return next(texts, "").format(self, name=name)
 
 
 def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Reading:
@@ -148,6 +225,9 @@ def _read_values(
     step: float | None,
 ) -> Reading:
     """As :func:`read_map`, of values without the noise of counts of the step."""
+    function = "" if step is not None else _function(filled[known])
+    if function:
+        return Reading(count_value=None, function=function)
     if whole and step is not None and dispersion and known.mean() > _MEASURED:
         kernel = find_rounded_filter(filled, dispersion / step)
         if kernel is not None:
@@ -158,6 +238,15 @@ def _read_values(
     if dispersion is not None and _is_clipped(filled, known, dispersion):
         return Reading(count_value=None, clipped=True)
     return Reading(count_value=dispersion, exported=whole)
+
+
+def _function(values: np.ndarray) -> str:
+    """What the values of a map are of whole numbers or their multiples, or empty."""
+    values = np.unique(values).astype(np.float64)
+    if not 1 < values.size <= MOST_LEVELS:
+        return ""
+    few = _FUNCTIONS[: None if values[-1] < _LARGEST_LOGARITHM else 2]
+    return next((name for name, inverse in few if count_step(inverse(values))), "")
 
 
 def _is_clipped(filled: np.ndarray, known: np.ndarray, dispersion: float) -> bool:
@@ -244,6 +333,12 @@ class Units:
     warnings: tuple = ()
 
     @property
+    def estimated(self) -> bool:
+        """Whether white noise was assumed, and estimated, of maps without counts."""
+        known = self.kernels or all(self.exact)  # also if a variance was given
+        return self.total is None and not known
+
+    @property
     def kind(self) -> str:
         """What the maps were taken for."""
         if self.total is not None:
@@ -328,10 +423,12 @@ def _units_of(
     notes, variances = [], None
     if not counts:
         notes.append(
-            "negative pixels: Gaussian noise is assumed and its variance estimated; "
-            "counts before background subtraction with background= are better"
+            "negative pixels: Gaussian noise is assumed and its variance estimated, "
+            "which is wrong for maps that were denoised; counts before background "
+            "subtraction with background= are better"
             if negative
-            else "no counts: Gaussian noise is assumed and its variance estimated"
+            else "no counts: Gaussian noise is assumed and its variance estimated, "
+            "which is wrong for maps that were denoised; raw counts are better"
         )
         variances = tuple(
             map_noise_line(image, ~lost).times(1 / k.mask_gain if k else 1.0)
@@ -340,6 +437,9 @@ def _units_of(
     elif (count_value != 1).any():
         values = ", ".join(f"{g:.3g}" for g in count_value)
         notes.append(f"the maps were taken for scaled counts of {values} a count")
+    names = [f"map of {element}" for element in elements]
+    names = names or [f"map number {i}" for i in range(len(readings))]
+    warnings = map(Reading.warning, readings, names)
     return Units(
         counts=counts,
         count_value=count_value,
@@ -347,59 +447,5 @@ def _units_of(
         kernels=kernels if any(kernels) else (),
         variances=variances,
         notes=tuple(notes),
-        warnings=tuple(_reading_warnings(readings, elements)),
+        warnings=tuple(filter(None, warnings)),
     )
-
-
-def _reading_warnings(
-    readings: Sequence[Reading], elements: Sequence[str]
-) -> Iterator[str]:
-    for i, reading in enumerate(readings):
-        name = f"map of {elements[i]}" if elements else f"map number {i}"
-        if reading.shared:
-            yield (
-                f"the {name} has the noise of counts of {reading.count_value:.3g}, and "
-                "values that are multiples of less: pixels seem to share counts in "
-                "parts, as after binning by a factor that is no whole number, or "
-                "details are as sharp as a pixel. Bin by a whole number, or not"
-            )
-        elif reading.kernel is not None:
-            yield (
-                f"the noise of neighbouring pixels of the {name} is correlated, as "
-                f"after {reading.kernel.name}: its noise was taken to be that of one "
-                f"pixel in {reading.kernel.area:.1f}. Maps that were not filtered, "
-                "interpolated or corrected for drift come nearer to the truth"
-            )
-        elif reading.compressed:
-            yield (
-                f"the {name} was compressed with loss, as in JPEG files: blocks of "
-                "8 x 8 pixels have lost details and a part of their noise, which "
-                "nothing brings back. Pass the counts, or an export without loss"
-            )
-        elif reading.noise:
-            yield (
-                f"the {name} holds whole numbers with {reading.noise:.1f} times the "
-                "noise of counts: those of a background seem to have been subtracted, "
-                "and values below 0 cut off. Pass the counts, and background="
-            )
-        elif reading.clipped:
-            yield (
-                f"the {name} has many pixels of 0, and values that reach down to it, "
-                "as counts do not: values below 0 seem to have been cut off after a "
-                "background was subtracted, which makes the vacuum too bright. Pass "
-                "the map with its negative values, or better raw counts and background"
-            )
-        elif reading.offset:
-            yield (
-                f"the {name} seems to have an offset: its noise vanishes at "
-                f"{reading.offset:.3g}, where its lowest values are. Give "
-                f"background={reading.offset:.3g} for it, if that is no signal"
-            )
-        elif reading.exported:
-            found = "its noise was estimated"
-            if reading.count_value is not None:
-                found = f"a count was found to be {reading.count_value:.4g} of them"
-            yield (
-                f"the {name} holds whole numbers that are no counts, as an 8- or "
-                f"16-bit export does: {found}. Better pass the counts"
-            )

@@ -8,6 +8,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from specimens import discs
 
 import hyperspy_fusion
+from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.reading import read_map
@@ -220,3 +221,45 @@ def test_an_offset(counts, offset):
     assert found.offset == pytest.approx(offset, rel=0.05)
     assert read(0.37 * counts).offset == 0
     assert read(counts + rng.normal(50, 3.0, counts.shape)).offset == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (np.sqrt, "square roots"),
+        (lambda counts: np.sqrt(counts / counts.max()), "square roots"),
+        (lambda counts: 2 * np.sqrt(counts + 3 / 8), "Anscombe transforms"),
+        (np.log1p, "logarithms"),
+        (lambda counts: np.log2(1 + counts), "logarithms"),
+        (lambda counts: np.log10(1 + counts), "logarithms"),
+    ],
+)
+def test_functions_of_counts(counts, function, name):
+    found = read(np.float32(function(counts)))
+    assert found.function == name
+    assert f"the map of Co holds {name} of whole" in found.warning("map of Co")
+
+
+@pytest.mark.parametrize("times", [1, 3, 0.37])
+def test_counts_and_their_means_are_no_function_of_counts(counts, times):
+    assert not read(times * counts).function
+    assert not read(uniform_filter(times * counts, 3)).function
+    assert not read(
+        times * (counts - gaussian_filter(counts, 5)), negative=True
+    ).function
+
+
+def test_an_image_that_does_not_fit_may_be_the_fault_of_denoised_maps():
+    def warnings_of(maps):
+        found = solve(maps, data.haadf.data[::-1], [27, 25, 8], OPTIONS)
+        return " ".join(found.warnings)
+
+    data = hyperspy_fusion.data.core_shell(64, counts=16, seed=1)
+    counts = np.stack([signal.data for signal in data.maps]).astype(float)
+    pixels = counts.reshape(3, -1)
+    u, s, v = np.linalg.svd(pixels, full_matrices=False)
+    denoised = ((u[:, :2] * s[:2]) @ v[:2]).reshape(counts.shape)
+    assert "if they were denoised" in warnings_of(np.float32(np.abs(denoised)))
+    of_counts = warnings_of(counts)
+    assert "HAADF" in of_counts
+    assert "denoised (by PCA" not in of_counts
