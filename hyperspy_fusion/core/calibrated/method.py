@@ -135,20 +135,19 @@ class Decision:
     def warnings(self) -> tuple[str, ...]:
         """What a user has to know."""
         shift = self.undone + self.shift
-        found = *self.units.warnings, *self.numbers.lock.warnings
+        of_maps = [*self.units.warnings, *self.numbers.lock.warnings]
         if self.background_note == DOUBTFUL:
-            found = *found, DOUBTFUL
-        blamed = [shift.message, power_message(self.power)]
-        blamed += [self.slow_message, self.report.message]
-        if any(blamed) and self.units.estimated:
-            blamed.append(DENOISED)
-        found = *found, *blamed
-        if self.amounts is not None:
-            found = *found, *self.amounts.warnings
+            of_maps.append(DOUBTFUL)
+        of_image = [shift.message, power_message(self.power), self.slow_message]
+        of_image.append(self.report.message)
         # Of an image that the guard dropped nothing else is to be said.
-        chosen = self.weights.warnings if self.report.flagged < 1 else ()
+        of_image += self.weights.warnings if self.report.flagged < 1 else ()
+        if any(of_image) and self.units.estimated:
+            of_image.append(DENOISED)
+        if self.amounts is not None:
+            of_image += self.amounts.warnings
         further = [text for image in self.elastic for text in image.warnings]
-        return tuple(filter(None, (*found, *chosen, *further)))
+        return tuple(filter(None, (*of_maps, *of_image, *further)))
 
     def all_notes(self) -> tuple[str, ...]:
         """What was assumed."""
