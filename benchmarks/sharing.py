@@ -14,6 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
 
 import hyperspy_fusion
+from hyperspy_fusion.core.calibrated.noise import cumulant_of_mean, noise_residual
 from hyperspy_fusion.data import measure
 
 from .accuracy import BACKGROUND, GOALS, REAL_DATA, as_array
@@ -33,6 +34,7 @@ N_ODD, HALF_WIDTH = 6, 4  # odd columns, and pixels around the centre of each
 
 # Of DyScO3: elements with columns of their own, width of a column, and what is shown.
 COLUMNS, COLUMN_WIDTH, SHOWN = ("Sc", "Dy"), 13, slice(40, 136)
+LOCAL = 2  # pixels, of the Gaussian of local means
 CAPTION = """\
 Fractions of DyScO3: measured; `fuse_published` with its defaults; `fuse_multimodal`
 before and after sharing. Each panel is grey from 0 to its own 99.8 % quantile."""
@@ -322,8 +324,14 @@ def measure_measured(arguments):
                 each = [slope_of_columns(measured[i], x[i], centres) for x in both]
                 slopes.append(f"{symbol} {change(*(f'{x:.2f}' for x in each))}")
             slopes = ", ".join(slopes)
+            shown = {
+                "measured": measured,
+                "as published": as_published(maps, haadf),
+                "before sharing": both[0],
+                "shared": both[1],
+            }
             if arguments.figure:
-                _draw(maps, haadf, *both, symbols, arguments.figure)
+                _draw(shown, symbols, arguments.figure)
         gains = [z for z in record.sharing_gain if np.isfinite(z)]
         rows.append(
             [
@@ -343,20 +351,36 @@ def measure_measured(arguments):
         "ones), before and after sharing: above 1 where differences that are measured "
         "are smaller in the fused maps.",
     )
+    _, *others = shown
+    yield Table(
+        "Fractions of DyScO3, fused and measured",
+        ["fractions", *symbols],
+        [
+            [title, *(f"{z:.1f}" for z in map(local_misfit, measured, shown[title]))]
+            for title in others
+        ],
+        f"Root mean square of their difference, averaged by a Gaussian of {LOCAL} "
+        "pixels, in standard deviations of the noise of such averages: about 1, if "
+        "nothing that was measured is lost.",
+    )
 
 
-def _draw(maps, haadf, first, shared, symbols, path):
+def as_published(maps, haadf):
+    """Fractions of `fuse_published` with its defaults."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        published = as_array(
-            hyperspy_fusion.fuse_published(maps, haadf, show_progressbar=False)
-        )
-    columns = {
-        "measured": as_array(maps),
-        "as published": published / published.sum(axis=0),
-        "before sharing": first,
-        "shared": shared,
-    }
+        fused = hyperspy_fusion.fuse_published(maps, haadf, show_progressbar=False)
+    return as_array(fused) / as_array(fused).sum(axis=0)
+
+
+def local_misfit(measured, fused):
+    """Root mean square of local means of `measured` - `fused`, in those of noise."""
+    residual, whole = noise_residual(measured, None)
+    noise = cumulant_of_mean(np.full_like(measured, np.var(residual[whole])), LOCAL)
+    return np.sqrt(np.mean(gaussian_filter(measured - fused, LOCAL) ** 2 / noise))
+
+
+def _draw(columns, symbols, path):
     figure, panels = plt.subplots(
         len(symbols), len(columns), figsize=(8, 6.2), layout="constrained"
     )
