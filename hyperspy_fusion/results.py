@@ -301,7 +301,8 @@ def pending_record(
             known = record_of(barred_for_fractions(further), further.prior)
             each |= {name: np.shape(value) for name, value in known.items()}
         if options.share:
-            each |= {name: np.shape(n) for name, n in Sharing().record().items()}
+            sharing = Sharing(by_element=(np.nan,) * n_elements)
+            each |= {name: np.shape(n) for name, n in sharing.record().items()}
     else:
         iterations = np.arange(1, options.n_iter + 1)
         numbers = ("haadf_range",)

@@ -99,6 +99,18 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
             f"{', '.join(apart)} had a total variation apart from the other elements, "
             "which predicts held-out data better"
         )
+    shared = [record for record in records if record.get("sharing")]
+    helped = _by_element(fusion, shared, "sharing_elements") if shared else {}
+    as_before = [
+        element + out_of(len(shared) - n, total)
+        for element, n in helped.items()
+        if n < len(shared)
+    ]
+    if as_before:
+        yield (
+            f"for {', '.join(as_before)} shared counts predict held-out data no "
+            "better, and are not used"
+        )
     changes = np.array([np.max(record["change"]) for record in records])
     last = f", the last change of a map {_range(changes, '.1g')} of its contrast"
     gap = _range([record["gap"] for record in records], ".1g")

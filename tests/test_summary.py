@@ -338,5 +338,14 @@ def test_sharing_is_recommended_for_crystals(specimen):
     assert words in hf.summarize(hf.fuse_multimodal(maps, haadf, **options)).lower()
     shared = hf.fuse_multimodal(maps, haadf, share=True, **options)
     assert words not in hf.summarize(shared).lower()
+    assert "are not used" not in hf.summarize(shared)
     other = hf.fuse_multimodal(specimen.maps, specimen.haadf, **options)
     assert words not in hf.summarize(other).lower()
+
+
+def test_elements_that_do_not_share_are_named():
+    maps, haadf, _ = hf.data.lattice(size=96, counts=4, seed=1)
+    given = {"lambda_tv": 2.8, "lambda_haadf": 0.1}
+    fused = hf.fuse_multimodal(maps, haadf, 0.02, share=True, **given)
+    assert record_of(fused).sharing_elements.tolist() == [0, 1, 1]
+    assert "For Dy shared counts predict held-out data no better" in hf.summarize(fused)

@@ -500,8 +500,7 @@ def conclude(
             decision,
             prepared,
             prior,
-            (sharing and sharing.problem_of)
-            or replace(decision, flux_multiplier=None).problem,  # sums of a tile stay
+            sharing,
             optimum.maps,
             options,
             run,
@@ -559,16 +558,23 @@ def _errors(
     decision: Decision,
     prepared: PreparedData,
     prior: np.ndarray,
-    problem_of: Callable[[PreparedData], Problem],
+    sharing: Sharing | None,
     maps: np.ndarray,
     options: CalibratedOptions,
     run: Workers,
     callback: Callable | None,
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[str, ...]]:
     """Variance of fused maps, replicas if they are asked for, and what is assumed."""
+    shared = np.zeros(len(maps), dtype=bool)
+    problems: list[tuple[Callable, np.ndarray]] = []
+    if sharing is not None and sharing.problem_of is not None:
+        shared = sharing.shared
+        problems.append((sharing.problem_of, shared))
+    # the sums of a tile stay
+    problems.append((replace(decision, flux_multiplier=None).problem, ~shared))
     variance, replicas = uncertainty(
         decision.simulations(prepared, prior, maps, run, options.seed),
-        problem_of,
+        problems,
         maps,
         run,
         lambda_tv=decision.weights.lambda_tv,

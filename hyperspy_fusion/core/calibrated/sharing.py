@@ -39,8 +39,7 @@ _ALONE_ITERATIONS = 40  # of halves of fractions without the image
 _WINDOW = 128
 _SIDE_BY_SIDE = 2**18  # pixels up to which both halves are fused at once
 _STREAM = 7, 8  # of the random numbers of the two splits
-# Standard deviations of the held-out gain on each split, and least one of an element.
-_LEAST_GAIN, _LEAST_OF_ELEMENT = 3.0, -1.0
+_LEAST_GAIN = 3.0  # standard deviations of the held-out gain on each split
 # Standard deviations of chemistry in groups and around them. Of fractions the contents
 # of columns of DyScO3 vary by more than their noise: with wider limits these are lost.
 _COUNTS, _VALUES, _FRACTIONS = (3.0, 5.0), (1.5, 2.5), (1.0, 1.5)
@@ -65,8 +64,8 @@ class Sharing:
     lower : float
         How much lower the squared errors of held-out data are on the last of these
         splits, noise included, as a fraction.
-    element : float
-        The gain of the element that gains least, on both together.
+    by_element : tuple of float
+        The gain of each element, on both together; NaN if it was not tried.
     choice : tuple
         Number of neighbours, factor of λ, and μ.
     size : float
@@ -84,7 +83,7 @@ class Sharing:
     accepted: bool = False
     gains: tuple[float, float] = (np.nan, np.nan)
     lower: float = np.nan
-    element: float = np.nan
+    by_element: tuple[float, ...] = ()
     choice: tuple[float, float, float] = (np.nan, np.nan, np.nan)
     size: float = np.nan
     returned: float = 0.0
@@ -92,23 +91,29 @@ class Sharing:
     problem_of: Callable[[PreparedData], Problem] | None = None
 
     @property
+    def shared(self) -> np.ndarray:
+        """Whose maps are those of shared counts; others gain nothing by it."""
+        return np.array([self.accepted and z >= 0 for z in self.by_element])
+
+    @property
     def note(self) -> str:
         """What was done, for the user."""
         if self.obstacle:
             return f"pixels that look alike do not share their counts: {self.obstacle}"
         one, other = self.gains
+        worst = min(self.by_element)
         values, splits = f"{one:.1f} and {other:.1f}", "two splits"
         if np.isnan(other):
             values, splits = f"{one:.1f}", "a split"
         predicted = (
             f"the gain in the prediction of held-out data is {values} standard "
-            f"deviations on {splits} ({self.element:.2f} for the worst element; their "
-            f"squared errors are {100 * self.lower:.2g} % lower)"
+            f"deviations on {splits} ({worst:.2f} for the worst element; their squared "
+            f"errors are {100 * self.lower:.2g} % lower)"
         )
         if not self.accepted:
             return (
                 f"pixels that look alike do not share their counts: {predicted}, and "
-                f"{_LEAST_GAIN:g} are required, {_LEAST_OF_ELEMENT:g} for each element"
+                f"{_LEAST_GAIN:g} are required"
             )
         kept = ""
         if self.returned > 0:
@@ -129,6 +134,7 @@ class Sharing:
             "sharing": float(self.accepted),
             "sharing_gain": np.array(self.gains),
             "sharing_lower": self.lower,
+            "sharing_elements": self.shared.astype(np.float64),
             "sharing_neighbours": float(k),
             "sharing_factor": factor,
             "sharing_lambda_haadf": lambda_haadf,
@@ -301,7 +307,10 @@ def judge_sharing(
     """
     prepared = _pixels_of(image)
     if prepared.correlated:
-        return Sharing(obstacle="it is not made for maps that were filtered")
+        return Sharing(
+            obstacle="it is not made for maps that were filtered",
+            by_element=(np.nan,) * len(prepared.data),
+        )
     seed, before = options.seed, (weights.lambda_tv, weights.lambda_haadf)
     if prepared.haadf.size > 2 * _WINDOW**2:
         places = busiest_of_quarters(prepared.net(), _WINDOW // 2)
@@ -323,14 +332,12 @@ def judge_sharing(
         last = _Split(image, before, run, (seed, _STREAM[1]))
         each.append(last.gain(*choice))
     z = [*map(_gain_of_all, each), np.nan]
-    by_element = [significance(block_sums(gain)) for gain in np.sum(each, axis=0)]
+    by_element = (significance(block_sums(gain)) for gain in np.sum(each, axis=0))
     return Sharing(
-        accepted=bool(
-            min(z[:2]) >= _LEAST_GAIN and min(by_element) >= _LEAST_OF_ELEMENT
-        ),
+        accepted=bool(min(z[:2]) >= _LEAST_GAIN),
         gains=(z[0], z[1]),
         lower=float(each[-1].sum() / last.errors),
-        element=min(by_element),
+        by_element=tuple(by_element),
         choice=choice,
     )
 
@@ -370,8 +377,8 @@ def share_counts(
     Sharing
         What was found.
     Optimum
-        Of the second stage, with the maps of the first where the data contradict it;
-        the first stage if that is not accepted.
+        Of the second stage, with the maps of the first where the data contradict it,
+        and of elements that gain nothing; the first stage if that is not accepted.
     Weights
         With the λ and μ of that stage.
     """
@@ -410,6 +417,7 @@ def share_counts(
         early=True,
     )
     second = with_local_means(prepared, optimum.maps)
+    second = np.where(judged.shared[:, None, None], second, first)
     back = share_of_first(prepared, first, second)
     maps = second + back * (first - second)
     if problem.flux is not None:

@@ -27,7 +27,7 @@ _LEAST_SUM = 1e-3  # of a component of spectra that is drawn anew, over that bef
 
 def uncertainty(
     trials: Iterator[PreparedData],
-    problem_of: Callable[[PreparedData], Problem],
+    problems: Sequence[tuple[Callable[[PreparedData], Problem], np.ndarray]],
     maps: np.ndarray,
     run: Workers,
     *,
@@ -62,8 +62,9 @@ def uncertainty(
     ----------
     trials : iterator of PreparedData
         Data simulated from the fused maps, as from :func:`simulations`.
-    problem_of : callable
-        ``problem_of(prepared)`` is the convex problem of data.
+    problems : sequence of tuple
+        ``problem_of(prepared)``, the convex problem of data, and of which elements it
+        gives the maps, as an array of bool.
     maps : numpy.ndarray
         Fused maps x, shape ``(n_elements, y, x)``, counts or units of the values.
     run : Workers
@@ -93,13 +94,18 @@ def uncertainty(
     mean, spread = np.zeros_like(maps), np.zeros_like(maps)
     weight = np.clip(_BIAS * lambda_tv, *_BIAS_LIMITS)
     for k, trial in zip(range(n_refits), trials, strict=False):
-        refit = minimise(
-            problem_of(trial),
-            run,
-            tolerance=None,
-            max_iter=_ITERATIONS,
-            callback=callback,
-        ).maps
+        refit = np.empty_like(maps)
+        for problem_of, those in problems:
+            if those.any():
+                problem = problem_of(trial)
+                found = minimise(
+                    problem,
+                    run,
+                    tolerance=None,
+                    max_iter=_ITERATIONS,
+                    callback=callback,
+                )
+                refit[those] = found.maps[those]
         # B. P. Welford, Technometrics 4, 419 (1962)
         change = refit - mean
         mean += change / (k + 1)

@@ -162,7 +162,7 @@ def test_what_was_returned_is_said():
         accepted=True,
         gains=(5.0, 4.0),
         lower=0.042,
-        element=1.0,
+        by_element=(1.0, 5.0),
         choice=(64, 0.1, 0.01),
         size=40.0,
         returned=0.02,
@@ -185,7 +185,9 @@ def test_errors_of_shared_counts(crystal):
 
 
 def test_what_was_not_judged_again_is_said():
-    sharing = Sharing(gains=(1.25, np.nan), element=-2.0, choice=(64, 0.1, 0.01))
+    sharing = Sharing(
+        gains=(1.25, np.nan), by_element=(-2.0, 3.0), choice=(64, 0.1, 0.01)
+    )
     assert "data is 1.2 standard deviations on a split (-2.00 for" in sharing.note
 
 
@@ -206,3 +208,18 @@ def test_groups_are_found_again(crystal):
     record = {**found.record, **asked}
     groups = groups_again(maps, haadf, found.unshared, record, everywhere)
     assert groups.size == found.record["sharing_size"]
+
+
+def test_an_element_that_gains_nothing_is_as_before():
+    maps, haadf, truth = arrays(data.lattice(size=96, counts=4, seed=1))
+    found = fuse(maps, haadf, asked={"n_replicas": 4})
+    assert found.record["sharing"] == 1
+    assert_array_equal(found.record["sharing_elements"], [0, 1, 1])
+    assert_array_equal(found.maps[0], found.unshared[0])
+    for i in (1, 2):
+        assert error(found.maps[i], truth[i]) < 0.6 * error(found.unshared[i], truth[i])
+    # its errors are those of the first stage, too
+    first = fuse(maps, haadf, share=False, asked={"n_replicas": 4})
+    mean = found.variance.mean(axis=(1, 2)) / first.variance.mean(axis=(1, 2))
+    assert mean[0] == pytest.approx(1, abs=0.1)
+    assert (mean[1:] < 0.6).all()

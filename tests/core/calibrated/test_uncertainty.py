@@ -20,7 +20,7 @@ WEIGHTS = 3.0, 0.1
 def found(prepared, maps, run, *, n_refits=10, seed=0, weights=WEIGHTS, **options):
     return uncertainty(
         simulations(prepared, PRIOR, maps, seed),
-        lambda data: data.problem(*weights),
+        [(lambda data: data.problem(*weights), np.ones(len(maps), dtype=bool))],
         maps,
         run,
         n_refits=n_refits,
