@@ -69,8 +69,8 @@ background; *Gaussian* is the filter of the width that comes nearest to the trut
 {n_published} sets of weights, both rescaled affinely map by map to come as near to the
 truth as they can, without which they are worse. *Calibrated* is `fuse_multimodal`,
 given the background of 0.02 counts a pixel and nothing of the truth; *shared* the same
-with `share=True`. *Goal* is what the project set out to reach. All of it used {cores} cores of a shared machine, and took
-{minutes:.0f} minutes."""
+with `share=True`. *Goal* is what the project set out to reach. All of it used {cores}
+cores of a shared machine, and took {minutes:.0f} minutes."""
 
 
 def main(argv=None):
