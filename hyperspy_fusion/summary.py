@@ -108,8 +108,8 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     ]
     if as_before:
         yield (
-            f"for {', '.join(as_before)} shared counts predict held-out data no "
-            "better, and are not used"
+            f"for {', '.join(as_before)} shared counts do not predict held-out data "
+            "clearly better, and are not used"
         )
     changes = np.array([np.max(record["change"]) for record in records])
     last = f", the last change of a map {_range(changes, '.1g')} of its contrast"

@@ -348,4 +348,4 @@ def test_elements_that_do_not_share_are_named():
     given = {"lambda_tv": 2.8, "lambda_haadf": 0.1}
     fused = hf.fuse_multimodal(maps, haadf, 0.02, share=True, **given)
     assert record_of(fused).sharing_elements.tolist() == [0, 1, 1]
-    assert "For Dy shared counts predict held-out data no better" in hf.summarize(fused)
+    assert "For Dy shared counts do not predict held-out" in hf.summarize(fused)

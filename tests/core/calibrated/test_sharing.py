@@ -210,7 +210,7 @@ def test_groups_are_found_again(crystal):
     assert groups.size == found.record["sharing_size"]
 
 
-def test_an_element_that_gains_nothing_is_as_before():
+def test_an_element_that_does_not_gain_is_as_before():
     maps, haadf, truth = arrays(data.lattice(size=96, counts=4, seed=1))
     found = fuse(maps, haadf, asked={"n_replicas": 4})
     assert found.record["sharing"] == 1
