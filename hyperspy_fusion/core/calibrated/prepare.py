@@ -20,6 +20,7 @@ from .correlation import Kernel
 from .flux import FluxLock, judge
 from .noise import NoiseLine, haadf_noise_line
 from .reading import Units, goes_below_zero, recognise, whole_numbers
+from .rows import levelled
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
@@ -406,8 +407,8 @@ def prepare(
             f"noise, coefficients and weights were found from {TILES**2} tiles of "
             f"{TILE} x {TILE} pixels"
         )
-    image, base, noise = shifted_image(haadf, seen, units.base, units.noise, tiles)
-    units = replace(units, base=base, noise=noise)
+    sampled = not is_part and totals.pixels != seen.size
+    image, sigma, units = _image_in(units, haadf, filled, tiles, sampled=sampled)
     prepared = PreparedData(
         data=maps,
         background=background,
@@ -416,7 +417,7 @@ def prepare(
         level=np.ones(n_elements),
         pedestal=PEDESTAL * totals.mean / units.count_value,
         haadf=image,
-        sigma=np.sqrt(noise.variance(image)),
+        sigma=sigma,
         error=0.0,
         contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
         trusted=seen.astype(np.float32),
@@ -441,6 +442,24 @@ def prepare(
         lock_flux=options.lock_flux,
     )
     return preparation if is_part else preparation.locked()
+
+
+def _image_in(
+    units: Units, haadf: np.ndarray, maps: np.ndarray, tiles: Any, *, sampled: bool
+) -> tuple[np.ndarray, np.ndarray, Units]:
+    """The HAADF image, filled and without the noise of its rows, σ_h, and its units.
+
+    It is put together from tiles if it is `sampled`.
+    """
+    seen, is_part = np.isfinite(haadf), units.noise is not None
+    image, base, noise = shifted_image(haadf, seen, units.base, units.noise, tiles)
+    units = replace(units, base=base, noise=noise)
+    if units.rows is not None or not (is_part or units.total is not None):
+        image, rows = levelled(image, seen, maps, units, TILE if sampled else None)
+        if rows is not units.rows:
+            noise = haadf_noise_line(mosaic(image, tiles), mosaic(seen, tiles))
+            units = replace(units, noise=noise, rows=rows)
+    return image, np.sqrt(noise.variance(image)), units
 
 
 def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:
