@@ -333,6 +333,42 @@ def cut_off_image(maps, haadf):
     return Form(maps, np.maximum(haadf, np.quantile(haadf, 0.3)))
 
 
+def _of_rows(haadf, spread):
+    """A normal number of mean 0 for each row."""
+    return np.random.default_rng(0).normal(0, spread, (len(haadf), 1))
+
+
+def with_varying_current(maps, haadf, spread):
+    """Counts and image of a beam current that varies from row to row.
+
+    It is at most the present one, so that counts are lost.
+    """
+    share = 1 + _of_rows(haadf, spread)
+    share /= share.max()
+    counts = np.random.default_rng(SEED).binomial(maps.astype(int), share)
+    return Form(counts, haadf * share, move=lambda images: images * share.mean())
+
+
+def with_gain_of_rows(maps, haadf, spread):
+    """The HAADF image with a gain that varies from row to row."""
+    return Form(maps, haadf * (1 + _of_rows(haadf, spread)))
+
+
+def with_offset_of_rows(maps, haadf, spread):
+    """The HAADF image with an offset that varies from row to row."""
+    return Form(maps, haadf + np.ptp(haadf) * _of_rows(haadf, spread))
+
+
+def with_offset_of_columns(maps, haadf, spread):
+    """The HAADF image with an offset that varies from column to column."""
+    return Form(maps, haadf + np.ptp(haadf) * _of_rows(haadf, spread).T)
+
+
+def blurred_image(maps, haadf, width):
+    """The HAADF image filtered by a Gaussian."""
+    return Form(maps, ndimage.gaussian_filter(haadf, width))
+
+
 def _third(haadf):
     """The right third of the field."""
     missing = np.zeros(haadf.shape, dtype=bool)
@@ -706,6 +742,26 @@ INPUTS = {
     "hot pixel in the HAADF image": (with_hot_pixel_of_image, {}),
     "HAADF image saturated at its 90 % quantile": (saturated, {}),
     "HAADF image cut off at its dark level": (cut_off_image, {}),
+    "current of each row different by 10 %": (
+        partial(with_varying_current, spread=0.1),
+        {},
+    ),
+    "HAADF image with a gain of each row, 10 %": (
+        partial(with_gain_of_rows, spread=0.1),
+        {},
+    ),
+    "HAADF image with an offset of each row, 5 %": (
+        partial(with_offset_of_rows, spread=0.05),
+        {},
+    ),
+    "HAADF image with an offset of each column, 5 %": (
+        partial(with_offset_of_columns, spread=0.05),
+        {},
+    ),
+    "HAADF image filtered, Gaussian of 0.7 px": (
+        partial(blurred_image, width=0.7),
+        {},
+    ),
     "HAADF image of noise": (noise_for_image, {}),
     "HAADF image of a gradient": (ramp_for_image, {}),
     "HAADF image on a gradient": (image_on_ramp, {}),

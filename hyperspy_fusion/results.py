@@ -292,6 +292,7 @@ def pending_record(
             "haadf_model_error",
             "haadf_slow",
             "haadf_power",
+            "haadf_row_noise",
             "haadf_repetition",
             "gap",
         )

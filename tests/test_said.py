@@ -87,6 +87,11 @@ def square(array):
     return (array - array.min()) ** 2
 
 
+def rows(array):
+    rng = np.random.default_rng(1)
+    return array + 0.05 * array.max() * rng.standard_normal((len(array), 1))
+
+
 def support(array):
     return array + np.linspace(0, 0.5 * array.max(), array.shape[1])
 
@@ -227,6 +232,11 @@ WARNINGS = {
     "the HAADF image contradicts the maps in": (image(spot), GIVEN),
     "is not linear in the maps, but its power of 0.": (image(square), GIVEN),
     "has a slowly varying part that the maps do not": (image(support), CHOSEN),
+    "the rows of the HAADF image have a noise of their own": (image(rows), GIVEN),
+    "the columns of the HAADF image have a noise of their own": (
+        image(lambda array: rows(array.T).T),
+        GIVEN,
+    ),
     "contradicts the maps all over the image": (image(np.flipud), CHOSEN),
     "seems to have inverted contrast": (image(np.negative), GIVEN),
     "hold too few counts to judge": (each(few_counts), UNKNOWN),

@@ -135,7 +135,10 @@ class Decision:
     def warnings(self) -> tuple[str, ...]:
         """What a user has to know."""
         shift = self.undone + self.shift
+        rows = self.units.rows
         of_maps = [*self.units.warnings, *self.numbers.lock.warnings]
+        if rows is not None:
+            of_maps.append(rows.message)
         if self.background_note == DOUBTFUL:
             of_maps.append(DOUBTFUL)
         of_image = [shift.message, power_message(self.power), self.slow_message]
@@ -165,6 +168,7 @@ class Decision:
         found, apart = self.background, self.weights.apart
         others = self.elastic_tried
         shift = self.undone + self.shift
+        rows = self.units.rows
         return {
             "lambda_haadf": self.weights.lambda_haadf,
             "lambda_chem": 1.0,
@@ -176,6 +180,7 @@ class Decision:
             "haadf_repetition": self.repetition,
             "haadf_slow": self.slow,
             "haadf_power": self.power,
+            "haadf_row_noise": 0.0 if rows is None else rows.size,
             "shift": np.array([shift.y, shift.x]),
             "count_value": count_value,
             "vacuum_background": (0.0 if found is None else found) * count_value,
@@ -258,8 +263,10 @@ def decide(
         weights, tried = selection.weights, selection.tried
     prepared = replace(prepared, apart=weights.apart)
     power = 1.0
-    # a slow part is no power of anything, nor are maps that are wrong themselves
-    if not (examined.slow or prepared.lock.warnings or prepared.correlated):
+    # a slow part is no power of anything, nor is a noise of rows, nor are maps that are
+    # wrong themselves
+    spoiled = examined.slow or prepared.lock.warnings or prepared.correlated
+    if not (spoiled or preparation.units.rows is not None):
         as_given = aligned(preparation.prepared, examined.shift)
         if examined.report.flagged < 1:  # some pixels contradict, or none
             as_given = replace(as_given, trusted=examined.prepared.trusted)

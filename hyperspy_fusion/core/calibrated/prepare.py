@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill, missing_notes, missing_pixels
-from ..common.solution import check_magnitude
+from ..common.solution import check_different, check_magnitude
 from .bad_pixels import set_aside
 from .composition import normalised
 from .convex.bins import Bins
@@ -21,6 +20,7 @@ from .correlation import Kernel
 from .flux import FluxLock, judge
 from .noise import NoiseLine, cumulant_of_mean, haadf_noise_line, whole_numbers
 from .reading import Units, goes_below_zero, recognise
+from .rows import levelled
 from .sample import TILE, TILES, mosaic, representative_tiles
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ def prepare(
         check_magnitude("maps", maps)
         check_magnitude("HAADF image", haadf)
         check_magnitude("background", background, least=0)
-        _check_different(maps, haadf, elements)
+        check_different(maps, haadf, elements)
     if not is_part and variance is not None:
         known = np.where(np.isfinite(variance), variance, np.nan)
         check_magnitude("noise variance", known, least=0, largest=1e28)
@@ -408,8 +408,8 @@ def prepare(
             f"noise, coefficients and weights were found from {TILES**2} tiles of "
             f"{TILE} x {TILE} pixels"
         )
-    image, base, noise = shifted_image(haadf, seen, units.base, units.noise, tiles)
-    units = replace(units, base=base, noise=noise)
+    sampled = not is_part and totals.pixels != seen.size
+    image, sigma, units = _image_in(units, haadf, filled, tiles, sampled=sampled)
     prepared = PreparedData(
         data=maps,
         background=background,
@@ -418,7 +418,7 @@ def prepare(
         level=np.ones(n_elements),
         pedestal=PEDESTAL * totals.mean / units.count_value,
         haadf=image,
-        sigma=np.sqrt(noise.variance(image)),
+        sigma=sigma,
         error=0.0,
         contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
         trusted=seen.astype(np.float32),
@@ -445,23 +445,22 @@ def prepare(
     return preparation if is_part else preparation.locked()
 
 
-def _check_different(
-    maps: np.ndarray, haadf: np.ndarray, elements: Sequence[str]
-) -> None:
-    """Raise a ValueError if the same data were given twice."""
-    names = [f"the map of {element}" for element in elements]
-    names = names or [f"map number {i}" for i in range(len(maps))]
-    images = [*zip(names, maps, strict=True), ("the HAADF image", haadf)]
-    for (one, first), (other, second) in combinations(images, 2):
-        pairs = (first[::32], second[::32]), (first, second)  # a few rows first
-        equal = all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
-        known = first[np.isfinite(first)] if equal else first[:0]
-        # empty or constant maps may be equal, as those of an empty frame
-        if known.size and np.ptp(known):
-            raise ValueError(
-                f"{one} and {other} hold the same values in every pixel: expected a "
-                "measurement of its own for each; was one of them read twice?"
-            )
+def _image_in(
+    units: Units, haadf: np.ndarray, maps: np.ndarray, tiles: Any, *, sampled: bool
+) -> tuple[np.ndarray, np.ndarray, Units]:
+    """The HAADF image, filled and without the noise of its rows, σ_h, and its units.
+
+    It is put together from tiles if it is `sampled`.
+    """
+    seen, is_part = np.isfinite(haadf), units.noise is not None
+    image, base, noise = shifted_image(haadf, seen, units.base, units.noise, tiles)
+    units = replace(units, base=base, noise=noise)
+    if units.rows is not None or not (is_part or units.total is not None):
+        image, rows = levelled(image, seen, maps, units, TILE if sampled else None)
+        if rows is not units.rows:
+            noise = haadf_noise_line(mosaic(image, tiles), mosaic(seen, tiles))
+            units = replace(units, noise=noise, rows=rows)
+    return image, np.sqrt(noise.variance(image)), units
 
 
 def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:

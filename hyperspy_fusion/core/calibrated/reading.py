@@ -17,6 +17,7 @@ from .noise import (
     map_noise_line,
     noise_line,
 )
+from .rows import RowNoise
 
 # Variance over mean of counts, below which whole numbers are none.
 _LEAST_DISPERSION = 0.6
@@ -317,6 +318,8 @@ class Units:
         Value of the HAADF image that is subtracted from it.
     noise : NoiseLine
         Noise of the HAADF image.
+    rows : RowNoise or None
+        Noise that its rows or columns have; None if they have none.
     notes, warnings : tuple of str
         What was assumed, for the user.
     """
@@ -329,6 +332,7 @@ class Units:
     kernels: tuple[Kernel | None, ...] = ()
     base: float = 0.0
     noise: NoiseLine | None = None
+    rows: RowNoise | None = None
     notes: tuple = ()
     warnings: tuple = ()
 
