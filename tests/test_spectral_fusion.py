@@ -482,6 +482,8 @@ def test_the_misfit_of_windows_is_not_judged(overlap, fused, given):
         maps = windows_of(spectra, haadf)
     axes = hyperspy_fusion.plot_misfit(maps, fused, haadf)
     assert [ax.get_title() for ax in axes] == ["HAADF", "image − model"]
+    (caption,) = (text.get_text() for text in axes[0].figure.texts)
+    assert "contradicts the maps nowhere" in caption
     found = hyperspy_fusion.get_misfit(maps, fused, haadf)
     model = hyperspy_fusion.get_haadf_model(fused)
     assert_allclose(found.data, haadf.data - model.data)

@@ -95,9 +95,9 @@ def plot_misfit(
     fused = maps_of_fusion(fused)
     record = record_at(complete_record(fused[0]), fused[0], inav)
     judged = record["method"] == "calibrated" and "fraction_sum" not in record
-    judged = judged and not of_spectra(record_of(fused[0]))
     signals = maps, fused, haadf, background
-    kinds = (False, True) if judged else (False,)
+    local = judged and not of_spectra(record_of(fused[0]))
+    kinds = (False, True) if local else (False,)
     misfits = [
         get_misfit(*signals, standardised=kind, mask=mask, image=image)
         for kind in kinds
