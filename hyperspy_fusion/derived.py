@@ -43,13 +43,13 @@ def record_of(fused: BaseSignal) -> DictionaryTreeBrowser:
     if not isinstance(fused, BaseSignal):
         raise TypeError(
             f"one of the fused maps is of type {type(fused).__name__}: expected a map "
-            "that fuse_multimodal or fuse_published returned, or a list of them"
+            "that a fusion returned, as fuse_multimodal, or a list of them"
         )
     record = entry_of(fused, "Multimodal_fusion")
     if not isinstance(record, DictionaryTreeBrowser):
         raise ValueError(  # noqa: TRY004 - of the metadata, not of an argument
             f"{fused!r} has no metadata.Multimodal_fusion: expected a map that "
-            "fuse_multimodal or fuse_published returned"
+            "a fusion returned, as fuse_multimodal"
         )
     return record
 
@@ -75,10 +75,12 @@ def measured_as(
 ) -> Measurement:
     """What was fused, with the elements and the matching that are in the record.
 
-    Quietly: the fusion gave the same warnings.
+    Of spectra, the windows of their lines. Quietly: the fusion gave the same warnings.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
+        if of_spectra(record) and is_spectrum_image(maps):
+            maps = windows_of(maps, record.lines.split(","))
         return measure(
             maps,
             haadf,
@@ -88,6 +90,26 @@ def measured_as(
             match=record.get_item("match"),
             elastic=elastic,
         )
+
+
+def of_spectra(record: DictionaryTreeBrowser) -> bool:
+    """Whether maps were fused from spectra."""
+    return record.get_item("kind") == "spectra"
+
+
+def is_spectrum_image(signal: Any) -> bool:
+    """Whether a signal holds X-ray spectra of a field of view, or of a series."""
+    if not hasattr(signal, "get_lines_intensity"):  # of eXSpy
+        return False
+    manager = signal.axes_manager
+    return manager.signal_dimension == 1 and manager.navigation_dimension > 1
+
+
+def windows_of(spectra: Any, lines: Sequence[str]) -> list[BaseSignal]:
+    """Sums of the counts in a window around each line, as eXSpy chooses it."""
+    kind = spectra.metadata.Signal.signal_type
+    spectra = new_signal(spectra, spectra.data, signal_type=kind)  # eXSpy slices it
+    return spectra.get_lines_intensity(xray_lines=lines)
 
 
 def net_maps(measurement: Measurement, record: DictionaryTreeBrowser) -> Any:
@@ -216,8 +238,8 @@ def get_misfit(
 
     Parameters
     ----------
-    maps : list of BaseSignal
-        The measured maps, as they were fused.
+    maps : list of BaseSignal, or BaseSignal
+        The measured maps, as they were fused; the spectra of :func:`fuse_spectra`.
     fused : list of ElementalMap
         All maps that the fusion returned, in their order.
     haadf : BaseSignal
@@ -245,8 +267,8 @@ def get_misfit(
     ------
     ValueError
         If the signals do not belong together, or `standardised` is asked of the
-        published method or of maps of fractions, or without the background or the mask
-        of the fusion.
+        published method, of spectra or of maps of fractions, or without the background
+        or the mask of the fusion.
     """
     model = get_haadf_model(fused, image)
     fused = maps_of_fusion(fused)
@@ -271,6 +293,12 @@ def get_misfit(
         raise ValueError(
             "the local misfit is defined for the calibrated method only: expected maps "
             "that fuse_multimodal returned"
+        )
+    if of_spectra(record):
+        raise ValueError(
+            "the local misfit is not defined for windows, which hold other lines and "
+            "the continuum: expected maps that were fused by fuse_multimodal. The "
+            "largest local difference to the spectra is in summarize(fused)"
         )
     if "fraction_sum" in complete_record(fused[0]):
         raise ValueError(

@@ -65,8 +65,8 @@ def propagate(
         an array, a number, or a list or tuple of these, always of the same shapes. It
         gets copies with their record, but without variance and replicas.
     fused : list of ElementalMap, or ElementalMap
-        Maps that ``fuse_multimodal(..., n_replicas=20)`` returned, parts of them
-        (`isig`, `inav`), one of them, or a stack. In a series, each image has its own
+        Maps that a fusion with ``n_replicas=20`` returned, parts of them (`isig`,
+        `inav`), one of them, or a stack. In a series, each image has its own
         replicas.
 
     Returns
@@ -170,7 +170,7 @@ def _replicas_of(signal: Any) -> np.ndarray:
     if replicas is None or replicas.shape[1:] != signal.data.shape:
         raise ValueError(
             f"the map {describe(signal)} has no replicas: expected maps that "
-            "fuse_multimodal(..., n_replicas=20) returned, or parts of them. Sums, "
+            "a fusion with n_replicas=20 returned, or parts of them. Sums, "
             "arithmetic, rebin and transposition lose them: do these in the function"
         )
     return np.asarray(replicas)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core.common.messages import warn
-from .derived import complete_record, first_of, maps_of_fusion, record_of
+from .derived import (
+    complete_record,
+    first_of,
+    is_spectrum_image,
+    maps_of_fusion,
+    record_of,
+)
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.elements import infer_element
 from .inputs.further import Elastic
@@ -119,6 +125,11 @@ def _spectra_again(
 
     What is compared are the bins, which are known when the spectra have been read.
     """
+    if not is_spectrum_image(spectra):
+        raise ValueError(
+            "the maps were fused from spectra, and what is given are none: expected "
+            "these in the place of the maps, repeat(fused, spectra, haadf)"
+        )
     _tell_of_other_versions(record["versions"])
     for name in ("lambda_haadf", "lambda_elastic", "lambda_tv"):
         options[name] = automatic(options.get(name))

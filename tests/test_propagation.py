@@ -198,7 +198,9 @@ def test_a_stack_is_a_list_of_its_maps(fused):
 )
 def test_what_is_computed_from_maps_has_no_replicas(fused, change):
     changed = change(fused[0])
-    with pytest.raises(ValueError, match="has no replicas: expected maps that fuse_"):
+    with pytest.raises(
+        ValueError, match="has no replicas: expected maps that a fusion"
+    ):
         hf.propagate(whole, [changed])
 
 

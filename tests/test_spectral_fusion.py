@@ -429,3 +429,73 @@ def test_weights_of_spectra_have_no_images(overlap, fused):
     _, haadf, truth = overlap
     with pytest.raises(ValueError, match="these come from spectra"):
         hyperspy_fusion.plot_weights(fused, truth, haadf, images=True)
+
+
+def windows_of(spectra, haadf):
+    with pytest.warns(UserWarning, match="X-ray lines overlap"):
+        return hyperspy_fusion.load_multimodal([spectra, haadf], NAMES).maps
+
+
+def test_spectra_are_shown_as_windows_of_the_lines(overlap, fused):
+    spectra, haadf, _ = overlap
+    windows = windows_of(spectra, haadf)
+    before = spectra.deepcopy()
+    axes = hyperspy_fusion.plot_fusion(spectra, fused, haadf)
+    expected = hyperspy_fusion.plot_fusion(windows, fused, haadf)
+    of_lazy = hyperspy_fusion.plot_fusion(spectra.as_lazy(), fused, haadf)
+    assert [ax.get_title() for ax in axes[:4]] == [
+        "HAADF",
+        *(f"{line} window" for line in LINES),
+    ]
+    assert [ax.get_title() for ax in expected[1:4]] == NAMES
+    for each in zip(axes, expected, of_lazy, strict=True):
+        one, *others = (ax.images[0].get_array() for ax in each)
+        for other in others:
+            assert_array_equal(one, other)
+    colour_bar = axes[1].images[0].colorbar
+    assert colour_bar.ax.get_ylabel() == "counts"
+    assert spectra.metadata.as_dictionary() == before.metadata.as_dictionary()
+
+
+def test_windows_of_a_series_and_of_the_common_area(overlap):
+    spectra, haadf, _ = overlap
+    turned, image = spectra.deepcopy(), haadf.deepcopy()
+    turned.data, image.data = spectra.data[::-1], haadf.data[::-1]
+    series, images = hs.stack([spectra, turned]), hs.stack([haadf, image])
+    fused = fuse_spectra(series, images, NAMES, "Cu", **GIVEN)
+    axes = hyperspy_fusion.plot_fusion(series, fused, images, inav=1)
+    first = hyperspy_fusion.plot_fusion(series, fused, images, inav=0)
+    of_second, of_first = (a[1].images[0].get_array() for a in (axes, first))
+    assert_array_equal(of_second, of_first[::-1])
+    assert (of_second != of_first).any()
+    cropped = spectra.inav[6:42, 10:]
+    fused = fuse_spectra(cropped, haadf, NAMES, "Cu", match="axes", **GIVEN)
+    axes = hyperspy_fusion.plot_fusion(cropped, fused, haadf)
+    assert axes[1].images[0].get_array().shape == (38, 36)
+
+
+@pytest.mark.parametrize("given", ["spectra", "windows"])
+def test_the_misfit_of_windows_is_not_judged(overlap, fused, given):
+    spectra, haadf, _ = overlap
+    maps = spectra
+    if given == "windows":
+        maps = windows_of(spectra, haadf)
+    axes = hyperspy_fusion.plot_misfit(maps, fused, haadf)
+    assert [ax.get_title() for ax in axes] == ["HAADF", "image − model"]
+    (caption,) = (text.get_text() for text in axes[0].figure.texts)
+    assert "contradicts the maps nowhere" in caption
+    found = hyperspy_fusion.get_misfit(maps, fused, haadf)
+    model = hyperspy_fusion.get_haadf_model(fused)
+    assert_allclose(found.data, haadf.data - model.data)
+    with pytest.raises(ValueError, match="not defined for windows, which hold other"):
+        hyperspy_fusion.get_misfit(maps, fused, haadf, standardised=True)
+
+
+def test_maps_in_the_place_of_spectra(overlap, fused):
+    spectra, haadf, truth = overlap
+    with pytest.raises(ValueError, match=r"fused from spectra, and .* are none"):
+        hyperspy_fusion.repeat(fused, truth, haadf)
+    maps, haadf, _ = data.lattice(48, counts=6)
+    of_maps = hyperspy_fusion.fuse_multimodal(maps, haadf, **GIVEN)
+    with pytest.raises(ValueError, match="Spectra are turned into maps by"):
+        hyperspy_fusion.plot_fusion(spectra, of_maps, haadf)

@@ -13,6 +13,8 @@ import numpy as np
 from dask._task_spec import GraphNode
 from dask.diagnostics import ProgressBar
 
+_SLAB = 2**22  # values of spectra that are float32 at the same time, in a thread
+
 
 def is_lazy(*arrays: Any) -> bool:
     """Whether any of the arrays is a dask array."""
@@ -85,12 +87,38 @@ def sums_of_channels(spectra: Any, matrix: np.ndarray) -> tuple[np.ndarray, floa
     """
     matrix = np.asarray(matrix, dtype=np.float32)
     if not is_lazy(spectra):
-        sums = np.stack([row.astype(np.float32) @ matrix for row in spectra])
-        return sums, float(spectra.min())
+        return _products(spectra, matrix)[..., 0, :], float(spectra.min())
     parts = da.from_array(matrix, chunks=(spectra.chunks[-1], -1))
-    sums = da.tensordot(spectra.astype(np.float32), parts, 1)
+    *places, channel, column = range(spectra.ndim + 1)
+    products = da.blockwise(
+        _products,
+        (*places, channel, column),
+        spectra,
+        (*places, channel),
+        parts,
+        (channel, column),
+        adjust_chunks={channel: 1},
+        meta=np.empty(0, np.float32),
+    )
+    sums = products.sum(axis=channel, split_every=2)
     sums, lowest = computed([sums, spectra.min()])
     return sums, float(lowest)
+
+
+def _products(spectra: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """``spectra @ matrix`` of a chunk, with an axis for the chunks of channels.
+
+    Some rows at a time: in float32, a chunk may be four times as large as it is.
+    """
+    *series, height, width, n_channels = spectra.shape
+    found = np.empty((*spectra.shape[:-1], 1, matrix.shape[1]), dtype=np.float32)
+    step = max(_SLAB // (width * n_channels), 1)
+    for place in np.ndindex(*series):
+        for y in range(0, height, step):
+            rows = spectra[place][y : y + step].astype(np.float32)
+            sums = rows.reshape(-1, n_channels) @ matrix
+            found[place][y : y + step, :, 0] = sums.reshape(*rows.shape[:-1], -1)
+    return found
 
 
 def active_client() -> Any:

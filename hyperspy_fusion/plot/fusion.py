@@ -19,6 +19,7 @@ from ..derived import (
     complete_record,
     flagged_pixels,
     get_haadf_model,
+    is_spectrum_image,
     maps_of_fusion,
     measured_as,
     net_maps,
@@ -72,7 +73,10 @@ def plot_fusion(
     Parameters
     ----------
     maps : list of BaseSignal, or BaseSignal
-        The measured maps, as :func:`hyperspy_fusion.fuse_multimodal` takes them.
+        The measured maps, as :func:`hyperspy_fusion.fuse_multimodal` takes them. Of
+        maps that were fused from spectra, these: the counts in a window around each
+        line are shown, with the continuum and other lines in them; or any measured
+        maps of the same lines, as ``load_multimodal(..., maps="windows")`` gives them.
     fused : list of ElementalMap, or ElementalMap
         All fused maps, or a stack of them.
     haadf : BaseSignal, or list of BaseSignal
@@ -120,6 +124,9 @@ def plot_fusion(
         maps, fused, haadf, background=background, mask=mask, elastic=elastic, inav=inav
     )
     n_images = len(measured) - len(elements)
+    shown = elements
+    if is_spectrum_image(maps):
+        shown = [f"{line} window" for line in record_of(fused[0]).lines.split(",")]
     limits = [range_of(image.data) for image in measured[:n_images]]
     limits += map(_map_limits, measured[n_images:], modelled[n_images:])
     record = record_at(complete_record(fused[0]), fused[0], inav)
@@ -128,7 +135,7 @@ def plot_fusion(
     models = [image.metadata.General.title for image in modelled[:n_images]]
     images = [model.removesuffix(" model") for model in models]
     rows = [
-        ([*images, *elements], measured),
+        ([*images, *shown], measured),
         ([*models, *(f"{element} {how}" for element in elements)], modelled),
     ]
     if zoom is not None:
@@ -176,7 +183,7 @@ def _unit_of_maps(fused: BaseSignal) -> str:
     """What the numbers of a fused map are."""
     quantity = fused.metadata.get_item("Signal.quantity", "")
     kind = record_of(fused).get_item("kind", "")
-    return quantity or ("counts" if kind == "counts" else "")
+    return quantity or ("counts" if kind in ("counts", "spectra") else "")
 
 
 def _images(

@@ -15,6 +15,7 @@ from ..derived import (
     get_misfit,
     maps_of_fusion,
     measured_as,
+    of_spectra,
     record_of,
 )
 from ..execution.arrays import computed
@@ -75,7 +76,7 @@ def plot_misfit(
         local misfit of image and measured maps in standard deviations, by which the
         guard of the calibrated method judges. Where the HAADF image was not used
         because of it, it is outlined. The last is left out where it is not defined: for
-        the published method and for fractions.
+        the published method, for spectra and for fractions.
 
     Raises
     ------
@@ -95,7 +96,8 @@ def plot_misfit(
     record = record_at(complete_record(fused[0]), fused[0], inav)
     judged = record["method"] == "calibrated" and "fraction_sum" not in record
     signals = maps, fused, haadf, background
-    kinds = (False, True) if judged else (False,)
+    local = judged and not of_spectra(record_of(fused[0]))
+    kinds = (False, True) if local else (False,)
     misfits = [
         get_misfit(*signals, standardised=kind, mask=mask, image=image)
         for kind in kinds
