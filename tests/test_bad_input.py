@@ -106,6 +106,14 @@ def negated(maps, haadf):
             axis.scale, axis.offset = -axis.scale, axis.high_value
 
 
+def copied(maps, haadf):  # noqa: ARG001 - only the maps
+    maps[1].data = maps[0].data.copy()
+
+
+def image_as_map(maps, haadf):
+    maps[0].data = haadf.data.copy()
+
+
 def not_square(maps, haadf):
     for signal in (*maps, haadf):
         signal.axes_manager["x"].scale = 7.0
@@ -264,6 +272,16 @@ REFUSED = {
     "maps below 1e-300": (each(times(1e-303)), ValueError, "expected 1e-14 to 1e+14"),
     "an image below 1e-30": (image(times(1e-40)), ValueError, "expected 1e-14"),
     "an image that is constant": (image(filled_with(7)), ValueError, "is constant (7)"),
+    "the same map twice": (
+        copied,
+        ValueError,
+        "the map of Co and the map of Mn hold the same values in every pixel",
+    ),
+    "the image as a map": (
+        image_as_map,
+        ValueError,
+        "the map of Co and the HAADF image hold the same values",
+    ),
     "an image without a dose": (image(np.zeros_like), ValueError, "is constant (0"),
     "a saturated image": (
         image(lambda a: np.minimum(a, a.min())),

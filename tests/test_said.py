@@ -232,8 +232,8 @@ WARNINGS = {
     "the HAADF image contradicts the maps in": (image(spot), GIVEN),
     "is not linear in the maps, but its power of 0.": (image(square), GIVEN),
     "has a slowly varying part that the maps do not": (image(support), CHOSEN),
-    "the rows of the HAADF image have a noise of their own": (image(rows), GIVEN),
-    "the columns of the HAADF image have a noise of their own": (
+    "of its rows, ": (image(rows), GIVEN),
+    "of its columns, ": (
         image(lambda array: rows(array.T).T),
         GIVEN,
     ),

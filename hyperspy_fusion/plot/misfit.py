@@ -161,5 +161,10 @@ def _sentence(
         found += " (outlined)" * outlined
     if not np.any(weights):
         found += "; its weight is 0"
-    subject = "The image, without its slow part," if np.any(slow) else "The image"
+    without = ["slow part"] * bool(np.any(slow))
+    if image is None and np.any(record.get("haadf_row_noise", 0.0)):
+        without.append("scan-line noise")
+    subject = "The image"
+    if without:
+        subject = f"The image, without its {' and '.join(without)},"
     return f"{bright}.\n{subject} contradicts the maps {found}."

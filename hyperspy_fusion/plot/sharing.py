@@ -115,16 +115,22 @@ def plot_sharing(
     )
     across, along = images[0].axes_manager.signal_axes
     down, right = along.index2value(places[:, 0]), across.index2value(places[:, 1])
-    for panel in panels:
+    shared = np.ones(len(fused))
+    if "sharing_elements" in record:
+        shared = np.asarray(record["sharing_elements"])[position]
+    for panel, marked in zip(panels, [True, *(shared > 0)], strict=True):
         limits = panel.get_xlim(), panel.get_ylim()
-        panel.scatter(
-            right,
-            down,
-            _AREA * often / often.max(),
-            facecolors="none",
-            edgecolors=MARK,
-            linewidths=0.8,
-        )
+        if marked:
+            panel.scatter(
+                right,
+                down,
+                _AREA * often / often.max(),
+                facecolors="none",
+                edgecolors=MARK,
+                linewidths=0.8,
+            )
+        else:
+            panel.set_title(f"{panel.get_title()} (not shared)")
         panel.plot(
             across.index2value(x),
             along.index2value(y),

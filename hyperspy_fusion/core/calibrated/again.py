@@ -31,7 +31,12 @@ def _prepared_again(
     if background is None:
         background = np.asarray(record["vacuum_background"])[:, None, None]
     preparation = prepare(
-        maps, haadf, options, background=background, variance=variance
+        maps,
+        haadf,
+        options,
+        background=background,
+        variance=variance,
+        level_rows=bool(record.get("haadf_row_noise")),
     )
     # That of these data: that of a sample may differ.
     count_value = preparation.units.count_value

@@ -25,6 +25,7 @@ _BLOCK, _LEAST_BLOCKS, _LEAST_BRIGHT = 8, 8, 128
 _MOST_BLOCKS = 400
 _ROUNDED_TO = range(2, 64)
 _MORE_EVEN = 0.2
+_AROUND, _LEAST_VARIANCE = 2.0, 0.05  # pixels, and fraction of the mean variance
 _DIGITS = 64  # least step, in units of the last digit of float32
 _ROUNDED, _EXACT = 0.6, 2e-3  # deviation of whole numbers; of others, in steps
 
@@ -249,6 +250,23 @@ def cumulant_of_mean(
     norm = (2 * np.pi * width**2) ** (1 - order) / order
     narrow = width / np.sqrt(order)
     return norm * gaussian_filter(cumulant, narrow, axes=(-2, -1), **options)
+
+
+def above_zero(variance: np.ndarray) -> np.ndarray:
+    """Variance without zeros, whose weight would be infinite; float32.
+
+    Where it was estimated from single counts, it is 0 in pixels without any: a mean
+    over the pixels around is put in its place.
+    """
+    variance = np.array(variance, dtype=np.float32)
+    for image in variance:
+        zero = image <= 0
+        if zero.any():
+            around = gaussian_filter(image, _AROUND) + _LEAST_VARIANCE * image.mean()
+            image[zero] = around[zero]
+    positive = variance[variance > 0]
+    least = 1e-6 * positive.mean(dtype=np.float64) if positive.size else 1.0
+    return np.maximum(variance, np.float64(least), dtype=np.float32)
 
 
 def whole_numbers(maps: np.ndarray) -> bool:

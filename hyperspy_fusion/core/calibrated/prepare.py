@@ -11,14 +11,20 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill, missing_notes, missing_pixels
-from ..common.solution import check_different, check_magnitude
+from ..common.solution import check_magnitude
 from .bad_pixels import set_aside
 from .composition import normalised
 from .convex.bins import Bins
 from .convex.problem import Image, Problem, towards_bright
 from .correlation import Kernel
 from .flux import FluxLock, judge
-from .noise import NoiseLine, cumulant_of_mean, haadf_noise_line, whole_numbers
+from .noise import (
+    NoiseLine,
+    above_zero,
+    cumulant_of_mean,
+    haadf_noise_line,
+    whole_numbers,
+)
 from .reading import Units, goes_below_zero, recognise
 from .rows import levelled
 from .sample import TILE, TILES, mosaic, representative_tiles
@@ -29,7 +35,6 @@ if TYPE_CHECKING:
 PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
 _SCALE_WIDTH = 1.5  # pixels, of the Gaussian that shows where an element is
-_AROUND, _LEAST_VARIANCE = 2.0, 0.05  # pixels, and fraction of the mean variance
 _LEVEL_WIDTH, _LOWEST = 8.0, 0.05  # pixels and quantile, of where it is not
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 
@@ -323,6 +328,7 @@ def prepare(
     units: Units | None = None,
     elements: Sequence[str] = (),
     bad_known: bool = False,
+    level_rows: bool = True,
 ) -> Preparation:
     """Recognise the kind of the data and convert them to the units of the mathematics.
 
@@ -349,6 +355,8 @@ def prepare(
         Symbols, for the messages.
     bad_known : bool
         Whether bad pixels are NaN already; they, and what is missing, are not told of.
+    level_rows : bool
+        Whether scan-line noise of the HAADF image is sought, and removed.
 
     Returns
     -------
@@ -358,15 +366,14 @@ def prepare(
     ------
     ValueError
         If the variance of a map is nowhere a number above 0, fractions have a
-        background, the numbers are too large or too small for float32, a map has both
-        signs, or it holds the values of another one or of the HAADF image.
+        background, the numbers are too large or too small for float32, or a map has
+        both signs.
     """
     is_part = units is not None
     if not is_part:
         check_magnitude("maps", maps)
         check_magnitude("HAADF image", haadf)
         check_magnitude("background", background, least=0)
-        check_different(maps, haadf, elements)
     if not is_part and variance is not None:
         known = np.where(np.isfinite(variance), variance, np.nan)
         check_magnitude("noise variance", known, least=0, largest=1e28)
@@ -409,7 +416,10 @@ def prepare(
             f"{TILE} x {TILE} pixels"
         )
     sampled = not is_part and totals.pixels != seen.size
-    image, sigma, units = _image_in(units, haadf, filled, tiles, sampled=sampled)
+    level_rows = level_rows and not (is_part or units.total)
+    maps_of_rows = filled if level_rows or units.rows is not None else None
+    image, units = _image_in(units, haadf, maps_of_rows, tiles, sampled=sampled)
+    noise: Any = units.noise  # is known now
     prepared = PreparedData(
         data=maps,
         background=background,
@@ -418,7 +428,7 @@ def prepare(
         level=np.ones(n_elements),
         pedestal=PEDESTAL * totals.mean / units.count_value,
         haadf=image,
-        sigma=sigma,
+        sigma=np.sqrt(noise.variance(image)),
         error=0.0,
         contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
         trusted=seen.astype(np.float32),
@@ -446,21 +456,26 @@ def prepare(
 
 
 def _image_in(
-    units: Units, haadf: np.ndarray, maps: np.ndarray, tiles: Any, *, sampled: bool
-) -> tuple[np.ndarray, np.ndarray, Units]:
-    """The HAADF image, filled and without the noise of its rows, σ_h, and its units.
+    units: Units,
+    haadf: np.ndarray,
+    maps: np.ndarray | None,
+    tiles: Any,
+    *,
+    sampled: bool,
+) -> tuple[np.ndarray, Units]:
+    """The HAADF image, filled, and its units; with `maps` without noise of its rows.
 
     It is put together from tiles if it is `sampled`.
     """
-    seen, is_part = np.isfinite(haadf), units.noise is not None
+    seen = np.isfinite(haadf)
     image, base, noise = shifted_image(haadf, seen, units.base, units.noise, tiles)
     units = replace(units, base=base, noise=noise)
-    if units.rows is not None or not (is_part or units.total is not None):
+    if maps is not None:
         image, rows = levelled(image, seen, maps, units, TILE if sampled else None)
         if rows is not units.rows:
             noise = haadf_noise_line(mosaic(image, tiles), mosaic(seen, tiles))
             units = replace(units, noise=noise, rows=rows)
-    return image, np.sqrt(noise.variance(image)), units
+    return image, units
 
 
 def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:
@@ -496,7 +511,7 @@ def _converted(
             variance = np.stack([line.variance(image) for line, image in pairs])
         # the Gaussian term has no background of its own
         maps, filled = maps - background, filled - background
-        variance = _above_zero(np.broadcast_to(variance, maps.shape))
+        variance = above_zero(np.broadcast_to(variance, maps.shape))
         return maps, filled, np.zeros((len(maps), 1, 1), np.float32), variance
     if (units.count_value != 1).any():
         per_count = np.float32(1 / units.count_value)[:, None, None]
@@ -513,23 +528,6 @@ def _is_of_counts(maps: np.ndarray, variance: np.ndarray | None) -> bool:
     if variance is None or not whole_numbers(maps):
         return False
     return bool((maps == variance)[~np.isnan(maps)].all())
-
-
-def _above_zero(variance: np.ndarray) -> np.ndarray:
-    """Variance without zeros, whose weight would be infinite; float32.
-
-    Where it was estimated from single counts, it is 0 in pixels without any: a mean
-    over the pixels around is put in its place.
-    """
-    variance = np.array(variance, dtype=np.float32)
-    for image in variance:
-        zero = image <= 0
-        if zero.any():
-            around = gaussian_filter(image, _AROUND) + _LEAST_VARIANCE * image.mean()
-            image[zero] = around[zero]
-    positive = variance[variance > 0]
-    least = 1e-6 * positive.mean(dtype=np.float64) if positive.size else 1.0
-    return np.maximum(variance, np.float64(least), dtype=np.float32)
 
 
 def _without_gaps(

@@ -50,12 +50,13 @@ _ROUNDING = 1e-5  # of the largest value, below 0
 # which no value is as large as this.
 _FUNCTIONS = (
     ("square roots", np.square),
-    ("Anscombe transforms", lambda values: np.round(values**2 / 4 - 3 / 8, 5)),
+    ("Anscombe transforms", lambda values: _whole_only(values**2 / 4 - 3 / 8)),
     ("logarithms", np.expm1),
     ("logarithms", lambda values: 2**values - 1),
     ("logarithms", lambda values: 10**values - 1),
 )
 _LARGEST_LOGARITHM = 40
+_NEARLY_WHOLE = 1e-3
 _NEAR_ZERO = 0.2  # of the mean, up to which a value is near 0, or an offset
 # Of maps whose values below 0 were cut off: fraction of the value of a count that no
 # counts are below, and of the positive values that are.
@@ -182,7 +183,7 @@ def read_map(filled: np.ndarray, known: np.ndarray, *, negative: bool) -> Readin
         Whether the map goes below 0, also beyond these pixels.
     """
     if not np.ptp(filled):
-        return Reading(count_value=1.0)
+        return Reading(count_value=1.0, exact=True)
     values = filled[known]
     whole = bool((values == np.rint(values)).all()) and values.max() < _ALL_WHOLE
     bytes_ = whole and not negative and values.max() < _LIMIT
@@ -239,6 +240,12 @@ def _read_values(
     if dispersion is not None and _is_clipped(filled, known, dispersion):
         return Reading(count_value=None, clipped=True)
     return Reading(count_value=dispersion, exported=whole)
+
+
+def _whole_only(values: np.ndarray) -> np.ndarray:
+    """Values that are whole but for rounding; an impossible one if they are not."""
+    whole = np.rint(values)
+    return whole if abs(values - whole).max() < _NEARLY_WHOLE else np.array([-1.0])
 
 
 def _function(values: np.ndarray) -> str:
@@ -318,6 +325,8 @@ class Units:
         Value of the HAADF image that is subtracted from it.
     noise : NoiseLine
         Noise of the HAADF image.
+    estimated : bool
+        Whether there are no whole counts, for no reason that a warning gives.
     rows : RowNoise or None
         Noise that its rows or columns have; None if they have none.
     notes, warnings : tuple of str
@@ -332,15 +341,10 @@ class Units:
     kernels: tuple[Kernel | None, ...] = ()
     base: float = 0.0
     noise: NoiseLine | None = None
+    estimated: bool = False
     rows: RowNoise | None = None
     notes: tuple = ()
     warnings: tuple = ()
-
-    @property
-    def estimated(self) -> bool:
-        """Whether white noise was assumed, and estimated, of maps without counts."""
-        known = self.kernels or all(self.exact)  # also if a variance was given
-        return self.total is None and not known
 
     @property
     def kind(self) -> str:
@@ -443,7 +447,7 @@ def _units_of(
         notes.append(f"the maps were taken for scaled counts of {values} a count")
     names = [f"map of {element}" for element in elements]
     names = names or [f"map number {i}" for i in range(len(readings))]
-    warnings = map(Reading.warning, readings, names)
+    warnings = tuple(filter(None, map(Reading.warning, readings, names)))
     return Units(
         counts=counts,
         count_value=count_value,
@@ -451,5 +455,6 @@ def _units_of(
         kernels=kernels if any(kernels) else (),
         variances=variances,
         notes=tuple(notes),
-        warnings=tuple(filter(None, warnings)),
+        warnings=warnings,
+        estimated=not (warnings or all(r.exact for r in readings)),
     )

@@ -61,20 +61,20 @@ class RowNoise:
     def message(self) -> str:
         """What a user has to know."""
         lines = ("rows", "columns")[self.axis]
-        size = f"{100 * self.size:.0f} % of its contrast"
+        kind = "offsets" if self.dark is None else "gains"
         cause = (
-            "the counts of the maps do not show it: it may be of the detector, or of a "
-            "varying beam current if there are few counts. It"
+            "the counts of the maps do not show it, so that it seems to be of the "
+            "detector, or there are too few counts to tell"
         )
         if self.follow:
             cause = (
                 "the counts of the maps vary alike, as if beam current or dwell time "
-                "varied. The maps were not corrected; from the image it"
+                "varied. The maps were not corrected for it"
             )
         return (
-            f"the {lines} of the HAADF image have a noise of their own, {size}, and "
-            f"{cause} was removed where it does not look like the specimen. Many fast "
-            "frames, added up, have less of it"
+            f"the HAADF image has scan-line noise: {kind} of its {lines}, "
+            f"{100 * self.size:.0f} % of the standard deviation of the image, were "
+            f"removed from it; {cause}. Averaging many fast frames reduces it"
         )
 
 
@@ -105,23 +105,31 @@ def levelled(
         for x in range(0, image.shape[1], n_x)
     ]
     rows = units.rows
+    models = [_explained(image[at], maps[at]) for at in places]
     if rows is None:
         tried = [
-            find_row_noise(image[at], seen[at], maps[at], units.noise, units.base)
-            for at in places
+            find_row_noise(
+                image[at], seen[at], maps[at], model, units.noise, units.base
+            )
+            for at, model in zip(places, models, strict=True)
         ]
         found = [one for one in tried if one is not None]
         if 2 * len(found) <= len(tried):
             return image, None
         rows = sorted(found, key=lambda one: one.size)[len(found) // 2]
     image = image.copy()
-    for at in places:
-        image[at] = without_row_noise(image[at], seen[at], maps[at], rows)
+    for at, model in zip(places, models, strict=True):
+        image[at] = without_row_noise(image[at], seen[at], model, rows)
     return image, rows
 
 
 def find_row_noise(
-    image: np.ndarray, seen: np.ndarray, maps: np.ndarray, noise: Any, base: float
+    image: np.ndarray,
+    seen: np.ndarray,
+    maps: np.ndarray,
+    model: np.ndarray,
+    noise: Any,
+    base: float,
 ) -> RowNoise | None:
     """Noise of the rows or columns of an image; None if there is none.
 
@@ -133,6 +141,8 @@ def find_row_noise(
         Where it was measured.
     maps : numpy.ndarray
         Without gaps, shape ``(n_elements, y, x)``.
+    model : numpy.ndarray
+        What these explain of the image.
     noise : NoiseLine
         Of the pixels.
     base : float
@@ -140,7 +150,7 @@ def find_row_noise(
     """
     if min(image.shape) < _LEAST_SIZE or not (seen.any() and np.ptp(image)):
         return None
-    left = np.where(seen, image - _explained(image, maps), 0)
+    left = np.where(seen, image - model, 0)
     most = _CLIPPED * _TO_SIGMA * np.median(abs(left))
     clipped = np.clip(left, -most, most)
     white = np.array([_white(clipped.mean(axis=1 - axis)) for axis in (0, 1)])
@@ -155,14 +165,18 @@ def find_row_noise(
     best, least_uneven = None, _LEFT * _unevenness(image, axis)
     for level in (None, dark, *nothing):
         tried = RowNoise(axis=axis, dark=level, size=size)
-        levelled = without_row_noise(image, seen, maps, tried)
+        levelled = without_row_noise(image, seen, model, tried)
         uneven = _unevenness(levelled, axis)
         if uneven < least_uneven:
             best, least_uneven = tried, uneven
     if best is None:
         return None
     relative = left.mean(axis=1 - axis) / (image.mean() - dark)
-    slopes, errors = _slopes(relative, maps.sum(axis=2 - axis))
+    sums = maps.sum(axis=2 - axis, dtype=np.float64)
+    sums = sums[np.ptp(sums, axis=1) > 0]
+    if not len(sums):
+        return best
+    slopes, errors = _slopes(relative, sums)
     weights = 1 / errors**2
     common = weights @ slopes / weights.sum()
     significance = common * np.sqrt(weights.sum())
@@ -173,7 +187,7 @@ def find_row_noise(
 
 
 def without_row_noise(
-    image: np.ndarray, seen: np.ndarray, maps: np.ndarray, rows: RowNoise
+    image: np.ndarray, seen: np.ndarray, model: np.ndarray, rows: RowNoise
 ) -> np.ndarray:
     """The image without the noise of its rows.
 
@@ -182,10 +196,9 @@ def without_row_noise(
     """
     if rows.axis == 1:
         turned = replace(rows, axis=0)
-        return without_row_noise(image.T, seen.T, maps.swapaxes(1, 2), turned).T
+        return without_row_noise(image.T, seen.T, model.T, turned).T
     if len(image) < _LEAST_ROWS:  # of a tile
         return image
-    model = _explained(image, maps)
     rest = image - model
     signal = np.ones_like(model)
     if rows.dark is not None:
@@ -241,9 +254,8 @@ def _unevenness(image: np.ndarray, axis: int) -> float:
 def _slopes(change: np.ndarray, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Relative change of the sums of maps over a row per that of the image.
 
-    At high frequencies, with their standard deviations, of maps with a sum above 0.
+    At high frequencies, with their standard deviations.
     """
-    sums = sums[sums.sum(axis=1) > 0].astype(np.float64)
     means = sums.mean(axis=1)
     waves, of_maps = dct(change, norm="ortho"), dct(sums, norm="ortho")
     used = waves**2 <= _STRUCTURE * _white(change)

@@ -40,8 +40,9 @@ _WINDOW = 128
 _SIDE_BY_SIDE = 2**18  # pixels up to which both halves are fused at once
 _STREAM = 7, 8  # of the random numbers of the two splits
 # Standard deviations of the held-out gain on each split, and of an element on both.
-# With gains of 0 to 1 single elements were up to 1.27 times worse, with more 1.03.
-_LEAST_GAIN, _LEAST_OF_ELEMENT = 3.0, 1.0
+# With gains of 0 to 1 single elements were up to 1.27 times worse, with more 1.03. Of
+# fractions, which depend on each other, no element may lose so much.
+_LEAST_GAIN, _LEAST_OF_ELEMENT, _LEAST_OF_FRACTIONS = 3.0, 1.0, -1.0
 # Standard deviations of chemistry in groups and around them. Of fractions the contents
 # of columns of DyScO3 vary by more than their noise: with wider limits these are lost.
 _COUNTS, _VALUES, _FRACTIONS = (3.0, 5.0), (1.5, 2.5), (1.0, 1.5)
@@ -68,6 +69,8 @@ class Sharing:
         splits, noise included, as a fraction.
     by_element : tuple of float
         The gain of each element, on both together; NaN if it was not tried.
+    together : bool
+        Whether all elements share or none, as fractions do.
     choice : tuple
         Number of neighbours, factor of λ, and μ.
     size : float
@@ -86,6 +89,7 @@ class Sharing:
     gains: tuple[float, float] = (np.nan, np.nan)
     lower: float = np.nan
     by_element: tuple[float, ...] = ()
+    together: bool = False
     choice: tuple[float, float, float] = (np.nan, np.nan, np.nan)
     size: float = np.nan
     returned: float = 0.0
@@ -95,9 +99,8 @@ class Sharing:
     @property
     def shared(self) -> np.ndarray:
         """Whose maps are those of shared counts; others do not gain enough by it."""
-        return np.array(
-            [self.accepted and z >= _LEAST_OF_ELEMENT for z in self.by_element]
-        )
+        least = -np.inf if self.together else _LEAST_OF_ELEMENT
+        return np.array([self.accepted and z >= least for z in self.by_element])
 
     @property
     def note(self) -> str:
@@ -115,13 +118,22 @@ class Sharing:
             f"errors are {100 * self.lower:.2g} % lower)"
         )
         if not self.accepted:
+            limit = f"{_LEAST_OF_ELEMENT:g} for one of the elements"
+            if self.together:
+                limit = f"{_LEAST_OF_FRACTIONS:g} for each element"
             return (
                 f"pixels that look alike do not share their counts: {predicted}, and "
-                f"{_LEAST_GAIN:g} are required"
+                f"{_LEAST_GAIN:g} are required, and {limit}"
             )
         kept = ""
-        if self.returned > 0:
+        n = np.count_nonzero(~self.shared)
+        if n:
             kept = (
+                f". {n} of {self.shared.size} elements gain less than "
+                f"{_LEAST_OF_ELEMENT:g} and keep their maps"
+            )
+        if self.returned > 0:
+            kept += (
                 f". In {100 * self.returned:.2g} % of the pixels the measured counts "
                 "contradict that, and each pixel has its own"
             )
@@ -336,12 +348,16 @@ def judge_sharing(
         last = _Split(image, before, run, (seed, _STREAM[1]))
         each.append(last.gain(*choice))
     z = [*map(_gain_of_all, each), np.nan]
-    by_element = (significance(block_sums(gain)) for gain in np.sum(each, axis=0))
+    by_element = [significance(block_sums(gain)) for gain in np.sum(each, axis=0)]
+    together = isinstance(image, Fractions)
+    least = _LEAST_OF_FRACTIONS if together else _LEAST_OF_ELEMENT
+    enough = (min if together else max)(by_element) >= least
     return Sharing(
-        accepted=bool(min(z[:2]) >= _LEAST_GAIN),
+        accepted=bool(min(z[:2]) >= _LEAST_GAIN and enough),
         gains=(z[0], z[1]),
         lower=float(each[-1].sum() / last.errors),
         by_element=tuple(by_element),
+        together=together,
         choice=choice,
     )
 

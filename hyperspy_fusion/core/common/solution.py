@@ -1,9 +1,7 @@
 """The result of every method: maps, costs and why it stopped."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -113,22 +111,3 @@ def check_finite(values: Any, what: str, remedy: str) -> None:
     """
     if not np.all(np.isfinite(values)):
         raise FloatingPointError(f"{what} not finite: {remedy}")
-
-
-def check_different(
-    maps: np.ndarray, haadf: np.ndarray, elements: Sequence[str]
-) -> None:
-    """Raise a ValueError if the same data were given twice."""
-    names = [f"the map of {element}" for element in elements]
-    names = names or [f"map number {i}" for i in range(len(maps))]
-    images = [*zip(names, maps, strict=True), ("the HAADF image", haadf)]
-    for (one, first), (other, second) in combinations(images, 2):
-        pairs = (first[::32], second[::32]), (first, second)  # a few rows first
-        equal = all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
-        known = first[np.isfinite(first)] if equal else first[:0]
-        # empty or constant maps may be equal, as those of an empty frame
-        if known.size and np.ptp(known):
-            raise ValueError(
-                f"{one} and {other} hold the same values in every pixel: expected a "
-                "measurement of its own for each; was one of them read twice?"
-            )

@@ -221,19 +221,3 @@ def test_a_variance_that_is_the_counts():
     given = prepare(maps, haadf, options, variance=2 * maps).prepared.variance
     assert given.min() > 0.2  # of pixels without counts, too
     assert_allclose(given[maps > 0], 2 * maps[maps > 0])
-
-
-def test_the_same_data_twice_are_refused():
-    rng = np.random.default_rng(0)
-    one, other, haadf = rng.poisson(5.0, (3, 32, 32)).astype(float)
-    one[3, 4] = np.nan
-    match = "the map of Co and the map of Ni hold the same values"
-    with pytest.raises(ValueError, match=match):
-        prepare(np.stack([one, other, one]), haadf, OPTIONS, elements=["Co", "O", "Ni"])
-    with pytest.raises(ValueError, match="map number 1 and the HAADF image hold"):
-        prepare(np.stack([one, haadf]), haadf, OPTIONS)
-
-
-def test_constant_maps_may_be_the_same():
-    haadf = np.random.default_rng(0).normal(50, 3, (32, 32))
-    prepare(np.zeros((2, 32, 32)), haadf, OPTIONS)

@@ -249,6 +249,13 @@ def test_counts_and_their_means_are_no_function_of_counts(counts, times):
     ).function
 
 
+@pytest.mark.parametrize(("level", "spread"), [(2.0, 0.2), (1.6, 0.1)])
+def test_small_maps_of_values_are_no_transforms(level, spread):
+    rng = np.random.default_rng(0)
+    values = level + spread * rng.standard_normal((48, 48))
+    assert not read(np.float32(values)).function
+
+
 def test_an_image_that_does_not_fit_may_be_the_fault_of_denoised_maps():
     def warnings_of(maps):
         found = solve(maps, data.haadf.data[::-1], [27, 25, 8], OPTIONS)
@@ -263,3 +270,8 @@ def test_an_image_that_does_not_fit_may_be_the_fault_of_denoised_maps():
     of_counts = warnings_of(counts)
     assert "HAADF" in of_counts
     assert "denoised (by PCA" not in of_counts
+    counts[0] = 0  # an empty map changes nothing
+    assert "denoised (by PCA" not in warnings_of(counts)
+    of_roots = warnings_of(np.sqrt(counts))
+    assert "square roots" in of_roots
+    assert "denoised (by PCA" not in of_roots
