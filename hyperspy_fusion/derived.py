@@ -336,10 +336,12 @@ def _local_misfit(
     record = record_of(fused[0])
     maps, haadf = computed([measurement.maps, measurement.haadf])
     results = np.stack(computed([signal.data for signal in fused]), axis=-3)
-    wanted = "vacuum_background", *_FIT
-    numbers = {name: np.asarray(record.get_item(name, 0.0)) for name in wanted}
+    wanted = "vacuum_background", "haadf_row_noise", *_FIT
+    nothing = np.zeros(measurement.navigation_shape)  # in earlier records
+    numbers = {name: np.asarray(record.get_item(name, nothing)) for name in wanted}
     if elastic is not None:
         k = _number_of(elastic, record)
+        numbers["haadf_row_noise"] = nothing  # which HAADF only is corrected for
         for name, of_image in _FIT.items():
             values = np.asarray(record[of_image])
             numbers[name] = values.take(k, axis=len(measurement.navigation_shape))

@@ -26,6 +26,7 @@ _TOLD = (  # numbers of the record that captions and titles tell
     "flagged",
     "haadf_gain",
     "haadf_slow",
+    "haadf_row_noise",
     "n_iter",
     "lambda_elastic",
     "elastic_flagged",

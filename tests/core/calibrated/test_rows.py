@@ -243,3 +243,6 @@ def test_misfits_are_those_of_the_fusion():
     guard = fused[0].metadata.Multimodal_fusion.guard
     z = hf.get_misfit(maps, fused, haadf, BACKGROUND, standardised=True)
     assert abs(z.data).max() == pytest.approx(guard, rel=0.3)
+    panel = hf.plot_misfit(maps, fused, haadf, BACKGROUND)[0]
+    text = " ".join(text.get_text() for text in panel.figure.texts)
+    assert "without its scan-line noise" in text

@@ -4,6 +4,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from hyperspy_fusion import data
+from hyperspy_fusion.core.calibrated import sharing
 from hyperspy_fusion.core.calibrated.again import groups_again
 from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
@@ -223,3 +224,24 @@ def test_an_element_that_does_not_gain_is_as_before():
     mean = found.variance.mean(axis=(1, 2)) / first.variance.mean(axis=(1, 2))
     assert mean[0] == pytest.approx(1, abs=0.1)
     assert (mean[1:] < 0.6).all()
+
+
+def test_fractions_share_together():
+    gains = {"accepted": True, "gains": (5.0, 4.0), "by_element": (0.5, 6.0)}
+    of_counts = Sharing(**gains)
+    assert of_counts.shared.tolist() == [False, True]
+    assert "1 of 2 elements gain less than 1 and keep their maps" in of_counts.note
+    of_fractions = Sharing(**gains, together=True)
+    assert of_fractions.shared.tolist() == [True, True]
+    assert "keep their maps" not in of_fractions.note
+
+
+def test_nothing_is_shared_if_no_element_gains(crystal, monkeypatch):
+    maps, haadf, _ = crystal
+    first = fuse(maps, haadf, share=False)
+    # the total is significant, and no element by itself
+    monkeypatch.setattr(sharing, "_LEAST_OF_ELEMENT", 1e9)
+    found = fuse(maps, haadf)
+    assert found.record["sharing"] == 0
+    assert_array_equal(found.maps, first.maps)
+    assert "3 are required, and 1e+09 for one of the elements" in " ".join(found.notes)
