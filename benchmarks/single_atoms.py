@@ -5,6 +5,7 @@ with ``--markdown`` and its picture with ``--figure``.
 """
 
 import argparse
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -435,5 +436,6 @@ def _draw(shown, path):
             panel.set(xticks=[], yticks=[])
             if panel in panels[0]:
                 panel.set_title(title, fontsize="large")
-        row[0].set_ylabel(f"{name.replace('_', ' ')}\n({symbol})", fontsize="large")
+        lines = textwrap.fill(name.replace("_", " "), 14)
+        row[0].set_ylabel(f"{lines}\n({symbol})", fontsize="large")
     save_grey(figure, path, 80)
