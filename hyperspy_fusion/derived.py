@@ -190,7 +190,7 @@ def maps_of_fusion(fused: Sequence[BaseSignal] | BaseSignal) -> list[BaseSignal]
     return maps
 
 
-def _all_maps_of_fusion(
+def all_maps_of_fusion(
     fused: Sequence[BaseSignal] | BaseSignal,
 ) -> list[BaseSignal]:
     """As :func:`maps_of_fusion`; a ValueError if these are not all maps of it."""
@@ -441,7 +441,7 @@ def get_haadf_model(
         If maps are missing or do not come from one fusion, or are a part of a series:
         its record is that of the whole; or the fusion had no image of this name.
     """
-    fused = _all_maps_of_fusion(fused)
+    fused = all_maps_of_fusion(fused)
     record = record_of(fused[0])
     maps = np.stack([signal.data for signal in fused], axis=-3)
     _check_whole(record, maps.shape[:-3])
@@ -545,7 +545,7 @@ def get_fractions(
     >>> hyperspy_fusion.get_fractions(fused)[0]
     <ElementalMap, title: Dy, dimensions: (|32, 32)>
     """
-    fused = _all_maps_of_fusion(fused)
+    fused = all_maps_of_fusion(fused)
     if any(map(pending, fused)):
         raise ValueError("the maps are not computed yet: call compute() of each")
     record = record_of(fused[0])

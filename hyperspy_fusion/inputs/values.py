@@ -1,7 +1,6 @@
 """Checks of the values of maps, elastic images and backgrounds."""
 
 from collections.abc import Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ def check_values(
     allow_missing: bool,
     further: Sequence[str] = (),
 ) -> list[str]:
-    """Check that maps and elastic images hold finite numbers, each its own.
+    """Check that maps and elastic images hold finite numbers, not all the same.
 
     `arrays` are the maps of these elements, the HAADF image and the `further` images of
     these names, or series of them; the background is finite and at least 0. Returns the
@@ -41,7 +40,6 @@ def check_values(
     n_maps = len(elements)
     remedies = ["choose another image with haadf=", *["leave it out"] * len(further)]
     _check_frames(arrays[:n_maps])
-    _check_different(labels, arrays)
     for label, image, remedy in zip(
         labels[n_maps:], arrays[n_maps:], remedies, strict=True
     ):
@@ -63,20 +61,6 @@ def _check_frames(maps: Sequence[np.ndarray]) -> None:
             f"no map has any contrast at the position {position} of the series: they "
             "are saturated, or no maps; leave that position out"
         )
-
-
-def _check_different(labels: Sequence[str], arrays: Sequence[np.ndarray]) -> None:
-    """Raise a ValueError if the same data were given twice."""
-    given = zip(labels, arrays, strict=True)
-    for (one, first), (other, second) in combinations(given, 2):
-        pairs = (first[..., ::32, :], second[..., ::32, :]), (first, second)
-        equal = all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
-        # empty or constant maps may be equal, as those of an empty frame
-        if equal and np.nanmin(first) < np.nanmax(first):
-            raise ValueError(
-                f"the {one} and the {other} hold the same values in every pixel: "
-                "expected a measurement of its own for each; was one read twice?"
-            )
 
 
 def _check_not_constant(label: str, image: np.ndarray, remedy: str) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
-from ..derived import groups_at, maps_of_fusion, measured_as, record_of
+from ..derived import all_maps_of_fusion, groups_at, measured_as, record_of
 from ..execution.arrays import computed
 from .panels import (
     MARK,
@@ -90,7 +90,7 @@ def plot_sharing(
     ['HAADF', 'Dy', 'Sc', 'O']
     """
     stack = fused if isinstance(fused, BaseSignal) else None
-    fused = maps_of_fusion(fused)
+    fused = all_maps_of_fusion(fused)
     if stack is not None and len(fused) > 1:
         fused = stack.split()  # with the maps before sharing
     record = record_of(fused[0])

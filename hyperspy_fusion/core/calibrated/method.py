@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..common.missing import ERRORS_OF_MISSING, missing_pixels
-from ..common.solution import Solution, Status
+from ..common.solution import Solution, Status, check_different
 from ..common.threads import Workers, workers
 from .convex.problem import Problem
 from .convex.solver import minimise
@@ -345,6 +345,8 @@ def understand(
     The last are the further elastic images, with what is expected of them; None if
     there are none.
     """
+    given = () if elastic is None else elastic
+    check_different(maps, haadf, elements, given, elastic_names)
     preparation = prepare(
         maps,
         haadf,
@@ -354,11 +356,11 @@ def understand(
         totals=totals,
         elements=elements,
     )
-    given = preparation.units, sensitivities
-    prior = expected_coefficients(atomic_numbers, options.gamma, *given)
+    of_units = preparation.units, sensitivities
+    prior = expected_coefficients(atomic_numbers, options.gamma, *of_units)
     further = None
     if elastic is not None:
-        of_images = expected_coefficients(atomic_numbers, EXPONENT, *given)
+        of_images = expected_coefficients(atomic_numbers, EXPONENT, *of_units)
         further = Further(tuple(elastic_names), elastic, of_images)
     return preparation, prior, further
 

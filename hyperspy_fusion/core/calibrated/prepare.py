@@ -415,10 +415,14 @@ def prepare(
             f"noise, coefficients and weights were found from {TILES**2} tiles of "
             f"{TILE} x {TILE} pixels"
         )
-    sampled = not is_part and totals.pixels != seen.size
-    level_rows = level_rows and not (is_part or units.total)
-    maps_of_rows = filled if level_rows or units.rows is not None else None
-    image, units = _image_in(units, haadf, maps_of_rows, tiles, sampled=sampled)
+    image, units = _image_in(
+        units,
+        haadf,
+        (maps, filled),
+        tiles,
+        sampled=totals.pixels != seen.size,
+        level=level_rows and not is_part,
+    )
     noise: Any = units.noise  # is known now
     prepared = PreparedData(
         data=maps,
@@ -458,20 +462,24 @@ def prepare(
 def _image_in(
     units: Units,
     haadf: np.ndarray,
-    maps: np.ndarray | None,
+    maps: tuple[np.ndarray, np.ndarray],
     tiles: Any,
     *,
     sampled: bool,
+    level: bool,
 ) -> tuple[np.ndarray, Units]:
-    """The HAADF image, filled, and its units; with `maps` without noise of its rows.
+    """The HAADF image, filled and, to `level` its rows, without their noise; its units.
 
-    It is put together from tiles if it is `sampled`.
+    `maps` are as measured, and filled. The image is of tiles if it is `sampled`.
     """
     seen = np.isfinite(haadf)
     image, base, noise = shifted_image(haadf, seen, units.base, units.noise, tiles)
     units = replace(units, base=base, noise=noise)
-    if maps is not None:
-        image, rows = levelled(image, seen, maps, units, TILE if sampled else None)
+    if units.rows is not None or (level and units.total is None):
+        measured, filled = maps
+        known = seen & np.isfinite(measured).all(axis=0)
+        tile = TILE if sampled and level else None
+        image, rows = levelled(image, known, filled, units, tile)
         if rows is not units.rows:
             noise = haadf_noise_line(mosaic(image, tiles), mosaic(seen, tiles))
             units = replace(units, noise=noise, rows=rows)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .reading import Units
 
 _LEAST_SIZE = 48  # pixels a side
+_MEASURED = 0.98  # fraction of the pixels
 _LEAST_ROWS = 8  # of a part of the image
 _WIDTH = 1.5  # pixels, of the Gaussian of the maps that explain the image
 # Power of the means of the rows over that by the noise of their pixels, the same over
@@ -67,9 +68,10 @@ class RowNoise:
             "detector, or there are too few counts to tell"
         )
         if self.follow:
+            what = ("beam current or dwell time", "the thickness of the specimen")
             cause = (
-                "the counts of the maps vary alike, as if beam current or dwell time "
-                "varied. The maps were not corrected for it"
+                f"the counts of the maps vary alike, as if {what[self.axis]} varied. "
+                "The maps were not corrected for it"
             )
         return (
             f"the HAADF image has scan-line noise: {kind} of its {lines}, "
@@ -138,7 +140,7 @@ def find_row_noise(
     image : numpy.ndarray
         Without gaps, shape ``(y, x)``.
     seen : numpy.ndarray of bool
-        Where it was measured.
+        Where image and maps were measured.
     maps : numpy.ndarray
         Without gaps, shape ``(n_elements, y, x)``.
     model : numpy.ndarray
@@ -148,7 +150,8 @@ def find_row_noise(
     base : float
         What was subtracted from the image.
     """
-    if min(image.shape) < _LEAST_SIZE or not (seen.any() and np.ptp(image)):
+    too_few = min(image.shape) < _LEAST_SIZE or seen.mean() < _MEASURED
+    if too_few or not np.ptp(image):
         return None
     left = np.where(seen, image - model, 0)
     most = _CLIPPED * _TO_SIGMA * np.median(abs(left))

@@ -1,11 +1,14 @@
 """The result of every method: maps, costs and why it stopped."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 
+_FEW = 10  # pixels above the lowest value
 LARGEST = 1e14  # its square, and sums of squares, fit float32
 
 
@@ -111,3 +114,27 @@ def check_finite(values: Any, what: str, remedy: str) -> None:
     """
     if not np.all(np.isfinite(values)):
         raise FloatingPointError(f"{what} not finite: {remedy}")
+
+
+def check_different(
+    maps: np.ndarray,
+    haadf: np.ndarray,
+    elements: Sequence[str] = (),
+    elastic: Any = (),
+    elastic_names: Sequence[str] = (),
+) -> None:
+    """Raise a ValueError if the same data were given twice."""
+    names = [f"map of {element}" for element in elements]
+    names = names or [f"map number {i}" for i in range(len(maps))]
+    names += ["HAADF image", *(f"elastic image {name}" for name in elastic_names)]
+    given = zip(names, [*maps, haadf, *elastic], strict=True)
+    for (one, first), (other, second) in combinations(given, 2):
+        pairs = (first[::32], second[::32]), (first, second)  # a few rows first
+        equal = all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
+        # those of nearly nothing may be equal, as in an empty frame
+        lowest = np.min(first, where=np.isfinite(first), initial=np.inf)
+        if equal and np.count_nonzero(first > lowest) > _FEW:
+            raise ValueError(
+                f"the {one} and the {other} hold the same values in every pixel: "
+                "expected a measurement of its own for each; was one read twice?"
+            )

@@ -20,6 +20,7 @@ from ..common.solution import (
     CostHistory,
     Solution,
     Status,
+    check_different,
     check_finite,
     check_magnitude,
 )
@@ -216,6 +217,7 @@ def solve(
         If the iteration diverges.
     """
     check_magnitude("maps", maps, largest=1e30)  # they are scaled in float64
+    check_different(maps, haadf)
     objective, scaling = published_objective(maps, haadf, atomic_numbers, options)
     maps, others = objective.measured.copy(), np.empty_like(objective.measured)
     if options.initial_threshold is not None:

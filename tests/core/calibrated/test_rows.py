@@ -128,9 +128,23 @@ def test_units_of_the_image_and_missing_pixels_do_not_matter():
     spoiled = with_offsets(image)
     size = found(maps, spoiled).units.rows.size
     assert found(maps, 7 * spoiled - 3).units.rows.size == pytest.approx(size, 1e-3)
-    spoiled[20:40, :30] = np.nan
-    maps[0, 60:, 60:] = np.nan
+    spoiled[20:25, :20] = np.nan
+    less = maps.copy()
+    less[0, 60:62] = np.nan
+    assert found(less, spoiled).units.rows is None  # too much is missing
     assert found(maps, spoiled).units.rows.size == pytest.approx(size, rel=0.2)
+
+
+@pytest.mark.parametrize("of_maps", [False, True])
+def test_missing_rows_are_no_noise(of_maps):
+    maps, image, _ = measured("lattice")
+    for seed in range(5):
+        missing = np.random.default_rng(seed).random(96) < 0.25
+        seen, spoiled = maps.copy(), image.copy()
+        spoiled[missing] = np.nan
+        if of_maps:
+            seen[:, missing] = np.nan
+        assert found(seen, spoiled).units.rows is None
 
 
 def test_nothing_is_said_of_small_images_nor_of_fractions():
