@@ -132,8 +132,8 @@ def check_different(
         pairs = (first[::32], second[::32]), (first, second)  # a few rows first
         equal = all(np.array_equal(*pair, equal_nan=True) for pair in pairs)
         # those of nearly nothing may be equal, as in an empty frame
-        lowest = np.min(first, where=np.isfinite(first), initial=np.inf)
-        if equal and np.count_nonzero(first > lowest) > _FEW:
+        known = first[np.isfinite(first)] if equal else first[:0]
+        if known.size and np.count_nonzero(known > known.min()) > _FEW:
             raise ValueError(
                 f"the {one} and the {other} hold the same values in every pixel: "
                 "expected a measurement of its own for each; was one read twice?"
