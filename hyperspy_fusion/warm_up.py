@@ -57,8 +57,9 @@ def warm_up() -> list[str]:
         solve_spectra(haadf, spectra, [27, 25], calibrated)
         maps, haadf = maps[:, :32, :32], haadf[:32, :32]
         several = replace(calibrated, lambda_elastic=0.1)
+        phase = np.sqrt(haadf)[None]
         solve_calibrated(
-            maps, haadf, [27, 25], several, elastic=maps[:1], elastic_names=["phase"]
+            maps, haadf, [27, 25], several, elastic=phase, elastic_names=["phase"]
         )
         run, noise = Workers(), np.ones(len(maps))
         looks = Looks.of(haadf, np.ones_like(haadf), maps, noise, run, 0)

@@ -41,7 +41,7 @@ for arguments, options in (
     ((flipped, haadf.isig[::-1, ::-1]), GIVEN),
     ((maps, haadf), GIVEN | {"tile_size": 32}),
     ((maps, haadf), GIVEN | {"share": True}),
-    ((maps, haadf), GIVEN | {"elastic": maps[0], "lambda_elastic": 0.1}),
+    ((maps, haadf), GIVEN | {"elastic": maps[0] * 2.0, "lambda_elastic": 0.1}),
     ((known[:1], haadf), GIVEN | {"share": True, "mask": mask}),
 ):
     hf.fuse_multimodal(*arguments, **options)
