@@ -18,8 +18,7 @@ from scipy.special import kl_div
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
 from hyperspy_fusion.core.calibrated import method as calibrated
-from hyperspy_fusion.core.calibrated.noise import haadf_noise
-from hyperspy_fusion.core.calibrated.prepare import signal_scale
+from hyperspy_fusion.core.calibrated.noise import haadf_noise, signal_scale
 from hyperspy_fusion.core.common import threads
 from hyperspy_fusion.core.common.operators import (
     gradient,

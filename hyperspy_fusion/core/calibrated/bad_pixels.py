@@ -22,6 +22,7 @@ from scipy.ndimage import (
 from scipy.special import betainc, gammainc, gammaincc
 
 from ..common.missing import fill
+from ..common.threads import ALONE, Workers
 from .composition import sum_of_fractions
 from .correlation import find_kernel
 from .noise import count_step, haadf_noise, map_noise_line
@@ -67,20 +68,22 @@ def set_aside(
     elements: Sequence[str] = (),
     *,
     is_part: bool = False,
+    run: Workers = ALONE,
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Maps and HAADF image with NaN at their bad pixels, and notes that name these.
 
-    The notes do not name the places in a part of an image.
+    The notes do not name the places in a part of an image. Threads of `run` work on a
+    map each.
     """
     haadf = np.asarray(haadf)
     if min(haadf.shape) < _LEAST_SIZE or not np.isfinite(haadf).any():
         return maps, haadf, []
     names = [f"the {name} map" for name in elements]
     names = names or [f"map {k} (counted from 0)" for k in range(len(maps))]
-    finder = _Finder(maps, haadf)
+    finder = _Finder(maps, haadf, run)
     clean, notes = _without_bad(finder, haadf, "the HAADF image", is_part=is_part)
     if notes:
-        haadf, finder = clean, _Finder(maps, clean)
+        haadf, finder = clean, _Finder(maps, clean, run)
     measured = maps
     # outliers add to the noise of maps that are no counts, and hide others
     for _ in range(_PASSES):
@@ -94,7 +97,7 @@ def set_aside(
         if not found.any():
             break
         maps = np.where(found, np.float32(np.nan), maps)
-        finder = _Finder(maps, haadf)
+        finder = _Finder(maps, haadf, run)
     for image, rest, name in zip(measured, maps, names, strict=True):
         bad = np.isnan(rest) & ~np.isnan(image)
         if bad.any():
@@ -210,15 +213,18 @@ class _Finder:
     ----------
     maps, haadf : numpy.ndarray
         The measurement; NaN where missing.
+    run : Workers
+        Threads that work on a map each.
     """
 
-    def __init__(self, maps: np.ndarray, haadf: np.ndarray) -> None:
+    def __init__(
+        self, maps: np.ndarray, haadf: np.ndarray, run: Workers = ALONE
+    ) -> None:
+        self.run = run
         self.known = np.isfinite(maps)
         filled = fill(maps)
-        self.counts = [
-            _in_counts(image, known)
-            for image, known in zip(filled, self.known, strict=True)
-        ]
+        pairs = list(zip(filled, self.known, strict=True))
+        self.counts = run.each(lambda pair, _: _in_counts(*pair), pairs)
         seen = self.known.all(axis=0)
         self.fractions = sum_of_fractions(filled[:, seen]) is not None
         self.seen = np.isfinite(haadf)
@@ -245,15 +251,18 @@ class _Finder:
 
     def bad_maps(self) -> np.ndarray:
         """True where a map is bad."""
-        bad = np.zeros(self.known.shape, bool)
         if self.fractions:  # the noise of one is that of all, and no outlier is seen
-            return bad
-        for k, counts in enumerate(self.counts):
-            bad[k] = self._bad_map_pixels(k)
-            for region in _stuck(np.where(self.known[k], counts, np.nan)):
-                if self._map_region_is_bad(k, *region):
-                    bad[k][region[0]] = True
-        return bad & self.known
+            return np.zeros(self.known.shape, bool)
+        maps = range(len(self.counts))
+        return np.stack(self.run.each(lambda k, _: self._bad_map(k), maps))
+
+    def _bad_map(self, k: int) -> np.ndarray:
+        """True where one map is bad."""
+        bad = self._bad_map_pixels(k)
+        for region in _stuck(np.where(self.known[k], self.counts[k], np.nan)):
+            if self._map_region_is_bad(k, *region):
+                bad[region[0]] = True
+        return bad & self.known[k]
 
     def _bad_map_pixels(self, k: int) -> np.ndarray:
         """Pixels of a map whose counts leave no trace elsewhere."""

@@ -10,7 +10,7 @@ from scipy.optimize import lsq_linear, nnls
 
 from ..common.missing import fill
 from ..common.operators import products
-from ..common.threads import Workers
+from ..common.threads import ALONE, Workers
 from .convex.solver import WarmStart
 from .flux import FluxLock
 from .prepare import PreparedData
@@ -43,7 +43,7 @@ class CrossFit:
 
     def __init__(self, callback: Callable | None = None) -> None:
         self.callback = callback
-        self.warm = WarmStart(Workers()), WarmStart(Workers())
+        self.warm = WarmStart(ALONE), WarmStart(ALONE)
 
     def calibrate(
         self, prepared: PreparedData, prior: np.ndarray, run: Workers

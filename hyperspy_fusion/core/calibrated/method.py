@@ -9,7 +9,7 @@ import numpy as np
 
 from ..common.missing import ERRORS_OF_MISSING, missing_pixels
 from ..common.solution import Solution, Status, check_different
-from ..common.threads import Workers, workers
+from ..common.threads import ALONE, Workers, workers
 from .convex.problem import Problem
 from .convex.solver import minimise
 from .elastic import (
@@ -136,21 +136,21 @@ class Decision:
         """What a user has to know."""
         shift = self.undone + self.shift
         rows = self.units.rows
-        of_maps = [*self.units.warnings, *self.numbers.lock.warnings]
+        of_data = [*self.units.warnings, *self.numbers.lock.warnings]
         if rows is not None:
-            of_maps.append(rows.message)
+            of_data.append(rows.message)
         if self.background_note == DOUBTFUL:
-            of_maps.append(DOUBTFUL)
-        of_image = [shift.message, power_message(self.power), self.slow_message]
-        of_image.append(self.report.message)
+            of_data.append(DOUBTFUL)
+        misfits = [shift.message, power_message(self.power), self.slow_message]
+        misfits.append(self.report.message)
         # Of an image that the guard dropped nothing else is to be said.
-        of_image += self.weights.warnings if self.report.flagged < 1 else ()
-        if any(of_image) and self.units.estimated:
-            of_image.append(DENOISED)
+        misfits += self.weights.warnings if self.report.flagged < 1 else ()
+        if any(misfits) and self.units.estimated:
+            misfits.append(DENOISED)
         if self.amounts is not None:
-            of_image += self.amounts.warnings
+            misfits += self.amounts.warnings
         further = [text for image in self.elastic for text in image.warnings]
-        return tuple(filter(None, (*of_maps, *of_image, *further)))
+        return tuple(filter(None, (*of_data, *misfits, *further)))
 
     def all_notes(self) -> tuple[str, ...]:
         """What was assumed."""
@@ -339,6 +339,7 @@ def understand(
     elements: Sequence[str] = (),
     elastic: np.ndarray | None = None,
     elastic_names: Sequence[str] = (),
+    run: Workers = ALONE,
 ) -> tuple[Preparation, np.ndarray, Further | None]:
     """Prepare the data, and compute the expected c_i: Z^γ over the sensitivity.
 
@@ -355,6 +356,7 @@ def understand(
         variance=variance,
         totals=totals,
         elements=elements,
+        run=run,
     )
     of_units = preparation.units, sensitivities
     prior = expected_coefficients(atomic_numbers, options.gamma, *of_units)
@@ -427,20 +429,21 @@ def solve(
     Solution
         Maps in the units of `maps`.
     """
-    preparation, prior, further = understand(
-        maps,
-        haadf,
-        atomic_numbers,
-        options,
-        background,
-        variance,
-        sensitivities,
-        elements=elements,
-        elastic=elastic,
-        elastic_names=elastic_names,
-    )
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
+        preparation, prior, further = understand(
+            maps,
+            haadf,
+            atomic_numbers,
+            options,
+            background,
+            variance,
+            sensitivities,
+            elements=elements,
+            elastic=elastic,
+            elastic_names=elastic_names,
+            run=run,
+        )
         decision, prepared = decide(
             preparation, prior, options, run, callback_for, further
         )

@@ -15,7 +15,7 @@ MASK = np.array([1, -2, 1]) / np.sqrt(6)
 _BINS = 8  # of intensity with equal numbers of pixels; fewer in a small image
 _LEAST_PIXELS = 30  # of a bin
 _LEAST_PLATEAU = 0.02  # fraction of the pixels at the lowest value
-_MAD_TO_SIGMA = 1.4826  # of normal numbers
+MAD_TO_SIGMA = 1.4826  # of normal numbers
 MOST_LEVELS = 4096  # different values of a map of counts
 _LEAST_STEP = 1.05  # of whole numbers that are no counts
 # JPEG: pixels a side of a block, blocks a side and brightest value that are needed,
@@ -26,6 +26,8 @@ _MOST_BLOCKS = 400
 _ROUNDED_TO = range(2, 64)
 _MORE_EVEN = 0.2
 _AROUND, _LEAST_VARIANCE = 2.0, 0.05  # pixels, and fraction of the mean variance
+_SCALE_WIDTH = 1.5  # pixels, of the Gaussian that shows where an element is
+_LEVEL_WIDTH, _LOWEST = 8.0, 0.05  # pixels and quantile, of where it is not
 _DIGITS = 64  # least step, in units of the last digit of float32
 _ROUNDED, _EXACT = 0.6, 2e-3  # deviation of whole numbers; of others, in steps
 
@@ -99,7 +101,7 @@ def noise_line(
         if chosen.sum() > _LEAST_PIXELS:
             variance = np.mean(residual[chosen] ** 2)
             if robust:
-                variance = (_MAD_TO_SIGMA * np.median(np.abs(residual[chosen]))) ** 2
+                variance = (MAD_TO_SIGMA * np.median(np.abs(residual[chosen]))) ** 2
             points.append((level[chosen].mean(), variance))
     if not points:  # a tiny image: one bin
         points = [(level.mean(), np.mean(residual**2))]
@@ -321,3 +323,32 @@ def map_noise_line(image: np.ndarray, known: np.ndarray | None = None) -> NoiseL
 def map_noise(image: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
     """Noise variance by :func:`map_noise_line`, shape ``(y, x)``."""
     return map_noise_line(image, known).variance(image)
+
+
+def signal_scale(counts: np.ndarray, background: Any) -> np.ndarray:
+    r"""Mean count s_i of each element where it is, shape ``(n_elements,)``.
+
+    .. math:: s = \sum w (G * b - G_0 b) / \sum w, \quad w = (g - f)^2 - n
+
+    with a Gaussian G of 1.5 pixels, g = G * (b - β), its lowest level f, and the noise
+    variance n of g. The count of a pixel itself is left out, so that s is not biased.
+    The mean of a map where no contrast is seen, and at least that: most counts of a
+    rare element are background.
+    """
+    centre = 1 / (2 * np.pi * _SCALE_WIDTH**2)  # G_0
+    found = []
+    for image, known in zip(
+        counts, np.broadcast_to(background, counts.shape), strict=True
+    ):
+        net = gaussian_filter(image - known, _SCALE_WIDTH, output=np.float64)
+        lowest = np.quantile(gaussian_filter(image - known, _LEVEL_WIDTH), _LOWEST)
+        noise = cumulant_of_mean(image, _SCALE_WIDTH, output=np.float64)
+        weight = (net - lowest) ** 2 - noise
+        beside = gaussian_filter(image, _SCALE_WIDTH, output=np.float64)
+        beside -= centre * image
+        spread = np.sqrt(2 * np.sum(noise**2) * 2 / centre)
+        mean = image.mean(dtype=np.float64)
+        shown = weight.sum() > 2 * spread
+        scale = np.sum(weight * beside) / weight.sum() if shown else mean
+        found.append(max(scale, mean, 1e-3))
+    return np.array(found)

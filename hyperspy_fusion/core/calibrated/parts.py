@@ -55,22 +55,23 @@ def decide_on_sample(
     :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`, `totals` those
     of the whole image. Returns the decision, which holds for all tiles, and the prior.
     """
-    preparation, prior, further = understand(
-        maps,
-        haadf,
-        atomic_numbers,
-        options,
-        background,
-        variance,
-        sensitivities,
-        totals,
-        elements,
-        elastic,
-        elastic_names,
-    )
-    # the sample holds hardly any vacuum
-    preparation = replace(preparation, background_known=True)
     with workers(num_workers) as run:
+        preparation, prior, further = understand(
+            maps,
+            haadf,
+            atomic_numbers,
+            options,
+            background,
+            variance,
+            sensitivities,
+            totals,
+            elements,
+            elastic,
+            elastic_names,
+            run=run,
+        )
+        # the sample holds hardly any vacuum
+        preparation = replace(preparation, background_known=True)
         decision, prepared = decide(preparation, prior, options, run, further=further)
         if options.share:
             image = decision.image(prepared)
@@ -310,6 +311,7 @@ def _part(
         background=background,
         variance=variance,
         units=units,
+        run=run,
     )
     plain = preparation.prepared.with_error(decision.numbers.error)
     plain = prepared = plain.with_numbers(decision.numbers)

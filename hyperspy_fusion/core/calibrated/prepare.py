@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill, missing_notes, missing_pixels
 from ..common.solution import check_magnitude
+from ..common.threads import ALONE, Workers
 from .bad_pixels import set_aside
 from .composition import normalised
 from .convex.bins import Bins
@@ -21,8 +21,8 @@ from .flux import FluxLock, judge
 from .noise import (
     NoiseLine,
     above_zero,
-    cumulant_of_mean,
     haadf_noise_line,
+    signal_scale,
     whole_numbers,
 )
 from .reading import Units, goes_below_zero, recognise
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 PEDESTAL = 0.2  # fraction of the mean count
 _ALPHA = 0.25  # pixels
-_SCALE_WIDTH = 1.5  # pixels, of the Gaussian that shows where an element is
-_LEVEL_WIDTH, _LOWEST = 8.0, 0.05  # pixels and quantile, of where it is not
 _PER_PIXEL = "data", "background", "variance", "haadf", "sigma", "trusted"
 
 
@@ -329,6 +327,7 @@ def prepare(
     elements: Sequence[str] = (),
     bad_known: bool = False,
     level_rows: bool = True,
+    run: Workers = ALONE,
 ) -> Preparation:
     """Recognise the kind of the data and convert them to the units of the mathematics.
 
@@ -357,6 +356,8 @@ def prepare(
         Whether bad pixels are NaN already; they, and what is missing, are not told of.
     level_rows : bool
         Whether scan-line noise of the HAADF image is sought, and removed.
+    run : Workers
+        Threads that look at a map each.
 
     Returns
     -------
@@ -396,14 +397,16 @@ def prepare(
     if not (is_part or bad_known):
         notes += missing_notes(**missing_pixels(maps, haadf))
     if not bad_known:
-        maps, haadf, found = set_aside(maps, haadf, elements, is_part=is_part)
+        maps, haadf, found = set_aside(maps, haadf, elements, is_part=is_part, run=run)
         notes += found
     missing = np.isnan(maps)
     seen = np.isfinite(haadf)
     filled = fill(maps)
     totals = totals or Totals.of(filled, haadf)
     if units is None:
-        units = recognise(filled, missing, variance, elements, negative=totals.negative)
+        units = recognise(
+            filled, missing, variance, elements, negative=totals.negative, run=run
+        )
         units = _told_of_offset(units, options)
     notes += units.notes
     maps, filled, background, variance = _converted(
@@ -589,32 +592,3 @@ def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:
         (weight * prepared.variance).sum(axis=(1, 2)) / total,
         (weight * weight).sum(axis=(1, 2)) / total,
     )
-
-
-def signal_scale(counts: np.ndarray, background: Any) -> np.ndarray:
-    r"""Mean count s_i of each element where it is, shape ``(n_elements,)``.
-
-    .. math:: s = \sum w (G * b - G_0 b) / \sum w, \quad w = (g - f)^2 - n
-
-    with a Gaussian G of 1.5 pixels, g = G * (b - β), its lowest level f, and the noise
-    variance n of g. The count of a pixel itself is left out, so that s is not biased.
-    The mean of a map where no contrast is seen, and at least that: most counts of a
-    rare element are background.
-    """
-    centre = 1 / (2 * np.pi * _SCALE_WIDTH**2)  # G_0
-    found = []
-    for image, known in zip(
-        counts, np.broadcast_to(background, counts.shape), strict=True
-    ):
-        net = gaussian_filter(image - known, _SCALE_WIDTH, output=np.float64)
-        lowest = np.quantile(gaussian_filter(image - known, _LEVEL_WIDTH), _LOWEST)
-        noise = cumulant_of_mean(image, _SCALE_WIDTH, output=np.float64)
-        weight = (net - lowest) ** 2 - noise
-        beside = gaussian_filter(image, _SCALE_WIDTH, output=np.float64)
-        beside -= centre * image
-        spread = np.sqrt(2 * np.sum(noise**2) * 2 / centre)
-        mean = image.mean(dtype=np.float64)
-        shown = weight.sum() > 2 * spread
-        scale = np.sum(weight * beside) / weight.sum() if shown else mean
-        found.append(max(scale, mean, 1e-3))
-    return np.array(found)

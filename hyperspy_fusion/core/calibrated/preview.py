@@ -81,8 +81,8 @@ class Preview:
 
         `inputs` are the data, as :func:`~.method.solve` takes them.
         """
-        preparation, prior, further = understand(options=options, **inputs)
         with workers(num_workers) as run:
+            preparation, prior, further = understand(options=options, run=run, **inputs)
             decision, prepared = decide(
                 preparation, prior, options, run, further=further
             )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, minimum_filter
 
+from ..common.threads import ALONE, Workers
 from .composition import sum_of_fractions
 from .correlation import PARTS, Kernel, find_kernel, find_rounded_filter
 from .noise import (
@@ -46,16 +47,14 @@ DENOISED = (
     "the HAADF image does not fit them. Pass raw counts"
 )
 _ROUNDING = 1e-5  # of the largest value, below 0
-# Functions of counts in use, with their inverses; the last ones are logarithms, of
-# which no value is as large as this.
+# Functions of counts in use, with their inverses and the largest value they may have.
 _FUNCTIONS = (
-    ("square roots", np.square),
-    ("Anscombe transforms", lambda values: _whole_only(values**2 / 4 - 3 / 8)),
-    ("logarithms", np.expm1),
-    ("logarithms", lambda values: 2**values - 1),
-    ("logarithms", lambda values: 10**values - 1),
+    ("square roots", np.square, np.inf),
+    ("Anscombe transforms", lambda values: _whole_only(values**2 / 4 - 3 / 8), np.inf),
+    ("logarithms", np.expm1, 40),
+    ("logarithms", lambda values: 2**values - 1, 40),
+    ("logarithms", lambda values: 10**values - 1, 40),
 )
-_LARGEST_LOGARITHM = 40
 _NEARLY_WHOLE = 1e-3
 _NEAR_ZERO = 0.2  # of the mean, up to which a value is near 0, or an offset
 # Of maps whose values below 0 were cut off: fraction of the value of a count that no
@@ -253,8 +252,10 @@ def _function(values: np.ndarray) -> str:
     values = np.unique(values).astype(np.float64)
     if not 1 < values.size <= MOST_LEVELS:
         return ""
-    few = _FUNCTIONS[: None if values[-1] < _LARGEST_LOGARITHM else 2]
-    return next((name for name, inverse in few if count_step(inverse(values))), "")
+    for name, inverse, largest in _FUNCTIONS:
+        if values[-1] < largest and count_step(inverse(values)):
+            return name
+    return ""
 
 
 def _is_clipped(filled: np.ndarray, known: np.ndarray, dispersion: float) -> bool:
@@ -369,11 +370,13 @@ def recognise(
     elements: Sequence[str] = (),
     *,
     negative: bool,
+    run: Workers = ALONE,
 ) -> Units:
     """Kind of the numbers of the maps, as units without those of the HAADF image.
 
     `filled` are maps without gaps, `missing` is True where they were filled, and
-    `negative` tells whether the whole image goes below 0.
+    `negative` tells whether the whole image goes below 0. Threads of `run` read a map
+    each.
     """
     warnings = []
     total = sum_of_fractions(filled[:, ~missing.any(axis=0)])
@@ -397,10 +400,8 @@ def recognise(
             "to be estimated; better pass counts, or clip them at 0"
         )
     elif variance is None:
-        readings = [
-            read_map(image, ~lost, negative=negative)
-            for image, lost in zip(filled, missing, strict=True)
-        ]
+        maps = list(zip(filled, ~missing, strict=True))
+        readings = run.each(lambda one, _: read_map(*one, negative=negative), maps)
         return _units_of(readings, filled, missing, elements, negative=negative)
     variances = None
     if variance is None:

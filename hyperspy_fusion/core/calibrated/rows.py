@@ -15,6 +15,8 @@ import numpy as np
 from scipy.fft import dct, idct
 from scipy.ndimage import gaussian_filter
 
+from .noise import MAD_TO_SIGMA
+
 if TYPE_CHECKING:
     from .reading import Units
 
@@ -34,7 +36,6 @@ _LEAST_GAIN = 0.2
 _DARK = 0.01  # quantile of the image
 _LEFT = 0.98  # of the differences of neighbouring rows, after a correction
 _SIGNIFICANT = 3.5  # standard deviations, of how the counts of the maps vary
-_TO_SIGMA = 1.4826  # median of absolute normal numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +155,7 @@ def find_row_noise(
     if too_few or not np.ptp(image):
         return None
     left = np.where(seen, image - model, 0)
-    most = _CLIPPED * _TO_SIGMA * np.median(abs(left))
+    most = _CLIPPED * MAD_TO_SIGMA * np.median(abs(left))
     clipped = np.clip(left, -most, most)
     white = np.array([_white(clipped.mean(axis=1 - axis)) for axis in (0, 1)])
     power = white * image.shape[::-1] / np.mean(noise.variance(image))
@@ -213,7 +214,7 @@ def without_row_noise(
         found = np.sum(weight * signal * rest, axis=1, keepdims=True)
         found /= np.maximum(norm, 1e-30)
         left = rest - found * signal
-        spread = _TO_SIGMA * np.median(abs(left), axis=1, keepdims=True)
+        spread = MAD_TO_SIGMA * np.median(abs(left), axis=1, keepdims=True)
         weight = seen / (1 + (left / (2 * spread + 1e-9 * np.ptp(image) + 1e-30)) ** 2)
     waves = dct(found[:, 0], norm="ortho")
     waves[waves**2 > _STRUCTURE * _white(found[:, 0])] = 0
@@ -246,7 +247,7 @@ def _white(profile: np.ndarray) -> float:
     n = len(power)
     # that of a specimen falls towards high frequencies
     high = min(np.median(power[n // 2 :]), np.median(power[3 * n // 4 :]))
-    bends = _TO_SIGMA * np.median(abs(np.diff(profile, 2)))
+    bends = MAD_TO_SIGMA * np.median(abs(np.diff(profile, 2)))
     return float(min(high, bends**2 / 6))
 
 

@@ -40,6 +40,7 @@ def shared_weights(
                 sensitivities=sensitivities,
                 elements=elements,
                 elastic_names=elastic_names,
+                run=run,
             )
             if preparation.units.total is not None:
                 fractions.append(Fractions.of(preparation, prior, options, run))

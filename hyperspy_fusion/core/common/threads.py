@@ -67,7 +67,7 @@ class Workers:
 
         def fill_in(task: tuple[int, Any]) -> None:
             i, item = task
-            results[i] = function(item, Workers())
+            results[i] = function(item, ALONE)
 
         self._share(list(enumerate(items)), fill_in)
         return results
@@ -92,6 +92,9 @@ class Workers:
                 helper.result()
 
 
+ALONE = Workers()
+
+
 @contextmanager
 def workers(num_workers: int | None = None) -> Iterator[Workers]:
     """Context manager of threads for the kernels.
@@ -102,7 +105,7 @@ def workers(num_workers: int | None = None) -> Iterator[Workers]:
     if num_workers is None:
         num_workers = numba.config.NUMBA_NUM_THREADS
     if num_workers == 1:
-        yield Workers()
+        yield ALONE
         return
     with ThreadPoolExecutor(num_workers - 1) as pool:
         yield Workers(pool, num_workers)

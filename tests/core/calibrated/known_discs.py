@@ -4,7 +4,8 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from hyperspy_fusion.core.calibrated.flux import FluxLock
-from hyperspy_fusion.core.calibrated.prepare import PreparedData, signal_scale
+from hyperspy_fusion.core.calibrated.noise import signal_scale
+from hyperspy_fusion.core.calibrated.prepare import PreparedData
 
 COEFFICIENTS = np.array([300.0, 100.0])
 OFFSET = 500.0

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...common.compilation import compilers, index
-from ...common.threads import Workers
+from ...common.threads import ALONE
 from .duals import (
     MOST,
     ROUNDING,
@@ -26,9 +26,6 @@ _kernel, _part = compilers(fastmath={"reassoc", "contract", "nsz"})
 
 _ROUNDS = 3  # through the duals of several images
 _HELD = 1e300  # no slope: other terms bound these pixels
-
-
-_SERIAL = Workers()
 
 
 class _Measured(NamedTuple):
@@ -112,7 +109,7 @@ def _on_rows(kernel: Callable, problem: Problem) -> Callable:
     return run_rows
 
 
-def terms_within(problem, state, rows, columns, run=_SERIAL):
+def terms_within(problem, state, rows, columns, run=ALONE):
     """Terms of the objective over some rows and columns, as from :func:`certificate`.
 
     The maps are not corrected for the flux; terms of adjacent regions add up.
@@ -121,7 +118,7 @@ def terms_within(problem, state, rows, columns, run=_SERIAL):
     return _primal_terms(problem, state, one, 0 * one, run, rows, columns)[0]
 
 
-def terms_at(problem, state, run=_SERIAL, window=None):
+def terms_at(problem, state, run=ALONE, window=None):
     """Terms of the objective as from :func:`certificate`, or :func:`terms_within`."""
     if window is not None:
         rows, columns = window
@@ -196,7 +193,7 @@ def _primal_terms(problem, state, factor, summand, run, rows=None, columns=None)
     return (haadf, chemical, tv, *others), row_excess, row_least
 
 
-def certificate(problem, state, run=_SERIAL):
+def certificate(problem, state, run=ALONE):
     """Primal and dual value of the objective: rigorous bounds of the optimum.
 
     The primal value is that of maps that meet all constraints. The dual point is
