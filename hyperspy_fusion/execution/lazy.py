@@ -28,6 +28,9 @@ _logger = logging.getLogger(__name__)
 _ARRAYS = "maps", "variance", "replicas", "unshared"
 # Locks of all spools of a process by folder and key: copies of a spool share them.
 _locks: dict[Path, threading.Lock] = {}
+if hasattr(os, "register_at_fork"):
+    # A forked child has none of the threads that would release them.
+    os.register_at_fork(after_in_child=_locks.clear)
 
 
 class Spool:

@@ -17,6 +17,7 @@ from numpy.testing import assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
+from hyperspy_fusion.execution import lazy as lazy_execution
 from hyperspy_fusion.execution.arrays import gathered
 
 # Names of what solves.
@@ -238,6 +239,48 @@ def test_maps_that_two_clients_compute_at_the_same_time(series, eager, cluster):
         found = list(pool.map(compute, fused))
     for data, signal_ in zip(found, eager, strict=True):
         assert_array_equal(data, signal_.data)
+
+
+def count_solutions():
+    """At a worker: begin to count."""
+    lazy_execution.solved = []
+    solve = lazy_execution.solve_task
+
+    def counted(*arguments):
+        lazy_execution.solved.append(1)
+        return solve(*arguments)
+
+    lazy_execution.solve_task, lazy_execution.uncounted = counted, solve
+
+
+def counted_solutions():
+    """At a worker: what was counted."""
+    lazy_execution.solve_task = lazy_execution.uncounted
+    return len(lazy_execution.solved)
+
+
+def test_maps_that_two_workers_compute_at_the_same_time(series, eager, client):
+    """Each by itself, so that dask shares nothing: solved once in each process."""
+    fused = hf.fuse_multimodal(*lazily(*series), **GIVEN)
+    workers = list(client.scheduler_info()["workers"])
+    client.run(count_solutions)
+    try:
+        found = [
+            client.submit(
+                lambda data: data.compute(scheduler="threads"),
+                fused[k].data,
+                workers=[worker],
+                pure=False,
+            )
+            for both in ((0, 1), (1, 0))
+            for k, worker in zip(both, workers, strict=True)
+        ]
+        found = client.gather(found)
+    finally:
+        counts = client.run(counted_solutions)
+    for data, k in zip(found, (0, 1, 1, 0), strict=True):
+        assert_array_equal(data, eager[k].data)
+    assert max(counts.values()) <= 8 <= sum(counts.values())
 
 
 def unfinished(dask_scheduler):

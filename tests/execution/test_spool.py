@@ -161,6 +161,17 @@ def test_a_forked_child_leaves_the_folder_of_its_parent(spool):
     assert_array_equal(spool.load("0").maps, MAPS)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.* use of fork:DeprecationWarning")
+def test_a_forked_child_does_not_wait_for_threads_of_its_parent(spool):
+    with spool.lock("0"):  # as a thread that solves holds it
+        child = os.fork()
+        if child == 0:
+            os._exit(not spool.lock("0").acquire(timeout=10))
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
 # --- at the same time ---------------------------------------------------------------
 
 
