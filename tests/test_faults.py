@@ -299,6 +299,19 @@ def test_names_that_a_console_cannot_show(name, command):
         assert "Co.hspy" in listed(f"{Path(name).stem}-fused")
 
 
+def test_a_home_that_cannot_be_written():
+    """HyperSpy, which keeps its settings there, cannot be imported."""
+    Path("file").write_text("")
+    home = str(Path("file", "home").absolute())
+    homes = {"HOME": home, "USERPROFILE": home, "MPLCONFIGDIR": str(Path.cwd())}
+    with run(["info", "a.npz"], env={**os.environ, **homes}) as running:
+        printed, errors = running.communicate(timeout=60)
+    assert (running.returncode, printed) == (2, b"")
+    assert b"Traceback" not in errors
+    assert b"error: HyperSpy cannot be imported: [Errno" in errors
+    assert b"set the environment variable HOME" in errors
+
+
 # --- memory ---------------------------------------------------------------------------
 
 

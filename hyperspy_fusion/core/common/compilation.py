@@ -4,8 +4,12 @@ A kernel is called from Python. Its parts are inlined into it: what the compiler
 as a call is rounded differently when it is loaded from Numba's cache.
 """
 
+import atexit
 import hashlib
 import logging
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -14,7 +18,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from numba.core.caching import FunctionCache, NullCache
+from numba.core.caching import FunctionCache
 
 # Unsigned indices avoid Numba's wraparound check, which blocks vectorisation. Without
 # Numba they are whole numbers: NumPy 1 makes floats of some of their sums.
@@ -95,14 +99,11 @@ def compilers(
             _note("NUMBA_DISABLE_JIT: kernels run as Python, thousands of times slower")
             return compiled
         try:
-            compiled._cache = _KernelCache(compiled.py_func)  # noqa: SLF001
-        except RuntimeError:
-            _note(
-                "there is no writable folder for compiled kernels: each process "
-                "compiles them again, which takes about a minute. Set the environment "
-                "variable NUMBA_CACHE_DIR to a writable folder"
-            )
-            compiled._cache = _NoCache(compiled.py_func)  # noqa: SLF001
+            cache = _KernelCache(compiled.py_func)
+        except RuntimeError:  # there is no writable folder
+            _use_temporary_folder()
+            cache = _KernelCache(compiled.py_func)
+        compiled._cache = cache  # noqa: SLF001
         return compiled
 
     return kernel, part
@@ -141,19 +142,6 @@ class _KernelCache(FunctionCache):
             _logger.info("a compiled kernel cannot be kept: %s", error)
 
 
-class _NoCache(NullCache):
-    """In the place of the cache where nothing can be kept."""
-
-    def __init__(self, function: Callable) -> None:
-        self._function = function
-
-    def load_overload(self, _sig: Any, _target_context: Any) -> None:
-        _tell(self._function.__name__)
-
-    def save_overload(self, _sig: Any, _data: Any) -> None:
-        _tell(None)
-
-
 @cache
 def _sources() -> str:
     """Hash of the source files of the core, any of which may hold a part."""
@@ -161,6 +149,23 @@ def _sources() -> str:
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         found.update(path.read_bytes())
     return found.hexdigest()
+
+
+@cache  # once
+def _use_temporary_folder() -> None:
+    """Let Numba keep kernels in a temporary folder, removed when this process ends.
+
+    All of Numba, and the processes that are started: HyperSpy's own kernels need a
+    folder, without one its modules cannot be imported.
+    """
+    folder = tempfile.mkdtemp(prefix="hyperspy_fusion-kernels-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = folder
+    _note(
+        "there is no writable folder in which compiled kernels can be kept: they are "
+        "compiled again each time Python is started, which takes about a minute. Set "
+        "the environment variable NUMBA_CACHE_DIR to a writable folder"
+    )
 
 
 @cache  # once

@@ -98,19 +98,71 @@ def test_damaged_cache_files_are_replaced(small_package, suffix, damage):
     assert small_package()[:3] == (11, 1, 0)
 
 
-def test_without_a_folder_for_the_cache_there_is_one_note(monkeypatch, caplog):
-    monkeypatch.setattr(caching.FunctionCache._impl_class, "_locator_classes", [])
-    compilation._note.cache_clear()
+# Folders that cannot be written, for root as well: Numba looks for no others.
+NO_FOLDER = """
+import os
+from numba.core.caching import FunctionCache
+found = FunctionCache._impl_class
+found._locator_classes = [
+    one for one in found._locator_classes if "UserProvided" in one.__name__
+]
+import hyperspy_fusion as hf
+hf.data.core_shell(16)  # imports HyperSpy's own kernels
+from hyperspy.misc._array_tools import _linear_bin_loop
+from small import one, other
+print(one(1.0), other(1.0), len(one.stats.cache_misses))
+print(os.environ["NUMBA_CACHE_DIR"])
+for kernel in (one, other, _linear_bin_loop):
+    print(kernel.stats.cache_path)
+print(*os.listdir(one.stats.cache_path))
+"""
+SMALL = """
+from hyperspy_fusion.core.common.compilation import compilers
+kernel, _ = compilers(fastmath=True)
+
+@kernel
+def one(x):
+    return x + 1
+
+@kernel
+def other(x):
+    return x + 2
+"""
+
+
+def test_without_a_folder_for_the_cache_there_is_one_note(tmp_path):
+    """Kernels are in a temporary folder, HyperSpy's too, until the process ends."""
+    (tmp_path / "small.py").write_text(SMALL)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary), "TEMP": str(temporary)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", NO_FOLDER],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    results, folder, *kept, files = done.stdout.splitlines()
+    assert results == "2.0 3.0 1"
+    assert Path(folder).parent == temporary
+    assert [Path(path).parent for path in kept] == [Path(folder)] * 3
+    assert files.count(".nbc") == 2
+    assert done.stderr.count("no writable folder") == 1
+    assert list(temporary.iterdir()) == []
+
+
+def test_watchers_are_told_when_the_compiler_runs(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     kernel, _ = compilation.compilers(fastmath=True)
-    with caplog.at_level(logging.WARNING):
-        one, other = kernel(lambda x: x + 1), kernel(lambda x: x + 2)
+    one = kernel(lambda x: x + 1)
     seen = []
     with compilation.compiling_seen_by(seen.append):
-        assert (one(1.0), other(1.0)) == (2, 3)
-        assert one(2.0) == 3
-    assert seen == ["<lambda>", None] * 2
-    assert caplog.text.count("NUMBA_CACHE_DIR") == 1
-    compilation._note.cache_clear()
+        assert (one(1.0), one(2.0)) == (2, 3)
+    assert seen == ["<lambda>", None]
 
 
 def test_a_cache_that_cannot_be_written_does_no_harm(monkeypatch, caplog, tmp_path):
