@@ -33,8 +33,10 @@ from .inputs.stacks import (
     RIDING,
     UNCERTAINTY,
     UNSHARED,
+    all_metadata,
     gather,
     members_of,
+    remove,
     riding_signal,
 )
 from .progress import Progress
@@ -415,8 +417,7 @@ def restack(stack_of_maps: ElementalMap, fused: list[ElementalMap]) -> Elemental
     """
     data = stack([signal.data for signal in fused], axis=0)
     result = new_signal(stack_of_maps, data, signal_type="elemental_map")
-    if result.metadata.has_item("_HyperSpy.Stacking_history"):
-        del result.metadata._HyperSpy.Stacking_history  # noqa: SLF001
+    remove(result.metadata, "_HyperSpy.Stacking_history")
     record = fused[0].metadata.Multimodal_fusion.as_dictionary()
     result.metadata.add_dictionary({"Multimodal_fusion": record})
     gather(result, fused)
@@ -433,7 +434,7 @@ def pending(signal: BaseSignal) -> list[Pending]:
     """
     found = [
         metadata.get_item("Multimodal_fusion.pending")
-        for metadata in _all_metadata(signal)
+        for metadata in all_metadata(signal)
     ]
     return list({id(one): one for one in found if isinstance(one, Pending)}.values())
 
@@ -447,7 +448,7 @@ def complete(
     """
     for one, known in zip(later, found, strict=True):
         record, notes, messages = known.item()
-        for metadata in _all_metadata(signal):
+        for metadata in all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
                 nodes = *RIDING, REPLICAS, FLAGGED
                 riding = {node: metadata.get_item(node) for node in nodes}
@@ -459,16 +460,10 @@ def complete(
         tell(notes, messages)
 
 
-def _all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
-    """The metadata of a signal, and of the members if it is a stack."""
-    return [signal.metadata, *(member.metadata for member in members_of(signal))]
-
-
 # --- records that no longer apply ------------------------------------------------
 
 
 def forget(signal: BaseSignal) -> None:
     """Remove the record of a fusion from a signal, and from the members of a stack."""
-    for metadata in _all_metadata(signal):
-        if metadata.has_item("Multimodal_fusion"):
-            del metadata.Multimodal_fusion
+    for metadata in all_metadata(signal):
+        remove(metadata, "Multimodal_fusion")

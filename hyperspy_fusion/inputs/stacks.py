@@ -99,6 +99,11 @@ def members_of(stack: BaseSignal) -> list:
     return [members[f"element{i}"] for i in range(len(members))]
 
 
+def all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
+    """The metadata of a signal, and of the members if it is a stack."""
+    return [signal.metadata, *(member.metadata for member in members_of(signal))]
+
+
 def members_along(stack: BaseSignal) -> list:
     """The members of a stack, in the order of its last navigation axis.
 
@@ -199,7 +204,7 @@ def crop_flagged(part: BaseSignal, shape: Sequence[int], places: Sequence[Any]) 
         lose_flagged(part)
         return
     rows, columns = (slice(start, stop) for start, stop, _ in spans)
-    for metadata in (part.metadata, *(m.metadata for m in members_of(part))):
+    for metadata in all_metadata(part):
         flagged = metadata.get_item(FLAGGED)
         if flagged is not None and np.size(flagged) > 1:
             found = cropped(np.asarray(flagged), rows, columns)
@@ -213,7 +218,7 @@ def crop_flagged(part: BaseSignal, shape: Sequence[int], places: Sequence[Any]) 
 
 def lose_flagged(signal: BaseSignal) -> None:
     """Say of a signal, in place, that it is not known where its flagged pixels are."""
-    for metadata in (signal.metadata, *(m.metadata for m in members_of(signal))):
+    for metadata in all_metadata(signal):
         pending = metadata.has_item("Multimodal_fusion.pending")
         if pending or metadata.has_item(FLAGGED):
             metadata.set_item(FLAGGED, _NOT_KNOWN)
