@@ -17,9 +17,9 @@ from .core.common.spans import region_of
 from .execution.arrays import computed
 from .inputs.elements import entry_of, infer_element, name_element, title_of
 from .inputs.further import Elastic
-from .inputs.images import new_signal
+from .inputs.images import new_signal, with_data
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
-from .inputs.stacks import split
+from .inputs.stacks import remove, split
 from .provenance import check_as_fused
 from .results import TERMS, pending
 
@@ -107,8 +107,7 @@ def is_spectrum_image(signal: Any) -> bool:
 
 def windows_of(spectra: Any, lines: Sequence[str]) -> list[BaseSignal]:
     """Sums of the counts in a window around each line, as eXSpy chooses it."""
-    kind = spectra.metadata.Signal.signal_type
-    spectra = new_signal(spectra, spectra.data, signal_type=kind)  # eXSpy slices it
+    spectra = with_data(spectra, spectra.data)  # eXSpy slices it
     return spectra.get_lines_intensity(xray_lines=lines)
 
 
@@ -500,12 +499,9 @@ def _image_like(fused: BaseSignal, data: Any, title: str, kind: str) -> Any:
     """An image on the axes of a map, without what is true of the map only."""
     image = new_signal(fused, data, signal_type=kind)
     image.metadata.General.title = title
-    del image.metadata.Multimodal_fusion
     # the element of the first map, and its unit
-    for node in ("Sample.elements", "Sample.xray_lines", "Signal.quantity"):
-        if image.metadata.has_item(node):
-            parent, name = node.split(".")
-            delattr(image.metadata[parent], name)
+    nodes = "Sample.elements", "Sample.xray_lines", "Signal.quantity"
+    remove(image.metadata, "Multimodal_fusion", *nodes)
     return image
 
 

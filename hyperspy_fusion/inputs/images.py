@@ -63,6 +63,12 @@ def new_signal(
     return signal
 
 
+def with_data(signal: BaseSignal, data: Any, axes: list[dict] | None = None) -> Any:
+    """A signal of other data, with the axes, the metadata and the class of one."""
+    kind = signal.metadata.Signal.signal_type
+    return new_signal(signal, data, axes=axes, signal_type=kind)
+
+
 def axes_of(signal: BaseSignal) -> list[dict]:
     """Axes of a signal in the order of its array, as dictionaries."""
     return list(signal.axes_manager.as_dictionary().values())
@@ -230,6 +236,15 @@ def choose_haadf(
         f"{len(fitting) or 'none'} of the images can be taken for {expected}: name one "
         f"with haadf=. Candidates: {candidates or 'there are no images'}"
     )
+
+
+def haadf_of(
+    haadf: BaseSignal | Sequence[BaseSignal], shape: tuple[int, ...] | None = None
+) -> Signal2D:
+    """The HAADF image, or of a list that which :func:`choose_haadf` picks."""
+    if isinstance(haadf, list | tuple):
+        haadf = choose_haadf(haadf, shape)
+    return as_images(haadf, "HAADF image")
 
 
 def may_be_haadf(signal: BaseSignal) -> bool:

@@ -23,8 +23,8 @@ from .images import (
     as_images,
     axes_of,
     check_same_pixels,
-    choose_haadf,
     describe,
+    haadf_of,
     may_be_haadf,
     native,
     new_signal,
@@ -162,9 +162,7 @@ def measure(
         for name, signal in zip(names, signals, strict=True)
     ]
     first, first_name = images[0], f"map of {names[0]}"
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf, None if match else first.data.shape[-2:])
-    haadf = as_images(haadf, "HAADF image")
+    haadf = haadf_of(haadf, None if match else first.data.shape[-2:])
     for name, image in zip(names[1:], images[1:], strict=True):
         said += check_same_pixels(first, first_name, image, f"map of {name}")
     further = further_images(elastic, haadf, said)
@@ -259,9 +257,7 @@ def _already_fused(names: Sequence[str], signals: Sequence[BaseSignal]) -> list[
 
 def common_area(maps: BaseSignal, haadf: Image) -> Match:
     """What a map and the HAADF image, or that in a list, have in common by axes."""
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf)
-    return Match.of(as_images(maps, "map"), as_images(haadf, "HAADF image"))
+    return Match.of(as_images(maps, "map"), haadf_of(haadf))
 
 
 def _on_common_area(

@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from ..core.common.messages import warn
 from ..execution.arrays import computed, sum_of_spectra
-from ..inputs.elements import atomic_number, element_of
+from ..inputs.elements import atomic_number, element_of, family_of
 from ..inputs.measurement import Mask, mask_array
 from .lines import LOWEST, PER_KEV, beam_energy_of, fwhm, lines_of, resolution_of
 from .spectra import as_names, elements_of
@@ -286,8 +286,8 @@ class _Model:
             atomic_number(element)
             for line, (energy, weight) in lines_of(element).items():
                 if energies[0] < energy < energies[-1]:
-                    family = line[: line.index("_") + 2]
-                    self.families.setdefault(family, []).append((energy, weight))
+                    family = self.families.setdefault(family_of(line), [])
+                    family.append((energy, weight))
         self.elements = elements
         missing = set(elements) - set(map(element_of, self.families))
         if missing:

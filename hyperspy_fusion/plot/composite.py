@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from ..execution.arrays import computed
 from ..inputs.elements import infer_element
-from ..inputs.images import as_images, choose_haadf
+from ..inputs.images import as_images, haadf_of
 from ..inputs.stacks import split
 from .panels import (
     figure_with,
@@ -101,7 +101,7 @@ def plot_composite(
     palette = _palette(names, colors)
     signals = list(maps)
     if haadf is not None:
-        signals.append(_brightness(haadf, maps[0]))
+        signals.append(haadf_of(haadf, maps[0].data.shape[-2:]))
     _check_same_shape(signals, names)
     arrays = computed([signal.data for signal in signals])
     images = plain_images(arrays, maps[0], inav)
@@ -216,13 +216,6 @@ def _palette(names: Sequence[str], colours: Any) -> list[str]:
             f"as many maps; choose some of them{remedy and f', or {remedy}'}"
         )
     return [to_hex(colour) for colour in given[: len(names)]]
-
-
-def _brightness(haadf: Any, first: BaseSignal) -> BaseSignal:
-    """The HAADF image among what a user gives."""
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf, first.data.shape[-2:])
-    return as_images(haadf, "HAADF image")
 
 
 def _check_same_shape(signals: Sequence[BaseSignal], names: Sequence[str]) -> None:

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from ..derived import complete_record, first_of, maps_of_fusion, record_of
 from ..execution.arrays import computed
 from ..fusion import fuse_multimodal, fuse_published
-from ..inputs.images import as_images, choose_haadf
+from ..inputs.images import as_images, haadf_of
 from ..inputs.stacks import split
 from ..provenance import check_as_fused, options_of
 from ..results import pending
@@ -234,13 +234,12 @@ def _plot_images(
     elements = record.elements.split(",")
     right = plain_images(computed([s.data for s in fused]), fused[0], inav)
     maps = [as_images(signal, "map") for signal in split(maps)]
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf, maps[0].data.shape[-2:])
+    haadf = haadf_of(haadf, maps[0].data.shape[-2:])
     series = fused[0].data.shape[:-2]
     chosen = _chosen(record, fused[0], series, inav)
     if series:
         maps = [signal.inav[inav] for signal in maps]
-        haadf = as_images(haadf, "HAADF image").inav[inav]
+        haadf = haadf.inav[inav]
         measurement = {
             name: _part_of(given, fused[0], series, inav)
             for name, given in measurement.items()
