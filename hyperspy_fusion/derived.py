@@ -15,6 +15,7 @@ from .core.calibrated.again import groups_again, local_z_again
 from .core.calibrated.groups import Groups
 from .core.common.spans import region_of
 from .execution.arrays import computed
+from .execution.tiles import cut
 from .inputs.elements import entry_of, infer_element, name_element, title_of
 from .inputs.further import Elastic
 from .inputs.images import new_signal, with_data
@@ -346,7 +347,6 @@ def _local_misfit(
             numbers[name] = values.take(k, axis=len(measurement.navigation_shape))
     found = np.empty(haadf.shape, dtype=np.float32)
     for position in np.ndindex(measurement.navigation_shape):
-        variance, given = measurement.variance, measurement.background
         own = {name: values[position] for name, values in numbers.items()}
         sign = -1 if np.any(own["haadf_coefficients"] < 0) else 1
         for name in ("haadf_coefficients", "haadf_offset"):
@@ -356,8 +356,8 @@ def _local_misfit(
             sign * haadf[position],
             results[position],
             own,
-            background=None if given is None else given[position],
-            variance=None if variance is None else variance[position],
+            background=cut(measurement.background, position),
+            variance=cut(measurement.variance, position),
         )
     return found
 
@@ -393,7 +393,6 @@ def groups_at(
     first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
     maps, haadf = computed([measurement.maps, measurement.haadf])
     flagged = flagged_pixels(fused)
-    variance, given = measurement.variance, measurement.background
     numbers = {
         name: np.asarray(value)[position] if np.ndim(value) else value
         for name, value in record.items()
@@ -405,8 +404,8 @@ def groups_at(
         first[position],
         numbers,
         ~flagged[position],
-        background=None if given is None else given[position],
-        variance=None if variance is None else variance[position],
+        background=cut(measurement.background, position),
+        variance=cut(measurement.variance, position),
     )
 
 

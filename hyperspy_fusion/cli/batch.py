@@ -26,7 +26,9 @@ import numpy as np
 
 import hyperspy_fusion
 
+from ..derived import windows_of
 from ..inputs.images import describe
+from ..loading.load import compute_together
 from ..report import compared, composition, index_page, report_page
 from . import files, options
 
@@ -300,10 +302,11 @@ def fuse_file(
     method = "spectra" if whole else arguments.method
     fused = fuse(maps, haadf, background, method=method, **given)
     seconds = time.perf_counter() - start
-    if whole:
-        maps = files.windows_of(loaded, fused)
-        print("Measured are windows of the lines, with the background and other lines")
     record = fused[0].metadata.Multimodal_fusion
+    if whole:
+        maps = windows_of(maps, record.lines.split(","))
+        compute_together(maps)  # once for all that follows
+        print("Measured are windows of the lines, with the background and other lines")
     arrays = compared(maps, fused, haadf, background, given.get("mask"))
     pairs = zip(*arrays, strict=True)
     print_table(

@@ -9,7 +9,6 @@ import re
 import signal as os_signal
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -95,21 +94,6 @@ def elements_in(loaded: MultimodalData, others: Sequence[str] | None) -> list[st
     """Elements of the specimen, in the order of the spectra that were loaded."""
     spectra: Any = loaded.maps
     return [e for e in spectra.metadata.Sample.elements if e not in (others or ())]
-
-
-def windows_of(loaded: MultimodalData, fused: Sequence) -> list:
-    """Maps of the lines of fused spectra as they were measured, to compare with.
-
-    They are sums of windows, with all that lies in these.
-    """
-    lines = [signal.metadata.Sample.xray_lines[0] for signal in fused]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of lines that overlap there
-        maps = hyperspy_fusion.load_multimodal(
-            [loaded.maps, loaded.haadf], lines=lines, haadf=loaded.haadf
-        ).maps
-    compute_together(maps)
-    return list(maps)
 
 
 def write(

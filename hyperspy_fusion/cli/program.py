@@ -165,7 +165,17 @@ def _parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where in the code an error arose"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_demo, _add_fuse, _add_info, _add_warm_up):
+        add(commands).add_argument(  # it may follow the command, too
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+    return parser
 
+
+def _add_demo(commands: Any) -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="fuse a simulated specimen, to see that it works",
@@ -177,7 +187,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_output(demo, f"folder to write, default {_DEMO_FOLDER}")
     demo.set_defaults(run=_demo)
+    return demo
 
+
+def _add_fuse(commands: Any) -> argparse.ArgumentParser:
     fuse = commands.add_parser(
         "fuse",
         usage="hyperspy-fusion fuse FILE [FILE ...] [options]",
@@ -219,7 +232,10 @@ def _parser() -> argparse.ArgumentParser:
         "folder for their folders, default fused",
     )
     fuse.set_defaults(run=_fuse)
+    return fuse
 
+
+def _add_info(commands: Any) -> argparse.ArgumentParser:
     info = commands.add_parser(
         "info",
         usage="hyperspy-fusion info FILE [FILE ...] [options]",
@@ -231,7 +247,10 @@ def _parser() -> argparse.ArgumentParser:
     options.add(info, options.INPUT)
     options.add_of_spectra(info)
     info.set_defaults(run=_info)
+    return info
 
+
+def _add_warm_up(commands: Any) -> argparse.ArgumentParser:
     warm = commands.add_parser(
         "warm-up",
         help="compile all kernels, so that no later call has to",
@@ -239,14 +258,7 @@ def _parser() -> argparse.ArgumentParser:
         "fusion does, which takes about a minute.",
     )
     warm.set_defaults(run=_warm_up)
-    for command in (demo, fuse, info, warm):  # it may follow the command, too
-        command.add_argument(
-            "--traceback",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help=argparse.SUPPRESS,
-        )
-    return parser
+    return warm
 
 
 def _add_output(parser: Any, meaning: str) -> None:
