@@ -13,7 +13,7 @@ from hyperspy.signals import BaseSignal
 
 from . import __version__
 from .core.calibrated.convex.solver import kept_at
-from .core.calibrated.elastic import Further, barred_for_fractions, record_of
+from .core.calibrated.elastic import Further, barred_for_fractions, entries_of
 from .core.calibrated.parts import together
 from .core.calibrated.sharing import Sharing
 from .core.common.messages import merged, warn
@@ -48,6 +48,21 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 TERMS = ("total", "haadf", "chemical", "tv")
+# Numbers that the record of the calibrated method has, and those of each element.
+_CALIBRATED: tuple[str, ...] = (
+    "haadf_gain",
+    "haadf_model_error",
+    "haadf_slow",
+    "haadf_power",
+    "haadf_row_noise",
+    "haadf_repetition",
+    "gap",
+    "guard",
+    "flagged",
+    "missing_pixels",
+    "haadf_missing_pixels",
+)
+_BY_ELEMENT = "count_value", "change", "vacuum_background", "own_norm", "sum_kept"
 
 # --- solutions -> record ---------------------------------------------------------
 
@@ -286,22 +301,11 @@ def pending_record(
     each: dict[str, tuple[int, ...]] = {"haadf_coefficients": (n_elements,)}
     if conclusion.method == "calibrated":
         iterations = kept_at(options.max_iter)
-        by_element = ["count_value", "change", "vacuum_background", "own_norm"]
-        by_element.append("sum_kept")
-        each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
-        numbers: tuple[str, ...] = (
-            "haadf_gain",
-            "haadf_model_error",
-            "haadf_slow",
-            "haadf_power",
-            "haadf_row_noise",
-            "haadf_repetition",
-            "gap",
-        )
-        numbers += ("guard", "flagged", "missing_pixels", "haadf_missing_pixels")
+        numbers = _CALIBRATED
+        each |= dict.fromkeys(_BY_ELEMENT, (n_elements,)) | {"shift": (2,)}
         if conclusion.elastic_names:
             further = Further(conclusion.elastic_names, None, np.ones(n_elements))
-            known = record_of(barred_for_fractions(further), further.prior)
+            known = entries_of(barred_for_fractions(further), further.prior)
             each |= {name: np.shape(value) for name, value in known.items()}
         if options.share:
             sharing = Sharing(by_element=(np.nan,) * n_elements)

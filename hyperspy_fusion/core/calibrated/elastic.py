@@ -225,7 +225,7 @@ def barred_for_fractions(further: Further) -> list[Found]:
     ]
 
 
-def record_of(images: Sequence[Found], count_value: np.ndarray) -> dict[str, Any]:
+def entries_of(images: Sequence[Found], count_value: np.ndarray) -> dict[str, Any]:
     """Entries of the record of the fusion."""
     shifts = [image.undone + image.shift for image in images]
     return {
@@ -266,7 +266,7 @@ def examine_further(
     for name, values in zip(further.names, further.images, strict=True):
         seen, notes = image_without_bad(prepared.data, values, f"the image {name}")
         own, base, noise = _in_place_of_haadf(prepared, seen, tiles=tiles)
-        inverted = is_inverted(own.take(tiles), alone)
+        inverted = fits_inverted(own.take(tiles), alone)
         own = _turned(own, inverted)
         one = examined_as(own)
         slow = examined_without_slow(
@@ -344,7 +344,7 @@ def _term(own: PreparedData, weight: float = 0.0) -> Image:
     )
 
 
-def is_inverted(prepared: PreparedData, maps: np.ndarray) -> bool:
+def fits_inverted(prepared: PreparedData, maps: np.ndarray) -> bool:
     """Whether the image is fitted better upside down, with coefficients of at least 0.
 
     `maps` are fused without any image. By two standard deviations of the scatter

@@ -236,11 +236,19 @@ def _polish(grid: Sequence[float], position: int, total: Callable) -> float:
     """Vertex of the parabola through the best score and its neighbours, in log λ."""
     if not 0 < position < len(grid) - 1:
         return float(grid[position])
-    low, middle, high = (total(position + k) for k in (-1, 0, 1))
-    bend = low - 2 * middle + high
-    shift = np.clip((low - high) / (2 * bend), -0.5, 0.5) if bend > 0 else 0.0
+    place, _ = vertex([total(position + k) for k in (-1, 0, 1)])
     ratio = np.log(grid[position + 1] / grid[position - 1]) / 2
-    return float(grid[position] * np.exp(shift * ratio))
+    return float(grid[position] * np.exp(place * ratio))
+
+
+def vertex(values: Sequence[float]) -> tuple[float, float]:
+    """Position of the minimum of a parabola through three neighbours, and its depth."""
+    low, middle, high = values
+    bend = low - 2 * middle + high
+    if not 0 < bend < np.inf:
+        return 0.0, 0.0
+    place = float(np.clip((low - high) / (2 * bend), -0.5, 0.5))
+    return place, bend * place**2 / 2
 
 
 def significance(gains: np.ndarray) -> float:
