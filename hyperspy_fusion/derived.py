@@ -70,8 +70,8 @@ def measured_as(
     record: DictionaryTreeBrowser,
     maps: Maps,
     haadf: Image,
-    background: Background = None,
-    mask: Mask = None,
+    background: Background,
+    mask: Mask,
     elastic: Elastic = None,
 ) -> Measurement:
     """What was fused, with the elements and the matching that are in the record.

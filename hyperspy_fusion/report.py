@@ -104,8 +104,8 @@ def compared(
     maps: Maps,
     fused: Sequence[BaseSignal],
     haadf: Image,
-    background: Background = None,
-    mask: Mask = None,
+    background: Background,
+    mask: Mask,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measured and fused maps that can be compared: of the same pixels and units.
 

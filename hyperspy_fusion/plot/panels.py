@@ -60,7 +60,7 @@ def figure_with(
 
 
 def grid_of_images(
-    images: Sequence, n_columns: int, fig: Any = None, *, wrap: bool = True
+    images: Sequence, n_columns: int, fig: Any, *, wrap: bool = True
 ) -> tuple[Figure, list[list[Axes]]]:
     """Figure and axes for rows of images, all as large as the first of their row.
 
@@ -103,8 +103,8 @@ def show_images(
     cmaps: Sequence[Any] = ("gray",),
     limits: Sequence[tuple[float, float]] | None = None,
     *,
-    scalebar: Sequence[int] = (),
-    axes_decor: str | None = None,
+    scalebar: Sequence[int],
+    axes_decor: str | None,
 ) -> None:
     """Show images with their titles, and a scale bar in some, if they have units.
 

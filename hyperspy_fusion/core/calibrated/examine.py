@@ -55,7 +55,7 @@ def examine(
     preparation: Preparation,
     prior: np.ndarray,
     run: Workers,
-    callback_for: Callable[[str], Callable | None] = lambda _: None,
+    callback_for: Callable[[str], Callable | None],
     alone: np.ndarray | None = None,
     *,
     displaced: Displaced = "far",

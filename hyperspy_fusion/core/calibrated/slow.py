@@ -44,7 +44,7 @@ def slow_message(name: str, before: float, flagged: float) -> str:
 
 
 def _averaging(
-    pixels: PreparedData, width: float, tile: int | None = None
+    pixels: PreparedData, width: float, tile: int | None
 ) -> Callable[[PreparedData], np.ndarray]:
     """How what the measured maps leave of an image of these pixels is averaged.
 
