@@ -11,8 +11,8 @@ from hyperspy.signals import BaseSignal
 from .execution.arrays import is_lazy
 from .inputs.images import describe, with_data
 from .inputs.stacks import (
+    ATTACHED,
     REPLICAS,
-    RIDING,
     members_along,
     members_of,
     remove,
@@ -110,7 +110,7 @@ def propagate(
         )
     plain = [with_data(signal, signal.data) for signal in maps]
     for signal in plain:
-        remove(signal.metadata, *RIDING, REPLICAS)
+        remove(signal.metadata, *ATTACHED, REPLICAS)
 
     def apply(arrays: Sequence[np.ndarray]) -> Any:
         pairs = zip(plain, arrays, strict=True)

@@ -28,16 +28,16 @@ from .inputs.elements import element_in, name_element, title_of
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
 from .inputs.stacks import (
+    ATTACHED,
     FLAGGED,
     REPLICAS,
-    RIDING,
     UNCERTAINTY,
     UNSHARED,
     all_metadata,
+    attached_signal,
     gather,
     members_of,
     remove,
-    riding_signal,
 )
 from .progress import Progress
 from .provenance import provenance
@@ -374,8 +374,8 @@ def as_signals(
             data.pop("variance", None)
         for name, node in (("variance", UNCERTAINTY), ("unshared", UNSHARED)):
             if name in data:
-                riding = riding_signal(signal, data[name], node)
-                signal.metadata.set_item(node, riding)
+                attached = attached_signal(signal, data[name], node)
+                signal.metadata.set_item(node, attached)
         if "replicas" in data:
             replicas = np.moveaxis(data["replicas"], -3, 0)
             signal.metadata.set_item(REPLICAS, replicas)
@@ -395,7 +395,7 @@ def update(old: ElementalMap, new: ElementalMap) -> None:
     old.data[...] = new.data
     forget(old)
     _add_record(old.metadata, new.metadata.Multimodal_fusion.as_dictionary())
-    for node in RIDING:
+    for node in ATTACHED:
         if new.metadata.has_item(node):
             old.metadata.set_item(node, new.metadata.get_item(node))
     old.events.data_changed.trigger(obj=old)
@@ -454,11 +454,11 @@ def complete(
         record, notes, messages = known.item()
         for metadata in all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
-                nodes = *RIDING, REPLICAS, FLAGGED
-                riding = {node: metadata.get_item(node) for node in nodes}
+                nodes = *ATTACHED, REPLICAS, FLAGGED
+                attached = {node: metadata.get_item(node) for node in nodes}
                 del metadata.Multimodal_fusion
                 _add_record(metadata, record)
-                for node, value in riding.items():
+                for node, value in attached.items():
                     if value is not None:
                         metadata.set_item(node, value)
         tell(notes, messages)

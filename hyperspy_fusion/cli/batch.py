@@ -196,7 +196,8 @@ def _outcomes(
         try:
             for path, future in waiting.items():
                 error = future.exception()
-                yield path, Outcome(WRONG, told(error)) if error else future.result()
+                failed = error and Outcome(WRONG, error_message(error))
+                yield path, failed or future.result()
         except BaseException:
             stop.value = True
             jobs = active_children()
@@ -219,16 +220,16 @@ def _end(jobs: Sequence[BaseProcess]) -> None:
 
 def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file in a process of its own, and hand back what is printed."""
-    said = StringIO()
+    printed = StringIO()
     _Job.at_work = True
     try:
         if _Job.stop.value:
             raise KeyboardInterrupt
-        with redirect_stdout(said), redirect_stderr(said), plain_warnings():
+        with redirect_stdout(printed), redirect_stderr(printed), plain_warnings():
             outcome = _try(arguments, path, output)
     finally:
         _Job.at_work = False
-    return Outcome(outcome.code, outcome.message, said.getvalue())
+    return Outcome(outcome.code, outcome.message, printed.getvalue())
 
 
 def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
@@ -238,15 +239,15 @@ def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     except Exception as error:  # noqa: BLE001 - one file must not stop the others
         if arguments.traceback:
             traceback.print_exc()
-        return Outcome(WRONG, told(error, shown=arguments.traceback))
+        return Outcome(WRONG, error_message(error, shown=arguments.traceback))
 
 
-def told(error: BaseException, *, shown: bool = False) -> str:
-    """What is said of an error; `shown` tells that there is a traceback."""
+def error_message(error: BaseException, *, shown: bool = False) -> str:
+    """The message about an error; `shown` tells that there is a traceback."""
     if isinstance(error, MemoryError):
         return f"not enough memory{f': {error}' if str(error) else ''}"
     if isinstance(error, USER_ERRORS):
-        return options.spoken(error)
+        return options.for_shell(error)
     hint = "" if shown else " (--traceback shows where)"
     return f"{type(error).__name__}: {error}{hint}"
 
@@ -256,7 +257,9 @@ def plain_warnings() -> Iterator[None]:
     """Show warnings to a user of the shell, without lines of code."""
 
     def show(message: Any, *_args: Any, **_kwargs: Any) -> None:
-        print(f"hyperspy-fusion: warning: {options.spoken(message)}", file=sys.stderr)
+        print(
+            f"hyperspy-fusion: warning: {options.for_shell(message)}", file=sys.stderr
+        )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -289,7 +292,7 @@ def fuse_file(
         names = files.elements_in(loaded, arguments.other_elements)
         given["elements"] = names
     else:
-        names = list(map(files.element_of, maps))
+        names = list(map(files.symbol_of, maps))
     print(f"{', '.join(names)} with {images}")
     if loaded.elastic:
         given["elastic"] = loaded.elastic
@@ -316,7 +319,7 @@ def fuse_file(
             for name, pair in zip(record.elements.split(","), pairs, strict=True)
         ],
     )
-    outcome = Outcome(_code_of(record), options.spoken(record.warnings))
+    outcome = Outcome(_code_of(record), options.for_shell(record.warnings))
     result = outcome.code, outcome.message, record.version, round(seconds, 2)
     table = dict(zip(options.OF_RESULT, result, strict=True))
     write(
@@ -378,9 +381,9 @@ def fuse(
         fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background, **given)
     seconds = time.perf_counter() - start
     record = fused[0].metadata.Multimodal_fusion
-    status = options.spoken(record.status)
+    status = options.for_shell(record.status)
     print(f"Fused by the {record.method} method in {seconds:.2f} s: {status}")
-    print(options.spoken(record.summary))
+    print(options.for_shell(record.summary))
     return fused
 
 
@@ -402,7 +405,7 @@ def write(
         fused,
         composition(maps, fused, haadf, background, sensitivities, mask),
         pictures,
-        summary=options.spoken(fused[0].metadata.Multimodal_fusion.summary),
+        summary=options.for_shell(fused[0].metadata.Multimodal_fusion.summary),
         settings=settings,
         of_atoms=sensitivities is not None,
     )

@@ -179,7 +179,7 @@ def _write_signals(folder: Path, fused: Any) -> None:
     """Write fused maps as .hspy and, but for series of series, as .tif; and costs."""
     try:
         for signal in fused:
-            path = folder / element_of(signal)
+            path = folder / symbol_of(signal)
             signal.save(path.with_suffix(".hspy"))
             if signal.axes_manager.navigation_dimension <= 1:
                 signal.save(path.with_suffix(".tif"))
@@ -266,6 +266,6 @@ def _base(output: Path) -> Path:
     return target if target.is_dir() else target.parent
 
 
-def element_of(signal: Any) -> str:
+def symbol_of(signal: Any) -> str:
     """Symbol of the element of a map."""
     return signal.metadata.Sample.elements[0]

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # of any kind, from a damaged file
         if arguments.traceback:
             raise
-        _say(error)
+        _print_error(error)
         return batch.WRONG
     except KeyboardInterrupt as interrupt:
         left = "nothing was written"
@@ -89,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return batch.TERMINATED if ended else batch.INTERRUPTED
 
 
-def _say(error: Exception) -> None:
-    print(f"hyperspy-fusion: error: {batch.told(error)}", file=sys.stderr)
+def _print_error(error: Exception) -> None:
+    print(f"hyperspy-fusion: error: {batch.error_message(error)}", file=sys.stderr)
 
 
 @contextmanager
@@ -281,7 +281,7 @@ def _demo(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
         ["element", "error measured", "fused", "counts measured", "fused"],
         [
             (
-                files.element_of(truth),
+                files.symbol_of(truth),
                 f"{_error(before, truth):.3f}",
                 f"{_error(after, truth):.3f}",
                 f"{before.data.sum():.0f}",
@@ -329,7 +329,7 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
         except (OSError, ValueError) as error:
             if arguments.traceback:
                 raise
-            _say(error)
+            _print_error(error)
             code = batch.WRONG
             continue
         try:
@@ -342,14 +342,14 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
                 found = lines_about(signals, loaded)
         except (TypeError, ValueError) as error:
             # the error lists what there is
-            print(f"Would be refused: {options.spoken(error)}")
+            print(f"Would be refused: {options.for_shell(error)}")
         except Exception as error:  # of any kind, from a damaged file
             if arguments.traceback:
                 raise
-            _say(error)
+            _print_error(error)
             code = batch.WRONG
         else:
-            print("\n".join(map(options.spoken, found)))
+            print("\n".join(map(options.for_shell, found)))
     return code
 
 

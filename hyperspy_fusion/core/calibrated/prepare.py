@@ -372,12 +372,7 @@ def prepare(
     """
     is_part = units is not None
     if not is_part:
-        check_magnitude("maps", maps)
-        check_magnitude("HAADF image", haadf)
-        check_magnitude("background", background, least=0)
-    if not is_part and variance is not None:
-        known = np.where(np.isfinite(variance), variance, np.nan)
-        check_magnitude("noise variance", known, least=0, largest=1e28)
+        _check_magnitudes(maps, haadf, background, variance)
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
     variance = _without_gaps(variance, maps.shape, is_part=is_part)
@@ -460,6 +455,18 @@ def prepare(
         lock_flux=options.lock_flux,
     )
     return preparation if is_part else preparation.locked()
+
+
+def _check_magnitudes(
+    maps: np.ndarray, haadf: np.ndarray, background: Any, variance: Any
+) -> None:
+    """Raise a ValueError if numbers are too large or too small for float32."""
+    check_magnitude("maps", maps)
+    check_magnitude("HAADF image", haadf)
+    check_magnitude("background", background, least=0)
+    if variance is not None:
+        known = np.where(np.isfinite(variance), variance, np.nan)
+        check_magnitude("noise variance", known, least=0, largest=1e28)
 
 
 def _image_in(

@@ -320,7 +320,44 @@ def with_own_norms(
     return replace(found, apart=apart and apart + others)
 
 
-class Trials:
+class HeldOut:
+    """Parts of images that are predicted from the rest; each image counts alike.
+
+    Parameters
+    ----------
+    folds_of : sequence of list
+        The folds of each image, however often it was split.
+    run : Workers
+        The threads.
+    callback : callable or None
+        ``callback(n, inf)`` is called before each trial.
+    """
+
+    def __init__(
+        self, folds_of: Sequence[list], run: Workers, callback: Callable | None
+    ) -> None:
+        self.folds_of, self.run, self.callback = folds_of, run, callback
+        self.tried = count()
+
+    def blocks(self, errors: Callable[[Any, Workers], tuple]) -> np.ndarray:
+        """Squared errors and deviance of all blocks, shape ``(2, n_blocks)``.
+
+        ``errors(fold, run)`` returns the images of both, of one fold.
+        """
+        if self.callback is not None:  # not from the helping threads
+            self.callback(next(self.tried), np.inf)
+        most = max(map(len, self.folds_of))
+        every = [fold for folds in self.folds_of for fold in folds]
+        found = iter(self.run.each(errors, every))
+        blocks = []
+        for folds in self.folds_of:
+            totals = np.sum(list(islice(found, len(folds))), axis=0)
+            totals *= most / len(folds)
+            blocks.append([block_sums(total) for total in totals])
+        return np.concatenate(blocks, axis=1)
+
+
+class Trials(HeldOut):
     """Scores of weights, from trial fusions that predict held-out data.
 
     Parameters
@@ -346,9 +383,8 @@ class Trials:
         n_iter: int = TRIAL_ITERATIONS,
         callback: Callable | None = None,
     ) -> None:
-        self.run, self.n_iter, self.callback = run, n_iter, callback
-        self.folds_of = [held_out(image, seed) for image in images]
-        self.tried = count()
+        super().__init__([held_out(image, seed) for image in images], run, callback)
+        self.n_iter = n_iter
 
     def __call__(
         self,
@@ -360,10 +396,6 @@ class Trials:
 
         `weights` are λ and μ of the HAADF image, `elastic` those of further images.
         """
-        if self.callback is not None:  # not from the helping threads
-            self.callback(next(self.tried), np.inf)
-        most = max(map(len, self.folds_of))
-        every = [fold for folds in self.folds_of for fold in folds]
 
         def errors(fold: tuple, run: Workers) -> tuple[np.ndarray, np.ndarray]:
             """Squared errors, and halves of the deviance, of one fold."""
@@ -377,13 +409,7 @@ class Trials:
             squares = np.nansum((target - maps - trial.background) ** 2 / unit, axis=0)
             return squares, np.nansum(deviance(trial, maps, target, norm), axis=0)
 
-        found = iter(self.run.each(errors, every))
-        blocks = []
-        for folds in self.folds_of:
-            totals = np.sum(list(islice(found, len(folds))), axis=0)
-            totals *= most / len(folds)
-            blocks.append([block_sums(total) for total in totals])
-        return np.concatenate(blocks, axis=1)
+        return self.blocks(errors)
 
 
 def choose_apart(score: Callable, n_elements: int) -> tuple[bool, ...]:

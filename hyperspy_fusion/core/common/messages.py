@@ -37,6 +37,12 @@ def out_of(n: int, total: int, places: str = "images") -> str:
     return "" if n == total else f" ({n} of {total} {places})"
 
 
+def map_names(elements: Sequence[str], n: int) -> list[str]:
+    """What n maps are called: by their elements if these are known, else by number."""
+    known = [f"map of {element}" for element in elements]
+    return known or [f"map number {i}" for i in range(n)]
+
+
 def warn(message: str) -> None:
     """Raise a UserWarning where the package was called from, however deep this is."""
     package = __name__.partition(".")[0]
