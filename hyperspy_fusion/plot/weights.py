@@ -267,9 +267,23 @@ def _plot_images(
 
     lambdas = [lambda_tv / _FACTOR, lambda_tv, lambda_tv * _FACTOR]
     rows = [with_weight(lambdas[0]), right, with_weight(lambdas[2])]
+    quantity = fused[0].metadata.get_item("Signal.quantity", "")
+    return _draw_images(rows, lambdas, elements, quantity, fig, style)
+
+
+def _draw_images(
+    rows: list[list[BaseSignal]],
+    lambdas: Sequence[float],
+    elements: list[str],
+    quantity: str,
+    fig: Figure | None,
+    style: dict[str, Any],
+) -> list[Axes]:
+    """Draw rows of maps with low, right and high λ_TV, in the colours of the second."""
     figure, axes = grid_of_images([row[0] for row in rows], len(elements), fig)
     panels = [panel for row in axes for panel in row]
-    limits = [(min(low, 0.0), high) for low, high in (range_of(s.data) for s in right)]
+    ranges = [range_of(image.data) for image in rows[1]]
+    limits = [(min(low, 0.0), high) for low, high in ranges]
     words = "under", "right", "over"
     show_images(
         panels,
@@ -280,7 +294,6 @@ def _plot_images(
         scalebar=[0] if style["scalebar"] else [],
         axes_decor=style["axes_decor"],
     )
-    quantity = fused[0].metadata.get_item("Signal.quantity", "")
     for panel in panels:
         add_colorbar(panel, quantity)
     values = ", ".join(
