@@ -75,7 +75,7 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     yield from _about_the_image(fusion, records)
     if not any(np.any(record["shift"]) for record in records):
         yield f"no shift of {_image_of(fusion)} against the maps was found"
-    without = [  # what no note has told
+    without = [  # not among the notes
         not np.any(s.record["vacuum_background"]) and NO_VACUUM not in s.notes
         for s in found
     ]
@@ -296,12 +296,12 @@ def caption_of(record: Mapping[str, Any], *, outlined: bool = False) -> str:
     n_iter = from_to(np.asarray(record["n_iter"], dtype=np.int64), "d")
     end = "converged" if record["converged"] else "ended"
     n_warnings = len(record["warnings"].splitlines())
-    told = "no warning"
+    counted = "no warning"
     if n_warnings:
-        told = f"{n_warnings} warning{'s' * (n_warnings > 1)}: see summarize(fused)"
+        counted = f"{n_warnings} warning{'s' * (n_warnings > 1)}: see summarize(fused)"
     return (
         f"{taken[0].upper()}{taken[1:]}. {image}.\n"
-        f"{end.capitalize()} after {n_iter} iterations, {told}."
+        f"{end.capitalize()} after {n_iter} iterations, {counted}."
     )
 
 

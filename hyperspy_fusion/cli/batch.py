@@ -233,7 +233,7 @@ def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
 
 
 def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
-    """Fuse a file; whatever goes wrong is told, and the next file has its turn."""
+    """Fuse a file; an error becomes a message, and the next file follows."""
     try:
         return fuse_file(arguments, [path], output)
     except Exception as error:  # noqa: BLE001 - one file must not stop the others

@@ -28,7 +28,7 @@ from . import options
 WRONG = 2  # exit status, if something has to be changed
 _WRITING_FAILED = "file write failed"
 CONFIG, REPORT, INDEX = "run.toml", "report.html", "index.html"
-written: list[Path] = []  # folders that this call has completed, told when it ends
+written: list[Path] = []  # folders that this call has completed
 
 
 def expand(patterns: Sequence[str]) -> list[str]:

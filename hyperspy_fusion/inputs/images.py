@@ -273,7 +273,7 @@ def check_same_pixels(
     Returns the warnings.
     """
     found: list[str] = []
-    bare_told = False
+    bare_known = False
     one_shape, other_shape = one.data.shape, other.data.shape
     remedy = hint(one, other) if other_name == "HAADF image" else ""
     advice = ""
@@ -291,9 +291,9 @@ def check_same_pixels(
         one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
     ):
         if is_calibrated(a) != is_calibrated(b):
-            if bare_told:  # of both axes once
+            if bare_known:  # of both axes once
                 continue
-            bare_told = True
+            bare_known = True
             pair = [(a, one_name), (b, other_name)]
             (axis, its), (_, bare) = pair if is_calibrated(a) else reversed(pair)
             found.append(

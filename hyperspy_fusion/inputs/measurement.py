@@ -324,13 +324,13 @@ def _of_few_elements(
     if not called or _are_fractions([native(image.data) for image in shown]):
         return []
     which, verb = ("maps", "are") if len(called) > 1 else ("map", "is")
-    told = (
+    message = (
         f"by the title, the {which} of {', '.join(called)} {verb} in per cent, but the "
         "maps do not add up to the same in every pixel, as those of all elements do: "
         "they were not taken for fractions. Fuse the maps of all elements together, or "
         "better counts"
     )
-    return [told]
+    return [message]
 
 
 def _without_values(sums: Callable[[Any], Any], array: Any) -> Any:

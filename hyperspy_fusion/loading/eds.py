@@ -153,12 +153,12 @@ def _leave_out_noise(
     if not low.any():
         return []
     named = ", ".join(line for line, one in zip(lines, low, strict=True) if one)
-    told = (
+    message = (
         f"the background of {named} was estimated from the channels above only, since "
         "those below hold noise of the detector, and its zero peak: give "
         "background_windows= for others"
     )
-    return [told]
+    return [message]
 
 
 def _check_channels(

@@ -21,7 +21,7 @@ MARGINS = {"w_pad": 0.08, "h_pad": 0.08}  # inches
 STEPS = (1, 2, 5, 10)  # between ticks
 MARK = "#ff4d00"  # seen on grey by nearly all
 OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
-_TOLD = (  # numbers of the record that captions and titles tell
+_SHOWN_NUMBERS = (  # of the record, in captions and titles
     "lambda_haadf",
     "flagged",
     "haadf_gain",
@@ -272,7 +272,9 @@ def record_at(record: Mapping[str, Any], signal: BaseSignal, inav: Any) -> dict:
     series = np.shape(record["haadf_coefficients"])[:-1]
     if not series:
         return dict(record)
-    known = {name: np.asarray(record[name]) for name in _TOLD if name in record}
+    known = {
+        name: np.asarray(record[name]) for name in _SHOWN_NUMBERS if name in record
+    }
     return dict(record) | {
         name: at_position(
             np.broadcast_to(array, (*series, *array.shape[len(series) :])),

@@ -540,7 +540,7 @@ def conclude(
         known = problem.measured(*inner)
         found["sums"] = each.sum(axis=(-2, -1), dtype=np.float64, where=known)
     converged = optimum.within(options.tolerance)
-    told = decision.sharing or sharing  # the same words for all tiles
+    judged = decision.sharing or sharing  # the same words for all tiles
     return Solution(
         **found,
         costs=optimum.costs(
@@ -561,7 +561,7 @@ def conclude(
             "flagged_spans": report.spans,
             **({} if sharing is None else sharing.record()),
         },
-        notes=(*decision.all_notes(), *([] if told is None else [told.note]), *assumed),
+        notes=(*decision.all_notes(), *([judged.note] if judged else []), *assumed),
         warnings=decision.warnings(),
     )
 

@@ -353,7 +353,8 @@ def prepare(
     elements : sequence of str
         Symbols, for the messages.
     bad_known : bool
-        Whether bad pixels are NaN already; they, and what is missing, are not told of.
+        Whether bad pixels are NaN already; no notes are made of them, and of missing
+        ones.
     level_rows : bool
         Whether scan-line noise of the HAADF image is sought, and removed.
     run : Workers
@@ -402,7 +403,7 @@ def prepare(
         units = recognise(
             filled, missing, variance, elements, negative=totals.negative, run=run
         )
-        units = _told_of_offset(units, options)
+        units = _warned_of_offset(units, options)
     notes += units.notes
     maps, filled, background, variance = _converted(
         maps, filled, background, variance, units
@@ -496,7 +497,7 @@ def _image_in(
     return image, units
 
 
-def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:
+def _warned_of_offset(units: Units, options: CalibratedOptions) -> Units:
     """The units, with a warning of a given offset that is of no use."""
     if units.total is not None or options.haadf_offset is None:
         return units

@@ -1,4 +1,4 @@
-"""Messages: about many images or tiles, told together; and to whom they are told."""
+"""Messages: those of many images or tiles merged, and warnings of the caller."""
 
 import re
 import sys
