@@ -56,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when all went well, 2 when the user has to change something (one message on
-        stderr says what), 3 when the HAADF image was not used everywhere since it
-        contradicts the maps, 4 when the tolerance was not met, 130 when interrupted,
-        143 when terminated.
+        The exit status; ``hyperspy-fusion fuse --help`` lists them.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that a console cannot show

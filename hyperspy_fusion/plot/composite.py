@@ -66,15 +66,11 @@ def plot_composite(
     colors : list of color, or dict of str to color, optional
         Colours of Matplotlib for each map, or by element; by default six that people
         with colour vision deficiency can tell apart.
-    inav : int, float or tuple, optional
-        The position of a series to show, as ``signal.inav[...]`` takes it.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default in a new figure. The legend is beside it: a figure
         with ``layout="constrained"`` leaves room for that.
-    scalebar : bool, default True
-        Whether there is a scale bar, if the axes have units.
-    axes_decor : {None, "all", "ticks", "off"}
-        As for :func:`hyperspy.api.plot.plot_images`; None shows no ticks.
+    inav, scalebar, axes_decor
+        As for :func:`plot_fusion`.
 
     Returns
     -------

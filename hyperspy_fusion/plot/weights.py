@@ -15,7 +15,7 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..derived import complete_record, first_of, maps_of_fusion, record_of
+from ..derived import complete_record, first_of, maps_of_fusion, of_spectra, record_of
 from ..execution.arrays import computed
 from ..fusion import fuse_multimodal, fuse_published
 from ..inputs.images import as_images, haadf_of
@@ -71,12 +71,8 @@ def plot_weights(
         As they were given to the fusion; only for `images`.
     images : bool, default False
         Whether to show maps, which are fused two times more. Works for both methods.
-    inav : int, float or tuple, optional
-        The position of a series to show, as ``signal.inav[...]`` takes it.
-    fig : matplotlib.figure.Figure, optional
-        Where to draw; by default a new figure.
-    cmap, scalebar, axes_decor : optional
-        As for :func:`plot_fusion`; only for `images`.
+    inav, fig, cmap, scalebar, axes_decor
+        As for :func:`plot_fusion`; the last three only for `images`.
     **measurement
         Data that were given to the fusion beside maps and image: ``background``,
         ``mask``, ``elastic``; only for `images`.
@@ -217,7 +213,7 @@ def _plot_images(
     """Fused maps with low, right and high λ_TV."""
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
-    if record.get_item("kind") == "spectra":
+    if of_spectra(record):
         raise ValueError(
             "images=True fuses maps again, and these come from spectra: expected maps "
             "that fuse_multimodal or fuse_published returned; fuse_spectra(..., "

@@ -6,7 +6,7 @@ alone, so that a bad one does not spoil another.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -96,12 +96,12 @@ class Found:
     name: str
     prior: np.ndarray
     coefficients: np.ndarray
-    offset: float
-    error: float
-    contrast: float
-    inverted: bool
-    shift: Shift
-    report: GuardReport
+    offset: float = np.nan
+    error: float = np.nan
+    contrast: float = np.nan
+    inverted: bool = False
+    shift: Shift = Shift()
+    report: GuardReport = field(default_factory=GuardReport)
     base: float = 0.0
     noise: NoiseLine | None = None
     weight: float = 0.0
@@ -213,12 +213,6 @@ def barred_for_fractions(further: Further) -> list[Found]:
             name=name,
             prior=further.prior,
             coefficients=np.full(len(further.prior), np.nan),
-            offset=np.nan,
-            error=np.nan,
-            contrast=np.nan,
-            inverted=False,
-            shift=Shift(),
-            report=GuardReport(),
             barred="the maps are fractions, which are fused with HAADF alone",
         )
         for name in further.names
