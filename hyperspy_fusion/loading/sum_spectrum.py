@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -402,7 +402,7 @@ class _Model:
             *_absent(fitted),
             *_inseparable(fitted, shapes[:, :n_families], of),
         ]
-        return SumSpectrum(**{**vars(fitted), "warnings": tuple(found)})
+        return replace(fitted, warnings=tuple(found))
 
     def _errors(
         self, shapes: np.ndarray, of: np.ndarray, model: np.ndarray

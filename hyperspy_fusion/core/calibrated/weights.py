@@ -220,8 +220,13 @@ class Search:
         return position if best == position else self.climb(mu, best)
 
     def refined(self, position: int, mu: Any) -> float:
-        """λ, refined by a parabola."""
-        return _polish(self.grid, position, lambda i: self.total(i, mu))
+        """λ, refined by the vertex of a parabola through the best scores, in log λ."""
+        grid = self.grid
+        if not 0 < position < len(grid) - 1:
+            return float(grid[position])
+        place, _ = vertex([self.total(position + k, mu) for k in (-1, 0, 1)])
+        ratio = np.log(grid[position + 1] / grid[position - 1]) / 2
+        return float(grid[position] * np.exp(place * ratio))
 
     def weights(self, position: int, mu: float, gain: float) -> Weights:
         """The chosen weights, with λ refined."""
@@ -230,15 +235,6 @@ class Search:
         return Weights(
             lambda_tv=lambda_tv, lambda_haadf=mu, gain=gain, tried=np.array(tried)
         )
-
-
-def _polish(grid: Sequence[float], position: int, total: Callable) -> float:
-    """Vertex of the parabola through the best score and its neighbours, in log λ."""
-    if not 0 < position < len(grid) - 1:
-        return float(grid[position])
-    place, _ = vertex([total(position + k) for k in (-1, 0, 1)])
-    ratio = np.log(grid[position + 1] / grid[position - 1]) / 2
-    return float(grid[position] * np.exp(place * ratio))
 
 
 def vertex(values: Sequence[float]) -> tuple[float, float]:
