@@ -323,23 +323,7 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
             print(f"{', '.join(one)}:")
         try:
             signals = [s for path in one for s in files.read(arguments, path)]
-        except (OSError, ValueError) as error:
-            if arguments.traceback:
-                raise
-            _print_error(error)
-            code = batch.WRONG
-            continue
-        try:
-            loaded = files.load(signals, arguments)
-            if arguments.maps == "spectra":
-                found = lines_about_spectra(
-                    signals, loaded, **options.for_spectra(arguments)
-                )
-            else:
-                found = lines_about(signals, loaded)
-        except (TypeError, ValueError) as error:
-            # the error lists what there is
-            print(f"Would be refused: {options.for_shell(error)}")
+            found = _lines_about(signals, arguments)
         except Exception as error:  # of any kind, from a damaged file
             if arguments.traceback:
                 raise
@@ -348,6 +332,18 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
         else:
             print("\n".join(map(options.for_shell, found)))
     return code
+
+
+def _lines_about(signals: list, arguments: argparse.Namespace) -> list[str]:
+    """Lines about what would be fused of some signals, or why it would be refused."""
+    try:
+        loaded = files.load(signals, arguments)
+        if arguments.maps == "spectra":
+            given = options.for_spectra(arguments)
+            return lines_about_spectra(signals, loaded, **given)
+        return lines_about(signals, loaded)
+    except (TypeError, ValueError) as error:  # which lists what there is
+        return [f"Would be refused: {error}"]
 
 
 def _warm_up(_arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:
