@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from ..execution.arrays import computed
 from ..inputs.elements import infer_element
-from ..inputs.images import as_images, haadf_of
+from ..inputs.images import as_images, axes_of, haadf_of
 from ..inputs.stacks import split
 from .panels import (
     figure_with,
@@ -227,7 +227,7 @@ def _check_same_shape(signals: Sequence[BaseSignal], names: Sequence[str]) -> No
 
 def _as_colours(image: BaseSignal, colours: np.ndarray) -> BaseSignal:
     """An image of colours on the axes of another one."""
-    axes = list(image.axes_manager.as_dictionary().values())
+    axes = axes_of(image)
     for axis in axes:
         axis["navigate"] = True
     channels = np.rint(255 * colours).astype(np.uint8)

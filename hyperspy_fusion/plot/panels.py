@@ -17,6 +17,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from ..inputs.images import axes_of
+
 MARGINS = {"w_pad": 0.08, "h_pad": 0.08}  # inches
 STEPS = (1, 2, 5, 10)  # between ticks
 MARK = "#ff4d00"  # seen on grey by nearly all
@@ -240,8 +242,7 @@ def plain_images(
     arrays: Sequence[np.ndarray], like: BaseSignal, inav: Any = None
 ) -> list[Signal2D]:
     """Arrays as images on the axes of a signal; of a series those of one position."""
-    axes = list(like.axes_manager.as_dictionary().values())
-    images = [Signal2D(array, axes=axes) for array in arrays]
+    images = [Signal2D(array, axes=axes_of(like)) for array in arrays]
     series = like.data.shape[:-2]
     if not series:
         return images
