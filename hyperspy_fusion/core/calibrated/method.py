@@ -482,7 +482,7 @@ def conclude(
     `missing` are the numbers of missing pixels for the record.
     """
     weights, report = decision.weights, decision.report
-    per_count = decision.units.count_value.astype(np.float32)[:, None, None]
+    count_value = decision.units.count_value.astype(np.float32)[:, None, None]
     # Not from the maps of the calibration, whose weights may be far off.
     optimum = minimise(
         problem,
@@ -495,7 +495,7 @@ def conclude(
     )
     sharing, unshared = None, None
     if prepared is not None and options.share:
-        unshared = optimum.maps * per_count
+        unshared = optimum.maps * count_value
         optimum = replace(optimum, state=None)  # frees it
         sharing, optimum, weights = share_counts(
             decision.image(prepared),
@@ -532,7 +532,7 @@ def conclude(
             for name, array in found.items()
         }
     for name in found.keys() & {"maps", "replicas"}:
-        found[name] *= per_count
+        found[name] *= count_value
     if inner is not None:
         each = found["maps"]
         if unshared is not None:
