@@ -20,7 +20,7 @@ from .convex.solver import WarmStart
 from .examine import Examined, counts_alone, examine, guarded
 from .guard import GuardReport
 from .noise import NoiseLine
-from .prepare import Preparation, PreparedData, shifted_image
+from .prepare import Preparation, PreparedData, as_measured, shifted_image
 from .shift import Shift, aligned
 from .slow import examined_without_slow, slow_message, without_slow
 from .weights import LEAST_GAIN, significance
@@ -309,18 +309,8 @@ def _in_place_of_haadf(
     """
     known = np.isfinite(values)
     image, base, noise = shifted_image(values, known, base, noise, tiles)
-    data = replace(
-        prepared,
-        haadf=image,
-        sigma=np.sqrt(noise.variance(image)),
-        error=0.0,
-        contrast=float(np.std(image, where=known)) if known.any() else 0.0,
-        trusted=known.astype(np.float32),
-        coefficients=np.zeros(len(prepared.data)),
-        offset=0.0,
-        elastic=(),
-    )
-    return data, base, noise
+    own = as_measured(image, noise, known, len(prepared.data))
+    return replace(prepared, **own, elastic=()), base, noise
 
 
 def _turned(prepared: PreparedData, inverted: bool) -> PreparedData:  # noqa: FBT001
@@ -332,7 +322,7 @@ def _term(own: PreparedData, weight: float = 0.0) -> Image:
     """The term of an image, from data with the image in the place of HAADF."""
     return Image(
         values=own.haadf - np.float32(own.offset),
-        precision=own.trusted / own.sigma**2,
+        precision=own.precision,
         weight=weight,
         coefficients=own.coefficients,
     )
@@ -344,7 +334,7 @@ def fits_inverted(prepared: PreparedData, maps: np.ndarray) -> bool:
     `maps` are fused without any image. By two standard deviations of the scatter
     between blocks of pixels.
     """
-    weight = prepared.trusted / prepared.sigma**2
+    weight = prepared.precision
     left = [
         _squares(sign * prepared.haadf, weight, maps) for sign in (np.float32(1), -1)
     ]

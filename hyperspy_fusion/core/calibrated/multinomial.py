@@ -128,10 +128,9 @@ class Fractions:
         # none in vacuum, where the thickness is 0
         maps *= density(np.isfinite(prepared.data[0])).astype(np.float32)
         shift = Shift()
-        if prepared.pixels == prepared.haadf.size:  # no sample of tiles
-            weight = prepared.trusted / prepared.sigma**2
+        if not prepared.sampled:
             model = np.tensordot(prior, maps, axes=1)
-            shift = far_shift(prepared.haadf, weight, model)
+            shift = far_shift(prepared.haadf, prepared.precision, model)
         shift += near_shift(aligned(prepared, shift), maps, whole=True)
         return shift if np.hypot(shift.y, shift.x) >= _LEAST_SHIFT else Shift()
 

@@ -116,6 +116,16 @@ class PreparedData:
         """Whether the noise of neighbouring pixels is correlated."""
         return any(kernel is not None for kernel in self.kernels)
 
+    @property
+    def precision(self) -> np.ndarray:
+        """1 / σ_h² where the HAADF image is used, else 0, shape ``(y, x)``."""
+        return self.trusted / self.sigma**2
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the pixels are those of a part of the image, as tiles of it."""
+        return self.pixels != self.haadf.size
+
     def net(self) -> np.ndarray:
         """Maps without background, NaN where missing."""
         return self.data - self.background
@@ -228,7 +238,7 @@ class PreparedData:
             pedestal=self.pedestal,
             variance=self.variance,
             haadf=self.haadf - np.float32(self.offset),
-            haadf_precision=self.trusted / self.sigma**2,
+            haadf_precision=self.precision,
             lambda_haadf=lambda_haadf,
             coefficients=self.coefficients,
             tv_scale=tv_scale,
@@ -373,7 +383,12 @@ def prepare(
     """
     is_part = units is not None
     if not is_part:
-        _check_magnitudes(maps, haadf, background, variance)
+        check_magnitude("maps", maps)
+        check_magnitude("HAADF image", haadf)
+        check_magnitude("background", background, least=0)
+    if not is_part and variance is not None:
+        known = np.where(np.isfinite(variance), variance, np.nan)
+        check_magnitude("noise variance", known, least=0, largest=1e28)
     maps = np.asarray(maps, dtype=np.float32)
     n_elements = len(maps)
     variance = _without_gaps(variance, maps.shape, is_part=is_part)
@@ -430,13 +445,7 @@ def prepare(
         scale=np.ones(n_elements),
         level=np.ones(n_elements),
         pedestal=PEDESTAL * totals.mean / units.count_value,
-        haadf=image,
-        sigma=np.sqrt(noise.variance(image)),
-        error=0.0,
-        contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
-        trusted=seen.astype(np.float32),
-        coefficients=np.zeros(n_elements),
-        offset=0.0,
+        **as_measured(image, noise, seen, n_elements),
         alpha=_ALPHA if options.regularizer == "tgv" else None,
         lock=FluxLock.free(n_elements),
         pixels=totals.pixels,
@@ -456,18 +465,6 @@ def prepare(
         lock_flux=options.lock_flux,
     )
     return preparation if is_part else preparation.locked()
-
-
-def _check_magnitudes(
-    maps: np.ndarray, haadf: np.ndarray, background: Any, variance: Any
-) -> None:
-    """Raise a ValueError if numbers are too large or too small for float32."""
-    check_magnitude("maps", maps)
-    check_magnitude("HAADF image", haadf)
-    check_magnitude("background", background, least=0)
-    if variance is not None:
-        known = np.where(np.isfinite(variance), variance, np.nan)
-        check_magnitude("noise variance", known, least=0, largest=1e28)
 
 
 def _image_in(
@@ -586,6 +583,21 @@ def shifted_image(
     if noise is None:
         noise = haadf_noise_line(mosaic(image, tiles), mosaic(seen, tiles))
     return image, base, noise
+
+
+def as_measured(
+    image: np.ndarray, noise: NoiseLine, seen: np.ndarray, n_elements: int
+) -> dict[str, Any]:
+    """Entries of `PreparedData` about an image that is not calibrated yet."""
+    return {
+        "haadf": image,
+        "sigma": np.sqrt(noise.variance(image)),
+        "error": 0.0,
+        "contrast": float(np.std(image, where=seen)) if seen.any() else 0.0,
+        "trusted": seen.astype(np.float32),
+        "coefficients": np.zeros(n_elements),
+        "offset": 0.0,
+    }
 
 
 def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:

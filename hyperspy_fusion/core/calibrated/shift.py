@@ -103,7 +103,7 @@ def near_shift(
     explains more. `maps` are fused without the image. `whole` leaves parts of a pixel
     out.
     """
-    image, weight = prepared.haadf, prepared.trusted / prepared.sigma**2
+    image, weight = prepared.haadf, prepared.precision
     reach = min(_NEAR, (min(image.shape) - 1) // 4)
     if not _can_be_tried(weight, (reach, reach)):
         return Shift()

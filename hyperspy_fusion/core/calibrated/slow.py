@@ -127,7 +127,7 @@ def examined_without_slow(
     if before <= _FROM or examined.report.inverted:
         return None
     plain = preparation.prepared
-    tile = TILE if plain.pixels != plain.haadf.size else None
+    tile = TILE if plain.sampled else None
     found, tiles = examined.prepared, preparation.tiles
     alone = counts_alone(plain.take(tiles), WarmStart(run))
     shift = examined.shift
