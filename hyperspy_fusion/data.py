@@ -19,8 +19,7 @@ from hyperspy.signals import Signal1D
 from scipy import ndimage
 
 from .detectors import SENSITIVITIES, detected, elastic_image, gaussian
-from .inputs.elements import atomic_number
-from .inputs.foreign import elements_of_exspy
+from .inputs.elements import atomic_number, element_of, family_of, lines_of
 from .signals import ElementalMap, HAADFImage
 
 __all__ = [
@@ -404,19 +403,17 @@ def xray_spectra(
     thickness = sum(image.data for image in truth)
     expected = np.multiply.outer(continuum * thickness, scale / energy)
     for line, image in zip(lines, truth, strict=True):
-        element, _, shell = line.partition("_")
-        table = elements_of_exspy().get_item(f"{element}.Atomic_properties.Xray_lines")
-        if table is None or shell not in table:
+        known = lines_of(element_of(line))
+        if line not in known:
             raise ValueError(
                 f"{line!r} is no X-ray line of eXSpy: expected one such as 'Fe_Ka'"
             )
-        for name, of_shell in table.as_dictionary().items():
-            if not name.startswith(shell[0]):
+        for name, (centre, weight) in known.items():
+            if family_of(name) != family_of(line):
                 continue
-            centre = of_shell["energy (keV)"]
             width = np.sqrt(0.0025 * (centre - 5.9) + 0.13**2) / 2.355
             peak = np.exp(-(((energy - centre) / width) ** 2) / 2)
-            peak *= of_shell["weight"] * scale / (width * np.sqrt(2 * np.pi))
+            peak *= weight * scale / (width * np.sqrt(2 * np.pi))
             expected += np.multiply.outer(image.data, peak)
     counts = np.random.default_rng(seed).poisson(expected)
     most = np.iinfo(np.uint16).max

@@ -15,11 +15,12 @@ from .core.calibrated.again import groups_again, local_z_again
 from .core.calibrated.groups import Groups
 from .core.common.spans import region_of
 from .execution.arrays import computed
+from .execution.tiles import cut
 from .inputs.elements import entry_of, infer_element, name_element, title_of
 from .inputs.further import Elastic
-from .inputs.images import new_signal
+from .inputs.images import new_signal, with_data
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
-from .inputs.stacks import split
+from .inputs.stacks import remove, split
 from .provenance import check_as_fused
 from .results import TERMS, pending
 
@@ -69,8 +70,8 @@ def measured_as(
     record: DictionaryTreeBrowser,
     maps: Maps,
     haadf: Image,
-    background: Background = None,
-    mask: Mask = None,
+    background: Background,
+    mask: Mask,
     elastic: Elastic = None,
 ) -> Measurement:
     """What was fused, with the elements and the matching that are in the record.
@@ -107,8 +108,7 @@ def is_spectrum_image(signal: Any) -> bool:
 
 def windows_of(spectra: Any, lines: Sequence[str]) -> list[BaseSignal]:
     """Sums of the counts in a window around each line, as eXSpy chooses it."""
-    kind = spectra.metadata.Signal.signal_type
-    spectra = new_signal(spectra, spectra.data, signal_type=kind)  # eXSpy slices it
+    spectra = with_data(spectra, spectra.data)  # eXSpy slices it
     return spectra.get_lines_intensity(xray_lines=lines)
 
 
@@ -347,7 +347,6 @@ def _local_misfit(
             numbers[name] = values.take(k, axis=len(measurement.navigation_shape))
     found = np.empty(haadf.shape, dtype=np.float32)
     for position in np.ndindex(measurement.navigation_shape):
-        variance, given = measurement.variance, measurement.background
         own = {name: values[position] for name, values in numbers.items()}
         sign = -1 if np.any(own["haadf_coefficients"] < 0) else 1
         for name in ("haadf_coefficients", "haadf_offset"):
@@ -357,8 +356,8 @@ def _local_misfit(
             sign * haadf[position],
             results[position],
             own,
-            background=None if given is None else given[position],
-            variance=None if variance is None else variance[position],
+            background=cut(measurement.background, position),
+            variance=cut(measurement.variance, position),
         )
     return found
 
@@ -394,7 +393,6 @@ def groups_at(
     first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
     maps, haadf = computed([measurement.maps, measurement.haadf])
     flagged = flagged_pixels(fused)
-    variance, given = measurement.variance, measurement.background
     numbers = {
         name: np.asarray(value)[position] if np.ndim(value) else value
         for name, value in record.items()
@@ -406,8 +404,8 @@ def groups_at(
         first[position],
         numbers,
         ~flagged[position],
-        background=None if given is None else given[position],
-        variance=None if variance is None else variance[position],
+        background=cut(measurement.background, position),
+        variance=cut(measurement.variance, position),
     )
 
 
@@ -500,12 +498,9 @@ def _image_like(fused: BaseSignal, data: Any, title: str, kind: str) -> Any:
     """An image on the axes of a map, without what is true of the map only."""
     image = new_signal(fused, data, signal_type=kind)
     image.metadata.General.title = title
-    del image.metadata.Multimodal_fusion
     # the element of the first map, and its unit
-    for node in ("Sample.elements", "Sample.xray_lines", "Signal.quantity"):
-        if image.metadata.has_item(node):
-            parent, name = node.split(".")
-            delattr(image.metadata[parent], name)
+    nodes = "Sample.elements", "Sample.xray_lines", "Signal.quantity"
+    remove(image.metadata, "Multimodal_fusion", *nodes)
     return image
 
 

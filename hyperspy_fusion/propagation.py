@@ -9,10 +9,10 @@ import numpy as np
 from hyperspy.signals import BaseSignal
 
 from .execution.arrays import is_lazy
-from .inputs.images import describe, new_signal
+from .inputs.images import describe, with_data
 from .inputs.stacks import (
+    ATTACHED,
     REPLICAS,
-    RIDING,
     members_along,
     members_of,
     remove,
@@ -108,13 +108,13 @@ def propagate(
             f"the maps have {' and '.join(map(str, sorted(found)))} replicas: expected "
             "maps of one fusion, or of several with the same n_replicas"
         )
-    plain = [_like_signal(signal, signal.data) for signal in maps]
+    plain = [with_data(signal, signal.data) for signal in maps]
     for signal in plain:
-        remove(signal.metadata, *RIDING, REPLICAS)
+        remove(signal.metadata, *ATTACHED, REPLICAS)
 
     def apply(arrays: Sequence[np.ndarray]) -> Any:
         pairs = zip(plain, arrays, strict=True)
-        return function([_like_signal(signal, array.copy()) for signal, array in pairs])
+        return function([with_data(signal, array.copy()) for signal, array in pairs])
 
     value = apply([signal.data for signal in maps])
     wanted = _arrays(value)
@@ -176,11 +176,6 @@ def _replicas_of(signal: Any) -> np.ndarray:
     return np.asarray(replicas)
 
 
-def _like_signal(signal: Any, array: np.ndarray) -> Any:
-    """A signal of other values, with the axes, the metadata and the class of one."""
-    return new_signal(signal, array, signal_type=signal.metadata.Signal.signal_type)
-
-
 def _arrays(result: Any) -> list[np.ndarray]:
     """Arrays of what a function returned, float64."""
     if isinstance(result, list | tuple):
@@ -202,7 +197,7 @@ def _like(result: Any, arrays: Any) -> Any:
         return tuple(found) if isinstance(result, tuple) else found
     array = next(arrays)
     if isinstance(result, BaseSignal):
-        std = _like_signal(result, array)
+        std = with_data(result, array)
         forget(std)
         title = result.metadata.General.title
         std.metadata.General.title = f"Standard deviation of {title}"

@@ -104,7 +104,7 @@ def repeat(
     if record["method"] == "published" and elastic is not None:
         raise ValueError("elastic is given: fuse_published takes no further images")
     _check_data(record, maps, haadf, {**given, "elastic": elastic})
-    _tell_of_other_versions(record["versions"])
+    _warn_of_other_versions(record["versions"])
     options = options_of(record) | bars
     if record["method"] == "published":
         again = fuse_published(maps, haadf, **options)
@@ -130,7 +130,7 @@ def _spectra_again(
             "the maps were fused from spectra, and what is given are none: expected "
             "these in the place of the maps, repeat(fused, spectra, haadf)"
         )
-    _tell_of_other_versions(record["versions"])
+    _warn_of_other_versions(record["versions"])
     for name in ("lambda_haadf", "lambda_elastic", "lambda_tv"):
         options[name] = automatic(options.get(name))
     if options["energy_range"]:
@@ -190,7 +190,7 @@ def _check_same(known: dict[str, str], found: dict[str, str]) -> None:
         )
 
 
-def _tell_of_other_versions(before: str) -> None:
+def _warn_of_other_versions(before: str) -> None:
     now = versions()
     lines = zip(before.splitlines(), now.splitlines(), strict=False)
     differ = [f"{old} (now {new.split()[-1]})" for old, new in lines if old != new]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import numpy as np
 from hyperspy.signals import BaseSignal
 
-from .derived import get_fractions, measured_as, net_maps, record_of
+from .derived import get_fractions, measured_as, net_maps, of_spectra, record_of
 from .inputs.measurement import Background, Image, Maps, Mask
 from .inputs.stacks import REPLICAS
 from .propagation import propagate
@@ -104,8 +104,8 @@ def compared(
     maps: Maps,
     fused: Sequence[BaseSignal],
     haadf: Image,
-    background: Background = None,
-    mask: Mask = None,
+    background: Background,
+    mask: Mask,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Measured and fused maps that can be compared: of the same pixels and units.
 
@@ -190,7 +190,7 @@ def report_page(
         f"<ul>{sentences}</ul>",
         first,
         f"<h2>Composition</h2>{_table(header, rows)}",
-        f"<p>{_SUMS['spectra' if record.get_item('kind') == 'spectra' else 'maps']}; "
+        f"<p>{_SUMS['spectra' if of_spectra(record) else 'maps']}; "
         "standard deviations of the shares if there are replicas.</p>",
         f"<h2>Weights and cost</h2><div class=row>{''.join(others)}</div>",
         f"<h2>Parameters</h2>{_table(['entry', 'value'], _parameters(record))}",

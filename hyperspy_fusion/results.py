@@ -13,7 +13,7 @@ from hyperspy.signals import BaseSignal
 
 from . import __version__
 from .core.calibrated.convex.solver import kept_at
-from .core.calibrated.elastic import Further, barred_for_fractions, record_of
+from .core.calibrated.elastic import Further, barred_for_fractions, entries_of
 from .core.calibrated.parts import together
 from .core.calibrated.sharing import Sharing
 from .core.common.messages import merged, warn
@@ -28,14 +28,16 @@ from .inputs.elements import element_in, name_element, title_of
 from .inputs.images import new_signal
 from .inputs.measurement import Measurement
 from .inputs.stacks import (
+    ATTACHED,
     FLAGGED,
     REPLICAS,
-    RIDING,
     UNCERTAINTY,
     UNSHARED,
+    all_metadata,
+    attached_signal,
     gather,
     members_of,
-    riding_signal,
+    remove,
 )
 from .progress import Progress
 from .provenance import provenance
@@ -46,6 +48,21 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 TERMS = ("total", "haadf", "chemical", "tv")
+# Numbers that the record of the calibrated method has, and those of each element.
+_CALIBRATED: tuple[str, ...] = (
+    "haadf_gain",
+    "haadf_model_error",
+    "haadf_slow",
+    "haadf_power",
+    "haadf_row_noise",
+    "haadf_repetition",
+    "gap",
+    "guard",
+    "flagged",
+    "missing_pixels",
+    "haadf_missing_pixels",
+)
+_BY_ELEMENT = "count_value", "change", "vacuum_background", "own_norm", "sum_kept"
 
 # --- solutions -> record ---------------------------------------------------------
 
@@ -284,22 +301,11 @@ def pending_record(
     each: dict[str, tuple[int, ...]] = {"haadf_coefficients": (n_elements,)}
     if conclusion.method == "calibrated":
         iterations = kept_at(options.max_iter)
-        by_element = ["count_value", "change", "vacuum_background", "own_norm"]
-        by_element.append("sum_kept")
-        each |= dict.fromkeys(by_element, (n_elements,)) | {"shift": (2,)}
-        numbers: tuple[str, ...] = (
-            "haadf_gain",
-            "haadf_model_error",
-            "haadf_slow",
-            "haadf_power",
-            "haadf_row_noise",
-            "haadf_repetition",
-            "gap",
-        )
-        numbers += ("guard", "flagged", "missing_pixels", "haadf_missing_pixels")
+        numbers = _CALIBRATED
+        each |= dict.fromkeys(_BY_ELEMENT, (n_elements,)) | {"shift": (2,)}
         if conclusion.elastic_names:
             further = Further(conclusion.elastic_names, None, np.ones(n_elements))
-            known = record_of(barred_for_fractions(further), further.prior)
+            known = entries_of(barred_for_fractions(further), further.prior)
             each |= {name: np.shape(value) for name, value in known.items()}
         if options.share:
             sharing = Sharing(by_element=(np.nan,) * n_elements)
@@ -368,8 +374,8 @@ def as_signals(
             data.pop("variance", None)
         for name, node in (("variance", UNCERTAINTY), ("unshared", UNSHARED)):
             if name in data:
-                riding = riding_signal(signal, data[name], node)
-                signal.metadata.set_item(node, riding)
+                attached = attached_signal(signal, data[name], node)
+                signal.metadata.set_item(node, attached)
         if "replicas" in data:
             replicas = np.moveaxis(data["replicas"], -3, 0)
             signal.metadata.set_item(REPLICAS, replicas)
@@ -389,7 +395,7 @@ def update(old: ElementalMap, new: ElementalMap) -> None:
     old.data[...] = new.data
     forget(old)
     _add_record(old.metadata, new.metadata.Multimodal_fusion.as_dictionary())
-    for node in RIDING:
+    for node in ATTACHED:
         if new.metadata.has_item(node):
             old.metadata.set_item(node, new.metadata.get_item(node))
     old.events.data_changed.trigger(obj=old)
@@ -415,8 +421,7 @@ def restack(stack_of_maps: ElementalMap, fused: list[ElementalMap]) -> Elemental
     """
     data = stack([signal.data for signal in fused], axis=0)
     result = new_signal(stack_of_maps, data, signal_type="elemental_map")
-    if result.metadata.has_item("_HyperSpy.Stacking_history"):
-        del result.metadata._HyperSpy.Stacking_history  # noqa: SLF001
+    remove(result.metadata, "_HyperSpy.Stacking_history")
     record = fused[0].metadata.Multimodal_fusion.as_dictionary()
     result.metadata.add_dictionary({"Multimodal_fusion": record})
     gather(result, fused)
@@ -433,7 +438,7 @@ def pending(signal: BaseSignal) -> list[Pending]:
     """
     found = [
         metadata.get_item("Multimodal_fusion.pending")
-        for metadata in _all_metadata(signal)
+        for metadata in all_metadata(signal)
     ]
     return list({id(one): one for one in found if isinstance(one, Pending)}.values())
 
@@ -447,21 +452,16 @@ def complete(
     """
     for one, known in zip(later, found, strict=True):
         record, notes, messages = known.item()
-        for metadata in _all_metadata(signal):
+        for metadata in all_metadata(signal):
             if metadata.get_item("Multimodal_fusion.pending") is one:
-                nodes = *RIDING, REPLICAS, FLAGGED
-                riding = {node: metadata.get_item(node) for node in nodes}
+                nodes = *ATTACHED, REPLICAS, FLAGGED
+                attached = {node: metadata.get_item(node) for node in nodes}
                 del metadata.Multimodal_fusion
                 _add_record(metadata, record)
-                for node, value in riding.items():
+                for node, value in attached.items():
                     if value is not None:
                         metadata.set_item(node, value)
         tell(notes, messages)
-
-
-def _all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
-    """The metadata of a signal, and of the members if it is a stack."""
-    return [signal.metadata, *(member.metadata for member in members_of(signal))]
 
 
 # --- records that no longer apply ------------------------------------------------
@@ -469,6 +469,5 @@ def _all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
 
 def forget(signal: BaseSignal) -> None:
     """Remove the record of a fusion from a signal, and from the members of a stack."""
-    for metadata in _all_metadata(signal):
-        if metadata.has_item("Multimodal_fusion"):
-            del metadata.Multimodal_fusion
+    for metadata in all_metadata(signal):
+        remove(metadata, "Multimodal_fusion")

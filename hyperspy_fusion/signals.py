@@ -16,19 +16,19 @@ from .derived import cost_history
 from .execution.arrays import compute, files_read, is_lazy
 from .fusion import fuse_multimodal, fuse_published
 from .inputs.stacks import (
+    ATTACHED,
     FLAGGED,
     REPLICAS,
-    RIDING,
     UNCERTAINTY,
     UNSHARED,
     VARIANCE,
+    attached_signal,
     crop_flagged,
     lose_flagged,
     members_along,
     members_of,
     remove,
     replicas_at,
-    riding_signal,
     settle,
     take_part,
 )
@@ -55,7 +55,7 @@ class ElementalMap(Signal2D):
     _signal_type = "elemental_map"
     _signal_type_aliases = ("ElementalMap", "elemental map")
 
-    _additional_slicing_targets = tuple(f"metadata.{n}" for n in (VARIANCE, *RIDING))
+    _additional_slicing_targets = tuple(f"metadata.{n}" for n in (VARIANCE, *ATTACHED))
 
     @property
     def data(self) -> Any:
@@ -135,7 +135,7 @@ class ElementalMap(Signal2D):
         if data is None or not copy_variance:
             forget(copy)
         elif data.size == self.data.size:  # their order is not known
-            remove(copy.metadata, *RIDING, REPLICAS)
+            remove(copy.metadata, *ATTACHED, REPLICAS)
             lose_flagged(copy)
         return copy
 
@@ -192,11 +192,11 @@ class ElementalMap(Signal2D):
         settle(self)
         current = super().get_current_signal(*args, **kwargs)
         indices = self.axes_manager.indices
-        for node in (VARIANCE, *RIDING):
+        for node in (VARIANCE, *ATTACHED):
             variance = self.metadata.get_item(node)
             if indices and isinstance(variance, BaseSignal):
                 here = variance.data[indices[::-1]]
-                current.metadata.set_item(node, riding_signal(current, here, node))
+                current.metadata.set_item(node, attached_signal(current, here, node))
         replicas = replicas_at(self, indices[::-1])
         if replicas is not None:
             current.metadata.set_item(REPLICAS, replicas)
@@ -399,7 +399,7 @@ class LazyElementalMap(LazySignal2D, ElementalMap):
             complete(self, later, found)
             self.data = data
             show_progressbar = False
-        for node in (VARIANCE, *RIDING):  # before the file is closed
+        for node in (VARIANCE, *ATTACHED):  # before the file is closed
             variance = self.metadata.get_item(node)
             # HyperSpy loads them as signals that do not say that they are lazy.
             if is_lazy(getattr(variance, "data", None)):

@@ -75,7 +75,7 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     yield from _about_the_image(fusion, records)
     if not any(np.any(record["shift"]) for record in records):
         yield f"no shift of {_image_of(fusion)} against the maps was found"
-    without = [  # what no note has told
+    without = [  # not among the notes
         not np.any(s.record["vacuum_background"]) and NO_VACUUM not in s.notes
         for s in found
     ]
@@ -112,8 +112,8 @@ def _calibrated(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
             "clearly better, and are not used"
         )
     changes = np.array([np.max(record["change"]) for record in records])
-    last = f", the last change of a map {_range(changes, '.1g')} of its contrast"
-    gap = _range([record["gap"] for record in records], ".1g")
+    last = f", the last change of a map {from_to(changes, '.1g')} of its contrast"
+    gap = from_to([record["gap"] for record in records], ".1g")
     yield (
         f"{_end(found)}: the gap is {gap} of the objective"
         f"{last if np.isfinite(changes).all() else ''}"
@@ -152,7 +152,7 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
         how = f"taken, as for all maps of fractions: with it, {_predicted(gains)}"
     elif gains:
         how = f"chosen: with it, {_predicted(gains)}"
-    weight = _range([r["lambda_haadf"] for r in used])
+    weight = from_to([r["lambda_haadf"] for r in used])
     yield (
         f"the HAADF image was used{out_of(len(used), total)}; its weight {weight} was "
         f"{how}"
@@ -170,9 +170,9 @@ def _about_the_image(fusion: Conclusion, records: Sequence[dict]) -> Iterator[st
 def _predicted(gains: Sequence[float]) -> str:
     """How much better, or worse, held-out data are predicted with the image."""
     if max(gains) < 0:
-        worse = _range([-gain for gain in gains], ".1f")
+        worse = from_to([-gain for gain in gains], ".1f")
         return f"held-out data are predicted worse by {worse} standard deviations"
-    better = _range(gains, ".1f")
+    better = from_to(gains, ".1f")
     return f"held-out data are predicted better by {better} standard deviations"
 
 
@@ -184,7 +184,7 @@ def _where_it_fits(
     if fits:
         yield (
             f"{_image_of(fusion)} agrees with the maps everywhere (largest local "
-            f"difference: {_range(fits, '.1f')} standard deviations)"
+            f"difference: {from_to(fits, '.1f')} standard deviations)"
             f"{out_of(len(fits), total)}"
         )
     untested = [r for r in used if np.isnan(r["guard"])]
@@ -202,7 +202,7 @@ def _where_it_fits(
     parts = [100 * r["flagged"] for r in used if r["flagged"] > 0]
     if parts:
         yield (
-            f"{_image_of(fusion)} was not used in {_range(parts, '.2g')} % of the "
+            f"{_image_of(fusion)} was not used in {from_to(parts, '.2g')} % of the "
             f"pixels, where it contradicts the maps{out_of(len(parts), total)}"
         )
 
@@ -223,7 +223,7 @@ def _about_the_sums(fusion: Conclusion, kept: dict[str, int], total: int) -> str
 def _published(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
     options: Any = fusion.options
     yield "maps and image were scaled to [0, 1]; their noise was not modelled"
-    weight = _range([s.record["lambda_haadf"] for s in found])
+    weight = from_to([s.record["lambda_haadf"] for s in found])
     if weight == "0":
         yield "the HAADF image was not used, as lambda_haadf=0 asks for"
     else:
@@ -237,7 +237,7 @@ def _published(fusion: Conclusion, found: Sequence[Solution]) -> Iterator[str]:
 def _end(found: Sequence[Solution]) -> str:
     """After how many iterations the fusion ended."""
     done = sum(s.converged for s in found)
-    n_iter = f"after {_range([s.n_iter for s in found], 'd')} iterations"
+    n_iter = f"after {from_to([s.n_iter for s in found], 'd')} iterations"
     if not done:
         return f"the fusion ended {n_iter}"
     return f"the fusion converged{out_of(done, len(found))} {n_iter}"
@@ -288,25 +288,25 @@ def caption_of(record: Mapping[str, Any], *, outlined: bool = False) -> str:
     if not used.any():
         image = "HAADF image not used"
     elif gains.size:
-        image += f", gain {_range(gains, '.1f')} standard deviations"
+        image += f", gain {from_to(gains, '.1f')} standard deviations"
     if (flagged[used] > 0).any():
-        image += f", not in {_range(100 * flagged[used], '.2g')} % of the pixels"
+        image += f", not in {from_to(100 * flagged[used], '.2g')} % of the pixels"
         image += " (outlined)" * outlined
     taken = " or ".join(record.get("kind", "published method").split("\n"))
-    n_iter = _range(np.asarray(record["n_iter"], dtype=np.int64), "d")
+    n_iter = from_to(np.asarray(record["n_iter"], dtype=np.int64), "d")
     end = "converged" if record["converged"] else "ended"
     n_warnings = len(record["warnings"].splitlines())
-    told = "no warning"
+    counted = "no warning"
     if n_warnings:
-        told = f"{n_warnings} warning{'s' * (n_warnings > 1)}: see summarize(fused)"
+        counted = f"{n_warnings} warning{'s' * (n_warnings > 1)}: see summarize(fused)"
     return (
         f"{taken[0].upper()}{taken[1:]}. {image}.\n"
-        f"{end.capitalize()} after {n_iter} iterations, {told}."
+        f"{end.capitalize()} after {n_iter} iterations, {counted}."
     )
 
 
-def _range(values: Any, form: str = ".3g") -> str:
-    """Smallest and largest of some numbers, or the only one."""
+def from_to(values: Any, form: str = ".3g") -> str:
+    """Smallest and largest of some numbers in words, or the only one."""
     ends = f"{np.min(values):{form}}", f"{np.max(values):{form}}"
     return " to ".join(dict.fromkeys(ends))
 

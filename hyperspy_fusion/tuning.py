@@ -235,7 +235,7 @@ def tune(
     toolkit: Any,
 ) -> Any:
     """Fuse, and show the widgets: fused maps, or the widgets if these are not shown."""
-    if not UI_REGISTRY.get(_KEY):  # told before a long fusion, not after it
+    if not UI_REGISTRY.get(_KEY):  # before a long fusion, not after it
         raise ImportError(
             "interactive is True and there are no widgets: install "
             "hyperspy_gui_ipywidgets, and start Python again"

@@ -17,7 +17,7 @@ import hyperspy_fusion
 from hyperspy_fusion import ElementalMap, cli, fuse_multimodal, load_multimodal
 from hyperspy_fusion.cli import files as output_files
 from hyperspy_fusion.cli.assumed import lines_about
-from hyperspy_fusion.cli.options import spoken
+from hyperspy_fusion.cli.options import for_shell
 
 FILES = [
     "Co.hspy",
@@ -193,7 +193,7 @@ class TestFuse:
             0.05,
         )
         printed = capsys.readouterr().out
-        assert f"\n{spoken(record.summary)}\n" in printed
+        assert f"\n{for_shell(record.summary)}\n" in printed
         assert "The maps of Cu, Fe were fused by the published method." in printed
         assert printed.startswith("Cu, Fe with 'HAADF' (16 x 16, 0.5 nm/px)\n")
         assert "weights.png" not in printed
@@ -479,6 +479,6 @@ class TestElastic:
         *lines, last = lines_about(signals, load_multimodal(signals, elastic="bf"))
         assert any("with 'HAADF' (32" in line and "'bf' (32" in line for line in lines)
         expected = "  other images of the same pixels, for --elastic ...: phase"
-        assert spoken(last) == expected
+        assert for_shell(last) == expected
         used = load_multimodal(signals, elastic=list(kinds))
         assert "other images" not in "".join(lines_about(signals, used))

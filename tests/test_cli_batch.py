@@ -560,7 +560,7 @@ def test_values_of_options():
     ],
 )
 def test_messages_speak_of_options(message, spoken):
-    assert options.spoken(message) == spoken
+    assert options.for_shell(message) == spoken
 
 
 @pytest.mark.parametrize(

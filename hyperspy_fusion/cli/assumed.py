@@ -16,7 +16,7 @@ from ..loading import find_candidates
 from ..loading.candidates import is_image
 from ..loading.load import MultimodalData
 from ..loading.sum_spectrum import fit_sum_spectrum
-from .files import element_of, elements_in
+from .files import elements_in, symbol_of
 
 
 def lines_about(signals: list, loaded: MultimodalData) -> list[str]:
@@ -28,7 +28,7 @@ def lines_about(signals: list, loaded: MultimodalData) -> list[str]:
     except ValueError as error:
         return [*lines, f"Would be refused: {error}"]
     images = ", ".join(map(describe, (haadf, *loaded.elastic)))
-    lines.append(f"Would fuse {', '.join(map(element_of, maps))} with {images}")
+    lines.append(f"Would fuse {', '.join(map(symbol_of, maps))} with {images}")
     about = [*_about(loaded, measurement), *_other_images(signals, loaded)]
     return [*lines, *(f"  {line}" for line in about)]
 

@@ -26,7 +26,9 @@ import numpy as np
 
 import hyperspy_fusion
 
+from ..derived import windows_of
 from ..inputs.images import describe
+from ..loading.load import compute_together
 from ..report import compared, composition, index_page, report_page
 from . import files, options
 
@@ -194,7 +196,8 @@ def _outcomes(
         try:
             for path, future in waiting.items():
                 error = future.exception()
-                yield path, Outcome(WRONG, told(error)) if error else future.result()
+                failed = error and Outcome(WRONG, error_message(error))
+                yield path, failed or future.result()
         except BaseException:
             stop.value = True
             jobs = active_children()
@@ -217,34 +220,34 @@ def _end(jobs: Sequence[BaseProcess]) -> None:
 
 def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     """Fuse a file in a process of its own, and hand back what is printed."""
-    said = StringIO()
+    printed = StringIO()
     _Job.at_work = True
     try:
         if _Job.stop.value:
             raise KeyboardInterrupt
-        with redirect_stdout(said), redirect_stderr(said), plain_warnings():
+        with redirect_stdout(printed), redirect_stderr(printed), plain_warnings():
             outcome = _try(arguments, path, output)
     finally:
         _Job.at_work = False
-    return Outcome(outcome.code, outcome.message, said.getvalue())
+    return Outcome(outcome.code, outcome.message, printed.getvalue())
 
 
 def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
-    """Fuse a file; whatever goes wrong is told, and the next file has its turn."""
+    """Fuse a file; an error becomes a message, and the next file follows."""
     try:
         return fuse_file(arguments, [path], output)
     except Exception as error:  # noqa: BLE001 - one file must not stop the others
         if arguments.traceback:
             traceback.print_exc()
-        return Outcome(WRONG, told(error, shown=arguments.traceback))
+        return Outcome(WRONG, error_message(error, shown=arguments.traceback))
 
 
-def told(error: BaseException, *, shown: bool = False) -> str:
-    """What is said of an error; `shown` tells that there is a traceback."""
+def error_message(error: BaseException, *, shown: bool = False) -> str:
+    """The message about an error; `shown` tells that there is a traceback."""
     if isinstance(error, MemoryError):
         return f"not enough memory{f': {error}' if str(error) else ''}"
     if isinstance(error, USER_ERRORS):
-        return options.spoken(error)
+        return options.for_shell(error)
     hint = "" if shown else " (--traceback shows where)"
     return f"{type(error).__name__}: {error}{hint}"
 
@@ -254,7 +257,9 @@ def plain_warnings() -> Iterator[None]:
     """Show warnings to a user of the shell, without lines of code."""
 
     def show(message: Any, *_args: Any, **_kwargs: Any) -> None:
-        print(f"hyperspy-fusion: warning: {options.spoken(message)}", file=sys.stderr)
+        print(
+            f"hyperspy-fusion: warning: {options.for_shell(message)}", file=sys.stderr
+        )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -287,7 +292,7 @@ def fuse_file(
         names = files.elements_in(loaded, arguments.other_elements)
         given["elements"] = names
     else:
-        names = list(map(files.element_of, maps))
+        names = list(map(files.symbol_of, maps))
     print(f"{', '.join(names)} with {images}")
     if loaded.elastic:
         given["elastic"] = loaded.elastic
@@ -300,10 +305,11 @@ def fuse_file(
     method = "spectra" if whole else arguments.method
     fused = fuse(maps, haadf, background, method=method, **given)
     seconds = time.perf_counter() - start
-    if whole:
-        maps = files.windows_of(loaded, fused)
-        print("Measured are windows of the lines, with the background and other lines")
     record = fused[0].metadata.Multimodal_fusion
+    if whole:
+        maps = windows_of(maps, record.lines.split(","))
+        compute_together(maps)  # once for all that follows
+        print("Measured are windows of the lines, with the background and other lines")
     arrays = compared(maps, fused, haadf, background, given.get("mask"))
     pairs = zip(*arrays, strict=True)
     print_table(
@@ -313,7 +319,7 @@ def fuse_file(
             for name, pair in zip(record.elements.split(","), pairs, strict=True)
         ],
     )
-    outcome = Outcome(_code_of(record), options.spoken(record.warnings))
+    outcome = Outcome(_code_of(record), options.for_shell(record.warnings))
     result = outcome.code, outcome.message, record.version, round(seconds, 2)
     table = dict(zip(options.OF_RESULT, result, strict=True))
     write(
@@ -375,9 +381,9 @@ def fuse(
         fused = hyperspy_fusion.fuse_multimodal(maps, haadf, background, **given)
     seconds = time.perf_counter() - start
     record = fused[0].metadata.Multimodal_fusion
-    status = options.spoken(record.status)
+    status = options.for_shell(record.status)
     print(f"Fused by the {record.method} method in {seconds:.2f} s: {status}")
-    print(options.spoken(record.summary))
+    print(options.for_shell(record.summary))
     return fused
 
 
@@ -399,7 +405,7 @@ def write(
         fused,
         composition(maps, fused, haadf, background, sensitivities, mask),
         pictures,
-        summary=options.spoken(fused[0].metadata.Multimodal_fusion.summary),
+        summary=options.for_shell(fused[0].metadata.Multimodal_fusion.summary),
         settings=settings,
         of_atoms=sensitivities is not None,
     )

@@ -9,7 +9,6 @@ import re
 import signal as os_signal
 import sys
 import tempfile
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -29,7 +28,7 @@ from . import options
 WRONG = 2  # exit status, if something has to be changed
 _WRITING_FAILED = "file write failed"
 CONFIG, REPORT, INDEX = "run.toml", "report.html", "index.html"
-written: list[Path] = []  # folders that this call has completed, told when it ends
+written: list[Path] = []  # folders that this call has completed
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
@@ -95,21 +94,6 @@ def elements_in(loaded: MultimodalData, others: Sequence[str] | None) -> list[st
     """Elements of the specimen, in the order of the spectra that were loaded."""
     spectra: Any = loaded.maps
     return [e for e in spectra.metadata.Sample.elements if e not in (others or ())]
-
-
-def windows_of(loaded: MultimodalData, fused: Sequence) -> list:
-    """Maps of the lines of fused spectra as they were measured, to compare with.
-
-    They are sums of windows, with all that lies in these.
-    """
-    lines = [signal.metadata.Sample.xray_lines[0] for signal in fused]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of lines that overlap there
-        maps = hyperspy_fusion.load_multimodal(
-            [loaded.maps, loaded.haadf], lines=lines, haadf=loaded.haadf
-        ).maps
-    compute_together(maps)
-    return list(maps)
 
 
 def write(
@@ -195,7 +179,7 @@ def _write_signals(folder: Path, fused: Any) -> None:
     """Write fused maps as .hspy and, but for series of series, as .tif; and costs."""
     try:
         for signal in fused:
-            path = folder / element_of(signal)
+            path = folder / symbol_of(signal)
             signal.save(path.with_suffix(".hspy"))
             if signal.axes_manager.navigation_dimension <= 1:
                 signal.save(path.with_suffix(".tif"))
@@ -282,6 +266,6 @@ def _base(output: Path) -> Path:
     return target if target.is_dir() else target.parent
 
 
-def element_of(signal: Any) -> str:
+def symbol_of(signal: Any) -> str:
     """Symbol of the element of a map."""
     return signal.metadata.Sample.elements[0]

@@ -126,7 +126,7 @@ _EVERY = [
     *OF_SPECTRA,
 ]
 _KINDS = {name: kind for name, kind, *_ in _EVERY}
-_SAID = re.compile(
+_OPTION_IN_TEXT = re.compile(
     rf"\b({'|'.join(sorted(_KINDS, key=len, reverse=True))})"
     r"""=(?P<value>'[^']*'|"[^"]*"|\[[^\]]*\]|[\w.+-]*\w)?"""
     rf"|(?<!')\b({'|'.join(n for n, k in _KINDS.items() if '_' in n and k != 'off')})"
@@ -146,16 +146,16 @@ def flag_of(name: str) -> str:
     return f"--{prefix}{name.replace('_', '-')}"
 
 
-def spoken(message: object) -> str:
+def for_shell(message: object) -> str:
     """A message of the package, in the words of the command line."""
     text = str(message)
     for python, shell in _INSTEAD.items():
         text = re.sub(python, shell, text)
-    return _SAID.sub(_in_shell, text)
+    return _OPTION_IN_TEXT.sub(_in_shell, text)
 
 
-def _in_shell(said: re.Match) -> str:
-    name, value = said.group(1) or said.group(3), said.group("value")
+def _in_shell(found: re.Match) -> str:
+    name, value = found.group(1) or found.group(3), found.group("value")
     if not value or _KINDS[name] in (bool, "off"):
         return flag_of(name)
     bare = "".join(letter for letter in value if letter not in _QUOTES)

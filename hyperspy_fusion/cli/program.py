@@ -56,10 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 when all went well, 2 when the user has to change something (one message on
-        stderr says what), 3 when the HAADF image was not used everywhere since it
-        contradicts the maps, 4 when the tolerance was not met, 130 when interrupted,
-        143 when terminated.
+        The exit status; ``hyperspy-fusion fuse --help`` lists them.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names that a console cannot show
@@ -75,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # of any kind, from a damaged file
         if arguments.traceback:
             raise
-        _say(error)
+        _print_error(error)
         return batch.WRONG
     except KeyboardInterrupt as interrupt:
         left = "nothing was written"
@@ -89,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return batch.TERMINATED if ended else batch.INTERRUPTED
 
 
-def _say(error: Exception) -> None:
-    print(f"hyperspy-fusion: error: {batch.told(error)}", file=sys.stderr)
+def _print_error(error: Exception) -> None:
+    print(f"hyperspy-fusion: error: {batch.error_message(error)}", file=sys.stderr)
 
 
 @contextmanager
@@ -165,7 +162,17 @@ def _parser() -> argparse.ArgumentParser:
         "--traceback", action="store_true", help="show where in the code an error arose"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_demo, _add_fuse, _add_info, _add_warm_up):
+        add(commands).add_argument(  # it may follow the command, too
+            "--traceback",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
+    return parser
 
+
+def _add_demo(commands: Any) -> argparse.ArgumentParser:
     demo = commands.add_parser(
         "demo",
         help="fuse a simulated specimen, to see that it works",
@@ -177,7 +184,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_output(demo, f"folder to write, default {_DEMO_FOLDER}")
     demo.set_defaults(run=_demo)
+    return demo
 
+
+def _add_fuse(commands: Any) -> argparse.ArgumentParser:
     fuse = commands.add_parser(
         "fuse",
         usage="hyperspy-fusion fuse FILE [FILE ...] [options]",
@@ -219,7 +229,10 @@ def _parser() -> argparse.ArgumentParser:
         "folder for their folders, default fused",
     )
     fuse.set_defaults(run=_fuse)
+    return fuse
 
+
+def _add_info(commands: Any) -> argparse.ArgumentParser:
     info = commands.add_parser(
         "info",
         usage="hyperspy-fusion info FILE [FILE ...] [options]",
@@ -231,7 +244,10 @@ def _parser() -> argparse.ArgumentParser:
     options.add(info, options.INPUT)
     options.add_of_spectra(info)
     info.set_defaults(run=_info)
+    return info
 
+
+def _add_warm_up(commands: Any) -> argparse.ArgumentParser:
     warm = commands.add_parser(
         "warm-up",
         help="compile all kernels, so that no later call has to",
@@ -239,14 +255,7 @@ def _parser() -> argparse.ArgumentParser:
         "fusion does, which takes about a minute.",
     )
     warm.set_defaults(run=_warm_up)
-    for command in (demo, fuse, info, warm):  # it may follow the command, too
-        command.add_argument(
-            "--traceback",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help=argparse.SUPPRESS,
-        )
-    return parser
+    return warm
 
 
 def _add_output(parser: Any, meaning: str) -> None:
@@ -269,7 +278,7 @@ def _demo(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
         ["element", "error measured", "fused", "counts measured", "fused"],
         [
             (
-                files.element_of(truth),
+                files.symbol_of(truth),
                 f"{_error(before, truth):.3f}",
                 f"{_error(after, truth):.3f}",
                 f"{before.data.sum():.0f}",
@@ -314,31 +323,27 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
             print(f"{', '.join(one)}:")
         try:
             signals = [s for path in one for s in files.read(arguments, path)]
-        except (OSError, ValueError) as error:
-            if arguments.traceback:
-                raise
-            _say(error)
-            code = batch.WRONG
-            continue
-        try:
-            loaded = files.load(signals, arguments)
-            if arguments.maps == "spectra":
-                found = lines_about_spectra(
-                    signals, loaded, **options.for_spectra(arguments)
-                )
-            else:
-                found = lines_about(signals, loaded)
-        except (TypeError, ValueError) as error:
-            # the error lists what there is
-            print(f"Would be refused: {options.spoken(error)}")
+            found = _lines_about(signals, arguments)
         except Exception as error:  # of any kind, from a damaged file
             if arguments.traceback:
                 raise
-            _say(error)
+            _print_error(error)
             code = batch.WRONG
         else:
-            print("\n".join(map(options.spoken, found)))
+            print("\n".join(map(options.for_shell, found)))
     return code
+
+
+def _lines_about(signals: list, arguments: argparse.Namespace) -> list[str]:
+    """Lines about what would be fused of some signals, or why it would be refused."""
+    try:
+        loaded = files.load(signals, arguments)
+        if arguments.maps == "spectra":
+            given = options.for_spectra(arguments)
+            return lines_about_spectra(signals, loaded, **given)
+        return lines_about(signals, loaded)
+    except (TypeError, ValueError) as error:  # which lists what there is
+        return [f"Would be refused: {error}"]
 
 
 def _warm_up(_arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> int:

@@ -101,6 +101,24 @@ def element_of(line: str) -> str:
     return line.partition("_")[0]
 
 
+@cache
+def lines_of(element: str) -> dict[str, tuple[float, float]]:
+    """Energy in keV of the X-ray lines of an element, and weight within their shell."""
+    table = elements_of_exspy()
+    if element not in table:
+        return {}
+    known = table[element].Atomic_properties.get_item("Xray_lines")
+    return {
+        f"{element}_{name}": (values["energy (keV)"], values["weight"])
+        for name, values in (known.as_dictionary() if known else {}).items()
+    }
+
+
+def family_of(line: str) -> str:
+    """Element and shell of a line, as Fe_K of Fe_Ka."""
+    return line[: line.index("_") + 2]
+
+
 def sample_entries(signal: BaseSignal, node: str) -> list[str]:
     """List the elements, or the X-ray lines, in ``metadata.Sample``.
 

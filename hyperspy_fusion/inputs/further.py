@@ -15,11 +15,11 @@ MOST = 3  # images besides HAADF
 
 
 def further_images(
-    elastic: Any, haadf: Signal2D, said: list[str]
+    elastic: Any, haadf: Signal2D, messages: list[str]
 ) -> dict[str, Signal2D]:
     """Elastic images by their names: those given, else their titles.
 
-    They have the pixels of the HAADF image; warnings are added to `said`.
+    They have the pixels of the HAADF image; warnings are added to `messages`.
 
     Raises
     ------
@@ -51,7 +51,9 @@ def further_images(
                 "image, as HAADF. A 4D-STEM data set becomes one by a virtual "
                 "detector, such as signal.isig[20:40, 20:40].sum(axis='sig').T"
             )
-        said += check_same_pixels(haadf, "HAADF image", image, f"elastic image {name}")
+        messages += check_same_pixels(
+            haadf, "HAADF image", image, f"elastic image {name}"
+        )
     return images
 
 

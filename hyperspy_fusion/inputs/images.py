@@ -63,6 +63,12 @@ def new_signal(
     return signal
 
 
+def with_data(signal: BaseSignal, data: Any, axes: list[dict] | None = None) -> Any:
+    """A signal of other data, with the axes, the metadata and the class of one."""
+    kind = signal.metadata.Signal.signal_type
+    return new_signal(signal, data, axes=axes, signal_type=kind)
+
+
 def axes_of(signal: BaseSignal) -> list[dict]:
     """Axes of a signal in the order of its array, as dictionaries."""
     return list(signal.axes_manager.as_dictionary().values())
@@ -232,6 +238,15 @@ def choose_haadf(
     )
 
 
+def haadf_of(
+    haadf: BaseSignal | Sequence[BaseSignal], shape: tuple[int, ...] | None = None
+) -> Signal2D:
+    """The HAADF image, or of a list that which :func:`choose_haadf` picks."""
+    if isinstance(haadf, list | tuple):
+        haadf = choose_haadf(haadf, shape)
+    return as_images(haadf, "HAADF image")
+
+
 def may_be_haadf(signal: BaseSignal) -> bool:
     """Whether signal type or title allow an image to be the HAADF image.
 
@@ -258,7 +273,7 @@ def check_same_pixels(
     Returns the warnings.
     """
     found: list[str] = []
-    bare_told = False
+    bare_known = False
     one_shape, other_shape = one.data.shape, other.data.shape
     remedy = hint(one, other) if other_name == "HAADF image" else ""
     advice = ""
@@ -276,9 +291,9 @@ def check_same_pixels(
         one.axes_manager.signal_axes, other.axes_manager.signal_axes, strict=True
     ):
         if is_calibrated(a) != is_calibrated(b):
-            if bare_told:  # of both axes once
+            if bare_known:  # of both axes once
                 continue
-            bare_told = True
+            bare_known = True
             pair = [(a, one_name), (b, other_name)]
             (axis, its), (_, bare) = pair if is_calibrated(a) else reversed(pair)
             found.append(

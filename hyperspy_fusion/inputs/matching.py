@@ -177,7 +177,7 @@ class Match:
         ]
         return [*axes[:-2], *new]
 
-    def notes(self, *, means: bool = False) -> tuple[str, ...]:
+    def notes(self, *, means: bool) -> tuple[str, ...]:
         """What was done, for the user; `means` of the maps were taken, or sums."""
         y, x = self.y, self.x
         found, done = [], []

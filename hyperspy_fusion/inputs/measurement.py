@@ -23,8 +23,8 @@ from .images import (
     as_images,
     axes_of,
     check_same_pixels,
-    choose_haadf,
     describe,
+    haadf_of,
     may_be_haadf,
     native,
     new_signal,
@@ -78,7 +78,7 @@ class Measurement:
     notes : tuple of str
         How that was done.
     warnings : tuple of str
-        What was said of the signals.
+        Those about the signals.
     elastic : numpy.ndarray, dask.array.Array or None
         Further elastic images, shape ``navigation + (n_images, y, x)``; NaN where
         missing.
@@ -153,31 +153,29 @@ def measure(
     signals = split(maps)
     if not signals:
         raise ValueError("there are no maps: expected one signal per element")
-    said: list[str] = []
-    names = _element_names(maps, signals, elements, said)
-    said += _already_fused(names, signals)
+    messages: list[str] = []
+    names = _element_names(maps, signals, elements, messages)
+    messages += _already_fused(names, signals)
     variances = [signal.get_noise_variance() for signal in signals]
     images = [
         as_images(signal, f"map of {name}")
         for name, signal in zip(names, signals, strict=True)
     ]
     first, first_name = images[0], f"map of {names[0]}"
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf, None if match else first.data.shape[-2:])
-    haadf = as_images(haadf, "HAADF image")
+    haadf = haadf_of(haadf, None if match else first.data.shape[-2:])
     for name, image in zip(names[1:], images[1:], strict=True):
-        said += check_same_pixels(first, first_name, image, f"map of {name}")
-    further = further_images(elastic, haadf, said)
+        messages += check_same_pixels(first, first_name, image, f"map of {name}")
+    further = further_images(elastic, haadf, messages)
     sums, shown, (haadf, *others), notes = _on_common_area(
         images, [haadf, *further.values()], match
     )
-    said += check_same_pixels(shown[0], first_name, haadf, "HAADF image")
+    messages += check_same_pixels(shown[0], first_name, haadf, "HAADF image")
     shown = _calibrated([*shown, haadf])[:-1]
-    said += _of_few_elements(names, signals, shown)
+    messages += _of_few_elements(names, signals, shown)
 
     inputs = {
         "variance": _stack_variances(variances, images),
-        "background": _stack_backgrounds(background, names, images, said),
+        "background": _stack_backgrounds(background, names, images, messages),
         "mask": None if mask is None else mask_array(mask, first.data.shape),
     }
     if sums is not None:
@@ -197,8 +195,8 @@ def measure(
     if allow_missing:
         stacked = _without_unknown(stacked, inputs["mask"], inputs["variance"])
     if not lazy:
-        said += check([*np.moveaxis(stacked, -3, 0), image, *seen])
-    for message in said:
+        messages += check([*np.moveaxis(stacked, -3, 0), image, *seen])
+    for message in messages:
         warn(message)
     return Measurement(
         maps=stacked,
@@ -211,7 +209,7 @@ def measure(
         check=check if lazy else None,
         match=match,
         notes=notes,
-        warnings=tuple(said),
+        warnings=tuple(messages),
         elastic=stack(seen, axis=-3) if seen else None,
         elastic_names=tuple(further),
         masked=mask is not None,
@@ -259,9 +257,7 @@ def _already_fused(names: Sequence[str], signals: Sequence[BaseSignal]) -> list[
 
 def common_area(maps: BaseSignal, haadf: Image) -> Match:
     """What a map and the HAADF image, or that in a list, have in common by axes."""
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf)
-    return Match.of(as_images(maps, "map"), as_images(haadf, "HAADF image"))
+    return Match.of(as_images(maps, "map"), haadf_of(haadf))
 
 
 def _on_common_area(
@@ -328,13 +324,13 @@ def _of_few_elements(
     if not called or _are_fractions([native(image.data) for image in shown]):
         return []
     which, verb = ("maps", "are") if len(called) > 1 else ("map", "is")
-    told = (
+    message = (
         f"by the title, the {which} of {', '.join(called)} {verb} in per cent, but the "
         "maps do not add up to the same in every pixel, as those of all elements do: "
         "they were not taken for fractions. Fuse the maps of all elements together, or "
         "better counts"
     )
-    return [told]
+    return [message]
 
 
 def _without_values(sums: Callable[[Any], Any], array: Any) -> Any:
@@ -372,9 +368,9 @@ def _element_names(
     maps: Maps,
     signals: Sequence[BaseSignal],
     elements: Sequence[str] | str | None,
-    said: list[str],
+    messages: list[str],
 ) -> list[str]:
-    """Elements of the maps: as given, else as inferred; adds warnings to `said`."""
+    """Elements of the maps: as given, else as inferred; adds warnings to `messages`."""
     found = [infer_element(signal) for signal in signals]
     if isinstance(maps, Mapping):
         if elements is not None and list(elements) != list(maps):
@@ -408,7 +404,7 @@ def _element_names(
                 f"{first}) and {describe(signals[i])} (number {i}): leave one out, or "
                 "name the maps with elements= if one shows another element"
             )
-    said += [
+    messages += [
         f"the map number {i}, {describe(signals[i])}, is taken for one of {name}, but "
         f"its metadata or title says {own}: check the names and their order"
         for i, name in enumerate(names)
@@ -509,11 +505,11 @@ def _stack_backgrounds(
     background: Any,
     names: Sequence[str],
     images: Sequence[Signal2D],
-    said: list[str],
+    messages: list[str],
 ) -> Any:
     """A background in any form, as an array of ``Measurement.background``'s shape.
 
-    Warnings are added to `said`.
+    Warnings are added to `messages`.
     """
     expected = (
         "expected a number for all maps, or a number or signal for each, in their order"
@@ -528,7 +524,7 @@ def _stack_backgrounds(
     for entry, name in zip(entries, names, strict=True):
         if isinstance(entry, BaseSignal):
             image = as_images(entry, f"background of {name}")
-            said += check_same_pixels(first, "map", image, f"background of {name}")
+            messages += check_same_pixels(first, "map", image, f"background of {name}")
             arrays.append(native(image.data))
         elif isinstance(entry, Real) or (
             isinstance(entry, np.ndarray) and entry.ndim == 0

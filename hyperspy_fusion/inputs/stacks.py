@@ -27,7 +27,7 @@ UNCERTAINTY = "Multimodal_fusion.variance"
 UNSHARED = "Multimodal_fusion.unshared"
 
 # Signals of the shape of a fused map, in its metadata.
-RIDING = UNCERTAINTY, UNSHARED
+ATTACHED = UNCERTAINTY, UNSHARED
 
 # An array, its first axis that of the replicas, the others those of the map.
 REPLICAS = "Multimodal_fusion.replicas"
@@ -58,7 +58,7 @@ def split(
     members = members_along(stack)
     variance = stack.get_noise_variance()
     if isinstance(variance, BaseSignal) and (found := _side_by_side(stack, variance)):
-        variance = riding_signal(stack, stack_arrays(found, axis=0))
+        variance = attached_signal(stack, stack_arrays(found, axis=0))
     fits = isinstance(variance, BaseSignal) and variance.data.shape == stack.data.shape
     parts = []
     for i in range(len(stack.data)):
@@ -97,6 +97,11 @@ def members_of(stack: BaseSignal) -> list:
     """
     members = stack.original_metadata.get_item("stack_elements", {})
     return [members[f"element{i}"] for i in range(len(members))]
+
+
+def all_metadata(signal: BaseSignal) -> list[DictionaryTreeBrowser]:
+    """The metadata of a signal, and of the members if it is a stack."""
+    return [signal.metadata, *(member.metadata for member in members_of(signal))]
 
 
 def members_along(stack: BaseSignal) -> list:
@@ -146,22 +151,22 @@ def settle(stack: BaseSignal) -> None:
     ):
         _name_after(stack, members)
     along = members_along(stack)
-    for node in RIDING:
+    for node in ATTACHED:
         if along and all(member.metadata.has_item(node) for member in along):
             each = [member.metadata.get_item(node).data for member in along]
-            _replace_riding(stack, node, each)
+            _replace_attached(stack, node, each)
             for member in along:
                 remove(member.metadata, node)
     _settle_replicas(stack, along)
-    for node in (VARIANCE, *RIDING):
+    for node in (VARIANCE, *ATTACHED):
         variance = stack.metadata.get_item(node)
         if not isinstance(variance, BaseSignal):
             continue
         dimension = stack.axes_manager.navigation_dimension
         if variance.data.shape != stack.data.shape:
-            _replace_riding(stack, node, _side_by_side(stack, variance))
+            _replace_attached(stack, node, _side_by_side(stack, variance))
         elif variance.axes_manager.navigation_dimension != dimension:  # a .nxs
-            _replace_riding(stack, node, list(variance.data))
+            _replace_attached(stack, node, list(variance.data))
 
 
 def _settle_replicas(stack: BaseSignal, along: Sequence[Any]) -> None:
@@ -199,7 +204,7 @@ def crop_flagged(part: BaseSignal, shape: Sequence[int], places: Sequence[Any]) 
         lose_flagged(part)
         return
     rows, columns = (slice(start, stop) for start, stop, _ in spans)
-    for metadata in (part.metadata, *(m.metadata for m in members_of(part))):
+    for metadata in all_metadata(part):
         flagged = metadata.get_item(FLAGGED)
         if flagged is not None and np.size(flagged) > 1:
             found = cropped(np.asarray(flagged), rows, columns)
@@ -213,7 +218,7 @@ def crop_flagged(part: BaseSignal, shape: Sequence[int], places: Sequence[Any]) 
 
 def lose_flagged(signal: BaseSignal) -> None:
     """Say of a signal, in place, that it is not known where its flagged pixels are."""
-    for metadata in (signal.metadata, *(m.metadata for m in members_of(signal))):
+    for metadata in all_metadata(signal):
         pending = metadata.has_item("Multimodal_fusion.pending")
         if pending or metadata.has_item(FLAGGED):
             metadata.set_item(FLAGGED, _NOT_KNOWN)
@@ -246,10 +251,10 @@ def _side_by_side(stack: BaseSignal, variance: BaseSignal) -> list:
     return [data[..., i * one_map[-1] : (i + 1) * one_map[-1]] for i in range(n)]
 
 
-def _replace_riding(stack: BaseSignal, node: str, parts: list) -> None:
+def _replace_attached(stack: BaseSignal, node: str, parts: list) -> None:
     """Put a stack of arrays in the place of a signal in metadata, or remove it."""
     if parts and all(part.shape == stack.data.shape[1:] for part in parts):
-        variance = riding_signal(stack, stack_arrays(parts, axis=0), node)
+        variance = attached_signal(stack, stack_arrays(parts, axis=0), node)
         stack.metadata.set_item(node, variance)
     elif stack.metadata.has_item(node):
         name = _TITLES.get(node, _VARIANCE_OF).format(f"{stack!r}")
@@ -265,20 +270,20 @@ def remove(tree: Any, *nodes: str) -> None:
             delattr(tree.get_item(parent) if parent else tree, name)
 
 
-def riding_signal(signal: BaseSignal, data: Any, node: str = VARIANCE) -> BaseSignal:
+def attached_signal(signal: BaseSignal, data: Any, node: str = VARIANCE) -> BaseSignal:
     """An array of the shape of a signal, as the signal at a node of its metadata."""
-    riding = new_signal(
+    attached = new_signal(
         signal,
         data,
         # that of a file, within the metadata, some formats cannot write
         original_metadata=DictionaryTreeBrowser(),
         signal_type="elemental_map",
     )
-    riding.tmp_parameters = DictionaryTreeBrowser()  # not the path of the map
-    remove(riding.metadata, "Multimodal_fusion")
+    attached.tmp_parameters = DictionaryTreeBrowser()  # not the path of the map
+    remove(attached.metadata, "Multimodal_fusion")
     title = _TITLES.get(node, _VARIANCE_OF)
-    riding.metadata.General.title = title.format(signal.metadata.General.title)
-    return riding
+    attached.metadata.General.title = title.format(signal.metadata.General.title)
+    return attached
 
 
 def gather(stack: BaseSignal, members: Sequence[Any]) -> None:
@@ -307,14 +312,14 @@ def take_part(part: BaseSignal, stack: BaseSignal, place: int | slice) -> None:
     if isinstance(place, slice):
         gather(part, members[place])
     else:
-        nodes = VARIANCE, *RIDING, REPLICAS
-        riding = {node: part.metadata.get_item(node) for node in nodes}
+        nodes = VARIANCE, *ATTACHED, REPLICAS
+        attached = {node: part.metadata.get_item(node) for node in nodes}
         signal_type = part.metadata.Signal.signal_type
         part._metadata = members[place].metadata.deepcopy()  # noqa: SLF001
         part._original_metadata = members[place].original_metadata.deepcopy()  # noqa: SLF001
         part.set_signal_type(signal_type)
         remove(part.metadata, VARIANCE)
-        for node, value in riding.items():
+        for node, value in attached.items():
             if value is not None:
                 part.metadata.set_item(node, value)
         settle(part)

@@ -51,10 +51,7 @@ def _check_frames(maps: Sequence[np.ndarray]) -> None:
     """Raise an error for a position of a series where all maps are flat, but not 0."""
     if maps[0].ndim < 3:
         return  # it is checked with all others
-    low, high = (
-        np.stack([limit(image, axis=(-2, -1)) for image in maps])
-        for limit in (np.fmin.reduce, np.fmax.reduce)
-    )
+    low, high = np.stack([_limits(image) for image in maps], axis=1)
     flat = (low == high).all(axis=0) & (high != 0).any(axis=0)
     for position in map(tuple, np.argwhere(flat).tolist()):
         raise ValueError(
@@ -65,9 +62,7 @@ def _check_frames(maps: Sequence[np.ndarray]) -> None:
 
 def _check_not_constant(label: str, image: np.ndarray, remedy: str) -> None:
     """Raise an error for an elastic image without contrast, or one of a series."""
-    low, high = (
-        limit(image, axis=(-2, -1)) for limit in (np.fmin.reduce, np.fmax.reduce)
-    )
+    low, high = _limits(image)
     for position in map(tuple, np.argwhere(low == high).tolist()):
         where = f" at the position {position} of the series" if position else ""
         what = "choose others, or leave that position out" if position else remedy
@@ -75,6 +70,12 @@ def _check_not_constant(label: str, image: np.ndarray, remedy: str) -> None:
             f"the {label} is constant ({high[position]}){where}: it has no information "
             f"on the specimen, {what}"
         )
+
+
+def _limits(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Smallest and largest known value of each image."""
+    axes = (-2, -1)
+    return np.fmin.reduce(images, axis=axes), np.fmax.reduce(images, axis=axes)
 
 
 def _finite_range(

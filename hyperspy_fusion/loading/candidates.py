@@ -1,6 +1,6 @@
 """The signals of a file, sorted by their possible use in a fusion."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,12 +107,7 @@ def find_candidates(
     spectrum images: none
     others: none
     """
-    parts: dict[str, list[BaseSignal]] = {
-        "maps": [],
-        "haadf": [],
-        "spectrum_images": [],
-        "others": [],
-    }
+    parts: dict[str, list[BaseSignal]] = defaultdict(list)
     for signal in read(source, lazy=lazy, **kwargs):
         parts[_part(signal)].append(signal)
     return Candidates(**{part: tuple(signals) for part, signals in parts.items()})

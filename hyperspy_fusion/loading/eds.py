@@ -10,9 +10,8 @@ from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import element_of, sample_entries
-from ..inputs.foreign import elements_of_exspy
-from ..inputs.images import new_signal
-from .lines import LOWEST, PER_KEV, beam_energy_of, resolution_of
+from ..inputs.images import with_data
+from .lines import LOWEST, PER_KEV, beam_energy_of, lines_of, resolution_of
 from .maps import Mapped, background_signal, elemental_map
 from .overlaps import overlaps
 from .smoothing import map_filled, smooth_counts
@@ -40,9 +39,7 @@ def plan_eds(
     background windows.
     """
     # a private copy except for the data: eXSpy slices it, see `new_signal`
-    spectra = new_signal(
-        spectra, spectra.data, signal_type=spectra.metadata.Signal.signal_type
-    )
+    spectra = with_data(spectra, spectra.data)
     axis = spectra.axes_manager.signal_axes[0]
     lines = choose_lines(spectra, chosen, axis)
     if integration is None:
@@ -80,9 +77,7 @@ def plan_spectra(
     """
     axis = spectra.axes_manager.signal_axes[0]
     lines = choose_lines(spectra, chosen, axis)
-    result = new_signal(
-        spectra, spectra.data, signal_type=spectra.metadata.Signal.signal_type
-    )
+    result = with_data(spectra, spectra.data)
     elements = [element_of(line) for line in lines]
     result.metadata.set_item("Sample.elements", elements)
     result.metadata.set_item("Sample.xray_lines", lines)
@@ -131,14 +126,13 @@ def _check_range(
         )
     high = min(axis.high_value, PER_KEV[axis.units] * beam_energy_of(spectra))
     for line in lines:
-        element, _, shell = line.partition("_")
-        known = elements_of_exspy()[element].Atomic_properties.Xray_lines
-        if shell not in known:
-            listed = ", ".join(f"{element}_{name}" for name in sorted(known.keys()))
+        known = lines_of(element_of(line))
+        if line not in known:
             raise ValueError(
-                f"{line} is not a line of {element}: expected one of {listed}"
+                f"{line} is not a line of {element_of(line)}: expected one of "
+                f"{', '.join(sorted(known))}"
             )
-        energy = PER_KEV[axis.units] * known[shell]["energy (keV)"]
+        energy = PER_KEV[axis.units] * known[line][0]
         if not axis.low_value < energy < high:
             raise ValueError(
                 f"{line} is at {energy:.5g} {axis.units}, outside the measured "
@@ -159,12 +153,12 @@ def _leave_out_noise(
     if not low.any():
         return []
     named = ", ".join(line for line, one in zip(lines, low, strict=True) if one)
-    told = (
+    message = (
         f"the background of {named} was estimated from the channels above only, since "
         "those below hold noise of the detector, and its zero peak: give "
         "background_windows= for others"
     )
-    return [told]
+    return [message]
 
 
 def _check_channels(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from hyperspy.signals import BaseSignal
 
-from ..inputs.images import axes_of, describe, new_signal, series_shape
+from ..inputs.images import axes_of, describe, series_shape, with_data
 from .candidates import Candidates, Source, as_list, read
 
 # Options that make RosettaSciIO read single frames, by the suffix of the file. For
@@ -112,12 +112,7 @@ def _combine(
     The axis of the frames is the only one besides those of image and spectrum, so it
     is the first of the array.
     """
-    return new_signal(
-        stack,
-        combine(stack.data[kept]),
-        axes=axes_of(stack)[1:],
-        signal_type=stack.metadata.Signal.signal_type,
-    )
+    return with_data(stack, combine(stack.data[kept]), axes_of(stack)[1:])
 
 
 def _sum_stack(stack: BaseSignal, kept: np.ndarray) -> BaseSignal:

@@ -1,12 +1,21 @@
 """Energies, weights and widths of X-ray lines."""
 
-from functools import cache
 from typing import Any
 
 import numpy as np
 from hyperspy.signals import BaseSignal
 
-from ..inputs.foreign import elements_of_exspy
+from ..inputs.elements import lines_of
+
+__all__ = [
+    "LOWEST",
+    "PER_KEV",
+    "RESOLUTION",
+    "beam_energy_of",
+    "fwhm",
+    "lines_of",
+    "resolution_of",
+]
 
 PER_KEV = {"eV": 1000.0, "keV": 1.0}  # units of an energy axis
 LOWEST = 0.2  # keV; below are noise of the detector and its zero peak
@@ -37,16 +46,3 @@ def beam_energy_of(signal: BaseSignal) -> float:
     modes = ("SEM", "TEM")
     places = (f"Acquisition_instrument.{mode}.beam_energy" for mode in modes)
     return float(min(signal.metadata.get_item(place, np.inf) for place in places))
-
-
-@cache
-def lines_of(element: str) -> dict[str, tuple[float, float]]:
-    """Energy in keV of the X-ray lines of an element, and weight within their shell."""
-    table = elements_of_exspy()
-    if element not in table:
-        return {}
-    known = table[element].Atomic_properties.get_item("Xray_lines")
-    return {
-        f"{element}_{name}": (values["energy (keV)"], values["weight"])
-        for name, values in (known.as_dictionary() if known else {}).items()
-    }

@@ -449,15 +449,15 @@ def _ready_made(candidates: Candidates, elements: list[str] | None) -> Mapped:
     maps, messages = choose_maps(candidates.maps, elements)
     filtered = [signal for signal in maps if filter_of(signal)]
     if filtered:
-        told = _told_filtered(filtered)
+        filtering = _about_filter(filtered)
         messages.append(
-            f"{told}, which a fusion takes for independent: they are kept, as "
+            f"{filtering}, which a fusion takes for independent: they are kept, as "
             "maps='ready-made' asks for"
         )
     return Mapped(maps, None, [*messages, *overlaps_of_maps(maps)])
 
 
-def _told_filtered(filtered: Sequence[BaseSignal]) -> str:
+def _about_filter(filtered: Sequence[BaseSignal]) -> str:
     """Which maps were filtered, the beginning of a warning."""
     return (
         f"the maps {', '.join(map(title_of, filtered))} were filtered by Velox "
@@ -471,7 +471,7 @@ def _take_maps(candidates: Candidates, elements: list[str] | None) -> Mapped:
     filtered = [signal for signal in maps if filter_of(signal)]
     if not filtered:
         return Mapped(maps, None, [*messages, *overlaps_of_maps(maps)])
-    message = _told_filtered(filtered)
+    message = _about_filter(filtered)
     raw, refusal = _unfiltered(filtered, candidates.spectrum_images)
     if raw is None:
         message += (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import Any
 
@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from ..core.common.messages import warn
 from ..execution.arrays import computed, sum_of_spectra
-from ..inputs.elements import atomic_number, element_of
+from ..inputs.elements import atomic_number, element_of, family_of
 from ..inputs.measurement import Mask, mask_array
 from .lines import LOWEST, PER_KEV, beam_energy_of, fwhm, lines_of, resolution_of
 from .spectra import as_names, elements_of
@@ -29,7 +29,7 @@ _FIRST, _ROUNDS = 4, 40  # the first ones leave them
 _SETTLED = 1e-4  # standard deviations, of a step
 _LEAST_COUNTS = 0.1  # of a channel, in the weights of the fit
 FEWEST = 100.0  # counts of all channels, too few to fit
-_TOLD_SHIFT = 0.003, 3.0  # keV and standard deviations
+_LEAST_SHIFT = 0.003, 3.0  # keV and standard deviations
 
 # A peak that is not explained; with fewer standard deviations the shape of the
 # continuum is as likely a cause.
@@ -286,8 +286,8 @@ class _Model:
             atomic_number(element)
             for line, (energy, weight) in lines_of(element).items():
                 if energies[0] < energy < energies[-1]:
-                    family = line[: line.index("_") + 2]
-                    self.families.setdefault(family, []).append((energy, weight))
+                    family = self.families.setdefault(family_of(line), [])
+                    family.append((energy, weight))
         self.elements = elements
         missing = set(elements) - set(map(element_of, self.families))
         if missing:
@@ -374,7 +374,7 @@ class _Model:
         components[CONTINUUM] = shapes[:, n_families:] @ weights[n_families:]
         model: Any = sum(components.values())
         # (n - m)² / m is 1 in the mean, with the variance 2 + 1 / m of Poisson counts
-        square, told = (counts - model) ** 2 / (2 * model + 1), model / (2 * model + 1)
+        square, usual = (counts - model) ** 2 / (2 * model + 1), model / (2 * model + 1)
         model = np.maximum(model, _LEAST_COUNTS)
         freedom = max(len(counts) - system.shape[1], 1) / len(counts)
         offset, stretch, broader = numbers
@@ -391,7 +391,7 @@ class _Model:
             offset=float(offset),
             scale=float(1 + stretch),
             resolution=float(self.resolution + broader),
-            chi2=float(square.sum() / told.sum() / freedom),
+            chi2=float(square.sum() / usual.sum() / freedom),
             warnings=(),
         )
         covariance = np.linalg.pinv(system.T @ system)
@@ -402,7 +402,7 @@ class _Model:
             *_absent(fitted),
             *_inseparable(fitted, shapes[:, :n_families], of),
         ]
-        return SumSpectrum(**{**vars(fitted), "warnings": tuple(found)})
+        return replace(fitted, warnings=tuple(found))
 
     def _errors(
         self, shapes: np.ndarray, of: np.ndarray, model: np.ndarray
@@ -428,7 +428,7 @@ def _wrong_energies(found: SumSpectrum, spread: np.ndarray) -> Iterator[str]:
     strongest = max(found.sums, key=lambda family: found.sums[family])
     energy = found.lines[strongest][0]
     moved = found.offset + (found.scale - 1) * energy
-    least, z = _TOLD_SHIFT
+    least, z = _LEAST_SHIFT
     if abs(moved) > max(least, z * np.hypot(spread[0], spread[1] * energy)):
         yield (
             f"the energies of the spectra are {abs(1000 * moved):.0f} eV too "
@@ -557,15 +557,15 @@ def _inseparable(
     efficiency = 1 / np.maximum(np.diag(information) * np.diag(covariance), 1)
     spread: Any = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
     correlation = covariance / spread / spread[:, None]
-    told = set()
+    named = set()
     for i, name in enumerate(names):
         if efficiency[i] >= _EFFICIENCY or name == CONTINUUM:
             continue
         others = np.where(np.arange(len(names)) == i, 0, correlation[i])
         other = names[int(others.argmin())]
-        if frozenset((name, other)) in told:
+        if frozenset((name, other)) in named:
             continue
-        told.add(frozenset((name, other)))
+        named.add(frozenset((name, other)))
         yield (
             f"{name} and {other} can hardly be told apart in these spectra: "
             f"{100 * efficiency[i]:.2g} % of the information about {name} is left"

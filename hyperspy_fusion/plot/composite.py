@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from ..execution.arrays import computed
 from ..inputs.elements import infer_element
-from ..inputs.images import as_images, choose_haadf
+from ..inputs.images import as_images, axes_of, haadf_of
 from ..inputs.stacks import split
 from .panels import (
     figure_with,
@@ -66,15 +66,11 @@ def plot_composite(
     colors : list of color, or dict of str to color, optional
         Colours of Matplotlib for each map, or by element; by default six that people
         with colour vision deficiency can tell apart.
-    inav : int, float or tuple, optional
-        The position of a series to show, as ``signal.inav[...]`` takes it.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default in a new figure. The legend is beside it: a figure
         with ``layout="constrained"`` leaves room for that.
-    scalebar : bool, default True
-        Whether there is a scale bar, if the axes have units.
-    axes_decor : {None, "all", "ticks", "off"}
-        As for :func:`hyperspy.api.plot.plot_images`; None shows no ticks.
+    inav, scalebar, axes_decor
+        As for :func:`plot_fusion`.
 
     Returns
     -------
@@ -101,7 +97,7 @@ def plot_composite(
     palette = _palette(names, colors)
     signals = list(maps)
     if haadf is not None:
-        signals.append(_brightness(haadf, maps[0]))
+        signals.append(haadf_of(haadf, maps[0].data.shape[-2:]))
     _check_same_shape(signals, names)
     arrays = computed([signal.data for signal in signals])
     images = plain_images(arrays, maps[0], inav)
@@ -218,13 +214,6 @@ def _palette(names: Sequence[str], colours: Any) -> list[str]:
     return [to_hex(colour) for colour in given[: len(names)]]
 
 
-def _brightness(haadf: Any, first: BaseSignal) -> BaseSignal:
-    """The HAADF image among what a user gives."""
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf, first.data.shape[-2:])
-    return as_images(haadf, "HAADF image")
-
-
 def _check_same_shape(signals: Sequence[BaseSignal], names: Sequence[str]) -> None:
     """Raise a ValueError if not all signals have the pixels of the first."""
     for signal, name in zip(signals, [*names, "HAADF image"], strict=False):
@@ -238,7 +227,7 @@ def _check_same_shape(signals: Sequence[BaseSignal], names: Sequence[str]) -> No
 
 def _as_colours(image: BaseSignal, colours: np.ndarray) -> BaseSignal:
     """An image of colours on the axes of another one."""
-    axes = list(image.axes_manager.as_dictionary().values())
+    axes = axes_of(image)
     for axis in axes:
         axis["navigate"] = True
     channels = np.rint(255 * colours).astype(np.uint8)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..derived import complete_record, cost_history, first_of
+from ..summary import from_to
 from .panels import STEPS, add_caption, figure_with
 
 _FEW = 25  # values of a curve, up to which each is marked
@@ -84,8 +85,7 @@ def plot_convergence(fused: Any, *, fig: Figure | None = None) -> list[Axes]:
 
 def _sentences(record: dict[str, Any], costs: np.ndarray) -> str:
     """How the iteration ended, and how to read the curves."""
-    n_iter = np.unique(np.asarray(record["n_iter"], dtype=int))
-    last = f"{n_iter[0]} to {n_iter[-1]}" if len(n_iter) > 1 else f"{n_iter[0]}"
+    last = from_to(np.asarray(record["n_iter"], dtype=int), "d")
     end = "Converged" if record["converged"] else "Ended"
     if record["method"] == "calibrated":
         gap = 100 * np.max(np.asarray(record["gap"], dtype=float))
@@ -121,8 +121,4 @@ def _cost_title(term: str, record: Any) -> str:
     }[term]
     if weight is None:
         return name
-    weights = np.asarray(record[weight])
-    ends = " to ".join(
-        f"{end:.3g}" for end in np.unique([weights.min(), weights.max()])
-    )
-    return f"{name}, λ = {ends}"
+    return f"{name}, λ = {from_to(np.asarray(record[weight]))}"

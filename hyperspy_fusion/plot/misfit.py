@@ -58,16 +58,10 @@ def plot_misfit(
     ----------
     maps, fused, haadf, background, mask, image
         As for :func:`get_misfit`: `haadf` is the image that `image` names, if it does.
-    inav : int, float or tuple, optional
-        The position of a series to show, as ``signal.inav[...]`` takes it.
-    fig : matplotlib.figure.Figure, optional
-        Where to draw; by default a new figure.
     cmap : str or Colormap, default "PuOr"
         Of the misfits, with 0 in its middle.
-    scalebar : bool, default True
-        Whether there is a scale bar, if the axes have units.
-    axes_decor : {None, "all", "ticks", "off"}
-        As for :func:`hyperspy.api.plot.plot_images`; None shows no ticks.
+    inav, fig, scalebar, axes_decor
+        As for :func:`plot_fusion`.
 
     Returns
     -------

@@ -17,11 +17,13 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
+from ..inputs.images import axes_of
+
 MARGINS = {"w_pad": 0.08, "h_pad": 0.08}  # inches
 STEPS = (1, 2, 5, 10)  # between ticks
 MARK = "#ff4d00"  # seen on grey by nearly all
 OUTLINE = [withStroke(linewidth=2.5, foreground="black")]
-_TOLD = (  # numbers of the record that captions and titles tell
+_SHOWN_NUMBERS = (  # of the record, in captions and titles
     "lambda_haadf",
     "flagged",
     "haadf_gain",
@@ -60,7 +62,7 @@ def figure_with(
 
 
 def grid_of_images(
-    images: Sequence, n_columns: int, fig: Any = None, *, wrap: bool = True
+    images: Sequence, n_columns: int, fig: Any, *, wrap: bool = True
 ) -> tuple[Figure, list[list[Axes]]]:
     """Figure and axes for rows of images, all as large as the first of their row.
 
@@ -103,8 +105,8 @@ def show_images(
     cmaps: Sequence[Any] = ("gray",),
     limits: Sequence[tuple[float, float]] | None = None,
     *,
-    scalebar: Sequence[int] = (),
-    axes_decor: str | None = None,
+    scalebar: Sequence[int],
+    axes_decor: str | None,
 ) -> None:
     """Show images with their titles, and a scale bar in some, if they have units.
 
@@ -240,8 +242,7 @@ def plain_images(
     arrays: Sequence[np.ndarray], like: BaseSignal, inav: Any = None
 ) -> list[Signal2D]:
     """Arrays as images on the axes of a signal; of a series those of one position."""
-    axes = list(like.axes_manager.as_dictionary().values())
-    images = [Signal2D(array, axes=axes) for array in arrays]
+    images = [Signal2D(array, axes=axes_of(like)) for array in arrays]
     series = like.data.shape[:-2]
     if not series:
         return images
@@ -272,7 +273,9 @@ def record_at(record: Mapping[str, Any], signal: BaseSignal, inav: Any) -> dict:
     series = np.shape(record["haadf_coefficients"])[:-1]
     if not series:
         return dict(record)
-    known = {name: np.asarray(record[name]) for name in _TOLD if name in record}
+    known = {
+        name: np.asarray(record[name]) for name in _SHOWN_NUMBERS if name in record
+    }
     return dict(record) | {
         name: at_position(
             np.broadcast_to(array, (*series, *array.shape[len(series) :])),

@@ -58,14 +58,10 @@ def plot_sharing(
         As for :func:`get_misfit`, as they were fused.
     inav : int or tuple of int, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
-    fig : matplotlib.figure.Figure, optional
-        Where to draw; by default a new figure.
     cmap : str or Colormap, default "gray"
         Of the images.
-    scalebar : bool, default True
-        Whether there is a scale bar, if the axes have units.
-    axes_decor : {None, "all", "ticks", "off"}
-        As for :func:`hyperspy.api.plot.plot_images`; None shows no ticks.
+    fig, scalebar, axes_decor
+        As for :func:`plot_fusion`.
 
     Returns
     -------

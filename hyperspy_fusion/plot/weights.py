@@ -15,10 +15,10 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..derived import complete_record, first_of, maps_of_fusion, record_of
+from ..derived import complete_record, first_of, maps_of_fusion, of_spectra, record_of
 from ..execution.arrays import computed
 from ..fusion import fuse_multimodal, fuse_published
-from ..inputs.images import as_images, choose_haadf
+from ..inputs.images import as_images, haadf_of
 from ..inputs.stacks import split
 from ..provenance import check_as_fused, options_of
 from ..results import pending
@@ -71,12 +71,8 @@ def plot_weights(
         As they were given to the fusion; only for `images`.
     images : bool, default False
         Whether to show maps, which are fused two times more. Works for both methods.
-    inav : int, float or tuple, optional
-        The position of a series to show, as ``signal.inav[...]`` takes it.
-    fig : matplotlib.figure.Figure, optional
-        Where to draw; by default a new figure.
-    cmap, scalebar, axes_decor : optional
-        As for :func:`plot_fusion`; only for `images`.
+    inav, fig, cmap, scalebar, axes_decor
+        As for :func:`plot_fusion`; the last three only for `images`.
     **measurement
         Data that were given to the fusion beside maps and image: ``background``,
         ``mask``, ``elastic``; only for `images`.
@@ -217,7 +213,7 @@ def _plot_images(
     """Fused maps with low, right and high λ_TV."""
     fused = maps_of_fusion(fused)
     record = record_of(fused[0])
-    if record.get_item("kind") == "spectra":
+    if of_spectra(record):
         raise ValueError(
             "images=True fuses maps again, and these come from spectra: expected maps "
             "that fuse_multimodal or fuse_published returned; fuse_spectra(..., "
@@ -234,13 +230,12 @@ def _plot_images(
     elements = record.elements.split(",")
     right = plain_images(computed([s.data for s in fused]), fused[0], inav)
     maps = [as_images(signal, "map") for signal in split(maps)]
-    if isinstance(haadf, list | tuple):
-        haadf = choose_haadf(haadf, maps[0].data.shape[-2:])
+    haadf = haadf_of(haadf, maps[0].data.shape[-2:])
     series = fused[0].data.shape[:-2]
     chosen = _chosen(record, fused[0], series, inav)
     if series:
         maps = [signal.inav[inav] for signal in maps]
-        haadf = as_images(haadf, "HAADF image").inav[inav]
+        haadf = haadf.inav[inav]
         measurement = {
             name: _part_of(given, fused[0], series, inav)
             for name, given in measurement.items()
@@ -268,9 +263,23 @@ def _plot_images(
 
     lambdas = [lambda_tv / _FACTOR, lambda_tv, lambda_tv * _FACTOR]
     rows = [with_weight(lambdas[0]), right, with_weight(lambdas[2])]
+    quantity = fused[0].metadata.get_item("Signal.quantity", "")
+    return _draw_images(rows, lambdas, elements, quantity, fig, style)
+
+
+def _draw_images(
+    rows: list[list[BaseSignal]],
+    lambdas: Sequence[float],
+    elements: list[str],
+    quantity: str,
+    fig: Figure | None,
+    style: dict[str, Any],
+) -> list[Axes]:
+    """Draw rows of maps with low, right and high λ_TV, in the colours of the second."""
     figure, axes = grid_of_images([row[0] for row in rows], len(elements), fig)
     panels = [panel for row in axes for panel in row]
-    limits = [(min(low, 0.0), high) for low, high in (range_of(s.data) for s in right)]
+    ranges = [range_of(image.data) for image in rows[1]]
+    limits = [(min(low, 0.0), high) for low, high in ranges]
     words = "under", "right", "over"
     show_images(
         panels,
@@ -281,7 +290,6 @@ def _plot_images(
         scalebar=[0] if style["scalebar"] else [],
         axes_decor=style["axes_decor"],
     )
-    quantity = fused[0].metadata.get_item("Signal.quantity", "")
     for panel in panels:
         add_colorbar(panel, quantity)
     values = ", ".join(

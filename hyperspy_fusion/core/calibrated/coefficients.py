@@ -66,7 +66,7 @@ class CrossFit:
         share, parts = halves(free)
         # Weights that include the noise of the maps make `janus` at 16 counts 15 %
         # worse.
-        weight = prepared.trusted / prepared.sigma**2
+        weight = prepared.precision
         others = parts[::-1]
         counts = np.concatenate([part.net() for part in others], axis=-1) / share
         image = np.concatenate([part.haadf for part in others], axis=-1)

@@ -121,7 +121,7 @@ class NoiseLaw:
     ratio : float
         Sum of the amounts in bright places over that in dark ones.
     source : {"vacuum", "noise", "given"}
-        What told the offset.
+        From what the offset is known.
     """
 
     offset: float

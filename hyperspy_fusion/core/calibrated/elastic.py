@@ -6,7 +6,7 @@ alone, so that a bad one does not spoil another.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from .convex.solver import WarmStart
 from .examine import Examined, counts_alone, examine, guarded
 from .guard import GuardReport
 from .noise import NoiseLine
-from .prepare import Preparation, PreparedData, shifted_image
+from .prepare import Preparation, PreparedData, as_measured, shifted_image
 from .shift import Shift, aligned
 from .slow import examined_without_slow, slow_message, without_slow
 from .weights import LEAST_GAIN, significance
@@ -96,12 +96,12 @@ class Found:
     name: str
     prior: np.ndarray
     coefficients: np.ndarray
-    offset: float
-    error: float
-    contrast: float
-    inverted: bool
-    shift: Shift
-    report: GuardReport
+    offset: float = np.nan
+    error: float = np.nan
+    contrast: float = np.nan
+    inverted: bool = False
+    shift: Shift = Shift()
+    report: GuardReport = field(default_factory=GuardReport)
     base: float = 0.0
     noise: NoiseLine | None = None
     weight: float = 0.0
@@ -213,19 +213,13 @@ def barred_for_fractions(further: Further) -> list[Found]:
             name=name,
             prior=further.prior,
             coefficients=np.full(len(further.prior), np.nan),
-            offset=np.nan,
-            error=np.nan,
-            contrast=np.nan,
-            inverted=False,
-            shift=Shift(),
-            report=GuardReport(),
             barred="the maps are fractions, which are fused with HAADF alone",
         )
         for name in further.names
     ]
 
 
-def record_of(images: Sequence[Found], count_value: np.ndarray) -> dict[str, Any]:
+def entries_of(images: Sequence[Found], count_value: np.ndarray) -> dict[str, Any]:
     """Entries of the record of the fusion."""
     shifts = [image.undone + image.shift for image in images]
     return {
@@ -266,7 +260,7 @@ def examine_further(
     for name, values in zip(further.names, further.images, strict=True):
         seen, notes = image_without_bad(prepared.data, values, f"the image {name}")
         own, base, noise = _in_place_of_haadf(prepared, seen, tiles=tiles)
-        inverted = is_inverted(own.take(tiles), alone)
+        inverted = fits_inverted(own.take(tiles), alone)
         own = _turned(own, inverted)
         one = examined_as(own)
         slow = examined_without_slow(
@@ -315,18 +309,8 @@ def _in_place_of_haadf(
     """
     known = np.isfinite(values)
     image, base, noise = shifted_image(values, known, base, noise, tiles)
-    data = replace(
-        prepared,
-        haadf=image,
-        sigma=np.sqrt(noise.variance(image)),
-        error=0.0,
-        contrast=float(np.std(image, where=known)) if known.any() else 0.0,
-        trusted=known.astype(np.float32),
-        coefficients=np.zeros(len(prepared.data)),
-        offset=0.0,
-        elastic=(),
-    )
-    return data, base, noise
+    own = as_measured(image, noise, known, len(prepared.data))
+    return replace(prepared, **own, elastic=()), base, noise
 
 
 def _turned(prepared: PreparedData, inverted: bool) -> PreparedData:  # noqa: FBT001
@@ -338,19 +322,19 @@ def _term(own: PreparedData, weight: float = 0.0) -> Image:
     """The term of an image, from data with the image in the place of HAADF."""
     return Image(
         values=own.haadf - np.float32(own.offset),
-        precision=own.trusted / own.sigma**2,
+        precision=own.precision,
         weight=weight,
         coefficients=own.coefficients,
     )
 
 
-def is_inverted(prepared: PreparedData, maps: np.ndarray) -> bool:
+def fits_inverted(prepared: PreparedData, maps: np.ndarray) -> bool:
     """Whether the image is fitted better upside down, with coefficients of at least 0.
 
     `maps` are fused without any image. By two standard deviations of the scatter
     between blocks of pixels.
     """
-    weight = prepared.trusted / prepared.sigma**2
+    weight = prepared.precision
     left = [
         _squares(sign * prepared.haadf, weight, maps) for sign in (np.float32(1), -1)
     ]

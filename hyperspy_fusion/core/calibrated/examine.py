@@ -55,7 +55,7 @@ def examine(
     preparation: Preparation,
     prior: np.ndarray,
     run: Workers,
-    callback_for: Callable[[str], Callable | None] = lambda _: None,
+    callback_for: Callable[[str], Callable | None],
     alone: np.ndarray | None = None,
     *,
     displaced: Displaced = "far",
@@ -127,11 +127,10 @@ def _shift_of(
     """Displacement of the image against the maps, `far` or by a few pixels."""
     prepared, tiles = preparation.prepared, preparation.tiles
     shift = Shift()
-    whole = prepared.pixels == prepared.haadf.size  # not sampled tiles of an image
-    if far and whole:
-        weight = prepared.trusted / prepared.sigma**2
+    if far and not prepared.sampled:
         seen = alone if tiles is None else fill(prepared.net())
-        shift = far_shift(prepared.haadf, weight, np.tensordot(prior, seen, axes=1))
+        model = np.tensordot(prior, seen, axes=1)
+        shift = far_shift(prepared.haadf, prepared.precision, model)
     return shift + near_shift(aligned(prepared, shift).take(tiles), alone)
 
 

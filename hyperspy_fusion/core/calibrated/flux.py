@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from scipy.ndimage import binary_erosion, gaussian_filter
 
+from ..common.messages import map_names
 from ..common.missing import fill
 from ..common.operators import block_sums
 
@@ -97,8 +98,8 @@ def judge(
         variance = np.broadcast_to(variance, prepared.data.shape)
     kept, notes, warnings = [], [], []
     darkest = _darkest(prepared)
-    for i, data in enumerate(prepared.data):
-        name = f"map of {elements[i]}" if elements else f"map number {i}"
+    names = map_names(elements, len(prepared.data))
+    for i, (name, data) in enumerate(zip(names, prepared.data, strict=True)):
         known = np.isfinite(data)
         background = np.broadcast_to(prepared.background[i], data.shape)
         net = np.where(known, data - background, 0).astype(np.float64)

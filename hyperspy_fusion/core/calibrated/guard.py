@@ -344,11 +344,6 @@ class GuardReport:
         """Whether the image is dark where the maps are bright, all in all."""
         return is_inverted(self.correlation)
 
-    @property
-    def message(self) -> str:
-        """The warning about the HAADF image; empty if nothing was found."""
-        return self.message_of("the HAADF image")
-
     def message_of(self, name: str) -> str:
         """The warning about an image of this name; empty if nothing was found."""
         inverted = (

@@ -13,7 +13,7 @@ _POWERS = 0.25, 4.0
 _RANGE = 0.001, 0.999  # quantiles of the image that become 0 and 1
 # Mean squared misfit below which a power explains the image, how much larger that of
 # the image itself is then, how much less the sum of squares is (five standard
-# deviations of one parameter), and the least power, or its inverse, that is told.
+# deviations of one parameter), and the least power, or its inverse, of a warning.
 _EXPLAINED, _WORSE, _LESS, _LEAST_POWER = 3.0, 2.0, 25.0, 1.3
 
 

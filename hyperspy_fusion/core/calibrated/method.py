@@ -17,8 +17,8 @@ from .elastic import (
     Found,
     Further,
     barred_for_fractions,
+    entries_of,
     examine_further,
-    record_of,
 )
 from .flux import DOUBTFUL
 from .groups import repetition
@@ -35,6 +35,8 @@ from .shift import Shift, aligned
 from .slow import examine_best, slow_message
 from .uncertainty import simulations, uncertainty
 from .weights import Weights, weigh
+
+HAADF = "the HAADF image"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,11 +104,6 @@ class Decision:
     power: float = 1.0
 
     @property
-    def slow_message(self) -> str:
-        """The warning about a slow part of the image; empty if none was subtracted."""
-        return slow_message("the HAADF image", self.slow, self.report.flagged)
-
-    @property
     def undone_of_all(self) -> list[Shift]:
         """Displacements of all images that were undone, that of HAADF first."""
         return [self.undone, *(image.undone for image in self.elastic)]
@@ -141,8 +138,12 @@ class Decision:
             of_data.append(rows.message)
         if self.background_note == DOUBTFUL:
             of_data.append(DOUBTFUL)
-        misfits = [shift.message, power_message(self.power), self.slow_message]
-        misfits.append(self.report.message)
+        misfits = [
+            shift.message_of(HAADF),
+            power_message(self.power),
+            slow_message(HAADF, self.slow, self.report.flagged),
+            self.report.message_of(HAADF),
+        ]
         # Of an image that the guard dropped nothing else is to be said.
         misfits += self.weights.warnings if self.report.flagged < 1 else ()
         if any(misfits) and self.units.estimated:
@@ -189,7 +190,7 @@ class Decision:
             "kind": self.units.kind,
             **({"weights_tried": tried} if len(tried) else {}),
             **({} if self.amounts is None else self.amounts.record),
-            **(record_of(self.elastic, count_value) if self.elastic else {}),
+            **(entries_of(self.elastic, count_value) if self.elastic else {}),
             **({} if others is None or not len(others) else {"elastic_tried": others}),
         }
 
@@ -481,7 +482,7 @@ def conclude(
     `missing` are the numbers of missing pixels for the record.
     """
     weights, report = decision.weights, decision.report
-    count_value = decision.units.count_value
+    count_value = decision.units.count_value.astype(np.float32)[:, None, None]
     # Not from the maps of the calibration, whose weights may be far off.
     optimum = minimise(
         problem,
@@ -494,7 +495,7 @@ def conclude(
     )
     sharing, unshared = None, None
     if prepared is not None and options.share:
-        unshared = optimum.maps * count_value.astype(np.float32)[:, None, None]
+        unshared = optimum.maps * count_value
         optimum = replace(optimum, state=None)  # frees it
         sharing, optimum, weights = share_counts(
             decision.image(prepared),
@@ -518,31 +519,30 @@ def conclude(
             run,
             callback_for("uncertainty"),
         )
-    maps, sums = optimum.maps, None
+    arrays = {
+        "maps": optimum.maps,
+        "variance": variance,
+        "replicas": replicas,
+        "unshared": unshared,
+    }
+    found = {name: array for name, array in arrays.items() if array is not None}
     if inner is not None:
-        rows, columns = inner
-        known = problem.measured(rows, columns)
-        maps = np.ascontiguousarray(maps[:, rows, columns])
-        if variance is not None:
-            variance = variance[:, rows, columns]
-        if replicas is not None:
-            replicas = np.ascontiguousarray(replicas[..., rows, columns])
+        found = {
+            name: np.ascontiguousarray(array[..., inner[0], inner[1]])
+            for name, array in found.items()
+        }
+    for name in found.keys() & {"maps", "replicas"}:
+        found[name] *= count_value
+    if inner is not None:
+        each = found["maps"]
         if unshared is not None:
-            unshared = np.ascontiguousarray(unshared[:, rows, columns])
-    if replicas is not None:
-        replicas *= count_value.astype(np.float32)[:, None, None]
-    maps *= count_value.astype(np.float32)[:, None, None]
-    if inner is not None:
-        each = maps if unshared is None else np.stack([maps, unshared])
-        sums = each.sum(axis=(-2, -1), dtype=np.float64, where=known)
+            each = np.stack([each, found["unshared"]])
+        known = problem.measured(*inner)
+        found["sums"] = each.sum(axis=(-2, -1), dtype=np.float64, where=known)
     converged = optimum.within(options.tolerance)
-    told = decision.sharing or sharing  # the same words for all tiles
+    judged = decision.sharing or sharing  # the same words for all tiles
     return Solution(
-        maps=maps,
-        sums=sums,
-        variance=variance,
-        replicas=replicas,
-        unshared=unshared,
+        **found,
         costs=optimum.costs(
             weights.lambda_tv,
             weights.lambda_haadf,
@@ -561,7 +561,7 @@ def conclude(
             "flagged_spans": report.spans,
             **({} if sharing is None else sharing.record()),
         },
-        notes=(*decision.all_notes(), *([] if told is None else [told.note]), *assumed),
+        notes=(*decision.all_notes(), *([judged.note] if judged else []), *assumed),
         warnings=decision.warnings(),
     )
 

@@ -13,14 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill
-from ..common.operators import block_sums
 from ..common.threads import Workers
 from .coefficients import CALIBRATION_LAMBDA
 from .composition import NoiseLaw, density, in_vacuum, noise_law, normalised
@@ -33,6 +31,7 @@ from .split import thinned
 from .uncertainty import random_numbers
 from .weights import (
     TRIAL_ITERATIONS,
+    HeldOut,
     Weights,
     choose_weights,
     significance,
@@ -129,10 +128,9 @@ class Fractions:
         # none in vacuum, where the thickness is 0
         maps *= density(np.isfinite(prepared.data[0])).astype(np.float32)
         shift = Shift()
-        if prepared.pixels == prepared.haadf.size:  # no sample of tiles
-            weight = prepared.trusted / prepared.sigma**2
+        if not prepared.sampled:
             model = np.tensordot(prior, maps, axes=1)
-            shift = far_shift(prepared.haadf, weight, model)
+            shift = far_shift(prepared.haadf, prepared.precision, model)
         shift += near_shift(aligned(prepared, shift), maps, whole=True)
         return shift if np.hypot(shift.y, shift.x) >= _LEAST_SHIFT else Shift()
 
@@ -357,7 +355,14 @@ def weigh_fractions(
         lambda_haadf = LAMBDA_HAADF
     if lambda_tv is not None:
         return choose_weights(None, lambda_tv, lambda_haadf)
-    trials = _Trials([_folds(image, seed) for image in images], run, callback)
+    held_out = HeldOut([_folds(image, seed) for image in images], run, callback)
+
+    def trials(*weights: float, apart: tuple[bool, ...] = ()) -> np.ndarray:
+        def errors(fold: _Fold, run: Workers) -> tuple[np.ndarray, np.ndarray]:
+            return fold.errors(fold.image.with_norms(apart).trial(weights, run))
+
+        return held_out.blocks(errors)
+
     known: dict[tuple[float, ...], np.ndarray] = {}
 
     def score(*weights: float) -> np.ndarray:
@@ -413,33 +418,3 @@ def _folds(image: Fractions, seed: int) -> list[_Fold]:
         )
         for k in range(_FOLDS)
     ]
-
-
-class _Trials:
-    """Scores of weights: how well they predict hidden fractions, in all blocks."""
-
-    def __init__(
-        self,
-        folds_of: Sequence[list[_Fold]],
-        run: Workers,
-        callback: Callable | None,
-    ) -> None:
-        self.folds = [fold for folds in folds_of for fold in folds]
-        self.run, self.callback, self.tried = run, callback, count()
-
-    def __call__(self, *weights: float, apart: tuple[bool, ...] = ()) -> np.ndarray:
-        """Squared errors and deviance of all blocks, shape ``(2, n_blocks)``."""
-        if self.callback is not None:  # not from the helping threads
-            self.callback(next(self.tried), np.inf)
-
-        def errors(fold: _Fold, run: Workers) -> tuple[np.ndarray, np.ndarray]:
-            return fold.errors(fold.image.with_norms(apart).trial(weights, run))
-
-        found = self.run.each(errors, self.folds)
-        return np.concatenate(
-            [
-                [block_sums(total) for total in np.sum(found[k : k + _FOLDS], axis=0)]
-                for k in range(0, len(found), _FOLDS)
-            ],
-            axis=1,
-        )

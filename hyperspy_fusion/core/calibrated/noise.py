@@ -160,7 +160,7 @@ class NoiseLine:
         return np.maximum(self.intercept + self.slope * smooth, self.floor)
 
 
-def haadf_noise_line(haadf: np.ndarray, known: np.ndarray | None = None) -> NoiseLine:
+def haadf_noise_line(haadf: np.ndarray, known: np.ndarray | None) -> NoiseLine:
     """Noise of a HAADF image: shot noise and that of an amplifier.
 
     `known` is True where it was measured; elsewhere it is filled, and seems free of
@@ -307,7 +307,7 @@ def _step(values: np.ndarray, *, whole: bool) -> float | None:
     return step if error <= (_ROUNDED if whole else _EXACT * step) else None
 
 
-def map_noise_line(image: np.ndarray, known: np.ndarray | None = None) -> NoiseLine:
+def map_noise_line(image: np.ndarray, known: np.ndarray | None) -> NoiseLine:
     """Noise of an elemental map in any units, where `known` pixels were measured."""
     line = noise_line(image, robust=False, known=known)
     least = 1e-12 * np.ptp(image) ** 2

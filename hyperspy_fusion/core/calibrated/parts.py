@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,40 +36,22 @@ _MULTIPLIER_ITERATIONS = 200
 
 
 def decide_on_sample(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    atomic_numbers: Sequence[int],
     options: CalibratedOptions,
     *,
-    background: Any = None,
-    variance: np.ndarray | None = None,
-    sensitivities: Sequence[float] | None = None,
-    elements: Sequence[str] = (),
-    elastic: np.ndarray | None = None,
-    elastic_names: Sequence[str] = (),
     totals: Totals,
     num_workers: int | None = None,
+    **inputs: Any,
 ) -> tuple[Decision, np.ndarray]:
     """Calibrate and choose the weights on a sample of an image.
 
-    The arrays are tiles of
-    :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`, `totals` those
-    of the whole image. Returns the decision, which holds for all tiles, and the prior.
+    `inputs` are the data, as :func:`~.method.solve` takes them: tiles of
+    :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`; `totals` are
+    those of the whole image. Returns the decision, which holds for all tiles, and the
+    prior.
     """
     with workers(num_workers) as run:
         preparation, prior, further = understand(
-            maps,
-            haadf,
-            atomic_numbers,
-            options,
-            background,
-            variance,
-            sensitivities,
-            totals,
-            elements,
-            elastic,
-            elastic_names,
-            run=run,
+            options=options, totals=totals, run=run, **inputs
         )
         # the sample holds hardly any vacuum
         preparation = replace(preparation, background_known=True)
@@ -372,23 +355,18 @@ def together(
         for name in ("missing_pixels", "haadf_missing_pixels")
     }
 
-    def worst(name: str) -> Any:
-        return np.max([record[name] for record in records], axis=0)
-
-    def mean(name: str) -> Any:
-        return np.average([record[name] for record in records], axis=0, weights=pixels)
-
-    further = {}
-    if "elastic_guard" in records[0]:
-        further = {
-            "elastic_guard": worst("elastic_guard"),
-            "elastic_flagged": mean("elastic_flagged"),
+    def combined(function: Callable, *names: str) -> dict[str, Any]:
+        """Those of these entries that the tiles have, one number or array for all."""
+        found = {
+            name: function([record[name] for record in records], axis=0)
+            for name in names
+            if name in records[0]
         }
-    shared = {}
-    if "sharing" in records[0]:
-        own = "sharing_size", "sharing_returned"
-        shared = {name: float(mean(name)) for name in own}
-        shared["sharing_tiles"] = float(len(records))
+        return {k: v if np.ndim(v) else float(v) for k, v in found.items()}
+
+    mean = partial(np.average, weights=pixels)
+    shares = "flagged", "elastic_flagged", "sharing_size", "sharing_returned"
+    n_tiles = {"sharing_tiles": float(len(records))}
     return replace(
         longest,
         maps=None,
@@ -401,12 +379,9 @@ def together(
         record={
             **records[0],
             **missing,
-            **further,
-            "change": worst("change"),
-            "gap": float(worst("gap")),
-            "guard": float(worst("guard")),
-            "flagged": float(mean("flagged")),
-            **shared,
+            **combined(np.max, "change", "gap", "guard", "elastic_guard"),
+            **combined(mean, *shares),
+            **(n_tiles if "sharing" in records[0] else {}),
             "flagged_spans": np.concatenate(
                 [
                     moved(record["flagged_spans"], *origin)

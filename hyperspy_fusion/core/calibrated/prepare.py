@@ -116,6 +116,16 @@ class PreparedData:
         """Whether the noise of neighbouring pixels is correlated."""
         return any(kernel is not None for kernel in self.kernels)
 
+    @property
+    def precision(self) -> np.ndarray:
+        """1 / σ_h² where the HAADF image is used, else 0, shape ``(y, x)``."""
+        return self.trusted / self.sigma**2
+
+    @property
+    def sampled(self) -> bool:
+        """Whether the pixels are those of a part of the image, as tiles of it."""
+        return self.pixels != self.haadf.size
+
     def net(self) -> np.ndarray:
         """Maps without background, NaN where missing."""
         return self.data - self.background
@@ -228,7 +238,7 @@ class PreparedData:
             pedestal=self.pedestal,
             variance=self.variance,
             haadf=self.haadf - np.float32(self.offset),
-            haadf_precision=self.trusted / self.sigma**2,
+            haadf_precision=self.precision,
             lambda_haadf=lambda_haadf,
             coefficients=self.coefficients,
             tv_scale=tv_scale,
@@ -353,7 +363,8 @@ def prepare(
     elements : sequence of str
         Symbols, for the messages.
     bad_known : bool
-        Whether bad pixels are NaN already; they, and what is missing, are not told of.
+        Whether bad pixels are NaN already; no notes are made of them, and of missing
+        ones.
     level_rows : bool
         Whether scan-line noise of the HAADF image is sought, and removed.
     run : Workers
@@ -407,7 +418,7 @@ def prepare(
         units = recognise(
             filled, missing, variance, elements, negative=totals.negative, run=run
         )
-        units = _told_of_offset(units, options)
+        units = _warned_of_offset(units, options)
     notes += units.notes
     maps, filled, background, variance = _converted(
         maps, filled, background, variance, units
@@ -434,13 +445,7 @@ def prepare(
         scale=np.ones(n_elements),
         level=np.ones(n_elements),
         pedestal=PEDESTAL * totals.mean / units.count_value,
-        haadf=image,
-        sigma=np.sqrt(noise.variance(image)),
-        error=0.0,
-        contrast=float(np.std(image, where=seen)) if seen.any() else 0.0,
-        trusted=seen.astype(np.float32),
-        coefficients=np.zeros(n_elements),
-        offset=0.0,
+        **as_measured(image, noise, seen, n_elements),
         alpha=_ALPHA if options.regularizer == "tgv" else None,
         lock=FluxLock.free(n_elements),
         pixels=totals.pixels,
@@ -489,7 +494,7 @@ def _image_in(
     return image, units
 
 
-def _told_of_offset(units: Units, options: CalibratedOptions) -> Units:
+def _warned_of_offset(units: Units, options: CalibratedOptions) -> Units:
     """The units, with a warning of a given offset that is of no use."""
     if units.total is not None or options.haadf_offset is None:
         return units
@@ -578,6 +583,21 @@ def shifted_image(
     if noise is None:
         noise = haadf_noise_line(mosaic(image, tiles), mosaic(seen, tiles))
     return image, base, noise
+
+
+def as_measured(
+    image: np.ndarray, noise: NoiseLine, seen: np.ndarray, n_elements: int
+) -> dict[str, Any]:
+    """Entries of `PreparedData` about an image that is not calibrated yet."""
+    return {
+        "haadf": image,
+        "sigma": np.sqrt(noise.variance(image)),
+        "error": 0.0,
+        "contrast": float(np.std(image, where=seen)) if seen.any() else 0.0,
+        "trusted": seen.astype(np.float32),
+        "coefficients": np.zeros(n_elements),
+        "offset": 0.0,
+    }
 
 
 def scales(prepared: PreparedData) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter, minimum_filter
 
+from ..common.messages import map_names
 from ..common.threads import ALONE, Workers
 from .composition import sum_of_fractions
 from .correlation import PARTS, Kernel, find_kernel, find_rounded_filter
@@ -446,8 +447,7 @@ def _units_of(
     elif (count_value != 1).any():
         values = ", ".join(f"{g:.3g}" for g in count_value)
         notes.append(f"the maps were taken for scaled counts of {values} a count")
-    names = [f"map of {element}" for element in elements]
-    names = names or [f"map number {i}" for i in range(len(readings))]
+    names = map_names(elements, len(readings))
     warnings = tuple(filter(None, map(Reading.warning, readings, names)))
     return Units(
         counts=counts,

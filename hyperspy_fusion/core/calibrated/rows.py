@@ -86,7 +86,7 @@ def levelled(
     seen: np.ndarray,
     maps: np.ndarray,
     units: Units,
-    tile: int | None = None,
+    tile: int | None,
 ) -> tuple[np.ndarray, RowNoise | None]:
     """The image without the noise of its rows, and that noise; None if it has none.
 
@@ -98,8 +98,9 @@ def levelled(
         As for :func:`find_row_noise`.
     units : Units
         With the noise of a whole image, if this is a part of it.
-    tile : int, optional
-        Pixels a side of the tiles from which the image is put together.
+    tile : int or None
+        Pixels a side of the tiles from which the image is put together; None if it is
+        not.
     """
     n_y, n_x = image.shape if tile is None else (tile, tile)
     places = [

@@ -6,6 +6,7 @@ with it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -198,7 +199,7 @@ def select(
     if any(start):
         position, mus = _adjusted(search, position, mus, may_change)
     for k in free:
-        trial = _Steps(k + 1, mus)
+        trial = partial(_with_weight, mus, k + 1)
         at = position if any(mus) else search.climb(trial(LAMBDA_HAADF[2]), position)
         new = trial(search.best(at, LAMBDA_HAADF[1:], trial))
         at = search.climb(new, at)
@@ -237,15 +238,9 @@ def _least(mus: Sequence[float]) -> float:
     return LEAST_GAIN if lowest else 0.0
 
 
-@dataclass(frozen=True)
-class _Steps:
+def _with_weight(mus: tuple[float, ...], j: int, mu: float) -> tuple[float, ...]:
     """The weights of all images with another one for image `j`."""
-
-    j: int
-    mus: tuple[float, ...]
-
-    def __call__(self, mu: float) -> tuple[float, ...]:
-        return (*self.mus[: self.j], mu, *self.mus[self.j + 1 :])
+    return (*mus[:j], mu, *mus[j + 1 :])
 
 
 def _moved(mus: Sequence[float], which: Sequence[int], step: int) -> tuple[float, ...]:

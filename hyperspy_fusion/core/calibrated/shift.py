@@ -1,6 +1,6 @@
 """Displacement of the HAADF image against the maps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
@@ -10,7 +10,7 @@ from scipy import fft, ndimage
 
 from ..common.operators import block_sums, products
 from .prepare import PreparedData
-from .weights import significance
+from .weights import significance, vertex
 
 _NEAR = 4  # pixels, from the best of all displacements
 _SHIFT_Z = 2.0  # standard deviations, as for the gain of the HAADF image
@@ -45,11 +45,6 @@ class Shift:
     def is_far(self) -> bool:
         """Whether it is larger than what is looked for nearby."""
         return max(abs(self.y), abs(self.x)) > _NEAR
-
-    @property
-    def message(self) -> str:
-        """The warning about the HAADF image; empty if there is no displacement."""
-        return self.message_of("the HAADF image")
 
     def message_of(self, name: str) -> str:
         """The warning about an image; empty if there is no displacement."""
@@ -108,7 +103,7 @@ def near_shift(
     explains more. `maps` are fused without the image. `whole` leaves parts of a pixel
     out.
     """
-    image, weight = prepared.haadf, prepared.trusted / prepared.sigma**2
+    image, weight = prepared.haadf, prepared.precision
     reach = min(_NEAR, (min(image.shape) - 1) // 4)
     if not _can_be_tried(weight, (reach, reach)):
         return Shift()
@@ -131,7 +126,7 @@ def near_shift(
         return Shift(y=float(y), x=float(x), z=z)
     along_y = [squares(y + k, x) for k in (-1, 0, 1)]
     along_x = [squares(y, x + k) for k in (-1, 0, 1)]
-    (rest_y, lower_y), (rest_x, lower_x) = _vertex(along_y), _vertex(along_x)
+    (rest_y, lower_y), (rest_x, lower_x) = vertex(along_y), vertex(along_x)
     if lower_y + lower_x > _WORTH_A_TRIAL * squares(y, x):
         rest = rest_y, rest_x
         more, part = _gain(image, weight, maps, y, x, rest)
@@ -268,16 +263,6 @@ def _squares(image: np.ndarray, weight: np.ndarray, maps: np.ndarray) -> np.ndar
     right = products(columns, (weight * image)[None])[:, 0]
     solution = np.linalg.lstsq(normal, right, rcond=1e-10)[0]
     return weight * (image - np.tensordot(solution, columns, 1)) ** 2
-
-
-def _vertex(values: Sequence[float]) -> tuple[float, float]:
-    """Position of the minimum of a parabola through three neighbours, and its depth."""
-    low, middle, high = values
-    bend = low - 2 * middle + high
-    if not 0 < bend < np.inf:
-        return 0.0, 0.0
-    place = float(np.clip((low - high) / (2 * bend), -0.5, 0.5))
-    return place, bend * place**2 / 2
 
 
 def aligned(prepared: PreparedData, shift: Shift) -> PreparedData:

@@ -44,7 +44,7 @@ def slow_message(name: str, before: float, flagged: float) -> str:
 
 
 def _averaging(
-    pixels: PreparedData, width: float, tile: int | None = None
+    pixels: PreparedData, width: float, tile: int | None
 ) -> Callable[[PreparedData], np.ndarray]:
     """How what the measured maps leave of an image of these pixels is averaged.
 
@@ -127,17 +127,13 @@ def examined_without_slow(
     if before <= _FROM or examined.report.inverted:
         return None
     plain = preparation.prepared
-    tile = TILE if plain.pixels != plain.haadf.size else None
+    tile = TILE if plain.sampled else None
     found, tiles = examined.prepared, preparation.tiles
     alone = counts_alone(plain.take(tiles), WarmStart(run))
     shift = examined.shift
     for is_last in (False, False, True):
-        own = replace(
-            aligned(plain, shift),
-            background=examined.prepared.background,
-            coefficients=found.coefficients,
-            offset=found.offset,
-        )
+        own = _as_calibrated(aligned(plain, shift), found)
+        own = replace(own, background=examined.prepared.background)
         slow_part = _averaging(own, _WIDTH, tile)
         for _ in range(_PASSES):
             own = replace(own, haadf=own.haadf - slow_part(own))
@@ -160,18 +156,23 @@ def examined_without_slow(
         return None
     # by the last coefficients, from which tiles and later calls find it again
     last = new.prepared
-    own = replace(
-        aligned(plain, shift),
-        background=last.background,
-        coefficients=last.coefficients,
-        offset=last.offset,
-    )
+    own = _as_calibrated(aligned(plain, shift), last)
     return replace(
         new,
         prepared=replace(last, haadf=without_slow(own, tile=tile).haadf),
         shift=shift,
         report=replace(new.report, correlation=examined.report.correlation),
         slow=before,
+    )
+
+
+def _as_calibrated(own: PreparedData, other: PreparedData) -> PreparedData:
+    """The data with the background and the coefficients of others."""
+    return replace(
+        own,
+        background=other.background,
+        coefficients=other.coefficients,
+        offset=other.offset,
     )
 
 

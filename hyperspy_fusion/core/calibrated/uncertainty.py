@@ -143,7 +143,7 @@ def _calibrated(
         )
         return coefficients, offset
 
-    coefficients, offset = fitted(trial.haadf, trial.trusted / trial.sigma**2, prior)
+    coefficients, offset = fitted(trial.haadf, trial.precision, prior)
     elastic = []
     for image, expected in zip(trial.elastic, further, strict=True):
         found, rest = fitted(image.values, image.precision, expected)

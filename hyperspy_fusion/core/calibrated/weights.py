@@ -220,8 +220,13 @@ class Search:
         return position if best == position else self.climb(mu, best)
 
     def refined(self, position: int, mu: Any) -> float:
-        """λ, refined by a parabola."""
-        return _polish(self.grid, position, lambda i: self.total(i, mu))
+        """λ, refined by the vertex of a parabola through the best scores, in log λ."""
+        grid = self.grid
+        if not 0 < position < len(grid) - 1:
+            return float(grid[position])
+        place, _ = vertex([self.total(position + k, mu) for k in (-1, 0, 1)])
+        ratio = np.log(grid[position + 1] / grid[position - 1]) / 2
+        return float(grid[position] * np.exp(place * ratio))
 
     def weights(self, position: int, mu: float, gain: float) -> Weights:
         """The chosen weights, with λ refined."""
@@ -232,15 +237,14 @@ class Search:
         )
 
 
-def _polish(grid: Sequence[float], position: int, total: Callable) -> float:
-    """Vertex of the parabola through the best score and its neighbours, in log λ."""
-    if not 0 < position < len(grid) - 1:
-        return float(grid[position])
-    low, middle, high = (total(position + k) for k in (-1, 0, 1))
+def vertex(values: Sequence[float]) -> tuple[float, float]:
+    """Position of the minimum of a parabola through three neighbours, and its depth."""
+    low, middle, high = values
     bend = low - 2 * middle + high
-    shift = np.clip((low - high) / (2 * bend), -0.5, 0.5) if bend > 0 else 0.0
-    ratio = np.log(grid[position + 1] / grid[position - 1]) / 2
-    return float(grid[position] * np.exp(shift * ratio))
+    if not 0 < bend < np.inf:
+        return 0.0, 0.0
+    place = float(np.clip((low - high) / (2 * bend), -0.5, 0.5))
+    return place, bend * place**2 / 2
 
 
 def significance(gains: np.ndarray) -> float:
@@ -312,7 +316,44 @@ def with_own_norms(
     return replace(found, apart=apart and apart + others)
 
 
-class Trials:
+class HeldOut:
+    """Parts of images that are predicted from the rest; each image counts alike.
+
+    Parameters
+    ----------
+    folds_of : sequence of list
+        The folds of each image, however often it was split.
+    run : Workers
+        The threads.
+    callback : callable or None
+        ``callback(n, inf)`` is called before each trial.
+    """
+
+    def __init__(
+        self, folds_of: Sequence[list], run: Workers, callback: Callable | None
+    ) -> None:
+        self.folds_of, self.run, self.callback = folds_of, run, callback
+        self.tried = count()
+
+    def blocks(self, errors: Callable[[Any, Workers], tuple]) -> np.ndarray:
+        """Squared errors and deviance of all blocks, shape ``(2, n_blocks)``.
+
+        ``errors(fold, run)`` returns the images of both, of one fold.
+        """
+        if self.callback is not None:  # not from the helping threads
+            self.callback(next(self.tried), np.inf)
+        most = max(map(len, self.folds_of))
+        every = [fold for folds in self.folds_of for fold in folds]
+        found = iter(self.run.each(errors, every))
+        blocks = []
+        for folds in self.folds_of:
+            totals = np.sum(list(islice(found, len(folds))), axis=0)
+            totals *= most / len(folds)
+            blocks.append([block_sums(total) for total in totals])
+        return np.concatenate(blocks, axis=1)
+
+
+class Trials(HeldOut):
     """Scores of weights, from trial fusions that predict held-out data.
 
     Parameters
@@ -338,9 +379,8 @@ class Trials:
         n_iter: int = TRIAL_ITERATIONS,
         callback: Callable | None = None,
     ) -> None:
-        self.run, self.n_iter, self.callback = run, n_iter, callback
-        self.folds_of = [held_out(image, seed) for image in images]
-        self.tried = count()
+        super().__init__([held_out(image, seed) for image in images], run, callback)
+        self.n_iter = n_iter
 
     def __call__(
         self,
@@ -352,10 +392,6 @@ class Trials:
 
         `weights` are λ and μ of the HAADF image, `elastic` those of further images.
         """
-        if self.callback is not None:  # not from the helping threads
-            self.callback(next(self.tried), np.inf)
-        most = max(map(len, self.folds_of))
-        every = [fold for folds in self.folds_of for fold in folds]
 
         def errors(fold: tuple, run: Workers) -> tuple[np.ndarray, np.ndarray]:
             """Squared errors, and halves of the deviance, of one fold."""
@@ -369,13 +405,7 @@ class Trials:
             squares = np.nansum((target - maps - trial.background) ** 2 / unit, axis=0)
             return squares, np.nansum(deviance(trial, maps, target, norm), axis=0)
 
-        found = iter(self.run.each(errors, every))
-        blocks = []
-        for folds in self.folds_of:
-            totals = np.sum(list(islice(found, len(folds))), axis=0)
-            totals *= most / len(folds)
-            blocks.append([block_sums(total) for total in totals])
-        return np.concatenate(blocks, axis=1)
+        return self.blocks(errors)
 
 
 def choose_apart(score: Callable, n_elements: int) -> tuple[bool, ...]:

@@ -41,7 +41,7 @@ def compiling_seen_by(watcher: Callable[[str | None], None]) -> Iterator[None]:
         _watchers.remove(watcher)
 
 
-def _tell(name: str | None) -> None:
+def _notify(name: str | None) -> None:
     for watcher in tuple(_watchers):
         watcher(name)
 
@@ -124,12 +124,12 @@ class _KernelCache(FunctionCache):
             self._guarded(self.flush)
             found = None
         if found is None:  # now the compiler starts
-            _tell(self._py_func.__name__)
+            _notify(self._py_func.__name__)
         return found
 
     def save_overload(self, sig: Any, data: Any) -> None:
         self._guarded(super().save_overload, sig, data)
-        _tell(None)
+        _notify(None)
 
     def _index_key(self, sig: Any, codegen: Any) -> tuple:
         return (*super()._index_key(sig, codegen), _sources())

@@ -1,4 +1,4 @@
-"""Messages: about many images or tiles, told together; and to whom they are told."""
+"""Messages: those of many images or tiles merged, and warnings of the caller."""
 
 import re
 import sys
@@ -35,6 +35,12 @@ def merged(messages: Sequence[Sequence[str]], places: str) -> tuple[str, ...]:
 def out_of(n: int, total: int, places: str = "images") -> str:
     """Words for a part of all places; empty if it is all of them."""
     return "" if n == total else f" ({n} of {total} {places})"
+
+
+def map_names(elements: Sequence[str], n: int) -> list[str]:
+    """What n maps are called: by their elements if these are known, else by number."""
+    known = [f"map of {element}" for element in elements]
+    return known or [f"map number {i}" for i in range(n)]
 
 
 def warn(message: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from .messages import map_names
+
 _FEW = 10  # pixels above the lowest value
 LARGEST = 1e14  # its square, and sums of squares, fit float32
 
@@ -124,8 +126,7 @@ def check_different(
     elastic_names: Sequence[str] = (),
 ) -> None:
     """Raise a ValueError if the same data were given twice."""
-    names = [f"map of {element}" for element in elements]
-    names = names or [f"map number {i}" for i in range(len(maps))]
+    names = map_names(elements, len(maps))
     names += ["HAADF image", *(f"elastic image {name}" for name in elastic_names)]
     given = zip(names, [*maps, haadf, *elastic], strict=True)
     for (one, first), (other, second) in combinations(given, 2):

@@ -64,8 +64,3 @@ class PowerModel:
     def __call__(self, maps: np.ndarray) -> np.ndarray:
         """Return A(x), shape ``(y, x)``, of maps of shape ``(n_elements, y, x)``."""
         return np.tensordot(self.weights, maps**self.gamma, axes=1)
-
-    def adjoint_derivative(self, maps: np.ndarray, image: np.ndarray) -> np.ndarray:
-        r"""Transposed Jacobian of A times an image r: :math:`γ w_i x_i^{γ-1} r`."""
-        weights = self.weights[:, np.newaxis, np.newaxis]
-        return self.gamma * weights * maps ** (self.gamma - 1) * image

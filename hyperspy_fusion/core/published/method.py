@@ -24,7 +24,7 @@ from ..common.solution import (
     check_finite,
     check_magnitude,
 )
-from ..common.threads import most_at_once, workers
+from ..common.threads import Workers, most_at_once, workers
 from .forward import PowerModel, ZWeighting, element_weights
 from .kernels import ScaledProblem, iterate_published, published_tiles
 from .objective import PublishedObjective
@@ -238,41 +238,19 @@ def solve(
 
     with workers(num_workers) as run:
 
-        def advance(n_iter: int, schedule: np.ndarray) -> np.ndarray:
-            shape = objective.measured.shape
-            n_threads = len(run.blocks(shape, each=1))
-            tiles = published_tiles(shape, len(schedule) - 1, n_threads)
-            n_columns = tiles[:, 6].max() + 1
-            row_terms = np.zeros((n_iter, n_columns, 3, shape[1]))
-
-            def iterate(
-                before: np.ndarray,
-                after: np.ndarray,
-                row_terms: np.ndarray,
-                some: list[tuple[int, int]],
-            ) -> None:
-                fixed = problem, schedule, tiles
-                run(iterate_published, some, before, after, *fixed, row_terms)
-
-            if n_threads == 1:
-                iterate(maps, others, row_terms, [(0, len(tiles))])
-            pair = maps, others
-            each = [(i, i + 1) for i in range(len(tiles))]
-            for k in range(n_iter if n_threads > 1 else 0):
-                iterate(*pair, row_terms[k : k + 1], each)
-                pair = pair[::-1]
-            return row_terms.sum(axis=1).sum(axis=-1)
-
         def steps(n_iter: int) -> np.ndarray:
             nonlocal maps, others
-            terms = advance(n_iter, schedule)
+            terms = _advance(run, problem, (maps, others), schedule, n_iter)
             if n_iter % 2:
                 maps, others = others, maps
             return terms
 
+        def evaluate() -> np.ndarray:  # the new maps are not used
+            return _advance(run, problem, (maps, others), schedule[:1], 1)[0]
+
         terms, status = iterate(
             steps,
-            lambda: advance(1, schedule[:1])[0],  # the new maps are not used
+            evaluate,
             objective.weigh,
             n_iter=options.n_iter,
             at_once=most_at_once(objective.measured.size),
@@ -303,6 +281,32 @@ def solve(
             **scaling,
         },
     )
+
+
+def _advance(
+    run: Workers,
+    problem: ScaledProblem,
+    pair: tuple[np.ndarray, np.ndarray],
+    schedule: np.ndarray,
+    n_iter: int,
+) -> np.ndarray:
+    """Iterate from the first maps of a pair to the second, and back.
+
+    Returns the cost terms before each iteration, shape ``(n_iter, 3)``.
+    """
+    shape = problem.measured.shape
+    n_threads = len(run.blocks(shape, each=1))
+    tiles = published_tiles(shape, len(schedule) - 1, n_threads)
+    row_terms = np.zeros((n_iter, tiles[:, 6].max() + 1, 3, shape[1]))
+    fixed = problem, schedule, tiles
+    if n_threads == 1:
+        run(iterate_published, [(0, len(tiles))], *pair, *fixed, row_terms)
+        n_iter = 0
+    each = [(i, i + 1) for i in range(len(tiles))]
+    for k in range(n_iter):
+        run(iterate_published, each, *pair, *fixed, row_terms[k : k + 1])
+        pair = pair[::-1]
+    return row_terms.sum(axis=1).sum(axis=-1)
 
 
 def describe_rises(status: Status, costs: CostHistory) -> str:

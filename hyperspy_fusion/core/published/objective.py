@@ -25,8 +25,9 @@ def haadf_cost(maps: np.ndarray, haadf: np.ndarray, model: PowerModel) -> float:
 def haadf_gradient(
     maps: np.ndarray, haadf: np.ndarray, model: PowerModel
 ) -> np.ndarray:
-    """Gradient of :func:`haadf_cost`, shape ``(n_elements, y, x)``."""
-    return -model.adjoint_derivative(maps, haadf - model(maps))
+    r"""Gradient of :func:`haadf_cost`, :math:`-γ w_i x_i^{γ-1} (b_H - A(x))`."""
+    weights = model.gamma * model.weights[:, np.newaxis, np.newaxis]
+    return -weights * maps ** (model.gamma - 1) * (haadf - model(maps))
 
 
 def chemical_cost(maps: np.ndarray, measured: np.ndarray, epsilon: float) -> float:

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated.convex.solver import WarmStart
-from hyperspy_fusion.core.calibrated.elastic import Found, is_inverted
+from hyperspy_fusion.core.calibrated.elastic import Found, fits_inverted
 from hyperspy_fusion.core.calibrated.examine import counts_alone
 from hyperspy_fusion.core.calibrated.guard import GuardReport
 from hyperspy_fusion.core.calibrated.method import solve
@@ -187,9 +187,9 @@ def test_contrast(counts, kind):
     prepared = prepare(maps, values, CalibratedOptions()).prepared
     with workers(1) as run:
         alone = counts_alone(prepared, WarmStart(run))
-    assert is_inverted(prepared, alone) is (kind == "bf")
+    assert fits_inverted(prepared, alone) is (kind == "bf")
     unseen = replace(prepared, trusted=0 * prepared.trusted)
-    assert not is_inverted(unseen, alone)
+    assert not fits_inverted(unseen, alone)
 
 
 def found_with(**changes):

@@ -185,7 +185,7 @@ def test_guard_is_silent_where_the_model_holds(run, seed):
     after, report = guard(prepared, maps, recalibrate)
     assert report.largest <= 4.5
     assert report.flagged == 0
-    assert report.message == ""
+    assert report.message_of("the image") == ""
     assert_array_equal(after.trusted, 1)
 
 
@@ -195,7 +195,7 @@ def test_too_few_counts_to_judge_are_said(run, share, judged):
     report = guard(prepared, maps, lambda prepared: (prepared, maps))[1]
     assert report.flagged == 0
     assert report.judged is judged
-    assert ("too few counts" in report.message) is not judged
+    assert ("too few counts" in report.message_of("the image")) is not judged
 
 
 def test_false_alarms_are_as_rare_in_large_images():
@@ -223,7 +223,7 @@ def test_guard_knows_of_what_image_its_pixels_are_a_part(run, blob):
 )
 def test_how_much_is_flagged_is_said_as_it_is(flagged, words):
     report = GuardReport(largest=7.0, flagged=flagged, brighter=True)
-    assert words in report.message
+    assert words in report.message_of("the image")
 
 
 @pytest.mark.parametrize("flagged", [0.0, 0.5])
@@ -231,7 +231,7 @@ def test_inverted_contrast_is_said(flagged):
     def message(correlation):
         return GuardReport(
             largest=7.0, flagged=flagged, brighter=True, correlation=correlation
-        ).message
+        ).message_of("the image")
 
     assert "seems to have inverted contrast" in message(-0.9)
     assert "correlation -0.90" in message(-0.9)
@@ -273,7 +273,7 @@ def test_guard_finds_an_unmapped_element(run, blob, seed):
     after, report = guard(prepared, maps, recalibrate)
     assert report.largest > 6
     assert report.brighter
-    assert "an element may be missing" in report.message
+    assert "an element may be missing" in report.message_of("the image")
     assert_array_equal(after.trusted[blob > 0.1 * blob.max()], 0)
     assert 0.05 < report.flagged < 0.5
     assert_allclose(report.flagged, 1 - after.trusted.mean())

@@ -52,8 +52,8 @@ def test_shift_is_found_and_undone(run, shift):
     moved = replace(prepared, haadf=np.roll(prepared.haadf, shift, axis=(0, 1)))
     shifted = found(moved, counts_alone(moved, run))
     assert (shifted.y, shifted.x) == shift
-    assert f"({shift[0]}, {shift[1]}) pixels" in shifted.message
-    assert "back by whole pixels" in shifted.message
+    assert f"({shift[0]}, {shift[1]}) pixels" in shifted.message_of("the image")
+    assert "back by whole pixels" in shifted.message_of("the image")
     back = aligned(moved, shifted)
     inside = back.trusted > 0
     assert inside.sum() == (96 - abs(shift[0])) * (96 - abs(shift[1]))
@@ -66,7 +66,7 @@ def test_without_a_shift_nothing_is_moved(run, seed):
     shifted = found(prepared, counts_alone(prepared, run))
     assert (shifted.y, shifted.x) == (0, 0)
     assert not shifted.significant
-    assert shifted.message == ""
+    assert shifted.message_of("the image") == ""
     assert aligned(prepared, shifted) is prepared
 
 
@@ -131,7 +131,7 @@ def test_parts_of_a_pixel_are_found_and_undone(run, shift):
     moved, fixed = displaced(4 * discs(96), shift)
     shifted = found(moved, counts_alone(moved, run))
     assert_allclose((shifted.y, shifted.x), shift, atol=0.1)
-    assert "interpolated by cubic splines" in shifted.message
+    assert "interpolated by cubic splines" in shifted.message_of("the image")
     back = aligned(moved, shifted)
     inside = back.trusted > 0
     assert inside.sum() == np.prod(96 - np.ceil(np.abs(shift)))

@@ -13,7 +13,7 @@ from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.weights import (
     LAMBDA_HAADF,
     LAMBDA_TV,
-    _polish,
+    Search,
     choose_apart,
     choose_weights,
     deviance,
@@ -206,27 +206,33 @@ def test_without_image_lambda_tv_is_that_without_image():
     assert_allclose(found.lambda_tv, 11.2, rtol=0.02)
 
 
+def refined(grid, position, total):
+    """λ near a position, from the score of each position."""
+    scores = {value: np.array([total(i)]) for i, value in enumerate(grid)}
+    return Search(lambda value, _: scores[value], grid).refined(position, 0.1)
+
+
 @given(
     place=st.floats(0.3, 2.2),
     depth=st.floats(0.1, 10),
     floor=st.floats(-5, 5),
 )
-def test_polish_finds_the_vertex_of_a_parabola(place, depth, floor):
+def test_refined_is_the_vertex_of_a_parabola(place, depth, floor):
     grid = np.exp(np.arange(6) * 0.5)
 
     def total(i):
         return floor + depth * (np.log(grid[i]) - place) ** 2
 
     nearest = min(range(6), key=total)
-    assert_allclose(np.log(_polish(grid, nearest, total)), place, atol=1e-6)
+    assert_allclose(np.log(refined(grid, nearest, total)), place, atol=1e-6)
 
 
-def test_polish_stays_between_its_neighbours():
+def test_refined_stays_between_its_neighbours():
     grid = (1.0, 2.0, 4.0)
-    assert _polish(grid, 0, None) == 1
-    assert _polish(grid, 2, None) == 4
-    assert _polish(grid, 1, lambda _: 5.0) == 2  # flat
-    assert_allclose(_polish(grid, 1, [2.0, 1.0, 1.0].__getitem__), 2 * np.sqrt(2))
+    assert refined(grid, 0, lambda _: 5.0) == 1
+    assert refined(grid, 2, lambda _: 5.0) == 4
+    assert refined(grid, 1, lambda _: 5.0) == 2  # flat
+    assert_allclose(refined(grid, 1, [2.0, 1.0, 1.0].__getitem__), 2 * np.sqrt(2))
 
 
 # Blocks

@@ -109,21 +109,16 @@ def _on_rows(kernel: Callable, problem: Problem) -> Callable:
     return run_rows
 
 
-def terms_within(problem, state, rows, columns, run=ALONE):
-    """Terms of the objective over some rows and columns, as from :func:`certificate`.
+def terms_at(problem, state, run, window):
+    """Terms of the objective as from :func:`certificate`.
 
-    The maps are not corrected for the flux; terms of adjacent regions add up.
+    Of a window, rows and columns, the maps are not corrected for the flux, so that the
+    terms of adjacent ones add up.
     """
+    if window is None:
+        return _whole_terms(problem, state, _sums(problem, state, run), run)[0]
     one = np.ones(len(state.u))
-    return _primal_terms(problem, state, one, 0 * one, run, rows, columns)[0]
-
-
-def terms_at(problem, state, run=ALONE, window=None):
-    """Terms of the objective as from :func:`certificate`, or :func:`terms_within`."""
-    if window is not None:
-        rows, columns = window
-        return terms_within(problem, state, rows, columns, run)
-    return _whole_terms(problem, state, _sums(problem, state, run), run)[0]
+    return _primal_terms(problem, state, one, 0 * one, run, *window)[0]
 
 
 def _spectra(problem):

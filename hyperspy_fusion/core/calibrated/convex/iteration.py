@@ -32,17 +32,16 @@ _LATE, _WEAK = 400, 1.0  # not from there on if the noise of u is less
 _SHARED_FOR = 4
 
 
-def cold_start(problem: Problem, maps: np.ndarray | None = None) -> State:
-    """State with zero duals at maps in counts, by default the data."""
-    if maps is None:
-        maps = problem.data
-        if problem.poisson:
-            maps = maps - problem.background
-        missing = np.isnan(maps)
-        if missing.any():
-            known = np.maximum((~missing).sum(axis=(1, 2), keepdims=True), 1)
-            mean = np.nansum(maps, axis=(1, 2), keepdims=True) / known
-            maps = np.where(missing, mean, maps)
+def cold_start(problem: Problem) -> State:
+    """State with zero duals at the data, without their background."""
+    maps = problem.data
+    if problem.poisson:
+        maps = maps - problem.background
+    missing = np.isnan(maps)
+    if missing.any():
+        known = np.maximum((~missing).sum(axis=(1, 2), keepdims=True), 1)
+        mean = np.nansum(maps, axis=(1, 2), keepdims=True) / known
+        maps = np.where(missing, mean, maps)
     u = np.maximum(maps * problem.tv_scale[:, None, None], 0)
     u = np.ascontiguousarray(u, np.float32)
     second = u.shape if problem.alpha is not None else (1, 1, 1)

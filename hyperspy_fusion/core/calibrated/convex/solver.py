@@ -66,7 +66,7 @@ class Optimum:
         return self.gap <= tolerance and bool((known <= _STILL * tolerance).all())
 
     def costs(
-        self, lambda_tv: float, lambda_haadf: float, others: Sequence[float] = ()
+        self, lambda_tv: float, lambda_haadf: float, others: Sequence[float]
     ) -> CostHistory:
         """Terms of the objective, in the first iterations and at each certificate.
 
