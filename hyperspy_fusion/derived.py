@@ -379,6 +379,11 @@ def groups_at(
             f"no pixels share their counts, since {asked}: expected maps that "
             "fuse_multimodal(..., share=True) returned, with sharing accepted there"
         )
+    if of_spectra(fused[0].metadata.Multimodal_fusion):
+        raise ValueError(
+            "the maps were fused from spectra, whose groups are found from all of "
+            "their counts and not from windows: expected maps that were fused from maps"
+        )
     n_tiles = int(np.asarray(record["sharing_tiles"])[position])
     if n_tiles > 1:
         raise ValueError(

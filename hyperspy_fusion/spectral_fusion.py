@@ -49,6 +49,7 @@ _OPTIONS = (
     "gamma",
     "regularizer",
     "lock_flux",
+    "share",
     "uncertainty",
     "n_replicas",
     "tolerance",
@@ -75,6 +76,7 @@ def fuse_spectra(
     gamma: float = 1.7,
     regularizer: Regularizer = "tgv",
     lock_flux: bool = True,
+    share: bool = False,
     uncertainty: bool = False,
     n_replicas: int | None = None,
     tolerance: float = 1e-3,
@@ -127,7 +129,7 @@ def fuse_spectra(
     elastic : BaseSignal, or list or dict of BaseSignal, optional
         Up to 3 more images of the pixels of the HAADF image, as for
         :func:`fuse_multimodal`.
-    lambda_haadf, lambda_elastic, lambda_tv, gamma, regularizer, lock_flux
+    lambda_haadf, lambda_elastic, lambda_tv, gamma, regularizer, lock_flux, share
         As for :func:`fuse_multimodal`.
     uncertainty, n_replicas
         As for :func:`fuse_multimodal`: counts of the bins are drawn anew. The spectra
@@ -171,6 +173,7 @@ def fuse_spectra(
         gamma=gamma,
         regularizer=regularizer,
         lock_flux=lock_flux,
+        share=share,
         uncertainty=uncertainty,
         n_replicas=n_replicas,
         tolerance=tolerance,

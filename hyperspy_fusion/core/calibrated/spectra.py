@@ -293,11 +293,11 @@ def solve(
             preparation, prior, options, run, callback_for, further, fused_as
         )
         notes = (*missing_notes(**missing), *bad, *preparation.notes)
-        decision = replace(decision, notes=notes, repetition=0.0)
+        decision = replace(decision, notes=notes)
         solution = conclude(
             decision,
             decision.problem(prepared),
-            prepared if options.n_refits else None,
+            prepared if options.n_refits or options.share else None,
             prior,
             options,
             run,
@@ -322,6 +322,9 @@ def _of_lines(solution: Solution, spectra: Spectra) -> Solution:
     factor = shares.astype(np.float32)[:, None, None]
     maps: Any = solution.maps
     variance, replicas = solution.variance, solution.replicas
+    unshared = solution.unshared
+    if unshared is not None:
+        unshared = unshared[:n_elements] * factor
     if variance is not None:
         variance = variance[:n_elements] * factor**2
     if replicas is not None:
@@ -331,5 +334,6 @@ def _of_lines(solution: Solution, spectra: Spectra) -> Solution:
         maps=maps[:n_elements] * factor,
         variance=variance,
         replicas=replicas,
+        unshared=unshared,
         record=record,
     )
