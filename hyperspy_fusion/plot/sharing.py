@@ -77,8 +77,9 @@ def plot_sharing(
     Raises
     ------
     ValueError
-        If no pixels share their counts, the signals do not belong together, there is no
-        such pixel, or they are series and `inav` is missing or no whole number.
+        If no pixels share their counts, the maps were fused from spectra, the signals
+        do not belong together, there is no such pixel, or they are series and `inav` is
+        missing or no whole number.
 
     Examples
     --------
