@@ -131,7 +131,7 @@ def test_a_single_odd_column_is_kept():
     assert 0.85 < kept < 1.2  # a column as the others would have twice as much
 
 
-def test_a_series_and_errors(crystal, shared):
+def test_a_series_and_errors(crystal):
     spectra, haadf, truth = crystal
     series, images = hs.stack([spectra, spectra]), hs.stack([haadf, haadf])
     found = fuse_spectra(
