@@ -1,6 +1,7 @@
 """Spectra whose pixels share their counts."""
 
 import hyperspy.api as hs
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -8,6 +9,9 @@ from scipy.ndimage import gaussian_filter
 
 import hyperspy_fusion
 from hyperspy_fusion import data, fuse_spectra
+from hyperspy_fusion.core.calibrated import sharing
+from hyperspy_fusion.derived import groups_at
+from hyperspy_fusion.spectral_fusion import spectra_again
 
 NAMES, LINES = ["Ba", "Ti", "O"], ["Ba_La", "Ti_Ka", "O_Ka"]
 GIVEN = {"lambda_tv": 4, "lambda_haadf": 0.1}
@@ -147,8 +151,46 @@ def test_a_series_and_errors(crystal):
         assert np.mean(distance < 4 * variance) > 0.8
 
 
-def test_there_is_no_picture_of_groups(crystal, shared):
-    spectra, haadf, truth = crystal
-    for maps in (spectra, truth):
-        with pytest.raises(ValueError, match="whose groups are found from all of"):
-            hyperspy_fusion.plot_sharing(maps, shared, haadf, (20, 20))
+class TestPicture:
+    """The pixels that share their counts are found again from the spectra."""
+
+    def test_groups(self, crystal, monkeypatch):
+        spectra, haadf, _ = crystal
+        series, images = hs.stack([spectra, spectra]), hs.stack([haadf, haadf])
+        used = []
+
+        def seen(*arguments):
+            used.append(groups_of(*arguments))
+            return used[-1]
+
+        groups_of = sharing.groups_of
+        monkeypatch.setattr(sharing, "groups_of", seen)
+        given = {"share": True, "num_workers": 1, **GIVEN}
+        fused = fuse_spectra(series, images, NAMES, "Cu", **given)
+        measurement, frames = spectra_again(
+            recorded(fused).as_dictionary(), series, images, None
+        )
+        found = groups_at(measurement, fused, (1,), frames[(1,)])
+        assert 8 < found.size == pytest.approx(recorded(fused).sharing_size[1])
+        # rounding may change the order of members that are alike
+        assert np.mean(found.count == used[1].count) > 0.999
+        assert np.mean(found.members == used[1].members) > 0.999
+
+    def test_it_shows_them(self, crystal, shared):
+        spectra, haadf, _ = crystal
+        axes = hyperspy_fusion.plot_sharing(spectra, shared, haadf, (30, 20))
+        titles = [ax.get_title().removesuffix(" (not shared)") for ax in axes]
+        assert titles == ["HAADF", *NAMES]
+        assert len(axes[0].collections[0].get_offsets()) > 8
+        plt.close("all")
+
+    def test_windows_are_refused(self, crystal, shared, first):
+        spectra, haadf, truth = crystal
+        with pytest.raises(ValueError, match="expected the spectra in the place of"):
+            hyperspy_fusion.plot_sharing(truth, shared, haadf, (20, 20))
+        with pytest.raises(ValueError, match="since share is False"):
+            hyperspy_fusion.plot_sharing(spectra, first, haadf, (20, 20))
+        mask = np.zeros((64, 64), bool)
+        mask[3, 4] = True
+        with pytest.raises(ValueError, match="had no mask and one is given"):
+            hyperspy_fusion.plot_sharing(spectra, shared, haadf, (20, 20), mask=mask)
