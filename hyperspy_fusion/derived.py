@@ -11,8 +11,13 @@ import numpy as np
 from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal, Signal1D, Signal2D
 
-from .core.calibrated.again import groups_again, local_z_again
+from .core.calibrated.again import (
+    groups_again,
+    groups_of_spectra_again,
+    local_z_again,
+)
 from .core.calibrated.groups import Groups
+from .core.calibrated.spectra import Spectra
 from .core.common.spans import region_of
 from .execution.arrays import computed
 from .execution.tiles import cut
@@ -363,11 +368,15 @@ def _local_misfit(
 
 
 def groups_at(
-    measurement: Measurement, fused: Sequence[ElementalMap], position: tuple[int, ...]
+    measurement: Measurement,
+    fused: Sequence[ElementalMap],
+    position: tuple[int, ...],
+    spectra: Spectra | None = None,
 ) -> Groups:
-    """The groups of pixels of a fusion with shared counts, at a position of a series.
+    """The groups of a fusion with shared counts, at a position of a series.
 
-    Raises a ValueError if there are none.
+    From the `spectra` there, if these were fused. Raises a ValueError if there are
+    none.
     """
     record = complete_record(fused[0])
     _check_whole(record, measurement.navigation_shape)
@@ -377,6 +386,11 @@ def groups_at(
         raise ValueError(
             f"no pixels share their counts, since {asked}: expected maps that "
             "fuse_multimodal(..., share=True) returned, with sharing accepted there"
+        )
+    if spectra is None and record["kind"] == "spectra":
+        raise ValueError(
+            "the maps were fused from spectra, by all counts of which their groups are "
+            "found: expected the spectra in the place of the measured maps"
         )
     n_tiles = int(np.asarray(record["sharing_tiles"])[position])
     if n_tiles > 1:
@@ -398,12 +412,13 @@ def groups_at(
         for name, value in record.items()
         if name not in ("cost", "atomic_numbers")
     }
+    found = first[position], numbers, ~flagged[position]
+    if spectra is not None:
+        return groups_of_spectra_again(haadf[position], spectra, *found)
     return groups_again(
         maps[position],
         haadf[position],
-        first[position],
-        numbers,
-        ~flagged[position],
+        *found,
         background=cut(measurement.background, position),
         variance=cut(measurement.variance, position),
     )

@@ -85,8 +85,8 @@ class ElementalMap(Signal2D):
     def get_unshared(self) -> "ElementalMap":
         """Return the map before pixels that look alike shared their counts.
 
-        Of maps of ``fuse_multimodal(..., share=True)``; the map itself where sharing
-        was not accepted.
+        Of maps of ``fuse_multimodal(..., share=True)``, or ``fuse_spectra``; the map
+        itself where sharing was not accepted.
 
         Returns
         -------

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,13 +31,13 @@ from .loading.eds import choose_lines
 from .loading.lines import PER_KEV, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
 from .loading.sum_spectrum import CONTINUUM, FEWEST, SumSpectrum, fit_sum_spectrum
-from .provenance import origin, pixels
+from .provenance import call_of, origin, pixels
 from .results import Conclusion, fused_now, tell
 
 if TYPE_CHECKING:
     from .core.calibrated.options import Regularizer
     from .inputs.further import Elastic, Weighting
-    from .inputs.measurement import Image
+    from .inputs.measurement import Image, Measurement
     from .signals import ElementalMap
 
 _BINS_EACH = 3  # at least, of each component
@@ -49,6 +50,7 @@ _OPTIONS = (
     "gamma",
     "regularizer",
     "lock_flux",
+    "share",
     "uncertainty",
     "n_replicas",
     "tolerance",
@@ -75,6 +77,7 @@ def fuse_spectra(
     gamma: float = 1.7,
     regularizer: Regularizer = "tgv",
     lock_flux: bool = True,
+    share: bool = False,
     uncertainty: bool = False,
     n_replicas: int | None = None,
     tolerance: float = 1e-3,
@@ -127,7 +130,7 @@ def fuse_spectra(
     elastic : BaseSignal, or list or dict of BaseSignal, optional
         Up to 3 more images of the pixels of the HAADF image, as for
         :func:`fuse_multimodal`.
-    lambda_haadf, lambda_elastic, lambda_tv, gamma, regularizer, lock_flux
+    lambda_haadf, lambda_elastic, lambda_tv, gamma, regularizer, lock_flux, share
         As for :func:`fuse_multimodal`.
     uncertainty, n_replicas
         As for :func:`fuse_multimodal`: counts of the bins are drawn anew. The spectra
@@ -171,6 +174,7 @@ def fuse_spectra(
         gamma=gamma,
         regularizer=regularizer,
         lock_flux=lock_flux,
+        share=share,
         uncertainty=uncertainty,
         n_replicas=n_replicas,
         tolerance=tolerance,
@@ -182,27 +186,19 @@ def fuse_spectra(
     )
     _check(spectra)
     wanted, others = _elements(spectra, elements, other_elements)
-    chosen = lines_by_element(wanted, as_names("lines", lines))
-    axis = spectra.axes_manager.signal_axes[0]
-    by_element = {
-        element_of(line): line for line in choose_lines(spectra, chosen, axis)
+    call: dict[str, Any] = {
+        "elements": wanted,
+        "other_elements": others,
+        "lines": as_names("lines", lines),
+        "energy_range": None
+        if energy_range is None
+        else list(map(float, energy_range)),
+        "match": match,
     }
-    if mask is not None:
-        (mask,) = computed([mask_array(mask, spectra.data.shape[:-1])])
-    found = fit_sum_spectrum(
-        spectra, wanted, others or None, energy_range=energy_range, mask=mask
-    )
-    frames, facts, notes, said = _in_bins(spectra, found, wanted, by_element, mask)
-    signals = _images(spectra, frames, [by_element[element] for element in wanted])
-    measurement = measure(signals, haadf, elements=wanted, match=match, elastic=elastic)
-    if match == "axes":
-        area = common_area(signals[0], haadf)
-        frames = {k: f.of_frame(area.sums(f.bins.counts)) for k, f in frames.items()}
+    binned = _Binned.of(spectra, haadf, mask, elastic, **call)
+    measurement, frames = binned.measurement, binned.frames
     options.elastic_weights(measurement.elastic_names)  # an error if they do not fit
-    tell((), said)
-    measurement = replace(
-        measurement, warnings=(*measurement.warnings, *found.warnings, *said)
-    )
+    tell((), binned.said)
     arrays = {"haadf": measurement.haadf}
     if measurement.elastic is not None:
         arrays["elastic"] = measurement.elastic
@@ -214,24 +210,15 @@ def fuse_spectra(
                 atomic_numbers=measurement.atomic_numbers,
                 options=options,
                 elastic_names=measurement.elastic_names,
-                facts=facts,
-                notes=notes,
+                facts=binned.facts,
+                notes=binned.notes,
             ),
             arrays,
             place,
         )
         for place, frame in frames.items()
     ]
-    call = {
-        "elements": wanted,
-        "other_elements": others,
-        "lines": as_names("lines", lines),
-        "energy_range": None
-        if energy_range is None
-        else list(map(float, energy_range)),
-        "match": match,
-        **{name: getattr(options, name) for name in _OPTIONS},
-    }
+    call |= {name: getattr(options, name) for name in _OPTIONS}
     given = {"mask": mask, "elastic": measurement.elastic_names or None}
     counts = np.stack([frame.bins.counts for frame in frames.values()])
     images = pixels(measurement)
@@ -243,6 +230,85 @@ def fuse_spectra(
         "calibrated", measurement, options, tasks, execution, known
     )
     return fused_now(tasks, conclude, measurement, options, execution)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Binned:
+    """Spectra in bins by their position, the images beside them, and what is known.
+
+    `facts` are for the record; `said` are warnings that were not given yet.
+    """
+
+    frames: dict[tuple, Spectra]
+    measurement: Measurement
+    facts: dict[str, Any]
+    notes: Sequence[str]
+    said: Sequence[str]
+
+    @classmethod
+    def of(
+        cls,
+        spectra: BaseSignal,
+        haadf: Image,
+        mask: Mask,
+        elastic: Elastic,
+        *,
+        elements: list[str],
+        other_elements: list[str],
+        lines: list[str] | None,
+        energy_range: Sequence[float] | None,
+        match: Matching,
+    ) -> _Binned:
+        """Read spectra, as :func:`fuse_spectra` takes them."""
+        chosen = lines_by_element(elements, lines)
+        axis = spectra.axes_manager.signal_axes[0]
+        by_element = {
+            element_of(line): line for line in choose_lines(spectra, chosen, axis)
+        }
+        if mask is not None:
+            (mask,) = computed([mask_array(mask, spectra.data.shape[:-1])])
+        span: Any = energy_range if energy_range is None else tuple(energy_range)
+        found = fit_sum_spectrum(
+            spectra, elements, other_elements or None, energy_range=span, mask=mask
+        )
+        frames, facts, notes, said = _in_bins(
+            spectra, found, elements, by_element, mask
+        )
+        signals = _images(spectra, frames, [by_element[e] for e in elements])
+        measurement = measure(
+            signals, haadf, elements=elements, match=match, elastic=elastic
+        )
+        if match == "axes":
+            area = common_area(signals[0], haadf)
+            frames = {
+                k: f.of_frame(area.sums(f.bins.counts)) for k, f in frames.items()
+            }
+        every = *measurement.warnings, *found.warnings, *said
+        return cls(
+            frames=frames,
+            measurement=replace(measurement, warnings=every),
+            facts=facts,
+            notes=notes,
+            said=said,
+        )
+
+
+def spectra_again(
+    record: Mapping[str, Any], spectra: BaseSignal, haadf: Image, mask: Mask
+) -> tuple[Measurement, dict[tuple, Spectra]]:
+    """What was fused, and the spectra of each position in their bins.
+
+    Quietly: the fusion gave the same warnings.
+    """
+    call = call_of(record)["spectra"]
+    names = "elements", "other_elements", "lines", "energy_range", "match"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        binned = _Binned.of(spectra, haadf, mask, None, **{n: call[n] for n in names})
+    measurement = binned.measurement
+    if mask is not None:
+        measurement = replace(measurement, masked=True)
+    return measurement, binned.frames
 
 
 def _check(spectra: Any) -> None:

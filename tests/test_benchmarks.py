@@ -357,6 +357,17 @@ def test_overlapping_spectra_are_fused_better(spectra, capsys):
     assert float(ratio) < 0.5
 
 
+def test_shared_counts_of_spectra(spectra, capsys):
+    options = "--tables sharing --size 48 --specimens BaTiO3 --counts 5 --seeds 1"
+    spectra.main(options.split())
+    lines = capsys.readouterr().out.splitlines()
+    row = next(line for line in lines if line.startswith("| BaTiO3"))
+    _, _, alone, shared, ratio, _, accepted, _ = row.strip("| ").split("|")
+    assert_allclose(float(ratio), float(shared) / float(alone), atol=0.006)
+    assert float(ratio) < 0.8
+    assert accepted.strip() == "1 of 1"
+
+
 def test_odd_columns_are_half_of_another_element(sharing):
     maps, haadf, truth, places, odd = sharing.odd_lattice(96, 50.0, 1)
     assert maps.shape == truth.shape == (3, 96, 96)

@@ -56,6 +56,13 @@ def test_a_further_image(tmp_path):
     assert record.lambda_elastic == [0.3]
 
 
+def test_shared_counts():
+    assert cli.main(["fuse", *FILE, *NAMED, *GIVEN, "--share", "--output", "one"]) == 0
+    record = hs.load("one/Ti.hspy").metadata.Multimodal_fusion
+    assert record.share
+    assert np.isfinite(record.sharing_gain[0])
+
+
 def test_what_the_sum_spectrum_says_first(capsys):
     assert cli.main(["info", *FILE, *NAMED, "--energy-range", "0.3,12"]) == 0
     printed = capsys.readouterr().out

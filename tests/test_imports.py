@@ -17,9 +17,9 @@ PACKAGE = Path(hyperspy_fusion.__file__).parent
 FLOORS = [
     {"cli"},
     {"__init__"},
-    {"repetition"},
+    {"repetition", "plot"},
     {"spectral_fusion"},
-    {"loading", "data", "plot", "report"},
+    {"loading", "data", "report"},
     {"signals"},
     {"widgets"},
     {"fusion", "derived", "propagation", "warm_up", "detectors"},

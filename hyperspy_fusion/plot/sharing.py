@@ -10,8 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
-from ..derived import all_maps_of_fusion, groups_at, measured_as, record_of
+from ..derived import (
+    all_maps_of_fusion,
+    complete_record,
+    groups_at,
+    is_spectrum_image,
+    measured_as,
+    of_spectra,
+    record_of,
+)
 from ..execution.arrays import computed
+from ..spectral_fusion import spectra_again
 from .panels import (
     MARK,
     OUTLINE,
@@ -51,7 +60,8 @@ def plot_sharing(
     Parameters
     ----------
     maps, fused, haadf
-        As for :func:`get_misfit`, as they were fused.
+        As for :func:`get_misfit`, as they were fused; the spectra in the place of maps
+        that were fused from them.
     pixel : tuple of int
         Row and column (y, x) of the pixel, counted from 0.
     background, mask
@@ -90,10 +100,15 @@ def plot_sharing(
     if stack is not None and len(fused) > 1:
         fused = stack.split()  # with the maps before sharing
     record = record_of(fused[0])
-    measurement = measured_as(record, maps, haadf, background, mask)
+    frames: dict[tuple, Any] = {}
+    if of_spectra(record) and is_spectrum_image(maps):
+        known = complete_record(fused[0])
+        measurement, frames = spectra_again(known, maps, haadf, mask)
+    else:
+        measurement = measured_as(record, maps, haadf, background, mask)
     y, x = _checked(pixel, measurement.haadf.shape[-2:])
     position = _position(inav, measurement.navigation_shape)
-    groups = groups_at(measurement, fused, position)
+    groups = groups_at(measurement, fused, position, frames.get(position))
     places, often = groups.corresponding(y, x)
 
     unshared = [image.get_unshared().data for image in fused]

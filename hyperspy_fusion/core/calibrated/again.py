@@ -7,14 +7,16 @@ import numpy as np
 
 from ..common.threads import workers
 from .composition import NoiseLaw
+from .flux import FluxLock
 from .groups import Groups
 from .guard import local_z
 from .multinomial import Fractions
 from .options import CalibratedOptions
-from .prepare import PreparedData, prepare
+from .prepare import Preparation, PreparedData, prepare
 from .sharing import groups_of
 from .shift import Shift, aligned
 from .slow import without_slow
+from .spectra import Spectra, prepare_unmixed
 
 _ASKED = "seed", "regularizer", "lock_flux"
 
@@ -42,15 +44,23 @@ def _prepared_again(
     count_value = preparation.units.count_value
     if _of_fractions(record):
         count_value = np.asarray(record["count_value"])
+    coefficients = np.asarray(record["haadf_coefficients"]) * count_value
+    return _calibrated_again(preparation, coefficients, record), count_value
+
+
+def _calibrated_again(
+    preparation: Preparation, coefficients: np.ndarray, record: Any
+) -> PreparedData:
+    """Prepared data with what was found about the HAADF image."""
     y, x = np.asarray(record["shift"])
     prepared = replace(
         aligned(preparation.prepared, Shift(y=float(y), x=float(x))),
-        coefficients=np.asarray(record["haadf_coefficients"]) * count_value,
+        coefficients=coefficients,
         offset=float(record["haadf_offset"]) - preparation.units.base,
     )
     if record.get("haadf_slow"):
         prepared = without_slow(prepared)
-    return prepared.with_error(float(record["haadf_model_error"])), count_value
+    return prepared.with_error(float(record["haadf_model_error"]))
 
 
 def _of_fractions(record: Any) -> bool:
@@ -138,6 +148,43 @@ def groups_again(
         return groups_of(
             image,
             (first / count_value[:, None, None]).astype(np.float32),
+            (float(record["lambda_tv"]), float(record["lambda_haadf"])),
+            int(record["sharing_neighbours"]),
+            run,
+            options.seed,
+        )
+
+
+def groups_of_spectra_again(
+    haadf: np.ndarray,
+    spectra: Spectra,
+    first: np.ndarray,
+    record: Any,
+    trusted: np.ndarray,
+) -> Groups:
+    """As :func:`groups_again`, of spectra in bins.
+
+    `first` are counts of the lines that stand for the elements.
+    """
+    asked: dict[str, Any] = {name: record[name] for name in _ASKED}
+    options = CalibratedOptions(**asked)
+    preparation, *_ = prepare_unmixed(haadf, spectra, options)
+    shares = spectra.shares
+    others = len(spectra.names) - len(shares)
+    coefficients = np.asarray(record["haadf_coefficients"]) * shares
+    coefficients = np.pad(coefficients, (0, others))
+    prepared = spectra.prepared(_calibrated_again(preparation, coefficients, record))
+    prepared = replace(
+        prepared,
+        apart=(*map(bool, record["own_norm"]), *[False] * others),
+        trusted=prepared.trusted * trusted,
+    )
+    if not options.lock_flux:
+        prepared = replace(prepared, lock=FluxLock.free(len(coefficients)))
+    with workers() as run:
+        return groups_of(
+            prepared,
+            (first / shares[:, None, None]).astype(np.float32),
             (float(record["lambda_tv"]), float(record["lambda_haadf"])),
             int(record["sharing_neighbours"]),
             run,

@@ -580,7 +580,7 @@ def _errors(
     shared = np.zeros(len(maps), dtype=bool)
     problems: list[tuple[Callable, np.ndarray]] = []
     if sharing is not None and sharing.problem_of is not None:
-        shared = sharing.shared
+        shared = sharing.shared_of(len(maps))
         problems.append((sharing.problem_of, shared))
     # the sums of a tile stay
     problems.append((replace(decision, flux_multiplier=None).problem, ~shared))

@@ -27,6 +27,7 @@ from .noise import cumulant_of_mean
 from .prepare import PreparedData
 from .sample import at_places, busiest_of_quarters
 from .split import split
+from .unmixed import unmixed, with_counts
 from .weights import Weights, significance
 
 _GROUPS = 16, 32, 64, 128  # neighbours
@@ -102,6 +103,11 @@ class Sharing:
         least = -np.inf if self.together else _LEAST_OF_ELEMENT
         return np.array([self.accepted and z >= least for z in self.by_element])
 
+    def shared_of(self, n: int) -> np.ndarray:
+        """As :attr:`shared`, of n maps: other components of spectra share always."""
+        others = np.full(n - self.shared.size, self.accepted)
+        return np.concatenate([self.shared, others])
+
     @property
     def note(self) -> str:
         """What was done, for the user."""
@@ -169,11 +175,11 @@ class _Side:
     prepared : PreparedData
         The data.
     maps : numpy.ndarray
-        First stage of these data alone.
+        First stage of these data alone, maps of the elements.
     noise : numpy.ndarray
         Maps whose variance is that of the noise of `maps`.
-    target : numpy.ndarray or None
-        What has to be predicted, of the same dose.
+    target : PreparedData or None
+        What has to be predicted, of the same dose, :func:`unmixed`.
     near : numpy.ndarray or None
         Neighbours of its pixels, once they were sought.
     fractions : bool
@@ -186,10 +192,10 @@ class _Side:
     prepared: PreparedData
     maps: np.ndarray
     noise: np.ndarray
-    target: Any = None
+    target: PreparedData | None = None
     near: np.ndarray | None = None
     fractions: bool = False
-    known: dict[int, np.ndarray] = field(default_factory=dict)
+    known: dict[int, PreparedData] = field(default_factory=dict)
 
     def nearest(self, k: int, run: Workers, seed: int) -> np.ndarray:
         """The k most alike of each pixel."""
@@ -213,18 +219,19 @@ class _Side:
             self.near = self.nearest(_GROUPS[-1], run, seed)
         if k not in self.known:
             groups = self.groups(np.array(self.near[..., :k], order="C"), run)
-            self.known[k] = groups.mean(self.prepared.data, run)
+            self.known[k] = _means(groups, self.prepared, run)
 
     def errors(self, maps: np.ndarray) -> np.ndarray:
         """Squared errors of the prediction in units of its noise, by element."""
-        target: Any = self.target
+        wanted: Any = self.target
+        target, variance = wanted.data, wanted.variance
         norm = np.nanmean(target, axis=(1, 2), keepdims=True)
-        if self.prepared.variance is not None:
-            variance = np.broadcast_to(self.prepared.variance, target.shape)
+        if variance is not None:
+            variance = np.broadcast_to(variance, target.shape)
             norm = variance.mean(axis=(1, 2), keepdims=True)
         if self.fractions:
             maps = maps * (target.sum(axis=0) / maps.sum(axis=0))
-        squares = (target - maps - self.prepared.background) ** 2
+        squares = (target - maps - wanted.background) ** 2
         return np.nan_to_num(squares / np.where(norm > 0, norm, 1))
 
 
@@ -243,7 +250,7 @@ class _Split:
         def first(half: PreparedData, run: Workers) -> tuple:
             problem = half.problem(*weights)
             optimum = minimise(problem, run, tolerance=None, max_iter=_HALF_ITERATIONS)
-            return half, optimum.maps
+            return half, optimum.maps[: problem.n_elements]
 
         def amounts(half: Fractions, run: Workers) -> tuple:
             return half.fused(weights, run, _ALONE_ITERATIONS, _HALF_ITERATIONS)
@@ -271,7 +278,7 @@ class _Split:
                 prepared=half,
                 maps=maps,
                 noise=noise,
-                target=target.data,
+                target=unmixed(target),
                 fractions=of_fractions,
             )
             for (half, maps), (target, _) in zip(both, both[::-1], strict=True)
@@ -292,7 +299,7 @@ class _Split:
             problem = _of_shared(side.prepared, side.known[k], *weights)
             maps = minimise(
                 problem, run, tolerance=None, max_iter=_TRIAL_ITERATIONS
-            ).maps
+            ).maps[: problem.n_elements]
             return side.errors(side.maps) - side.errors(maps)
 
         return np.sum(self.run.each(gain, self.sides), axis=0)
@@ -379,7 +386,7 @@ def share_counts(
     image : PreparedData or Fractions
         The data, with coefficients.
     optimum : Optimum
-        The first stage.
+        The first stage, of spectra with the maps of all components.
     weights : Weights
         Its weights.
     run : Workers
@@ -412,7 +419,8 @@ def share_counts(
     weights = replace(
         weights, lambda_tv=factor * weights.lambda_tv, lambda_haadf=lambda_haadf
     )
-    groups = groups_of(image, first, before, int(k), run, options.seed)
+    n = len(judged.by_element)  # other components of spectra follow
+    groups = groups_of(image, first[:n], before, int(k), run, options.seed)
     if isinstance(image, Fractions):
         prepared = image.with_counts(first.sum(axis=0))
         prepared = replace(prepared, lock=FluxLock.of_all(len(first)))
@@ -436,9 +444,11 @@ def share_counts(
         callback=callback,
         early=True,
     )
-    second = with_local_means(prepared, optimum.maps)
-    second = np.where(judged.shared[:, None, None], second, first)
-    back = share_of_first(prepared, first, second)
+    seen = unmixed(prepared)
+    second = with_local_means(seen, optimum.maps[:n])
+    second = np.where(judged.shared[:, None, None], second, first[:n])
+    back = share_of_first(seen, first[:n], second)
+    second = np.concatenate([second, optimum.maps[n:]])
     maps = second + back * (first - second)
     if problem.flux is not None:
         sums = maps.sum(axis=(1, 2), dtype=np.float64, where=known)
@@ -471,19 +481,27 @@ def groups_of(
     return side.groups(side.nearest(k, run, seed), run)
 
 
+def _means(groups: Groups, prepared: PreparedData, run: Workers) -> PreparedData:
+    """The data of pixels that share their counts."""
+    bins = prepared.bins
+    counts = prepared.data if bins is None else bins.counts
+    return with_counts(prepared, groups.mean(counts, run))
+
+
 def _in_groups(
-    groups: Groups, weights: Weights, run: Workers, data: PreparedData
+    groups: Groups, weights: Weights, run: Workers, prepared: PreparedData
 ) -> Problem:
     """The problem of data that are shared in groups."""
-    means = groups.mean(data.data, run)
-    return _of_shared(data, means, weights.lambda_tv, weights.lambda_haadf)
+    means = _means(groups, prepared, run)
+    return _of_shared(prepared, means, weights.lambda_tv, weights.lambda_haadf)
 
 
 def _of_shared(
-    prepared: PreparedData, data: np.ndarray, lambda_tv: float, lambda_haadf: float
+    prepared: PreparedData, means: PreparedData, lambda_tv: float, lambda_haadf: float
 ) -> Problem:
     """The problem of shared data, with the flux of the measured ones."""
-    return replace(prepared.problem(lambda_tv, lambda_haadf), data=data)
+    problem = prepared.problem(lambda_tv, lambda_haadf)
+    return replace(problem, data=means.data, bins=means.bins)
 
 
 def _gain_of_all(gain: np.ndarray) -> float:

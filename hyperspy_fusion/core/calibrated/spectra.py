@@ -23,7 +23,7 @@ from .elastic import EXPONENT, Further
 from .flux import FluxLock
 from .method import conclude, decide, stage_callbacks
 from .options import CalibratedOptions
-from .prepare import PEDESTAL, PreparedData, prepare
+from .prepare import PEDESTAL, Preparation, PreparedData, prepare
 
 N_BINS = 24
 _ROUNDS = 50  # of the search for bins
@@ -218,6 +218,28 @@ class Spectra:
         )
 
 
+def prepare_unmixed(
+    haadf: np.ndarray, spectra: Spectra, options: CalibratedOptions
+) -> tuple[Preparation, dict[str, int], tuple[str, ...]]:
+    """Linearly unmixed maps, prepared; numbers of missing pixels, notes of bad ones."""
+    maps, variance = spectra.unmixed()
+    # Of unmixed maps single counts in the tail of their noise look like bad pixels.
+    total = spectra.bins.counts.sum(axis=0)[None]
+    missing = missing_pixels(total, haadf)
+    total, haadf, bad = set_aside(total, haadf, ("total",))
+    maps = np.where(np.isnan(total), np.float32(np.nan), maps)
+    preparation = prepare(
+        maps,
+        haadf,
+        replace(options, lock_flux=False),  # it has its own rule for spectra
+        variance=variance,
+        elements=spectra.names,
+        bad_known=True,
+    )
+    units = replace(preparation.units, total=None)  # spectra are no fractions
+    return replace(preparation, units=units), missing, tuple(bad)
+
+
 def solve(
     haadf: np.ndarray,
     spectra: Spectra,
@@ -253,26 +275,11 @@ def solve(
         Maps of the counts of the lines that stand for the elements, shape
         ``(n_elements, y, x)``.
     """
-    maps, variance = spectra.unmixed()
-    n_elements = len(spectra.shares)
-    # Of unmixed maps single counts in the tail of their noise look like bad pixels.
-    total = spectra.bins.counts.sum(axis=0)[None]
-    missing = missing_pixels(total, haadf)
-    total, haadf, bad = set_aside(total, haadf, ("total",))
-    maps = np.where(np.isnan(total), np.float32(np.nan), maps)
-    preparation = prepare(
-        maps,
-        haadf,
-        replace(options, lock_flux=False),  # it has its own rule for spectra
-        variance=variance,
-        elements=spectra.names,
-        bad_known=True,
-    )
-    units = replace(preparation.units, total=None)  # spectra are no fractions
-    preparation = replace(preparation, units=units)
+    n_elements, n_components = len(spectra.shares), len(spectra.names)
+    preparation, missing, bad = prepare_unmixed(haadf, spectra, options)
 
     def expected(exponent: float) -> np.ndarray:
-        prior = np.full(len(maps), _NO_PRIOR)
+        prior = np.full(n_components, _NO_PRIOR)
         prior[:n_elements] = np.asarray(atomic_numbers, np.float64) ** exponent
         return prior
 
@@ -286,18 +293,18 @@ def solve(
         prepared = spectra.prepared(prepared)
         if options.lock_flux:
             return prepared
-        return replace(prepared, lock=FluxLock.free(len(maps)))
+        return replace(prepared, lock=FluxLock.free(n_components))
 
     with workers(num_workers) as run:
         decision, prepared = decide(
             preparation, prior, options, run, callback_for, further, fused_as
         )
         notes = (*missing_notes(**missing), *bad, *preparation.notes)
-        decision = replace(decision, notes=notes, repetition=0.0)
+        decision = replace(decision, notes=notes)
         solution = conclude(
             decision,
             decision.problem(prepared),
-            prepared if options.n_refits else None,
+            prepared if options.n_refits or options.share else None,
             prior,
             options,
             run,
@@ -322,6 +329,9 @@ def _of_lines(solution: Solution, spectra: Spectra) -> Solution:
     factor = shares.astype(np.float32)[:, None, None]
     maps: Any = solution.maps
     variance, replicas = solution.variance, solution.replicas
+    unshared = solution.unshared
+    if unshared is not None:
+        unshared = unshared[:n_elements] * factor
     if variance is not None:
         variance = variance[:n_elements] * factor**2
     if replicas is not None:
@@ -331,5 +341,6 @@ def _of_lines(solution: Solution, spectra: Spectra) -> Solution:
         maps=maps[:n_elements] * factor,
         variance=variance,
         replicas=replicas,
+        unshared=unshared,
         record=record,
     )

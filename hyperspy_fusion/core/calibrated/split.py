@@ -10,6 +10,7 @@ from scipy.ndimage import gaussian_filter
 
 from ..common.missing import fill
 from .prepare import PreparedData
+from .unmixed import with_counts
 
 _LEVEL_WIDTH = 2.0  # pixels, of the Gaussian that gives the mean of filtered counts
 
@@ -92,11 +93,16 @@ def random_parts(image: np.ndarray, n_parts: int, *seed: int) -> np.ndarray:
 def split(prepared: PreparedData, *seed: int) -> tuple[float, list[PreparedData]]:
     """Split maps into two independent measurements; returns their dose, and them.
 
-    Counts are divided by binomial thinning with p = 1/2. Noise of the same size and
-    correlation is added to one half of the values, and of filtered counts, and
-    subtracted from the other.
+    Counts are divided by binomial thinning with p = 1/2, those of spectra in their
+    bins. Noise of the same size and correlation is added to one half of the values, and
+    of filtered counts, and subtracted from the other.
     """
     data = prepared.data
+    if prepared.bins is not None:
+        counts = prepared.bins.counts
+        half = thinned(counts, *seed).astype(np.float32)
+        parts = [with_counts(prepared, part) for part in (half, counts - half)]
+        return 0.5, [part.at_dose(part.data, 0.5) for part in parts]
     if prepared.variance is None:
         if not prepared.correlated:
             half = thinned(data, *seed)

@@ -14,6 +14,7 @@ from .convex.solver import minimise
 from .noise import whole_numbers
 from .prepare import PreparedData
 from .split import random_parts, split, thinned
+from .unmixed import with_counts
 
 # λ in steps of √2, μ from 0 (no HAADF image) to 1. Below 0.03 the scores of simulated
 # images are too flat to decide (`janus` at 1 count: 8 % worse with 0.01), so that the
@@ -504,11 +505,8 @@ def _held_out_spectra(prepared: PreparedData, bins: Bins, seed: int) -> list[tup
     norm = variance_of(matrix, bins.counts) / 2
     found = []
     for part in folds(bins.counts, seed, counts=True):
-        half = bins.with_counts(part.data)
-        trial = replace(
-            prepared.at_dose(half.at_mean(sums).astype(np.float32), part.share),
-            bins=half,
-        )
+        half = with_counts(prepared, part.data)
+        trial = half.at_dose(half.data, part.share)
         target = np.tensordot(matrix, part.target, 1)
         target[bins.n_elements :] = np.nan
         found.append((trial, target, norm))
