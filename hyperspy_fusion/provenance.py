@@ -28,6 +28,7 @@ _PACKAGES = (
     "llvmlite",
     "dask",
     "hyperspy",
+    "exspy",
     "rosettasciio",
 )
 
@@ -152,6 +153,11 @@ def _checksum(array: Any) -> int:
         values = np.ascontiguousarray(image, dtype=np.float64)
         found = crc32(values.data.cast("B"), found)
     return found
+
+
+def by_package(versions: str) -> dict[str, str]:
+    """The versions of :func:`versions` by the name of the package."""
+    return dict(line.rsplit(" ", 1) for line in versions.splitlines())
 
 
 @cache

@@ -22,6 +22,7 @@ from .inputs.further import Elastic
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
 from .provenance import (
     automatic,
+    by_package,
     call_of,
     check_given,
     checksums,
@@ -191,9 +192,12 @@ def _check_same(known: dict[str, str], found: dict[str, str]) -> None:
 
 
 def _warn_of_other_versions(before: str) -> None:
-    now = versions()
-    lines = zip(before.splitlines(), now.splitlines(), strict=False)
-    differ = [f"{old} (now {new.split()[-1]})" for old, new in lines if old != new]
+    now = by_package(versions())
+    differ = [
+        f"{name} {old} (now {now.get(name, 'not known')})"
+        for name, old in by_package(before).items()
+        if now.get(name) != old
+    ]
     if differ:
         warn(
             f"the maps were fused with {', '.join(differ)}: they may differ in their "

@@ -3,8 +3,6 @@
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.metadata import version
-from platform import python_version
 from typing import Any
 from urllib.parse import quote
 
@@ -15,10 +13,10 @@ from .derived import get_fractions, measured_as, net_maps, of_spectra, record_of
 from .inputs.measurement import Background, Image, Maps, Mask
 from .inputs.stacks import REPLICAS
 from .propagation import propagate
+from .provenance import by_package
 
 __all__ = ["compared", "composition", "index_page", "report_page"]
 
-_PACKAGES = "hyperspy", "exspy", "rosettasciio", "numpy", "numba"
 _CAPTIONS = {
     "fusion.png": "Measured maps above fused maps, and the HAADF image above its model",
     "weights.png": "How the weights were chosen",
@@ -183,8 +181,7 @@ def report_page(
         for name, *own in amounts
     ]
     header = ["element", "sum measured", "sum fused", f"{share} measured", "fused"]
-    packages = [("hyperspy-fusion", record.version), ("Python", python_version())]
-    packages += [(name, version(name)) for name in _PACKAGES]
+    packages = list(by_package(record.versions).items())
     return _page(
         title,
         f"<ul>{sentences}</ul>",

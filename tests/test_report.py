@@ -97,6 +97,8 @@ def test_fractions_are_compared_with_fractions():
 
 def test_a_page_that_needs_nothing_else(specimen):
     fused = fuse(specimen.maps, specimen.haadf)
+    record = fused[0].metadata.Multimodal_fusion
+    record.versions += "\nsomething 1.2"
     page = report_page(
         "<a & b>",
         fused,
@@ -106,6 +108,7 @@ def test_a_page_that_needs_nothing_else(specimen):
         settings='files = ["a"]',
         of_atoms=False,
     )
+    assert "<tr><td>something<td class=number>1.2" in page  # those of the record
     assert "<title>&lt;a &amp; b&gt;</title>" in page
     assert "<li>All &lt; well.<li class=warning>Warning: mind." in page
     assert page.count('src="data:image/png;base64,') == page.count("src=") == 2
