@@ -1,6 +1,7 @@
 """Groups of pixels that look alike, and the means of their counts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates, maximum_filter
@@ -24,6 +25,11 @@ _CHEMISTRY_WIDTH, _NOISE_WIDTH, _LEAST_NOISE = 1.5, 6.0, 0.1
 # pixels around them are shared, up to so far. So each pixel is reached at least twice
 # along each axis, but for edges.
 STEP, REACH = 2, 2
+
+# Pixels from an edge at which a patch is whole, and most of what chemistry is averaged
+# over. Pixels nearer to it are compared by those so far inside: mirrored surroundings
+# look like nothing else in a crystal.
+_WHOLE_PATCH, _WHOLE_MEAN = _PATCH // 2, 2
 
 # Repetition: pixels over which an image is smoothed to leave its slow part out, those
 # around no displacement that are left out, and the size of the image over the largest
@@ -233,24 +239,33 @@ def grid(shape: tuple[int, int]) -> np.ndarray:
     return numbers[::STEP, ::STEP]
 
 
+def _inner(places: Any, n: int, margin: int) -> Any:
+    """The nearest of n places along an axis that are so far from its ends."""
+    margin = min(margin, (n - 1) // 2)
+    return np.clip(places, margin, n - 1 - margin)
+
+
 def neighbours(looks: Looks, k: int, run: Workers, seed: int) -> np.ndarray:
     """Each pixel of the grid and the k - 1 most like it, the most alike first.
 
-    Shape ``(n_rows, n_columns, k)``, int32.
+    At an edge they are those of the nearest pixel whose patch is whole, displaced as
+    this is. Shape ``(n_rows, n_columns, k)``, int32.
     """
     pixels = grid(looks.shape)
-    n = int(np.prod(looks.shape))
-    pool = np.arange(n, dtype=np.int32)
-    if n > POOL:
+    numbers = np.arange(np.prod(looks.shape), dtype=np.int32).reshape(looks.shape)
+    inside = [_inner(np.arange(n), n, _WHOLE_PATCH) for n in looks.shape]
+    pool = numbers[np.ix_(*map(np.unique, inside))].ravel()
+    if len(pool) > POOL:
         rng = np.random.default_rng(seed)
-        pool = np.sort(rng.choice(n, POOL, replace=False)).astype(np.int32)
+        pool = np.sort(rng.choice(pool, POOL, replace=False))
     near = np.empty((pixels.size, min(k, len(pool))), np.int32)
-    own = np.ascontiguousarray(pixels).ravel()
+    own = numbers[np.ix_(*(places[::STEP] for places in inside))].ravel()
     points = looks.at(own, run)
     candidates = np.ascontiguousarray(looks.at(pool, run).T)
     # a pixel of the grid is as much work as one that meets each candidate
     blocks = run.blocks((len(pool), len(own), 1))
     run(nearest_rows, blocks, points, own, candidates, pool, near)
+    near += (pixels.ravel() - own)[:, None]
     return near.reshape(*pixels.shape, -1)
 
 
@@ -261,7 +276,8 @@ class Groups:
     A group G(p) holds a pixel p of the grid and those of its k nearest that pass the
     test of chemistry. With each of its members q the pixels around it correspond to
     those around p: q + δ to t = p + δ, with δ up to 2 pixels, if t and q + δ pass a
-    wider test themselves.
+    wider test themselves. At an edge pixels are tested by those 2 pixels inside, and
+    their members by what is displaced from them as these are.
 
     Attributes
     ----------
@@ -339,12 +355,22 @@ class Groups:
             inside = (v >= 0) & (u >= 0) & (v < shape[0]) & (u < shape[1])
             v, u = v[inside], u[inside]
             if dy or dx:
-                squares = (self.level[v, u] - self.level[y, x]) ** 2
-                limit = self.limits[1] * (self.variance[v, u] + self.variance[y, x])
-                alike = (squares <= limit).all(axis=1)
+                alike = self._alike(y, x, v, u)
                 v, u = v[alike], u[alike]
             found.append(np.stack([v, u], axis=1))
         return np.unique(np.concatenate(found), axis=0, return_counts=True)
+
+    def _alike(self, y: int, x: int, v: np.ndarray, u: np.ndarray) -> np.ndarray:
+        """Which pixels (v, u) pass the wider test with pixel (y, x)."""
+        n_y, n_x = self.level.shape[:2]
+        dy, dx = _inner(y, n_y, _WHOLE_MEAN) - y, _inner(x, n_x, _WHOLE_MEAN) - x
+        y, x, v, u = y + dy, x + dx, v + dy, u + dx
+        alike = (v >= 0) & (u >= 0) & (v < n_y) & (u < n_x)
+        v, u = v[alike], u[alike]
+        squares = (self.level[v, u] - self.level[y, x]) ** 2
+        limit = self.limits[1] * (self.variance[v, u] + self.variance[y, x])
+        alike[alike] = (squares <= limit).all(axis=1)
+        return alike
 
 
 def _by_pixel(maps: np.ndarray) -> np.ndarray:
@@ -432,17 +458,30 @@ def _within_reach(t, n):
     return first, min(t + REACH, n - 1) // STEP + 1
 
 
+@_part
+def _inwards(t, n):
+    """What leads from one of n places to the nearest where a mean is whole."""
+    margin = min(_WHOLE_MEAN, (n - 1) // 2)
+    return min(max(t, margin), n - 1 - margin) - t
+
+
 @_kernel
 def group_rows(level, variance, limits, members, count, start, stop):
     """Members of the groups of some rows: the neighbours that pass the test."""
-    n_x = index(level.shape[1])
-    for i in range(index(start), index(stop)):
-        for j in range(index(members.shape[1])):
-            y, x = i * index(STEP), j * index(STEP)
+    n_y, n_x = level.shape[:2]
+    for p in range(start, stop):
+        dy = _inwards(p * STEP, n_y)
+        y, i = index(p * STEP + dy), index(p)
+        for s in range(members.shape[1]):
+            dx = _inwards(s * STEP, n_x)
+            x, j = index(s * STEP + dx), index(s)
             m = index(1)
             for k in range(index(1), index(members.shape[2])):
-                q = index(members[i, j, k])
-                v, u = q // n_x, q % n_x
+                q = members[i, j, k]
+                v, u = q // n_x + dy, q % n_x + dx
+                if v < 0 or u < 0 or v >= n_y or u >= n_x:
+                    continue
+                v, u = index(v), index(u)
                 if not _differ(level, variance, limits[index(0)], y, x, v, u):
                     members[i, j, m] = members[i, j, k]
                     m += index(1)
@@ -459,6 +498,11 @@ def share_rows(data, members, count, level, variance, limits, out, start, stop):
             total[:] = 0
             weight[:] = 0
             t, s = index(ty), index(tx)
+            # where chemistry is compared
+            in_y, in_x = _inwards(ty, n_y), _inwards(tx, n_x)
+            y, x = index(ty + in_y), index(tx + in_x)
+            low_y, high_y = max(-in_y, 0), n_y - max(in_y, 0)
+            low_x, high_x = max(-in_x, 0), n_x - max(in_x, 0)
             first, last = _within_reach(ty, n_y)
             left, right = _within_reach(tx, n_x)
             for py in range(first, last):
@@ -469,11 +513,12 @@ def share_rows(data, members, count, level, variance, limits, out, start, stop):
                     for k in range(index(count[i, j])):
                         q = members[i, j, k]
                         ry, rx = q // n_x + dy, q % n_x + dx
-                        if ry < 0 or rx < 0 or ry >= n_y or rx >= n_x:
+                        if ry < low_y or rx < low_x or ry >= high_y or rx >= high_x:
                             continue
                         r, c = index(ry), index(rx)
+                        v, u = index(ry + in_y), index(rx + in_x)
                         if (dy != 0 or dx != 0) and _differ(
-                            level, variance, limits[index(1)], t, s, r, c
+                            level, variance, limits[index(1)], y, x, v, u
                         ):
                             continue
                         for e in range(index(n)):

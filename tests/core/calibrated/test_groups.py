@@ -31,6 +31,11 @@ def by_definition(data, near, chemistry):
     one, other = chemistry.limits
 
     def alike(t, r, limit):
+        # compared a little inside, where means are whole
+        d = [min(max(a, 2), b - 3) - a for a, b in zip(t, (n_y, n_x), strict=True)]
+        t, r = (tuple(np.add(place, d)) for place in (t, r))
+        if min(r) < 0 or r[0] >= n_y or r[1] >= n_x:
+            return False
         d = np.abs(
             chemistry.level[(slice(None), *t)] - chemistry.level[(slice(None), *r)]
         )
@@ -99,32 +104,38 @@ def test_threads_do_not_matter():
 
 def test_neighbours_are_the_nearest(run, monkeypatch):
     """Of the pixel itself and a pool, sorted by distance."""
-    monkeypatch.setattr(groups, "POOL", 700)
+    monkeypatch.setattr(groups, "POOL", 500)
     rng = np.random.default_rng(0)
     haadf, maps = rng.normal(size=(31, 40)), rng.normal(size=(2, 31, 40))
     looks = Looks.of(haadf, np.ones_like(haadf), maps, np.array([1.0, 2.0]), run, 0)
     near = neighbours(looks, 9, run, 0)
     points = looks.at(np.arange(haadf.size), run)
-    distances = (
-        (points[near.reshape(-1, 9)] - points[grid(haadf.shape)].reshape(-1, 1, 16))
-        ** 2
-    ).sum(axis=2)
     assert_array_equal(near[..., 0], grid(haadf.shape))
+    # at the edges they are those of the nearest whole patch, displaced
+    rows, columns = (np.clip(np.arange(0, n, 2), 5, n - 6) for n in haadf.shape)
+    near -= grid(haadf.shape)[..., None]
+    near += (rows[:, None] * 40 + columns)[..., None]
+    near = near.reshape(-1, 9)
+    distances = ((points[near] - points[near[:, :1]]) ** 2).sum(axis=2)
     assert (np.diff(distances) >= 0).all()
-    pool = np.unique(near[..., 1:])
-    assert len(pool) <= 700
-    for k in (0, 77, 319):
-        own = near.reshape(-1, 9)[k]
+    pool = np.unique(near[:, 1:])
+    assert len(pool) <= 500
+    inside = np.zeros(haadf.shape, bool)
+    inside[5:-5, 5:-5] = True
+    assert inside.ravel()[pool].all()
+    for own in near[[0, 77, 319]]:
         others = pool[pool != own[0]]
         d = ((points[others] - points[own[0]]) ** 2).sum(axis=1)
         assert_array_equal(own[1:], others[np.argsort(d)[:8]])
 
 
 def test_more_neighbours_than_pixels(run):
-    image = np.random.default_rng(0).normal(size=(5, 6))
+    image = np.random.default_rng(0).normal(size=(8, 16))
     looks = Looks.of(image, np.ones_like(image), image[None], np.ones(1), run, 0)
     near = neighbours(looks, 64, run, 0)
-    assert_array_equal(np.sort(near.reshape(-1, 30)), [np.arange(30)] * 9)
+    whole = np.arange(image.size).reshape(image.shape)[3:5, 5:11].ravel()
+    assert_array_equal(np.sort(near[2, 3]), whole)
+    assert_array_equal(np.sort(near[0, 0]), whole - whole[0])
 
 
 def test_principal_components():
@@ -156,6 +167,23 @@ def test_neighbours_are_at_the_same_place_of_the_unit_cell(run):
     # symmetric places are alike, too
     assert (np.minimum(away[0], 8 - away[0]) <= 1).mean() > 0.4
     assert np.ptp(image.ravel()[inner], axis=-1).max() < 0.05
+
+
+def test_the_edges_of_a_crystal_share_as_its_inside(run):
+    y, x = np.mgrid[:64, :64]
+    heavy = np.cos(np.pi * y / 10) ** 8 * np.cos(np.pi * x / 8) ** 8
+    maps = 10 * np.stack([heavy, np.roll(heavy, (5, 4), (0, 1))])
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 1, maps.shape)
+    sigma = np.ones(y.shape)
+    looks = Looks.of(maps.sum(axis=0), sigma, maps, np.ones(2), run, 0)
+    chemistry = Chemistry.of(maps, noise, (3.0, 5.0))
+    found = Groups.of(neighbours(looks, 16, run, 0), chemistry, run)
+    squares = ((found.mean(maps, run) - maps) ** 2).mean(axis=0)
+    inside = squares[1:-1, 1:-1].mean()
+    for edge in (squares[0], squares[:, 0], squares[-1], squares[:, -1]):
+        assert edge.mean() <= inside
+    assert found.size > 12
 
 
 def lattice_image(shape, period, noise, seed=0):
