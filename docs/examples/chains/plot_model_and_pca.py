@@ -48,8 +48,9 @@ print(hyperspy_fusion.summarize(fused_model))
 # --------------------
 #
 # Three components describe these spectra: gold, iron oxide and background. The rest of
-# the decomposition is noise and is left out. All pixels take part
-# (``navigation_mask=None``): by default eXSpy leaves those with few counts out.
+# the decomposition is noise and is left out. All pixels take part: by default eXSpy
+# leaves those with few counts out, and without any mask HyperSpy 2.4 makes NaN of those
+# with none.
 
 
 def after_pca(spectra, image):
@@ -58,7 +59,8 @@ def after_pca(spectra, image):
     denoised.change_dtype("float64")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        denoised.decomposition(navigation_mask=None, print_info=False)
+        masked = np.zeros(denoised.data.shape[:2], dtype=bool)
+        denoised.decomposition(navigation_mask=masked, print_info=False)
         components = denoised.get_decomposition_model(3)
     return hyperspy_fusion.load_multimodal(
         [components, image], lines=lines, background_windows="auto"
