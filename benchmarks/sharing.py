@@ -49,7 +49,8 @@ distance from the truth over the root mean square of the truth,
 mean over elements and seeds; *worst element* is the largest ratio of the errors of one
 element in one measurement. *Gain* is that of held-out counts on the two splits, in
 standard deviations. *Times as long* compares the two calls. All of it took
-{minutes:.0f} minutes on a shared machine."""
+{minutes:.0f} minutes on a shared machine; the tables of measured data, and the figure,
+are those of `--tables measured`, which needs these data."""
 
 
 def main(argv=None):

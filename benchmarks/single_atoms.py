@@ -28,9 +28,10 @@ This page is what `python -m benchmarks single_atoms --markdown
 docs/benchmarks/single_atoms.md --figure docs/_static/single_atoms.png` writes.
 Specimens of {size} x {size} pixels with something that does not repeat are fused with
 `share=True`, which also gives the maps before sharing; all else is chosen; seeds:
-{seeds}. None of them was used when the method was made. *Error* is the root mean square
-distance from the truth over the root mean square of the truth, mean over elements and
-seeds, before and after sharing, in the whole image and within {near} pixels of what
+{seeds}. None of them was used when the method was made, but `grains` and `substituted`
+for how pixels at the edges are compared. *Error* is the root mean square distance from
+the truth over the root mean square of the truth, mean over elements and seeds, before
+and after sharing, in the whole image and within {near} pixels of what
 does not repeat. *Slope* is that of the contents of columns, or atoms, of the element in
 brackets on the true ones: 1 if differences are kept, 0 if they are erased. *Measured on
 fused* is that of the measured contents, whose noise counts, too, on the fused ones:
