@@ -149,6 +149,8 @@ def measure(
         If something is missing, double, of another shape or scale, or not an image of
         finite real numbers.
     """
+    if match is not None and not (isinstance(match, str) and match in get_args(_HOW)):
+        raise ValueError(f"match is {match!r}: expected None, 'axes' or 'pixels'")
     _check_roles(maps, haadf)
     signals = split(maps)
     if not signals:
@@ -268,8 +270,6 @@ def _on_common_area(
     With the function that brings other arrays there, and notes.
     """
     haadf = elastic[0]
-    if match is not None and not (isinstance(match, str) and match in get_args(_HOW)):
-        raise ValueError(f"match is {match!r}: expected None, 'axes' or 'pixels'")
     if match is None:
         return None, images, elastic, ()
     if match == "pixels":
