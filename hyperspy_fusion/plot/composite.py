@@ -66,10 +66,12 @@ def plot_composite(
     colors : list of color, or dict of str to color, optional
         Colours of Matplotlib for each map, or by element; by default six that people
         with colour vision deficiency can tell apart.
+    inav
+        As for :func:`plot_fusion`.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default in a new figure. The legend is beside it: a figure
         with ``layout="constrained"`` leaves room for that.
-    inav, scalebar, axes_decor
+    scalebar, axes_decor
         As for :func:`plot_fusion`.
 
     Returns

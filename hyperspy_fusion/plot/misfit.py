@@ -58,9 +58,11 @@ def plot_misfit(
     ----------
     maps, fused, haadf, background, mask, image
         As for :func:`get_misfit`: `haadf` is the image that `image` names, if it does.
+    inav, fig
+        As for :func:`plot_fusion`.
     cmap : str or Colormap, default "PuOr"
         Of the misfits, with 0 in its middle.
-    inav, fig, scalebar, axes_decor
+    scalebar, axes_decor
         As for :func:`plot_fusion`.
 
     Returns

@@ -68,9 +68,11 @@ def plot_sharing(
         As for :func:`get_misfit`, as they were fused.
     inav : int or tuple of int, optional
         The position of a series to show, as ``signal.inav[...]`` takes it.
+    fig
+        As for :func:`plot_fusion`.
     cmap : str or Colormap, default "gray"
         Of the images.
-    fig, scalebar, axes_decor
+    scalebar, axes_decor
         As for :func:`plot_fusion`.
 
     Returns

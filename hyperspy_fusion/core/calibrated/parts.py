@@ -44,7 +44,8 @@ def decide_on_sample(
 ) -> tuple[Decision, np.ndarray]:
     """Calibrate and choose the weights on a sample of an image.
 
-    `inputs` are the data, as :func:`~.method.solve` takes them: tiles of
+    `inputs` are the data, as :func:`~hyperspy_fusion.core.calibrated.method.solve`
+    takes them: tiles of
     :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`; `totals` are
     those of the whole image. Returns the decision, which holds for all tiles, and the
     prior.

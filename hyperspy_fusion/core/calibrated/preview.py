@@ -79,7 +79,8 @@ class Preview:
     ) -> "Preview":
         """Calibrate an image, and keep the part of it with the highest signal.
 
-        `inputs` are the data, as :func:`~.method.solve` takes them.
+        `inputs` are the data, as
+        :func:`~hyperspy_fusion.core.calibrated.method.solve` takes them.
         """
         with workers(num_workers) as run:
             preparation, prior, further = understand(options=options, run=run, **inputs)
