@@ -35,7 +35,10 @@ def printed(program, *arguments):
 def test_first_load_prints_no_warnings_of_other_packages(real_data, name):
     said = printed(LOAD, real_data(name)).splitlines()
     own = "maps that are zero everywhere are left out"
-    assert [line for line in said if own not in line] == []
+    code = "  hyperspy_fusion.load_multimodal("  # shown from Python 3.13 on
+    assert [
+        line for line in said if own not in line and not line.startswith(code)
+    ] == []
 
 
 def test_first_use_prints_no_warnings_of_other_packages(real_data):
