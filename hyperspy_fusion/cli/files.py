@@ -101,10 +101,8 @@ def write(
 ) -> list[str]:
     """Write all results into a folder, or nothing if anything fails; list the files."""
     target = output.resolve()
-    with tempfile.TemporaryDirectory(
-        prefix=f".{target.name}-", dir=_base(output)
-    ) as temporary:
-        folder = Path(temporary) / target.name
+    with _hidden_folder(_base(output), target.name) as temporary:
+        folder = temporary / target.name
         folder.mkdir()
         _write_signals(folder, fused)
         for name, picture in pictures.items():
@@ -155,12 +153,21 @@ def _write_text(path: Path, text: str) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file, or leave the old one if that fails."""
-    with tempfile.TemporaryDirectory(
-        prefix=f".{path.stem}-", dir=path.resolve().parent
-    ) as temporary:
-        new = Path(temporary) / path.name
+    with _hidden_folder(path.resolve().parent, path.stem) as temporary:
+        new = temporary / path.name
         _write_text(new, text)
         new.replace(path)
+
+
+@contextmanager
+def _hidden_folder(parent: Path, name: str) -> Iterator[Path]:
+    """A folder that is removed at the end; a signal does not stop its removal."""
+    temporary = tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent)
+    try:
+        yield Path(temporary.name)
+    finally:
+        with uninterrupted():
+            temporary.cleanup()
 
 
 @contextmanager
