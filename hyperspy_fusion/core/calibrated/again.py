@@ -144,15 +144,7 @@ def groups_again(
     image: PreparedData | Fractions = prepared
     if _of_fractions(record):
         image = _fractions_again(prepared, record)
-    with workers() as run:
-        return groups_of(
-            image,
-            (first / count_value[:, None, None]).astype(np.float32),
-            (float(record["lambda_tv"]), float(record["lambda_haadf"])),
-            int(record["sharing_neighbours"]),
-            run,
-            options.seed,
-        )
+    return _groups_of(image, first / count_value[:, None, None], record)
 
 
 def groups_of_spectra_again(
@@ -181,12 +173,19 @@ def groups_of_spectra_again(
     )
     if not options.lock_flux:
         prepared = replace(prepared, lock=FluxLock.free(len(coefficients)))
+    return _groups_of(prepared, first / shares[:, None, None], record)
+
+
+def _groups_of(
+    image: PreparedData | Fractions, first: np.ndarray, record: Any
+) -> Groups:
+    """The groups of an image, from first maps in its units, as they were recorded."""
     with workers() as run:
         return groups_of(
-            prepared,
-            (first / shares[:, None, None]).astype(np.float32),
+            image,
+            first.astype(np.float32),
             (float(record["lambda_tv"]), float(record["lambda_haadf"])),
             int(record["sharing_neighbours"]),
             run,
-            options.seed,
+            int(record["seed"]),
         )
