@@ -50,10 +50,11 @@ class Progress:
         self.name, self.done = name, 0
         self.stage, self.text = "", ""
         self.since = time.monotonic()
-        # `miniters`: also what does not lengthen the bar, a new stage, is shown
-        self.bar = progressbar(
-            total=n_images, disable=not show, delay=_DELAY, miniters=0
-        )
+        # a bar takes a lock that forked processes share: none if nobody sees it
+        self.bar: Any = None
+        if show:
+            # `miniters`: also what does not lengthen the bar, a new stage, is shown
+            self.bar = progressbar(total=n_images, delay=_DELAY, miniters=0)
 
     @classmethod
     def of(
@@ -71,6 +72,8 @@ class Progress:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         self._watching.__exit__(None, None, None)
+        if self.bar is None:
+            return
         if error is None:
             self._show(self.n_images)
         self.bar.close()
@@ -81,7 +84,7 @@ class Progress:
         `n_iter` and `value` belong to the stage "solution": iterations so far, and the
         relative gap (not finite before it is known) or the cost.
         """
-        if self.bar.disable:
+        if self.bar is None:
             return
         if stage != self.stage:
             self.stage = stage
@@ -103,7 +106,7 @@ class Progress:
 
     def compiling(self, kernel: str | None) -> None:
         """Say that a kernel is compiled, which nothing else tells; None: it is done."""
-        if self.bar.disable:
+        if self.bar is None:
             return
         if kernel is None:
             self._show(self.bar.n)
@@ -116,7 +119,7 @@ class Progress:
     def next_image(self) -> None:
         """Count a finished field of view."""
         self.done += 1
-        if self.n_images > 1:
+        if self.n_images > 1 and self.bar is not None:
             self._show(self.done)
 
     def _show(self, n: float) -> None:

@@ -5,7 +5,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from signal import SIGINT, raise_signal
+from signal import SIGINT, default_int_handler, raise_signal
+from signal import signal as handle
 
 import exspy
 import hyperspy.api as hs
@@ -327,18 +328,24 @@ class TestFuse:
         after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         assert after == before
 
-    def test_interrupt_between_two_files_comes_too_late(self, tmp_path, monkeypatch):
-        replace = type(tmp_path).replace
+    @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGINT to send")
+    def test_interrupt_between_two_files_waits(self, tmp_path, monkeypatch, capsys):
+        rename, before = type(tmp_path).rename, handle(SIGINT, default_int_handler)
 
         def interrupted(path, target):
             raise_signal(SIGINT)
-            return replace(path, target)
+            return rename(path, target)
 
         (tmp_path / "out").mkdir()
-        monkeypatch.setattr(type(tmp_path), "replace", interrupted)
+        monkeypatch.setattr(type(tmp_path), "rename", interrupted)
         arguments = ["fuse", "spectra.hspy", "--haadf", "haadf.hspy"]
         options = ["--method", "published", "--output", "out", "--overwrite"]
-        assert cli.main([*arguments, *options]) == 0
+        try:
+            assert cli.main([*arguments, *options]) == 130
+        finally:
+            handle(SIGINT, before)
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message == "hyperspy-fusion: interrupted, out is complete"
         assert {"Cu.hspy", "Fe.tif", "fusion.png"} < set(written(tmp_path / "out"))
 
     def test_traceback_on_demand(self):

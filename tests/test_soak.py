@@ -3,7 +3,6 @@
 ``HYPERSPY_FUSION_SOAK`` is the percentage of the tries that are made, by default 100.
 """
 
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,6 +14,16 @@ from pathlib import Path
 import hyperspy.api as hs
 import numpy as np
 import pytest
+from forks import (
+    CODES,
+    QUICK,
+    check_end,
+    forked,
+    lines_run,
+    listed,
+    save_specimen,
+    signal_at,
+)
 
 import hyperspy_fusion as hf
 from hyperspy_fusion import cli
@@ -26,7 +35,6 @@ pytestmark = [
 ]
 PERCENT = int(os.environ.get("HYPERSPY_FUSION_SOAK", "100"))
 GIVEN = {"lambda_tv": 4.0, "lambda_haadf": 0.1, "background": 0.02}
-QUICK = ["--method", "published", "--n-iter", "2", "--pixel-size", "2"]
 
 
 def tries(n):
@@ -39,39 +47,10 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "draw", lambda *_: {"fusion.png": b"drawn elsewhere"})
 
 
-def save_specimen(name, **options):
-    maps, haadf, _ = hf.data.core_shell(16, **options)
-    arrays = {one.metadata.General.title: one.data for one in (*maps, haadf)}
-    np.savez(name, **arrays)
-
-
-def forked(arguments):
-    """Start the command line in a fork of this process, silently."""
-
-    def program():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.dup2(nowhere, 2)
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-        os._exit(cli.main(arguments))
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of fork with threads
-        job = multiprocessing.get_context("fork").Process(target=program)
-        job.start()
-    return job
-
-
-def listed(folder="."):
-    return {path.name for path in Path(folder).iterdir()}
-
-
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_at_any_moment(how):
     save_specimen("a.npz")
     cli.main(["fuse", "a.npz", *QUICK, "--output", "before"])  # loads what forks share
-    whole = {"Co.hspy", "Mn.hspy", "O.hspy", "fusion.png", "report.html", "run.toml"}
     start = time.perf_counter()
     job = forked(["fuse", "a.npz", *QUICK, "--output", "first"])
     job.join()
@@ -85,13 +64,30 @@ def test_interrupted_at_any_moment(how):
         job.join(60)
         assert job.exitcode is not None, "a signal was swallowed"
         ends[job.exitcode] += 1
-        out = Path(f"out{i}")
-        assert not out.exists() or whole <= listed(out)
-        assert out.exists() or job.exitcode != 0
-        assert not [name for name in listed() if name.startswith(".")]
-    codes = {130, 143, 0, 1, -how}  # the last two before the program has begun
+        check_end(job.exitcode, f"out{i}")
     print(f"{how.name}: {dict(ends)}")  # noqa: T201
-    assert set(ends) <= codes
+    assert set(ends) <= {CODES[how], 0, 1, -how}  # the last two before the beginning
+
+
+def test_interrupted_at_each_line():
+    """Each line of all code that a fusion runs, with one signal or the other."""
+    save_specimen("a.npz")
+    arguments = ["fuse", "a.npz", *QUICK, "--output"]
+    cli.main([*arguments, "before"])
+    found = list(lines_run([*arguments, "first"]).items())
+    n = 0
+    for i in np.linspace(0, len(found) - 1, tries(len(found))).astype(int):
+        how, (line, when) = list(CODES)[n % 2], found[i]
+        job = forked([*arguments, f"out{i}"], signal_at(how, when), "errors")
+        job.join(60)
+        n += 1
+        try:
+            check_end(job.exitcode, f"out{i}", how, "errors")
+        except AssertionError:
+            pytest.fail(
+                f"{how.name} at {line}: {job.exitcode}, {Path('errors').read_text()}"
+            )
+    print(f"a signal at {n} of {len(found)} lines")  # noqa: T201
 
 
 def test_a_series_that_is_interrupted_five_times():

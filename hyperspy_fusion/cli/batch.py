@@ -30,10 +30,9 @@ from ..derived import windows_of
 from ..inputs.images import describe
 from ..loading.load import compute_together
 from ..report import compared, composition, index_page, report_page
-from . import files, options
+from . import files, interrupts, options
 
 DONE, WRONG, GUARDED, NOT_CONVERGED = 0, files.WRONG, 3, 4
-INTERRUPTED, TERMINATED = 130, 143
 _PATIENCE = 2  # seconds, after which a process is interrupted again
 STATES = {
     DONE: "fused",
@@ -51,10 +50,6 @@ USER_ERRORS = (
 )
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends all as Ctrl-C does."""
-
-
 class _Job:
     """What a process of a pool knows: whether it is at work, and whether all ends."""
 
@@ -65,18 +60,19 @@ class _Job:
 
 
 def _begin_job(n_threads: int, stop: Any) -> None:
-    """Prepare a process of a pool, which ignores Ctrl-C so far."""
+    """Prepare a process of a pool, in which Ctrl-C has waited so far."""
     numba.set_num_threads(n_threads)
     plt.switch_backend("Agg")
     _Job.stop = stop
     signal.signal(signal.SIGINT, _interrupt)
+    interrupts.unmask()
 
 
 def _interrupt(*_: Any) -> None:
     """End the work of this process, if there is any, and begin with no other file."""
     _Job.stop.value = True
     if _Job.at_work:
-        raise KeyboardInterrupt
+        interrupts.arrive()
 
 
 @dataclass(frozen=True)
@@ -188,7 +184,7 @@ def _outcomes(
     with ProcessPoolExecutor(
         jobs, context, initializer=_begin_job, initargs=(threads, stop)
     ) as pool:
-        with files.uninterrupted():  # nor are the processes, until they are ready
+        with interrupts.masked():  # in the processes, too, until they are ready
             waiting: dict[str, Future] = {
                 path: pool.submit(_apart, arguments, path, output)
                 for path, output in outputs.items()
@@ -237,6 +233,7 @@ def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
     try:
         return fuse_file(arguments, [path], output)
     except Exception as error:  # noqa: BLE001 - one file must not stop the others
+        interrupts.check()
         if arguments.traceback:
             traceback.print_exc()
         return Outcome(WRONG, error_message(error, shown=arguments.traceback))
@@ -285,6 +282,7 @@ def fuse_file(
     given = options.for_fusion(arguments)
     signals = [signal for path in paths for signal in files.read(arguments, path)]
     loaded = files.load(signals, arguments)
+    interrupts.check()
     maps, haadf, background = loaded
     images = ", ".join(map(describe, (haadf, *loaded.elastic)))
     whole = arguments.maps == "spectra"

@@ -6,7 +6,6 @@ import glob
 import logging
 import os
 import re
-import signal as os_signal
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ import hyperspy_fusion
 from ..loading.candidates import read as read_source
 from ..loading.frames import read_frames
 from ..loading.load import MultimodalData, compute_together
-from . import options
+from . import interrupts, options
 
 WRONG = 2  # exit status, if something has to be changed
 _WRITING_FAILED = "file write failed"
@@ -104,18 +103,19 @@ def write(
     with _hidden_folder(_base(output), target.name) as temporary:
         folder = temporary / target.name
         folder.mkdir()
-        _write_signals(folder, fused)
-        for name, picture in pictures.items():
-            (folder / name).write_bytes(picture)
-        for name, text in texts.items():
-            _write_text(folder / name, text)
+        with interrupts.released():
+            _write_signals(folder, fused)
+            for name, picture in pictures.items():
+                (folder / name).write_bytes(picture)
+            for name, text in texts.items():
+                _write_text(folder / name, text)
         names = sorted(path.name for path in folder.iterdir())
-        with uninterrupted():
-            if target.exists():
-                _replace_all(folder, target, names)
-            else:
-                folder.rename(target)
-            written.append(output)
+        interrupts.check()
+        if target.exists():
+            _replace_all(folder, target, names)
+        else:
+            folder.rename(target)
+        written.append(output)
     return names
 
 
@@ -161,25 +161,12 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def _hidden_folder(parent: Path, name: str) -> Iterator[Path]:
-    """A folder that is removed at the end; a signal does not stop its removal."""
-    temporary = tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent)
-    try:
-        yield Path(temporary.name)
-    finally:
-        with uninterrupted():
-            temporary.cleanup()
-
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let a Ctrl-C come too late: half of the files may be in place already."""
-    signals = os_signal.SIGINT, os_signal.SIGTERM
-    handlers = [os_signal.signal(one, os_signal.SIG_IGN) for one in signals]
-    try:
-        yield
-    finally:
-        for one, handler in zip(signals, handlers, strict=True):
-            os_signal.signal(one, handler)
+    """A folder that is removed at the end; signals wait for that."""
+    with (
+        interrupts.held(),
+        tempfile.TemporaryDirectory(prefix=f".{name}-", dir=parent) as temporary,
+    ):
+        yield Path(temporary)
 
 
 def _write_signals(folder: Path, fused: Any) -> None:

@@ -2,9 +2,7 @@
 
 import argparse
 import os
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -20,7 +18,7 @@ import hyperspy_fusion
 
 from ..inputs.images import describe
 from ..warm_up import warm_up
-from . import batch, files, options
+from . import batch, files, interrupts, options
 from .assumed import lines_about, lines_about_spectra
 
 _DEMO_FOLDER = "hyperspy-fusion-demo"
@@ -67,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         plt.switch_backend("Agg")  # pictures go to files
     files.written.clear()
     try:
-        with _until_terminated(), _patient_output(), batch.plain_warnings():
-            return arguments.run(arguments, parser)
+        with _patient_output(), batch.plain_warnings():
+            try:
+                return arguments.run(arguments, parser)
+            finally:
+                interrupts.check()
     except Exception as error:  # of any kind, from a damaged file
         if arguments.traceback:
             raise
@@ -80,31 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             left = "go on with --resume"
         elif files.written:
             left = f"{files.written[-1]} is complete"
-        ended = isinstance(interrupt, batch.Terminated)
-        how = "terminated" if ended else "interrupted"
-        print(f"hyperspy-fusion: {how}, {left}", file=sys.stderr)
-        return batch.TERMINATED if ended else batch.INTERRUPTED
+        return interrupts.tell(interrupt, left)
 
 
 def _print_error(error: Exception) -> None:
     print(f"hyperspy-fusion: error: {batch.error_message(error)}", file=sys.stderr)
-
-
-@contextmanager
-def _until_terminated() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, which cleans up."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handler = signal.signal(signal.SIGTERM, _terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-
-
-def _terminate(*_: Any) -> None:
-    raise batch.Terminated
 
 
 @contextmanager
@@ -325,6 +306,7 @@ def _info(arguments: argparse.Namespace, _parser: argparse.ArgumentParser) -> in
             signals = [s for path in one for s in files.read(arguments, path)]
             found = _lines_about(signals, arguments)
         except Exception as error:  # of any kind, from a damaged file
+            interrupts.check()
             if arguments.traceback:
                 raise
             _print_error(error)
