@@ -29,6 +29,7 @@ import hyperspy_fusion
 from hyperspy_fusion.core.calibrated import method as calibrated
 from hyperspy_fusion.core.calibrated.convex.iteration import Iteration, cold_start
 from hyperspy_fusion.core.calibrated.convex.problem import Problem, for_kernels
+from hyperspy_fusion.core.calibrated.given import Chemistry, Pixels
 from hyperspy_fusion.core.common.threads import workers
 from hyperspy_fusion.core.published import method as published
 from hyperspy_fusion.core.published.tv_prox import total_variation_prox
@@ -204,7 +205,8 @@ def solve_published(maps, haadf, **options):
 def solve_calibrated(maps, haadf, z=None, **options):
     """The calibrated method, from arrays to arrays."""
     options = calibrated.CalibratedOptions(**options)
-    return calibrated.solve(maps, haadf, z or tuple(Z.values()), options)
+    chemistry = Chemistry(atomic_numbers=z or tuple(Z.values()))
+    return calibrated.solve(Pixels(maps=maps, haadf=haadf), chemistry, options)
 
 
 # --- other packages ---------------------------------------------------------------

@@ -16,6 +16,7 @@ from .core.calibrated.again import (
     groups_of_spectra_again,
     local_z_again,
 )
+from .core.calibrated.given import Pixels
 from .core.calibrated.groups import Groups
 from .core.calibrated.spectra import Spectra
 from .core.common.spans import region_of
@@ -356,14 +357,13 @@ def _local_misfit(
         sign = -1 if np.any(own["haadf_coefficients"] < 0) else 1
         for name in ("haadf_coefficients", "haadf_offset"):
             own[name] = sign * own[name]  # an inverted image is turned over
-        found[position] = sign * local_z_again(
-            maps[position],
-            sign * haadf[position],
-            results[position],
-            own,
+        pixels = Pixels(
+            maps=maps[position],
+            haadf=sign * haadf[position],
             background=cut(measurement.background, position),
             variance=cut(measurement.variance, position),
         )
+        found[position] = sign * local_z_again(pixels, results[position], own)
     return found
 
 
@@ -415,13 +415,13 @@ def groups_at(
     found = first[position], numbers, ~flagged[position]
     if spectra is not None:
         return groups_of_spectra_again(haadf[position], spectra, *found)
-    return groups_again(
-        maps[position],
-        haadf[position],
-        *found,
+    pixels = Pixels(
+        maps=maps[position],
+        haadf=haadf[position],
         background=cut(measurement.background, position),
         variance=cut(measurement.variance, position),
     )
+    return groups_again(pixels, *found)
 
 
 def get_haadf_model(

@@ -6,7 +6,8 @@ import numba
 import numpy as np
 
 from .core.calibrated.convex.bins import Bins
-from .core.calibrated.groups import Chemistry, Groups, Looks, neighbours
+from .core.calibrated.given import Chemistry, Pixels
+from .core.calibrated.groups import Groups, LocalChemistry, Looks, neighbours
 from .core.calibrated.method import solve as solve_calibrated
 from .core.calibrated.options import CalibratedOptions
 from .core.calibrated.spectra import Spectra
@@ -51,19 +52,21 @@ def warm_up() -> list[str]:
         names=("Co", "Mn"),
         shares=np.ones(2),
     )
+    chemistry = Chemistry(atomic_numbers=(27, 25))
     with compiling_seen_by(note):
-        solve_calibrated(maps, haadf, [27, 25], calibrated, num_workers=2)
-        solve_published(maps, haadf, [27, 25], published)
-        solve_spectra(haadf, spectra, [27, 25], calibrated)
+        pixels = Pixels(maps=maps, haadf=haadf)
+        solve_calibrated(pixels, chemistry, calibrated, num_workers=2)
+        solve_published(maps, haadf, chemistry.atomic_numbers, published)
+        solve_spectra(haadf, spectra, chemistry.atomic_numbers, calibrated)
         maps, haadf = maps[:, :32, :32], haadf[:32, :32]
         several = replace(calibrated, lambda_elastic=0.1)
         phase = np.sqrt(haadf)[None]
-        solve_calibrated(
-            maps, haadf, [27, 25], several, elastic=phase, elastic_names=["phase"]
-        )
+        pixels = Pixels(maps=maps, haadf=haadf, elastic=phase)
+        chemistry = replace(chemistry, elastic_names=["phase"])
+        solve_calibrated(pixels, chemistry, several)
         run, noise = Workers(), np.ones(len(maps))
         looks = Looks.of(haadf, np.ones_like(haadf), maps, noise, run, 0)
         near = neighbours(looks, 2, run, 0)
-        chemistry = Chemistry.of(maps, maps, (3.0, 5.0))
-        Groups.of(near, chemistry, run).mean(maps, run)
+        local = LocalChemistry.of(maps, maps, (3.0, 5.0))
+        Groups.of(near, local, run).mean(maps, run)
     return compiled

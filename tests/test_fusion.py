@@ -18,6 +18,7 @@ from scipy.special import kl_div
 import hyperspy_fusion as hf
 from hyperspy_fusion import progress
 from hyperspy_fusion.core.calibrated import method as calibrated
+from hyperspy_fusion.core.calibrated.given import Chemistry, Pixels
 from hyperspy_fusion.core.calibrated.noise import haadf_noise, signal_scale
 from hyperspy_fusion.core.common import threads
 from hyperspy_fusion.core.common.operators import (
@@ -126,7 +127,11 @@ def bounds_of_tgv(u, alpha, n_iter=400):
 def test_hands_on_to_the_core(specimen, fused, method):
     _, solve, options = METHODS[method]
     maps = np.stack([signal.data for signal in specimen.maps])
-    expected = solve(maps, specimen.haadf.data, (27, 25, 8), options())
+    given = [maps, specimen.haadf.data, (27, 25, 8)]
+    if method == "calibrated":
+        pixels = Pixels(maps=given[0], haadf=given[1])
+        given = [pixels, Chemistry(atomic_numbers=given[2])]
+    expected = solve(*given, options())
     assert_array_equal([signal.data for signal in fused], expected.maps)
 
 

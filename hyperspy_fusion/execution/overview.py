@@ -11,6 +11,7 @@ import numpy as np
 from ..core.calibrated import parts
 from ..core.calibrated.convex.problem import towards_bright
 from ..core.calibrated.flux import vacuum_note
+from ..core.calibrated.given import Chemistry, Pixels
 from ..core.calibrated.method import Decision
 from ..core.calibrated.options import CalibratedOptions
 from ..core.calibrated.prepare import Totals
@@ -35,19 +36,21 @@ _CALLED = {
 
 def decide_for_tiles(
     inputs: dict[str, Any],
+    chemistry: Chemistry,
     options: CalibratedOptions,
     *,
     check: Callable | None = None,
     num_workers: int | None = None,
-    **chemistry: Any,
 ) -> tuple[Decision, np.ndarray, np.ndarray | None, Any]:
     """Find what the tiles of an image share.
 
     Parameters
     ----------
     inputs : dict
-        Arrays of one image, by their names in the core, each of shape ``(..., y, x)``,
-        or None.
+        Arrays of one image, by their names in
+        :class:`~hyperspy_fusion.core.calibrated.given.Pixels`, lazy or not, or None.
+    chemistry : Chemistry
+        What is known of its elements and images.
     options : CalibratedOptions
         The options.
     check : callable, optional
@@ -56,9 +59,6 @@ def decide_for_tiles(
         returns warnings.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
-    **chemistry
-        `elements`, `atomic_numbers`, `sensitivities` and `elastic_names`, as for the
-        core.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def decide_for_tiles(
         directions=towards_bright(found["haadf"]),
     )
     shared: dict[str, Any] = {"options": options, "num_workers": num_workers}
-    undone = parts.rough_shifts(**found, factor=factor, options=options, **chemistry)
+    undone = parts.rough_shifts(Pixels(**found), chemistry, options, factor=factor)
     arrays |= images_moved_back(arrays, undone)
     found |= images_moved_back(found, undone, factor)
     # whole large pixels only: tiles must stay within the image
@@ -102,11 +102,11 @@ def decide_for_tiles(
     corners = representative_tiles(found["maps"][:, rows, columns], factor)
     sample = computed({name: _mosaic(a, corners) for name, a in arrays.items()})
     decision, prior = parts.decide_on_sample(
-        **sample, totals=totals, **shared, **chemistry
+        Pixels(**sample), chemistry, totals=totals, **shared
     )
     if arrays["background"] is None:
         background, note = parts.background_of_vacuum(
-            **found, factor=factor, decision=decision, **shared
+            Pixels(**found), decision, factor=factor, **shared
         )
         if background is None:
             decision = replace(decision, background_note=note)
@@ -114,9 +114,9 @@ def decide_for_tiles(
             for each in (arrays, found, sample):
                 each["background"] = background
             decision, prior = parts.decide_on_sample(
-                **sample, totals=totals, **shared, **chemistry
+                Pixels(**sample), chemistry, totals=totals, **shared
             )
-            note = vacuum_note(background[:, 0, 0], chemistry["elements"])
+            note = vacuum_note(background[:, 0, 0], chemistry.elements)
             decision = replace(
                 decision,
                 background=background[:, 0, 0] / decision.units.count_value,
@@ -132,10 +132,10 @@ def decide_for_tiles(
     net = maps if background is None else maps - background
     flux = da.nansum(net, axis=(-2, -1), dtype=np.float64).compute()
     coarse, decision = parts.overview(
-        **found,
+        Pixels(**found),
+        decision,
         factor=factor,
-        decision=decision,
-        elements=chemistry["elements"],
+        elements=chemistry.elements,
         **shared,
     )
     flux = np.where(decision.numbers.lock.kept, np.maximum(flux, 0), np.inf)
@@ -145,9 +145,9 @@ def decide_for_tiles(
     surroundings = [
         {name: cut(a, (), *tile.outer) for name, a in arrays.items()} for tile in sample
     ]
-    flux_multiplier = parts.common_multipliers(
-        computed(surroundings), [t.inner for t in sample], sums, decision, **shared
-    )
+    tiles = [Pixels(**own) for own in computed(surroundings)]
+    insides = [tile.inner for tile in sample]
+    flux_multiplier = parts.common_multipliers(tiles, insides, sums, decision, **shared)
     decision = replace(decision, flux_multiplier=flux_multiplier)
     return decision, prior, flux, background
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..core.calibrated import method as calibrated
 from ..core.calibrated import parts, series
+from ..core.calibrated.given import Chemistry, Pixels
 from ..core.calibrated.preview import Preview
 from ..core.common.options import Options, choice, flag, whole_number
 from ..core.common.solution import Solution
@@ -146,15 +147,17 @@ def plan_calibrated(
     shared = execution.weights == "shared"
     options.elastic_weights(measurement.elastic_names)  # an error if they do not fit
     if tiles is not None:
-        chemistry["num_workers"] = execution.num_workers
-        return _tile_tasks(measurement, tiles, options, chemistry, shared=shared)
+        return _tile_tasks(
+            measurement, tiles, chemistry, options, execution.num_workers, shared=shared
+        )
     messages: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     if shared:
         options, messages, notes = _with_shared_weights(
-            measurement, options, chemistry, execution.num_workers
+            measurement, chemistry, options, execution.num_workers
         )
-    solve = partial(calibrated.solve, options=options, **chemistry)
+    solve = partial(calibrated.solve, chemistry=chemistry, options=options)
+    solve = partial(_solve_pixels, solve)
     if messages or notes:
         solve = partial(_solve_with, messages, notes, solve)
     return _image_tasks(_arrays(measurement), measurement, solve)
@@ -183,22 +186,28 @@ def preview(
 ) -> Preview:
     """A part of the first image, calibrated with all of that image."""
     first = _inputs_at(_arrays(measurement), (0,) * len(measurement.navigation_shape))
-    return Preview.of(
-        **first,
-        options=options,
-        num_workers=execution.num_workers,
-        **_chemistry(measurement),
+    chemistry = _chemistry(measurement)
+    return Preview.of(Pixels(**first), chemistry, options, execution.num_workers)
+
+
+def _chemistry(measurement: Measurement) -> Chemistry:
+    return Chemistry(
+        atomic_numbers=measurement.atomic_numbers,
+        sensitivities=measurement.sensitivities,
+        elements=measurement.elements,
+        elastic_names=measurement.elastic_names,
     )
 
 
-def _chemistry(measurement: Measurement) -> dict[str, Any]:
-    names = measurement.elastic_names
-    return {
-        **({"elastic_names": names} if names else {}),
-        "elements": measurement.elements,
-        "atomic_numbers": measurement.atomic_numbers,
-        "sensitivities": measurement.sensitivities,
-    }
+def _solve_pixels(
+    solve: Callable,
+    *,
+    num_workers: int | None = None,
+    callback: Callable | None = None,
+    **arrays: Any,
+) -> Solution:
+    """Solve by a function that takes the arrays of a task together."""
+    return solve(Pixels(**arrays), num_workers=num_workers, callback=callback)
 
 
 def _solve_published(
@@ -280,8 +289,9 @@ def _checked(
 def _tile_tasks(
     measurement: Measurement,
     tiles: Sequence[Sequence[Tile]],
+    chemistry: Chemistry,
     options: calibrated.CalibratedOptions,
-    chemistry: dict[str, Any],
+    num_workers: int | None,
     *,
     shared: bool,
 ) -> list[Task]:
@@ -289,7 +299,7 @@ def _tile_tasks(
     for position in _positions(measurement):
         own = _inputs_at(arrays, position)
         decision, prior, flux, own["background"] = decide_for_tiles(
-            own, options, check=measurement.check, **chemistry
+            own, chemistry, options, check=measurement.check, num_workers=num_workers
         )
         own |= images_moved_back(own, decision.undone_of_all)
         if shared:  # chosen on the first image
@@ -302,14 +312,15 @@ def _tile_tasks(
                 prior=prior,
                 inner=tile.inner,
             )
+            solve = partial(_solve_pixels, solve)
             tasks.append(Task.of(solve, own, (), tile, flux, position))
     return tasks
 
 
 def _with_shared_weights(
     measurement: Measurement,
+    chemistry: Chemistry,
     options: calibrated.CalibratedOptions,
-    chemistry: dict[str, Any],
     num_workers: int | None,
 ) -> tuple[calibrated.CalibratedOptions, tuple[str, ...], tuple[str, ...]]:
     """The options with weights chosen from images spread over the series.
@@ -325,7 +336,7 @@ def _with_shared_weights(
         for own in images:
             _checked(measurement.check, **own)
     weights, elastic = series.shared_weights(
-        images, options, num_workers=num_workers, **chemistry
+        [Pixels(**own) for own in images], chemistry, options, num_workers
     )
     notes = tuple(text for image in elastic for text in image.told)
     return _with_weights(options, weights, elastic), weights.warnings, notes

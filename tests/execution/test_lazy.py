@@ -17,6 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated import method as calibrated
 from hyperspy_fusion.core.calibrated import parts
+from hyperspy_fusion.core.calibrated.given import Pixels
 from hyperspy_fusion.core.published import method as published
 from hyperspy_fusion.execution import lazy
 
@@ -81,9 +82,10 @@ def solved(monkeypatch):
     found = Counter()
 
     def counted(function):
-        def solve(maps, haadf, *args, **kwargs):
+        def solve(first, *args, **kwargs):
+            haadf = first.haadf if isinstance(first, Pixels) else kwargs["haadf"]
             found[hashlib.sha256(haadf.tobytes()).hexdigest()] += 1
-            return function(maps, haadf, *args, **kwargs)
+            return function(first, *args, **kwargs)
 
         return solve
 

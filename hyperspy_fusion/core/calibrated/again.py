@@ -8,6 +8,7 @@ import numpy as np
 from ..common.threads import workers
 from .composition import NoiseLaw
 from .flux import FluxLock
+from .given import Pixels
 from .groups import Groups
 from .guard import local_z
 from .multinomial import Fractions
@@ -22,22 +23,15 @@ _ASKED = "seed", "regularizer", "lock_flux"
 
 
 def _prepared_again(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    record: Any,
-    options: CalibratedOptions,
-    background: Any,
-    variance: np.ndarray | None,
+    pixels: Pixels, record: Any, options: CalibratedOptions
 ) -> tuple[PreparedData, np.ndarray]:
     """The data with what was found about them, and the value of a count in them."""
-    if background is None:
-        background = np.asarray(record["vacuum_background"])[:, None, None]
+    if pixels.background is None:
+        found = np.asarray(record["vacuum_background"])[:, None, None]
+        pixels = replace(pixels, background=found)
     preparation = prepare(
-        maps,
-        haadf,
+        pixels,
         options,
-        background=background,
-        variance=variance,
         level_rows=bool(record.get("haadf_row_noise")),
     )
     # That of these data: that of a sample may differ.
@@ -83,59 +77,38 @@ def _fractions_again(prepared: PreparedData, record: Any) -> Fractions:
     return Fractions.with_law(prepared, law)
 
 
-def local_z_again(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    fused: np.ndarray,
-    record: Any,
-    *,
-    background: Any = None,
-    variance: np.ndarray | None = None,
-) -> np.ndarray:
+def local_z_again(pixels: Pixels, fused: np.ndarray, record: Any) -> np.ndarray:
     """The :func:`~.guard.local_z` of a finished fusion, shape ``(y, x)``.
 
     The arguments are those of :func:`groups_again`, with the `fused` maps in the units
-    of `maps`.
+    of those measured.
     """
-    prepared, count_value = _prepared_again(
-        maps, haadf, record, CalibratedOptions(), background, variance
-    )
+    prepared, count_value = _prepared_again(pixels, record, CalibratedOptions())
     seen = np.where(prepared.trusted > 0, prepared.haadf, np.nan)
     return local_z(replace(prepared, haadf=seen), fused / count_value[:, None, None])
 
 
 def groups_again(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    first: np.ndarray,
-    record: Any,
-    trusted: np.ndarray,
-    *,
-    background: Any = None,
-    variance: np.ndarray | None = None,
+    pixels: Pixels, first: np.ndarray, record: Any, trusted: np.ndarray
 ) -> Groups:
     """The groups of pixels that shared their counts in a finished fusion.
 
     Parameters
     ----------
-    maps, haadf : numpy.ndarray
-        The measurement, in any units; NaN where missing.
+    pixels : Pixels
+        The measurement, as it was given.
     first : numpy.ndarray
         The maps that were fused before pixels shared their counts, in the units of
-        `maps`.
+        those measured.
     record : mapping
         What :func:`~hyperspy_fusion.core.calibrated.method.solve` recorded, and the
         options `seed`, `regularizer` and `lock_flux`.
     trusted : numpy.ndarray
         Where the HAADF image was used, shape ``(y, x)``, bool.
-    background, variance : numpy.ndarray, optional
-        As they were given.
     """
     asked: dict[str, Any] = {name: record[name] for name in _ASKED}
     options = CalibratedOptions(**asked)
-    prepared, count_value = _prepared_again(
-        maps, haadf, record, options, background, variance
-    )
+    prepared, count_value = _prepared_again(pixels, record, options)
     prepared = replace(
         prepared,
         apart=tuple(map(bool, record["own_norm"])),

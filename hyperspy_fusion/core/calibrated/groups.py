@@ -93,7 +93,7 @@ def _highest_peak(image: np.ndarray) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chemistry:
+class LocalChemistry:
     """Smoothed maps and the variance of their noise, by which pixels are told apart.
 
     Attributes
@@ -112,7 +112,7 @@ class Chemistry:
     @classmethod
     def of(
         cls, maps: np.ndarray, difference: np.ndarray, limits: tuple[float, float]
-    ) -> "Chemistry":
+    ) -> "LocalChemistry":
         """From fused maps, and maps whose variance is that of their noise."""
         width = 0, _CHEMISTRY_WIDTH, _CHEMISTRY_WIDTH
         squares = gaussian_filter(difference, width) ** 2
@@ -300,7 +300,9 @@ class Groups:
     limits: np.ndarray
 
     @classmethod
-    def of(cls, members: np.ndarray, chemistry: Chemistry, run: Workers) -> "Groups":
+    def of(
+        cls, members: np.ndarray, chemistry: LocalChemistry, run: Workers
+    ) -> "Groups":
         """Test neighbours, which are put in order in their array."""
         groups = cls(
             members=members,

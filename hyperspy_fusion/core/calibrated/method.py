@@ -21,6 +21,7 @@ from .elastic import (
     examine_further,
 )
 from .flux import DOUBTFUL
+from .given import Chemistry, Pixels
 from .groups import repetition
 from .guard import GuardReport
 from .linearity import linear_power, power_message
@@ -329,17 +330,11 @@ def stage_callbacks(callback: Callable | None) -> Callable[[str], Callable | Non
 
 
 def understand(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    atomic_numbers: Sequence[int],
+    pixels: Pixels,
+    chemistry: Chemistry,
     options: CalibratedOptions,
-    background: Any,
-    variance: np.ndarray | None,
-    sensitivities: Sequence[float] | None = None,
+    *,
     totals: Totals | None = None,
-    elements: Sequence[str] = (),
-    elastic: np.ndarray | None = None,
-    elastic_names: Sequence[str] = (),
     run: Workers = ALONE,
 ) -> tuple[Preparation, np.ndarray, Further | None]:
     """Prepare the data, and compute the expected c_i: Z^γ over the sensitivity.
@@ -347,51 +342,24 @@ def understand(
     The last are the further elastic images, with what is expected of them; None if
     there are none.
     """
-    given = () if elastic is None else elastic
-    check_different(maps, haadf, elements, given, elastic_names)
-    preparation = prepare(
-        maps,
-        haadf,
-        options,
-        background=background,
-        variance=variance,
-        totals=totals,
-        elements=elements,
-        run=run,
-    )
-    of_units = preparation.units, sensitivities
-    prior = expected_coefficients(atomic_numbers, options.gamma, *of_units)
+    elements, names = chemistry.elements, chemistry.elastic_names
+    haadf, *elastic = pixels.images
+    check_different(pixels.maps, haadf, elements, elastic, names)
+    preparation = prepare(pixels, options, totals=totals, elements=elements, run=run)
+    count_value = preparation.units.count_value
+    prior = chemistry.coefficients(options.gamma, count_value)
     further = None
-    if elastic is not None:
-        of_images = expected_coefficients(atomic_numbers, EXPONENT, *of_units)
-        further = Further(tuple(elastic_names), elastic, of_images)
+    if pixels.elastic is not None:
+        expected = chemistry.coefficients(EXPONENT, count_value)
+        further = Further(tuple(names), pixels.elastic, expected)
     return preparation, prior, further
 
 
-def expected_coefficients(
-    atomic_numbers: Sequence[int],
-    exponent: float,
-    units: Units,
-    sensitivities: Sequence[float] | None,
-) -> np.ndarray:
-    """Expected c_i per count: a power of Z over the sensitivity."""
-    prior = np.asarray(atomic_numbers, dtype=np.float64) ** exponent
-    prior *= units.count_value
-    return prior if sensitivities is None else prior / sensitivities
-
-
 def solve(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    atomic_numbers: Sequence[int],
+    pixels: Pixels,
+    chemistry: Chemistry,
     options: CalibratedOptions,
     *,
-    background: Any = None,
-    variance: np.ndarray | None = None,
-    sensitivities: Sequence[float] | None = None,
-    elements: Sequence[str] = (),
-    elastic: np.ndarray | None = None,
-    elastic_names: Sequence[str] = (),
     num_workers: int | None = None,
     callback: Callable | None = None,
 ) -> Solution:
@@ -399,25 +367,12 @@ def solve(
 
     Parameters
     ----------
-    maps, haadf : numpy.ndarray
-        The measurement, in any units; NaN where missing.
-    atomic_numbers : sequence of int
-        Z_i.
+    pixels : Pixels
+        The measurement.
+    chemistry : Chemistry
+        What is known of its elements and images.
     options : CalibratedOptions
         The options.
-    background : numpy.ndarray or None
-        Known background of the maps; by default that of the vacuum, if there is any.
-    variance : numpy.ndarray, optional
-        Noise variance of the maps, that broadcasts against them.
-    sensitivities : numpy.ndarray, optional
-        Relative sensitivity factors.
-    elements : sequence of str
-        Symbols, for the messages.
-    elastic : numpy.ndarray, optional
-        Further elastic images, shape ``(n_images, y, x)``, in any units; NaN where
-        missing.
-    elastic_names : sequence of str
-        Their names, for the messages.
     num_workers : int, optional
         Number of threads; by default Numba's setting.
     callback : callable, optional
@@ -428,23 +383,11 @@ def solve(
     Returns
     -------
     Solution
-        Maps in the units of `maps`.
+        Maps in the units of those given.
     """
     callback_for = stage_callbacks(callback)
     with workers(num_workers) as run:
-        preparation, prior, further = understand(
-            maps,
-            haadf,
-            atomic_numbers,
-            options,
-            background,
-            variance,
-            sensitivities,
-            elements=elements,
-            elastic=elastic,
-            elastic_names=elastic_names,
-            run=run,
-        )
+        preparation, prior, further = understand(pixels, chemistry, options, run=run)
         decision, prepared = decide(
             preparation, prior, options, run, callback_for, further
         )
@@ -452,7 +395,7 @@ def solve(
         problem = decision.last_problem(prepared, run)
         kept = prepared if options.n_refits or options.share else None
         del prepared  # frees its pixels
-        missing = missing_pixels(maps, haadf)
+        missing = missing_pixels(pixels.maps, pixels.haadf)
         return conclude(
             decision,
             problem,

@@ -17,6 +17,7 @@ from .convex.solver import common_flux_multiplier, minimise
 from .elastic import EXPONENT
 from .examine import guarded
 from .flux import DOUBTFUL, NO_VACUUM, FluxLock, judge, vacuum_background
+from .given import Chemistry, Pixels
 from .method import (
     Decision,
     conclude,
@@ -36,23 +37,23 @@ _MULTIPLIER_ITERATIONS = 200
 
 
 def decide_on_sample(
+    pixels: Pixels,
+    chemistry: Chemistry,
     options: CalibratedOptions,
     *,
     totals: Totals,
     num_workers: int | None = None,
-    **inputs: Any,
 ) -> tuple[Decision, np.ndarray]:
     """Calibrate and choose the weights on a sample of an image.
 
-    `inputs` are the data, as :func:`~hyperspy_fusion.core.calibrated.method.solve`
-    takes them: tiles of
+    The pixels are those of
     :func:`~hyperspy_fusion.core.calibrated.sample.representative_tiles`; `totals` are
     those of the whole image. Returns the decision, which holds for all tiles, and the
     prior.
     """
     with workers(num_workers) as run:
         preparation, prior, further = understand(
-            options=options, totals=totals, run=run, **inputs
+            pixels, chemistry, options, totals=totals, run=run
         )
         # the sample holds hardly any vacuum
         preparation = replace(preparation, background_known=True)
@@ -65,28 +66,23 @@ def decide_on_sample(
 
 
 def background_of_vacuum(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    factor: int,
+    pixels: Pixels,
     decision: Decision,
     options: CalibratedOptions,
     *,
-    background: Any = None,
-    variance: np.ndarray | None = None,
-    elastic: np.ndarray | None = None,  # noqa: ARG001 - what is given of an image
+    factor: int,
     num_workers: int | None = None,
 ) -> tuple[np.ndarray | None, str]:
     """Background of a whole image on large pixels, in the units of the maps.
 
-    The arrays are means over `factor` x `factor` pixels. Shape ``(n_elements, 1, 1)``;
+    The pixels are means over `factor` x `factor` pixels. Shape ``(n_elements, 1, 1)``;
     None if the maps are no counts, or there is too little vacuum. The text tells why.
     """
     if not decision.units.counts or decision.report.inverted:
         return None, ""
     with workers(num_workers) as run:
-        prepared, _ = _part(
-            maps, haadf, decision, options, run, background, variance, factor=factor
-        )
+        pixels = replace(pixels, elastic=None)  # not needed
+        prepared, _ = _part(pixels, decision, options, run, factor)
     vacuum = vacuum_background(prepared, factor)
     if vacuum.background is None:
         return None, DOUBTFUL if vacuum.doubtful else NO_VACUUM
@@ -95,31 +91,18 @@ def background_of_vacuum(
 
 
 def rough_shifts(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    atomic_numbers: Sequence[int],
-    options: CalibratedOptions,
-    *,
-    factor: int,
-    background: Any = None,
-    variance: np.ndarray | None = None,  # noqa: ARG001 - what is given of an image
-    sensitivities: Sequence[float] | None = None,
-    elements: Sequence[str] = (),  # noqa: ARG001
-    elastic: np.ndarray | None = None,
-    elastic_names: Sequence[str] = (),  # noqa: ARG001
+    pixels: Pixels, chemistry: Chemistry, options: CalibratedOptions, *, factor: int
 ) -> list[Shift]:
     """Displacements of elastic images, HAADF first, of which there are means.
 
-    The arrays are those of :func:`overview`. In whole large pixels, given in those of
+    The pixels are those of :func:`overview`. In whole large pixels, given in those of
     the image.
     """
-    images = [haadf, *(() if elastic is None else elastic)]
-    net = fill(maps) - (0 if background is None else background)
+    background = 0 if pixels.background is None else pixels.background
+    net = fill(pixels.maps) - background
     shifts = []
-    for k, image in enumerate(images):
-        exponent = EXPONENT if k else options.gamma
-        prior = np.asarray(atomic_numbers, dtype=np.float64) ** exponent
-        prior = prior if sensitivities is None else prior / sensitivities
+    for k, image in enumerate(pixels.images):
+        prior = chemistry.coefficients(EXPONENT if k else options.gamma)
         model = np.tensordot(prior, net, axes=1)
         found = far_shift(fill(image[None])[0], 1.0 * np.isfinite(image), model)
         shifts.append(replace(found, y=factor * found.y, x=factor * found.x))
@@ -127,35 +110,21 @@ def rough_shifts(
 
 
 def overview(
-    maps: np.ndarray,
-    haadf: np.ndarray,
-    factor: int,
+    pixels: Pixels,
     decision: Decision,
     options: CalibratedOptions,
     *,
-    background: Any = 0.0,
-    variance: np.ndarray | None = None,
-    elastic: np.ndarray | None = None,
+    factor: int,
     elements: Sequence[str] = (),
     num_workers: int | None = None,
 ) -> tuple[np.ndarray, Decision]:
     """Fused maps of a whole image on large pixels, to see how its flux is distributed.
 
-    The arrays are means over `factor` x `factor` pixels. Returns means over the large
+    The pixels are means over `factor` x `factor` pixels. Returns means over the large
     pixels in the units of the maps, and the decision with the flux lock of the image.
     """
     with workers(num_workers) as run:
-        prepared, _ = _part(
-            maps,
-            haadf,
-            decision,
-            options,
-            run,
-            background,
-            variance,
-            elastic,
-            factor,
-        )
+        prepared, _ = _part(pixels, decision, options, run, factor)
         weights = decision.weights
         prepared = replace(prepared, lock=judge(prepared, elements))
         optimum = minimise(
@@ -171,7 +140,7 @@ def overview(
 
 
 def common_multipliers(
-    parts: Sequence[dict],
+    parts: Sequence[Pixels],
     insides: Sequence[tuple[slice, slice]],
     sums: np.ndarray,
     decision: Decision,
@@ -189,9 +158,8 @@ def common_multipliers(
 
     Parameters
     ----------
-    parts : list of dict
-        Tiles from all over the image, with as much vacuum as all of it and a halo each:
-        `maps`, `haadf`, `background`, `variance` and `elastic`, as for :func:`solve`.
+    parts : list of Pixels
+        Tiles from all over the image, with as much vacuum as all of it and a halo each.
     insides : list of tuple of slice
         The tiles without their halo.
     sums : numpy.ndarray
@@ -202,8 +170,8 @@ def common_multipliers(
     """
     weights = decision.weights
 
-    def problem(part: dict, run: Workers) -> Problem:
-        prepared, _ = _part(**part, decision=decision, options=options, run=run)
+    def problem(part: Pixels, run: Workers) -> Problem:
+        prepared, _ = _part(part, decision, options, run)
         return prepared.problem(weights.lambda_tv, weights.lambda_haadf)
 
     with workers(num_workers) as run:
@@ -218,39 +186,25 @@ def common_multipliers(
 
 
 def solve_part(
-    maps: np.ndarray,
-    haadf: np.ndarray,
+    pixels: Pixels,
     decision: Decision,
     options: CalibratedOptions,
     *,
     inner: tuple[slice, slice],
     prior: np.ndarray,
-    background: Any = 0.0,
-    variance: np.ndarray | None = None,
-    elastic: np.ndarray | None = None,
     num_workers: int | None = None,
     callback: Callable | None = None,
 ) -> Solution:
     """Fuse one tile of an image, with the decision of the whole image.
 
-    The arrays include the halo of the tile; `inner` are the rows and columns without
+    The pixels include the halo of the tile; `inner` are the rows and columns without
     it. Returns the solution of the tile without halo: its sums add up to the flux of
     the image, and its costs to the cost.
     """
     rows, columns = inner
-    missing = missing_pixels(maps[:, rows, columns], haadf[inner])
+    missing = missing_pixels(pixels.maps[:, rows, columns], pixels.haadf[inner])
     with workers(num_workers) as run:
-        prepared, decision = _part(
-            maps,
-            haadf,
-            decision,
-            options,
-            run,
-            background,
-            variance,
-            elastic,
-            inner=inner,
-        )
+        prepared, decision = _part(pixels, decision, options, run, inner=inner)
         callback_for = stage_callbacks(callback)
         # The lock is one of all tiles together; refits keep the sums of the tile.
         free = FluxLock.free(len(prior))
@@ -271,14 +225,10 @@ def solve_part(
 
 
 def _part(
-    maps: np.ndarray,
-    haadf: np.ndarray,
+    pixels: Pixels,
     decision: Decision,
     options: CalibratedOptions,
     run: Workers,
-    background: Any = 0.0,
-    variance: np.ndarray | None = None,
-    elastic: np.ndarray | None = None,
     factor: int = 1,
     inner: tuple[slice, slice] | None = None,
 ) -> tuple[PreparedData, Decision]:
@@ -288,15 +238,7 @@ def _part(
     """
     # means are no multiples of a count
     units = replace(decision.units, exact=()) if factor > 1 else decision.units
-    preparation = prepare(
-        maps,
-        haadf,
-        options,
-        background=background,
-        variance=variance,
-        units=units,
-        run=run,
-    )
+    preparation = prepare(pixels, options, units=units, run=run)
     plain = preparation.prepared.with_error(decision.numbers.error)
     plain = prepared = plain.with_numbers(decision.numbers)
     if factor == 1:
@@ -313,12 +255,13 @@ def _part(
         report = report.within(*inner, prepared.trusted)
     images, found = [], []
     for k, image in enumerate(decision.elastic):
-        if image.weight > 0 and elastic is not None:
-            term, image = image.part(plain, elastic[k], run, factor)  # noqa: PLW2901
+        if image.weight > 0 and pixels.elastic is not None:
+            own = pixels.elastic[k]
+            term, image = image.part(plain, own, run, factor)  # noqa: PLW2901
             images.append(term)
             if inner is not None:
-                own = image.report.within(*inner, term.precision)
-                image = replace(image, report=own)  # noqa: PLW2901
+                report_of = image.report.within(*inner, term.precision)
+                image = replace(image, report=report_of)  # noqa: PLW2901
         found.append(image)
     prepared = replace(prepared, elastic=tuple(images))
     decision = replace(

@@ -18,6 +18,7 @@ from .convex.bins import Bins
 from .convex.problem import Image, Problem, towards_bright
 from .correlation import Kernel
 from .flux import FluxLock, judge
+from .given import Pixels
 from .noise import (
     NoiseLine,
     above_zero,
@@ -326,12 +327,9 @@ class Totals:
 
 
 def prepare(
-    maps: np.ndarray,
-    haadf: np.ndarray,
+    pixels: Pixels,
     options: CalibratedOptions,
     *,
-    background: Any = None,
-    variance: np.ndarray | None = None,
     totals: Totals | None = None,
     units: Units | None = None,
     elements: Sequence[str] = (),
@@ -348,14 +346,10 @@ def prepare(
 
     Parameters
     ----------
-    maps, haadf : numpy.ndarray
-        The measurement; NaN where missing.
-    background : numpy.ndarray or None
-        Known background of the maps; None where nothing is known.
+    pixels : Pixels
+        The measurement.
     options : CalibratedOptions
         The options.
-    variance : numpy.ndarray, optional
-        Of the maps, that broadcasts against them; NaN where unknown.
     totals : Totals, optional
         Of the whole image, if this is a sample of it.
     units : Units, optional
@@ -382,6 +376,8 @@ def prepare(
         both signs.
     """
     is_part = units is not None
+    maps, haadf = pixels.maps, pixels.haadf
+    background, variance = pixels.background, pixels.variance
     if not is_part:
         check_magnitude("maps", maps)
         check_magnitude("HAADF image", haadf)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from .convex.iteration import restart
 from .convex.problem import Problem
 from .convex.solver import minimise
 from .convex.sweep import State
+from .given import Chemistry, Pixels
 from .method import Decision, decide, understand
 from .options import CalibratedOptions
 from .prepare import PreparedData
@@ -72,18 +72,16 @@ class Preview:
     @classmethod
     def of(
         cls,
+        pixels: Pixels,
+        chemistry: Chemistry,
         options: CalibratedOptions,
-        *,
         num_workers: int | None = None,
-        **inputs: Any,
     ) -> "Preview":
-        """Calibrate an image, and keep the part of it with the highest signal.
-
-        `inputs` are the data, as
-        :func:`~hyperspy_fusion.core.calibrated.method.solve` takes them.
-        """
+        """Calibrate an image, and keep the part of it with the highest signal."""
         with workers(num_workers) as run:
-            preparation, prior, further = understand(options=options, run=run, **inputs)
+            preparation, prior, further = understand(
+                pixels, chemistry, options, run=run
+            )
             decision, prepared = decide(
                 preparation, prior, options, run, further=further
             )

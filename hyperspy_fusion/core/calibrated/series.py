@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ..common.threads import workers
 from .elastic import Found, examine_further
+from .given import Chemistry, Pixels
 from .method import understand
 from .multinomial import Fractions, weigh_fractions
 from .options import CalibratedOptions
@@ -14,33 +15,23 @@ from .weights import Weights, weigh
 
 
 def shared_weights(
-    images: Sequence,
+    images: Sequence[Pixels],
+    chemistry: Chemistry,
     options: CalibratedOptions,
-    atomic_numbers: Sequence[int],
-    sensitivities: Sequence[float] | None = None,
-    elements: Sequence[str] = (),
-    elastic_names: Sequence[str] = (),
     num_workers: int | None = None,
 ) -> tuple[Weights, tuple[Found, ...]]:
     """Choose the weights that are best for several images together.
 
-    `images` holds, for each, the arguments `maps`, `haadf`, `background`, `variance`
-    and `elastic` of :func:`solve`. Returns also the further elastic images, as they
-    were found where they have least obstacles, with their weights.
+    Returns also the further elastic images, as they were found where they have least
+    obstacles, with their weights.
     """
     examined, fractions = [], []
     seen: list[list[Found]] = []
     given = options.of_weights
     with workers(num_workers) as run:
-        for inputs in images:
+        for pixels in images:
             preparation, prior, further = understand(
-                **inputs,
-                atomic_numbers=atomic_numbers,
-                options=options,
-                sensitivities=sensitivities,
-                elements=elements,
-                elastic_names=elastic_names,
-                run=run,
+                pixels, chemistry, options, run=run
             )
             if preparation.units.total is not None:
                 fractions.append(Fractions.of(preparation, prior, options, run))
@@ -65,7 +56,7 @@ def shared_weights(
                 examined,
                 weights,
                 run,
-                given=options.elastic_weights(elastic_names),
+                given=options.elastic_weights(chemistry.elastic_names),
                 **given,
             )
             return selection.weights, selection.of(best, examined[0])[0]

@@ -21,7 +21,7 @@ from ..common.threads import Workers
 from .convex.problem import Problem
 from .convex.solver import Optimum, minimise
 from .flux import FluxLock
-from .groups import Chemistry, Groups, Looks, neighbours
+from .groups import Groups, LocalChemistry, Looks, neighbours
 from .multinomial import Fractions
 from .noise import cumulant_of_mean
 from .prepare import PreparedData
@@ -210,7 +210,7 @@ class _Side:
         limits = _COUNTS if self.prepared.variance is None else _VALUES
         if self.fractions:
             limits = _FRACTIONS
-        chemistry = Chemistry.of(self.maps, self.noise, limits)
+        chemistry = LocalChemistry.of(self.maps, self.noise, limits)
         return Groups.of(near, chemistry, run)
 
     def share(self, k: int, run: Workers, seed: int) -> None:

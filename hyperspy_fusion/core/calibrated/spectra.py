@@ -21,6 +21,7 @@ from .bad_pixels import set_aside
 from .convex.bins import Bins, information, unmixing, variance_of
 from .elastic import EXPONENT, Further
 from .flux import FluxLock
+from .given import Pixels
 from .method import conclude, decide, stage_callbacks
 from .options import CalibratedOptions
 from .prepare import PEDESTAL, Preparation, PreparedData, prepare
@@ -229,10 +230,8 @@ def prepare_unmixed(
     total, haadf, bad = set_aside(total, haadf, ("total",))
     maps = np.where(np.isnan(total), np.float32(np.nan), maps)
     preparation = prepare(
-        maps,
-        haadf,
+        Pixels(maps=maps, haadf=haadf, variance=variance),
         replace(options, lock_flux=False),  # it has its own rule for spectra
-        variance=variance,
         elements=spectra.names,
         bad_known=True,
     )

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from arrays_in import prepare
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -9,7 +10,6 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from hyperspy_fusion import data, fuse_multimodal
 from hyperspy_fusion.core.calibrated.bad_pixels import _flat, set_aside
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 
 SPECIMENS = data.core_shell, data.janus, data.lattice
 

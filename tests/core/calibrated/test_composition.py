@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from arrays_in import prepare
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import gammaln, xlogy
 from specimens import fractions_of, wedge
@@ -13,7 +14,6 @@ from hyperspy_fusion.core.calibrated.composition import (
     sum_of_fractions,
 )
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 
 # --- what fractions are -------------------------------------------------------------
 

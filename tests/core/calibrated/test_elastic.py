@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+from arrays_in import prepare, solve
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
@@ -11,9 +12,7 @@ from hyperspy_fusion.core.calibrated.convex.solver import WarmStart
 from hyperspy_fusion.core.calibrated.elastic import Found, fits_inverted
 from hyperspy_fusion.core.calibrated.examine import counts_alone
 from hyperspy_fusion.core.calibrated.guard import GuardReport
-from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.selection import select
 from hyperspy_fusion.core.calibrated.shift import Shift
 from hyperspy_fusion.core.calibrated.weights import (

@@ -9,8 +9,8 @@ from hyperspy_fusion.core.calibrated import groups
 from hyperspy_fusion.core.calibrated.groups import (
     REACH,
     STEP,
-    Chemistry,
     Groups,
+    LocalChemistry,
     Looks,
     grid,
     neighbours,
@@ -71,7 +71,7 @@ def test_shared_data_are_the_mean_of_all_that_corresponds(run):
     rng = np.random.default_rng(0)
     data = rng.poisson(3, (2, 7, 9)).astype(float)
     data[1, 2, 3] = np.nan
-    chemistry = Chemistry(
+    chemistry = LocalChemistry(
         level=rng.normal(size=data.shape).astype(np.float32),
         variance=np.full(data.shape, 0.1, np.float32),
         limits=(3.0, 4.0),
@@ -93,7 +93,7 @@ def test_shared_data_are_the_mean_of_all_that_corresponds(run):
 def test_threads_do_not_matter():
     rng = np.random.default_rng(1)
     data = rng.poisson(3, (3, 120, 100)).astype(float)
-    chemistry = Chemistry.of(data, data[:, ::-1], (3.0, 5.0))
+    chemistry = LocalChemistry.of(data, data[:, ::-1], (3.0, 5.0))
     near = rng.integers(data[0].size, size=(60, 50, 4)).astype(np.int32)
     found = []
     for n in (1, 2):
@@ -177,7 +177,7 @@ def test_the_edges_of_a_crystal_share_as_its_inside(run):
     noise = rng.normal(0, 1, maps.shape)
     sigma = np.ones(y.shape)
     looks = Looks.of(maps.sum(axis=0), sigma, maps, np.ones(2), run, 0)
-    chemistry = Chemistry.of(maps, noise, (3.0, 5.0))
+    chemistry = LocalChemistry.of(maps, noise, (3.0, 5.0))
     found = Groups.of(neighbours(looks, 16, run, 0), chemistry, run)
     squares = ((found.mean(maps, run) - maps) ** 2).mean(axis=0)
     inside = squares[1:-1, 1:-1].mean()

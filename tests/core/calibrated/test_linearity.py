@@ -2,12 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from arrays_in import prepare, solve
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated.linearity import linear_power, power_message
-from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 
 Z = {"core_shell": (27, 25, 8), "lattice": (66, 21, 8), "janus": (79, 26, 8)}
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
+from arrays_in import solve
 from numpy.testing import assert_allclose, assert_array_equal
 from specimens import discs
 
 from hyperspy_fusion.core.calibrated import sample
-from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 
 OPTIONS = CalibratedOptions()

@@ -1,11 +1,14 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from arrays_in import given, solve
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy import ndimage, special
 from specimens import fractions_of, wedge
 
 from hyperspy_fusion.core.calibrated import multinomial
-from hyperspy_fusion.core.calibrated.method import decide, solve, understand
+from hyperspy_fusion.core.calibrated.method import decide, understand
 from hyperspy_fusion.core.calibrated.multinomial import Fractions, weigh_fractions
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.series import shared_weights
@@ -36,7 +39,8 @@ def automatic(data):
 
 def images(data):
     fractions, haadf, _ = data
-    preparation, prior, _ = understand(fractions, haadf, Z, OPTIONS, 0.0, None)
+    arguments = given(fractions, haadf, Z, background=0.0)
+    preparation, prior, _ = understand(*arguments, OPTIONS)
     with workers() as run:
         return Fractions.of(preparation, prior, OPTIONS, run)
 
@@ -159,7 +163,8 @@ def test_missing_pixels_of_the_image(data):
 
 def test_sums_of_the_counts_that_fractions_stand_for_are_kept(data, run):
     fractions, haadf, _ = data
-    preparation, prior, _ = understand(fractions, haadf, Z, GIVEN, 0.0, None)
+    arguments = given(fractions, haadf, Z, background=0.0)
+    preparation, prior, _ = understand(*arguments, GIVEN)
     decision, prepared = decide(preparation, prior, GIVEN, run)
     problem = decision.last_problem(prepared, run)
     counts = np.where(np.isnan(problem.data), 0, problem.data).sum(axis=(1, 2))
@@ -251,11 +256,11 @@ def test_noise_has_the_score_of_its_elements():
 
 def test_shared_weights(data):
     fractions, haadf, truth = data
-    image = {"maps": fractions, "haadf": haadf, "background": 0.0, "variance": None}
-    weights, further = shared_weights([image, image], OPTIONS, Z)
+    image, chemistry = given(fractions, haadf, Z, background=0.0)
+    weights, further = shared_weights([image, image], chemistry, OPTIONS)
     assert further == ()
     alone = solve(fractions, haadf, Z, OPTIONS).record
     assert_allclose(weights.lambda_tv, alone["lambda_tv"], rtol=1e-6)
-    counts = {**image, "maps": np.rint(truth)}
+    counts = replace(image, maps=np.rint(truth))
     with pytest.raises(ValueError, match="some maps of the series are fractions and"):
-        shared_weights([image, counts], OPTIONS, Z)
+        shared_weights([image, counts], chemistry, OPTIONS)

@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
+from arrays_in import prepare
 from numpy.testing import assert_allclose, assert_array_equal
 from specimens import discs
 
 from hyperspy_fusion.core.calibrated.noise import signal_scale
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.sample import mosaic, representative_tiles
 
 OPTIONS = CalibratedOptions()

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from arrays_in import given, solve
 from numpy.testing import assert_allclose
 
 from hyperspy_fusion import data
-from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.preview import Preview
 from hyperspy_fusion.core.calibrated.sample import busiest
@@ -27,7 +27,7 @@ def arrays():
 def test_previews_approach_the_solution(arrays):
     options = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.1)
     whole = solve(**arrays, options=options)
-    preview = Preview.of(**arrays, options=options)
+    preview = Preview.of(*given(**arrays), options)
     preview.solve(20.0, 0.03)  # the way is not remembered
     for _ in range(20):
         found = preview.solve(4.0, 0.1)
@@ -41,7 +41,7 @@ def test_previews_approach_the_solution(arrays):
 
 def test_both_data_are_met_less_with_more_regularisation(arrays):
     options = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.1)
-    preview = Preview.of(**arrays, options=options)
+    preview = Preview.of(*given(**arrays), options)
     weak, strong = (preview.solve(tv, 0.1) for tv in (2.0, 60.0))
     assert weak.deviance < strong.deviance
     assert weak.haadf < strong.haadf
@@ -52,7 +52,7 @@ def test_previews_of_fractions(arrays):
     maps /= maps.sum(axis=0)
     options = CalibratedOptions(lambda_tv=4.0, lambda_haadf=0.1)
     fractions = {**arrays, "maps": maps}
-    found = Preview.of(**fractions, options=options).solve(4.0, 0.1)
+    found = Preview.of(*given(**fractions), options).solve(4.0, 0.1)
     whole = solve(**fractions, options=options).maps
 
     def distance(one, other):

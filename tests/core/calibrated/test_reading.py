@@ -2,15 +2,14 @@ import warnings
 
 import numpy as np
 import pytest
+from arrays_in import prepare, solve
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.fft import dctn, idctn
 from scipy.ndimage import gaussian_filter, uniform_filter
 from specimens import discs
 
 import hyperspy_fusion
-from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.reading import read_map
 
 OPTIONS = CalibratedOptions()

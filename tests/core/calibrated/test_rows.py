@@ -2,14 +2,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from arrays_in import prepare, solve
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated import rows as rows_module
-from hyperspy_fusion.core.calibrated.method import solve
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import Totals, prepare
+from hyperspy_fusion.core.calibrated.prepare import Totals
 from hyperspy_fusion.core.calibrated.rows import RowNoise, without_row_noise
 
 Z = {"core_shell": (27, 25, 8), "lattice": (66, 21, 8), "janus": (79, 26, 8)}

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
+from arrays_in import solve
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import gaussian_filter
 
 from hyperspy_fusion import data
 from hyperspy_fusion.core.calibrated import sharing
 from hyperspy_fusion.core.calibrated.again import groups_again
-from hyperspy_fusion.core.calibrated.method import solve
+from hyperspy_fusion.core.calibrated.given import Pixels
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
 from hyperspy_fusion.core.calibrated.sharing import Sharing
 
@@ -154,7 +155,8 @@ def test_groups_of_fractions_are_found_again(of_fractions):
     asked = {"seed": 0, "regularizer": "tgv", "lock_flux": True}
     everywhere = np.ones(haadf.shape, bool)
     record = {**found.record, **asked}
-    groups = groups_again(fractions, haadf, found.unshared, record, everywhere)
+    pixels = Pixels(maps=fractions, haadf=haadf)
+    groups = groups_again(pixels, found.unshared, record, everywhere)
     assert groups.size == found.record["sharing_size"]
 
 
@@ -207,7 +209,8 @@ def test_groups_are_found_again(crystal):
     asked = {"seed": 0, "regularizer": "tgv", "lock_flux": True}
     everywhere = np.ones(haadf.shape, bool)
     record = {**found.record, **asked}
-    groups = groups_again(maps, haadf, found.unshared, record, everywhere)
+    pixels = Pixels(maps=maps, haadf=haadf)
+    groups = groups_again(pixels, found.unshared, record, everywhere)
     assert groups.size == found.record["sharing_size"]
 
 

@@ -3,14 +3,14 @@ from functools import cache
 
 import numpy as np
 import pytest
+from arrays_in import given, prepare, solve
 from numpy.testing import assert_allclose, assert_array_equal
 
 import hyperspy_fusion as hf
 from hyperspy_fusion.core.calibrated import examine as examine_module
 from hyperspy_fusion.core.calibrated.again import local_z_again
-from hyperspy_fusion.core.calibrated.method import solve
+from hyperspy_fusion.core.calibrated.given import Pixels
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.series import shared_weights
 from hyperspy_fusion.core.calibrated.shift import Shift
 from hyperspy_fusion.core.calibrated.slow import slow_message, without_slow
@@ -74,13 +74,11 @@ def test_the_image_helps_in_spite_of_its_support(alone, on_support):
 
 def test_the_slow_part_is_found_again(on_support):
     maps, _, haadf = specimen()
-    given = {"background": BACKGROUND}
-    z = local_z_again(
-        maps, supported(haadf), on_support.maps, on_support.record, **given
-    )
+    pixels = Pixels(maps=maps, haadf=supported(haadf), background=BACKGROUND)
+    z = local_z_again(pixels, on_support.maps, on_support.record)
     assert np.abs(z).max() < 4.5
     kept = {**on_support.record, "haadf_slow": 0.0}
-    z = local_z_again(maps, supported(haadf), on_support.maps, kept, **given)
+    z = local_z_again(pixels, on_support.maps, kept)
     assert np.abs(z).max() > 10
 
 
@@ -131,9 +129,8 @@ def test_of_no_image_nothing_is_subtracted(alone):
 
 def test_weights_of_several_images(on_support):
     maps, _, haadf = specimen()
-    given = {"background": BACKGROUND, "variance": None}
-    images = [{"maps": maps, "haadf": supported(haadf), **given}]
-    weights, further = shared_weights(images, CalibratedOptions(), Z)
+    pixels, chemistry = given(maps, supported(haadf), Z, background=BACKGROUND)
+    weights, further = shared_weights([pixels], chemistry, CalibratedOptions())
     assert further == ()
     assert weights.lambda_haadf == on_support.record["lambda_haadf"]
     assert weights.lambda_tv == on_support.record["lambda_tv"]

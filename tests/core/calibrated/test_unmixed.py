@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from arrays_in import prepare
 from numpy.testing import assert_allclose, assert_array_equal
 
 from hyperspy_fusion.core.calibrated.convex.bins import Bins
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.spectra import Spectra
 from hyperspy_fusion.core.calibrated.split import split
 from hyperspy_fusion.core.calibrated.unmixed import unmixed, with_counts

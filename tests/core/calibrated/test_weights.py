@@ -3,13 +3,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from arrays_in import prepare
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from hyperspy_fusion.core.calibrated import weights
 from hyperspy_fusion.core.calibrated.options import CalibratedOptions
-from hyperspy_fusion.core.calibrated.prepare import prepare
 from hyperspy_fusion.core.calibrated.weights import (
     LAMBDA_HAADF,
     LAMBDA_TV,

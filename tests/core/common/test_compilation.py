@@ -183,14 +183,16 @@ warnings.simplefilter("error")
 import numba
 import numpy as np
 from hyperspy_fusion.core.calibrated import method as calibrated
+from hyperspy_fusion.core.calibrated.given import Chemistry, Pixels
 from hyperspy_fusion.core.published import method as published
 rng = np.random.default_rng(0)
 maps = rng.poisson(20 * (1 + np.sin(np.arange(84))).reshape(2, 6, 7))
 haadf = 30.0 * maps[0] + 10.0 * maps[1] + rng.normal(0, 5, (6, 7))
+pixels, chemistry = Pixels(maps=maps, haadf=haadf), Chemistry(atomic_numbers=(27, 8))
 options = {"lambda_tv": 2.0, "lambda_haadf": 0.1, "max_iter": 3}
 for own in ({}, {"regularizer": "tv"}):
     options = calibrated.CalibratedOptions(**options, **own)
-    found = calibrated.solve(maps, haadf, (27, 8), options).maps
+    found = calibrated.solve(pixels, chemistry, options).maps
     np.save(sys.stdout.buffer, found)
     options = {"lambda_tv": 2.0, "lambda_haadf": 0.1, "max_iter": 3}
 found = published.solve(maps, haadf, (27, 8), published.PublishedOptions(n_iter=3)).maps
