@@ -24,6 +24,7 @@ from .flux import FluxLock
 from .groups import Groups, LocalChemistry, Looks, neighbours
 from .multinomial import Fractions
 from .noise import cumulant_of_mean
+from .options import CalibratedOptions
 from .prepare import PreparedData
 from .sample import at_places, busiest_of_quarters
 from .split import split
@@ -255,20 +256,15 @@ class _Split:
         def amounts(half: Fractions, run: Workers) -> tuple:
             return half.fused(weights, run, _ALONE_ITERATIONS, _HALF_ITERATIONS)
 
-        of_fractions = isinstance(image, Fractions)
+        fit: Callable = first
+        halves: Sequence[PreparedData | Fractions]
+        if isinstance(image, Fractions):
+            dose, halves, fit = 0.5, image.halves(*seed), amounts
+        else:
+            dose, halves = split(image, *seed)
         # one after another where the memory of both solvers would matter
         small = _pixels_of(image).haadf.size <= _SIDE_BY_SIDE
-        both: list[tuple[PreparedData, np.ndarray]]
-        if isinstance(image, Fractions):
-            dose, halves = 0.5, image.halves(*seed)
-            both = (
-                run.each(amounts, halves)
-                if small
-                else [amounts(h, run) for h in halves]
-            )
-        else:
-            dose, parts = split(image, *seed)
-            both = run.each(first, parts) if small else [first(p, run) for p in parts]
+        both = run.each(fit, halves) if small else [fit(half, run) for half in halves]
         difference = both[0][1] - both[1][1]
         # of the fit of all the data; twice the dose, or half the variance
         self.noise = difference if dose < 1 else difference / 2
@@ -279,7 +275,7 @@ class _Split:
                 maps=maps,
                 noise=noise,
                 target=unmixed(target),
-                fractions=of_fractions,
+                fractions=isinstance(image, Fractions),
             )
             for (half, maps), (target, _) in zip(both, both[::-1], strict=True)
         ]
@@ -309,7 +305,7 @@ def judge_sharing(
     image: PreparedData | Fractions,
     weights: Weights,
     run: Workers,
-    options: Any,
+    options: CalibratedOptions,
     *,
     callback: Callable | None = None,
 ) -> Sharing:
@@ -374,7 +370,7 @@ def share_counts(
     optimum: Optimum,
     weights: Weights,
     run: Workers,
-    options: Any,
+    options: CalibratedOptions,
     *,
     judged: Sharing | None = None,
     callback: Callable | None = None,
