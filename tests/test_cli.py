@@ -406,6 +406,9 @@ class TestInfo:
         assert cli.main([*arguments, "--haadf", "larger.hspy"]) == 0
         last = capsys.readouterr().out.splitlines()[-1]
         assert last.startswith("Would be refused: the map of Fe has pixels of 0.5 nm")
+        matched = [*arguments, "--haadf", "larger.hspy", "--match", "axes"]
+        assert cli.main(matched) == 0
+        assert "Would fuse Fe with 'HAADF'" in capsys.readouterr().out
 
     def test_brackets_in_the_name_are_no_pattern(self, tmp_path, capsys):
         maps, haadf, _ = hyperspy_fusion.data.core_shell(16)

@@ -88,7 +88,9 @@ def test_a_batch_with_a_bad_file_and_again_with_resume(tmp_path, capsys, monkeyp
         patch.setattr(hyperspy_fusion, "fuse_published", refuse)
         assert cli.main([*arguments, "--resume"]) == 2
     assert {path: path.stat().st_mtime_ns for path in out.glob("*/*")} == times
-    assert capsys.readouterr().out.count("is there already") == 5
+    printed = capsys.readouterr().out
+    assert printed.count("is there already") == 5
+    assert printed.count(": fused, in an earlier run\n") == 5
 
     save_specimen("night6.npz")  # now it is well
     assert cli.main([*arguments, "--resume"]) == 0
@@ -501,6 +503,13 @@ def test_options_that_are_wrong(capsys, given, message):
     save_specimen("a.npz")
     assert cli.main(["fuse", "a.npz", *given]) == 2
     assert capsys.readouterr().err.startswith(f"hyperspy-fusion: error: {message}")
+
+
+def test_an_option_that_is_none(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["fuse", "a.npz", "--lamda-tv=3"])
+    message = "unrecognized arguments: --lamda-tv=3, did you mean --lambda-tv?\n"
+    assert capsys.readouterr().err.endswith(message)
 
 
 def test_a_mask_is_one_image(capsys):

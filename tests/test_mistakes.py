@@ -134,6 +134,14 @@ MISTAKES = {
         lambda s: fuse_published(s.maps, s.haadf, uncertainty=True),
         (TypeError, "no option uncertainty", "is one of fuse_multimodal", "n_iter_tv"),
     ),
+    "all that was loaded, for the published method": (
+        lambda s: fuse_published(s.maps, s.haadf, None),
+        (TypeError, "3 arguments", "(maps, haadf)", "background is one of fuse_multi"),
+    ),
+    "options without their names": (
+        lambda s: fuse_multimodal(s.maps, s.haadf, None, 0.1),
+        (TypeError, "4 arguments", "(maps, haadf, background), and options by their"),
+    ),
     "forgotten elements": (
         lambda s: fuse_multimodal(untitled(s.maps), s.haadf),
         (ValueError, "which element", "0: '' (32 x 32", "elements=['Fe', ...]"),

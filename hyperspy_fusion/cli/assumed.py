@@ -19,12 +19,14 @@ from ..loading.sum_spectrum import fit_sum_spectrum
 from .files import elements_in, symbol_of
 
 
-def lines_about(signals: list, loaded: MultimodalData) -> list[str]:
+def lines_about(signals: list, loaded: MultimodalData, match: Any = None) -> list[str]:
     """Lines about the signals of a file and those of them that would be fused."""
     maps, haadf, background = loaded
     lines = [str(find_candidates(signals))]
     try:
-        measurement = measure(maps, haadf, background, elastic=loaded.elastic or None)
+        measurement = measure(
+            maps, haadf, background, elastic=loaded.elastic or None, match=match
+        )
     except ValueError as error:
         return [*lines, f"Would be refused: {error}"]
     images = ", ".join(map(describe, (haadf, *loaded.elastic)))

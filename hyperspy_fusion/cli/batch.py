@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from multiprocessing import active_children, get_context
 from multiprocessing.connection import wait
@@ -82,6 +82,13 @@ class Outcome:
     code: int
     message: str
     printed: str = ""  # by another process
+    earlier: bool = False  # of an earlier run, which is kept
+
+    @property
+    def state(self) -> str:
+        """In words."""
+        before = ", in an earlier run" if self.earlier else ""
+        return f"{STATES[self.code]}{before}"
 
 
 def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
@@ -96,7 +103,7 @@ def fuse_files(arguments: argparse.Namespace, paths: Sequence[str]) -> int:
         codes.append(outcome.code)
         if outcome.printed:
             print(outcome.printed, end="")
-        print(f"[{len(codes)}/{len(paths)}] {path}: {STATES[outcome.code]}")
+        print(f"[{len(codes)}/{len(paths)}] {path}: {outcome.state}")
         if outcome.code == WRONG:
             where = "" if path in outcome.message else f"{path}: "
             print(f"hyperspy-fusion: error: {where}{outcome.message}", file=sys.stderr)
@@ -158,7 +165,7 @@ def _names(source: Path) -> Iterator[str]:
 
 
 def _row(path: str, output: Path, outcome: Outcome, base: Path) -> dict[str, str]:
-    row = {"file": path, "state": STATES[outcome.code], "message": outcome.message}
+    row = {"file": path, "state": outcome.state, "message": outcome.message}
     earlier = outcome.code == WRONG and (output / files.REPORT).exists()
     if earlier:
         row["state"] += "; the result is that of an earlier run"
@@ -225,7 +232,7 @@ def _apart(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
             outcome = _try(arguments, path, output)
     finally:
         _Job.at_work = False
-    return Outcome(outcome.code, outcome.message, printed.getvalue())
+    return replace(outcome, printed=printed.getvalue())
 
 
 def _try(arguments: argparse.Namespace, path: str, output: Path) -> Outcome:
@@ -348,7 +355,8 @@ def _as_before(
             "choose another --output, or replace it with --overwrite"
         )
     print(f"{output} is there already")
-    return Outcome(int(result.get("exit-code", DONE)), str(result.get("message", "")))
+    code, message = result.get("exit-code", DONE), result.get("message", "")
+    return Outcome(int(code), str(message), earlier=True)
 
 
 def _code_of(record: Any) -> int:

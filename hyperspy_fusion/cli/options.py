@@ -4,7 +4,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
 from itertools import chain
@@ -59,16 +59,19 @@ INPUT: list[Option] = [
     ("together", bool, "", "the files hold maps and images of one specimen"),
     ("lazy", bool, "", "leave spectra on disk, for files larger than the memory"),
 ]
-SHARED: list[Option] = [
-    ("lambda_tv", "weight", "X|auto", "weight of the total variation"),
-    ("gamma", float, "X", "exponent of the Z-contrast"),
-    ("tolerance", float, "X", "relative tolerance at which to stop"),
+MATCH: list[Option] = [
     (
         "match",
         str,
         "HOW",
         "axes: crop and rebin to a common area; pixels: take both for the same pixels",
-    ),
+    )
+]
+SHARED: list[Option] = [
+    ("lambda_tv", "weight", "X|auto", "weight of the total variation"),
+    ("gamma", float, "X", "exponent of the Z-contrast"),
+    ("tolerance", float, "X", "relative tolerance at which to stop"),
+    *MATCH,
     ("num_workers", int, "N", "number of threads"),
 ]
 OF_METHOD: dict[str, list[Option]] = {
@@ -160,6 +163,14 @@ def _in_shell(found: re.Match) -> str:
         return flag_of(name)
     bare = "".join(letter for letter in value if letter not in _QUOTES)
     return f"{flag_of(name)} {bare}"
+
+
+def about_unknown(words: Sequence[str], known: Iterable[str]) -> str:
+    """The message about words of a command line that are no options of its command."""
+    options = [f"--{name.replace('_', '-')}" for name in known]
+    close = get_close_matches(words[0].partition("=")[0], options, n=1)
+    perhaps = f", did you mean {close[0]}?" if close else ""
+    return f"unrecognized arguments: {' '.join(words)}{perhaps}"
 
 
 def add(group: Any, options: Sequence[Option]) -> None:

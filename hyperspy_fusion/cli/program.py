@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):  # names that a console cannot show
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        parser.error(options.about_unknown(unknown, vars(arguments)))
     if plt.get_backend().lower() != "agg":
         plt.switch_backend("Agg")  # pictures go to files
     files.written.clear()
@@ -222,7 +224,7 @@ def _add_info(commands: Any) -> argparse.ArgumentParser:
         "would take and assume, or why it would refuse.",
     )
     info.add_argument("files", nargs="+", metavar="FILE", help="files or patterns")
-    options.add(info, options.INPUT)
+    options.add(info, [*options.INPUT, *options.MATCH])
     options.add_of_spectra(info)
     info.set_defaults(run=_info)
     return info
@@ -323,7 +325,7 @@ def _lines_about(signals: list, arguments: argparse.Namespace) -> list[str]:
         if arguments.maps == "spectra":
             given = options.for_spectra(arguments)
             return lines_about_spectra(signals, loaded, **given)
-        return lines_about(signals, loaded)
+        return lines_about(signals, loaded, arguments.match)
     except (TypeError, ValueError) as error:  # which lists what there is
         return [f"Would be refused: {error}"]
 

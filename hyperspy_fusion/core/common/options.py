@@ -40,12 +40,15 @@ def helpful(function: Callable[P, R]) -> Callable[P, R]:
     parameters = inspect.signature(function).parameters
     _OPTIONS_OF[name] = list(parameters)
     needed = [p for p, own in parameters.items() if own.default is own.empty]
+    places = [p for p, own in parameters.items() if own.kind is not own.KEYWORD_ONLY]
 
     @wraps(function)
     def checked(*args: P.args, **kwargs: P.kwargs) -> R:
         for option in kwargs:
             if option not in parameters:
                 raise TypeError(_unknown_option(name, option))
+        if len(args) > len(places):
+            raise TypeError(_too_many(name, places, len(args)))
         lacking = [p for p in needed[len(args) :] if p not in kwargs]
         if lacking:
             raise TypeError(
@@ -55,6 +58,19 @@ def helpful(function: Callable[P, R]) -> Callable[P, R]:
         return function(*args, **kwargs)
 
     return checked
+
+
+def _too_many(function: str, places: list[str], n: int) -> str:
+    """Message for more arguments without a name than a function takes."""
+    message = (
+        f"{function} is called with {n} arguments without a name: expected "
+        f"{function}({', '.join(places)}), and options by their names"
+    )
+    for other, own in _OPTIONS_OF.items():
+        further = own[len(places) : n]
+        if own[: len(places)] == places and not {*further} & {*_OPTIONS_OF[function]}:
+            return f"{message}; {', '.join(further)} is one of {other}"
+    return message
 
 
 def _unknown_option(function: str, option: str) -> str:
