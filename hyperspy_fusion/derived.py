@@ -27,7 +27,7 @@ from .inputs.further import Elastic
 from .inputs.images import new_signal, with_data
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
 from .inputs.stacks import remove, split
-from .provenance import check_as_fused
+from .provenance import check_as_fused, check_same, checksums, pixels, sums_of
 from .results import TERMS, pending
 
 if TYPE_CHECKING:
@@ -357,13 +357,13 @@ def _local_misfit(
         sign = -1 if np.any(own["haadf_coefficients"] < 0) else 1
         for name in ("haadf_coefficients", "haadf_offset"):
             own[name] = sign * own[name]  # an inverted image is turned over
-        pixels = Pixels(
+        image = Pixels(
             maps=maps[position],
             haadf=sign * haadf[position],
             background=cut(measurement.background, position),
             variance=cut(measurement.variance, position),
         )
-        found[position] = sign * local_z_again(pixels, results[position], own)
+        found[position] = sign * local_z_again(image, results[position], own)
     return found
 
 
@@ -404,6 +404,9 @@ def groups_at(
             "the fusion used further elastic images, on which its groups depend: "
             "expected maps that were fused with the HAADF image alone"
         )
+    known, found = sums_of(record), checksums(pixels(measurement))
+    names = known.keys() & found.keys()  # of spectra the images
+    check_same({n: known[n] for n in names}, {n: found[n] for n in names})
     first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
     maps, haadf = computed([measurement.maps, measurement.haadf])
     flagged = flagged_pixels(fused)
@@ -412,16 +415,16 @@ def groups_at(
         for name, value in record.items()
         if name not in ("cost", "atomic_numbers")
     }
-    found = first[position], numbers, ~flagged[position]
+    own = first[position], numbers, ~flagged[position]
     if spectra is not None:
-        return groups_of_spectra_again(haadf[position], spectra, *found)
-    pixels = Pixels(
+        return groups_of_spectra_again(haadf[position], spectra, *own)
+    image = Pixels(
         maps=maps[position],
         haadf=haadf[position],
         background=cut(measurement.background, position),
         variance=cut(measurement.variance, position),
     )
-    return groups_again(pixels, *found)
+    return groups_again(image, *own)
 
 
 def get_haadf_model(

@@ -155,6 +155,23 @@ def _checksum(array: Any) -> int:
     return found
 
 
+def sums_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Checksums in a record."""
+    return dict(
+        line.rsplit(": ", 1) for line in record.get("checksums", "").splitlines()
+    )
+
+
+def check_same(known: dict[str, str], found: dict[str, str]) -> None:
+    """Raise a ValueError that names the data whose checksums differ."""
+    names = [name for name in known | found if known.get(name) != found.get(name)]
+    if names:
+        raise ValueError(
+            f"other values than those that were fused: {', '.join(names)}. Expected "
+            "the same data, cropped and masked as they were, in the same order"
+        )
+
+
 def by_package(versions: str) -> dict[str, str]:
     """The versions of :func:`versions` by the name of the package."""
     return dict(line.rsplit(" ", 1) for line in versions.splitlines())

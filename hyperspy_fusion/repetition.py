@@ -25,9 +25,11 @@ from .provenance import (
     by_package,
     call_of,
     check_given,
+    check_same,
     checksums,
     options_of,
     pixels,
+    sums_of,
     versions,
 )
 from .spectral_fusion import fuse_spectra
@@ -137,7 +139,7 @@ def _spectra_again(
     if options["energy_range"]:
         options["energy_range"] = tuple(options["energy_range"])
     again = fuse_spectra(spectra, haadf, **options, **given)
-    _check_same(_sums_of(record), _sums_of(complete_record(again[0])))
+    check_same(sums_of(record), sums_of(complete_record(again[0])))
     return again
 
 
@@ -166,29 +168,14 @@ def _check_data(
             f"{measurement.navigation_shape or 'one image'}: expected all data of the "
             "series; a part of its maps is enough"
         )
-    known = _sums_of(record)
+    known = sums_of(record)
     if not known:
         warn(
             "the data were lazy when they were fused: it is not known whether these "
             "are the same"
         )
         return
-    _check_same(known, checksums(pixels(measurement)))
-
-
-def _sums_of(record: dict[str, Any]) -> dict[str, str]:
-    """Checksums in a record."""
-    return dict(line.rsplit(": ", 1) for line in record["checksums"].splitlines())
-
-
-def _check_same(known: dict[str, str], found: dict[str, str]) -> None:
-    """Raise a ValueError that names the data whose checksums differ."""
-    names = [name for name in known | found if known.get(name) != found.get(name)]
-    if names:
-        raise ValueError(
-            f"other values than those that were fused: {', '.join(names)}. Expected "
-            "the same data, cropped and masked as they were, in the same order"
-        )
+    check_same(known, checksums(pixels(measurement)))
 
 
 def _warn_of_other_versions(before: str) -> None:

@@ -216,6 +216,14 @@ class TestPicture:
         with pytest.raises(ValueError, match="since share is False"):
             plot_sharing(maps, first, haadf, (3, 4), BACKGROUND)
 
+    def test_other_data(self, crystal, fused):
+        maps, haadf = crystal
+        other = "other values than those that were fused: "
+        with pytest.raises(ValueError, match=f"{other}background"):
+            plot_sharing(maps, fused, haadf, (3, 4), 2 * BACKGROUND)
+        with pytest.raises(ValueError, match=f"{other}HAADF image"):
+            plot_sharing(maps, fused, haadf * 2, (3, 4), BACKGROUND)
+
     @pytest.mark.parametrize(
         "pixel", [(64, 0), (-1, 0), (3, 64), (1.5, 2), 3, (1, 2, 3)]
     )
