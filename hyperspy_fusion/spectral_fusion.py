@@ -22,15 +22,21 @@ from .core.calibrated.spectra import (
     solve,
 )
 from .core.common.options import helpful
-from .execution.arrays import computed, sums_of_channels
+from .execution.arrays import computed, sums_of_channels, unmasked
 from .execution.plan import ExecutionOptions, Task
-from .inputs.elements import element_of
+from .inputs.elements import element_of, entry_of
 from .inputs.images import axes_of, describe, new_signal
 from .inputs.measurement import Mask, Matching, common_area, mask_array, measure
 from .loading.eds import choose_lines
 from .loading.lines import PER_KEV, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
-from .loading.sum_spectrum import CONTINUUM, FEWEST, SumSpectrum, fit_sum_spectrum
+from .loading.sum_spectrum import (
+    CONTINUUM,
+    FEWEST,
+    SumSpectrum,
+    as_range,
+    fit_sum_spectrum,
+)
 from .provenance import call_of, origin, pixels
 from .results import Conclusion, fused_now, tell
 
@@ -186,13 +192,12 @@ def fuse_spectra(
     )
     _check(spectra)
     wanted, others = _elements(spectra, elements, other_elements)
+    span = as_range(energy_range)
     call: dict[str, Any] = {
         "elements": wanted,
         "other_elements": others,
         "lines": as_names("lines", lines),
-        "energy_range": None
-        if energy_range is None
-        else list(map(float, energy_range)),
+        "energy_range": None if span is None else list(span),
         "match": match,
     }
     binned = _Binned.of(spectra, haadf, mask, elastic, **call)
@@ -261,10 +266,7 @@ class _Binned:
     ) -> _Binned:
         """Read spectra, as :func:`fuse_spectra` takes them."""
         chosen = lines_by_element(elements, lines)
-        axis = spectra.axes_manager.signal_axes[0]
-        by_element = {
-            element_of(line): line for line in choose_lines(spectra, chosen, axis)
-        }
+        by_element = {element_of(line): line for line in choose_lines(spectra, chosen)}
         if mask is not None:
             (mask,) = computed([mask_array(mask, spectra.data.shape[:-1])])
         span: Any = energy_range if energy_range is None else tuple(energy_range)
@@ -326,11 +328,13 @@ def _check(spectra: Any) -> None:
             "a field of view, or more navigation axes for a series; maps are fused by "
             "fuse_multimodal"
         )
-    if not spectra.metadata.Signal.signal_type.startswith("EDS_"):
+    kind = entry_of(spectra, "Signal", "signal_type")
+    if not isinstance(kind, str):  # metadata of files hold anything
+        kind = spectra._signal_type  # noqa: SLF001
+    if not kind.startswith("EDS_"):
         raise ValueError(
-            f"spectra {describe(spectra)} has the signal type "
-            f"{spectra.metadata.Signal.signal_type!r}: expected X-ray spectra, with "
-            "'EDS_TEM' or 'EDS_SEM'; set it with spectra.set_signal_type"
+            f"spectra {describe(spectra)} has the signal type {kind!r}: expected X-ray "
+            "spectra, with 'EDS_TEM' or 'EDS_SEM'; set it with spectra.set_signal_type"
         )
 
 
@@ -340,7 +344,7 @@ def _elements(
     other_elements: str | Sequence[str] | None,
 ) -> tuple[list[str], list[str]]:
     """Elements of the specimen, and others; an error if there are none or twice."""
-    others = as_names("other_elements", other_elements or None) or []
+    others = as_names("other_elements", other_elements, may_be_empty=True) or []
     given = as_names("elements", elements)
     wanted = given or [name for name in elements_of(spectra) if name not in others]
     twice = [name for name in (*wanted, *others) if (*wanted, *others).count(name) > 1]
@@ -385,7 +389,7 @@ def _in_bins(
     axis = spectra.axes_manager.signal_axes[0]
     start = PER_KEV[axis.units] * found.energies[0]
     first = int(abs(axis.axis - start).argmin())
-    inside = spectra.data[..., first : first + len(labels)]
+    inside = unmasked(spectra.data)[..., first : first + len(labels)]
     indicator = labels[:, None] == np.arange(len(mixing))
     if mask is not None:  # whatever is there
         left_out = np.broadcast_to(mask, inside.shape[:-1])[..., None]

@@ -1,6 +1,7 @@
 """Elastic images besides HAADF: phases, other detectors."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hyperspy.signals import BaseSignal, Signal2D
@@ -59,6 +60,8 @@ def further_images(
 
 def _named(elastic: Any) -> dict[str, Any]:
     """Elastic images by their names, as they were given."""
+    if isinstance(elastic, str | Path):
+        elastic = [elastic]  # which is an error
     if not isinstance(elastic, BaseSignal | Iterable):
         raise TypeError(
             f"elastic is of type {type(elastic).__name__}: expected a signal, or a "
@@ -66,7 +69,7 @@ def _named(elastic: Any) -> dict[str, Any]:
         )
     if isinstance(elastic, Mapping):
         for name in elastic:
-            if not isinstance(name, str) or not name or "\n" in name:
+            if not isinstance(name, str) or name.splitlines() != [name]:
                 raise TypeError(
                     f"elastic has the name {name!r}: expected a text of one line, as "
                     "{'phase': signal}"

@@ -22,7 +22,19 @@ _HAADF_TITLE = re.compile(r"haadf|^DF-S$|annular_detector", re.IGNORECASE)
 # Velox names the segments of its detectors DF4-A to DF4-D.
 _SEGMENT_TITLE = re.compile(r"-[A-D]$")
 
-_NODES = "General", "Sample", "Signal", "_HyperSpy"
+# Nodes of the metadata that HyperSpy and eXSpy take for such.
+_NODES = (
+    "General",
+    "Sample",
+    "Signal",
+    "_HyperSpy",
+    "Acquisition_instrument",
+    *(
+        f"Acquisition_instrument.{mode}{node}"
+        for mode in ("SEM", "TEM")
+        for node in ("", ".Stage", ".Detector", ".Detector.EDS")
+    ),
+)
 
 
 def new_signal(
@@ -43,9 +55,12 @@ def new_signal(
     if axes is None:
         axes = axes_of(source)
     nodes = (source.metadata if metadata is None else metadata).as_dictionary()
-    for name in _NODES:
-        if not isinstance(nodes.get(name, {}), dict):
-            del nodes[name]  # HyperSpy takes it for a node
+    for *place, name in (node.split(".") for node in _NODES):
+        parent = nodes
+        for node in place:  # those above are nodes, or gone
+            parent = parent.get(node, {})
+        if not isinstance(parent.get(name, {}), dict):
+            del parent[name]
     nodes.get("Signal", {}).pop("Noise_properties", None)
     nodes.get("_HyperSpy", {}).pop("navigator", None)
     if original_metadata is None:
@@ -65,7 +80,7 @@ def new_signal(
 
 def with_data(signal: BaseSignal, data: Any, axes: list[dict] | None = None) -> Any:
     """A signal of other data, with the axes, the metadata and the class of one."""
-    kind = signal.metadata.Signal.signal_type
+    kind = signal._signal_type  # noqa: SLF001 - the metadata may hold anything
     return new_signal(signal, data, axes=axes, signal_type=kind)
 
 
@@ -80,7 +95,7 @@ def describe(signal: BaseSignal) -> str:
     axes = image if len(image) > 1 else signal.axes_manager.navigation_axes[:2] or image
     size = " x ".join(str(axis.size) for axis in axes)
     pixel = "uncalibrated"
-    if axes and is_calibrated(axes[0]):
+    if axes and axes[0].is_uniform and is_calibrated(axes[0]):
         pixel = f"{axes[0].scale:.4g} {axes[0].units}/px"
     series = " x ".join(map(str, series_shape(signal)))
     if series:
@@ -121,7 +136,7 @@ def as_images(signal: BaseSignal, role: str) -> Signal2D:
     """
     check_signal(signal, role)
     name = f"{role} {title_of(signal)!r}"
-    _check_real(signal, name)
+    check_real(signal, name)
     manager = signal.axes_manager
     if manager.signal_dimension == 0 and manager.navigation_dimension > 1:
         # as signal.transpose(signal_axes=(0, 1)), which leaves the array as it is
@@ -166,7 +181,7 @@ def _without_impossible_axes(signal: Signal2D) -> Signal2D:
     return signal if known else new_signal(signal, signal.data, axes=axes)
 
 
-def _check_real(signal: BaseSignal, name: str) -> None:
+def check_real(signal: BaseSignal, name: str) -> None:
     """Raise a TypeError if the data of a signal are no real numbers."""
     kind = signal.data.dtype
     if signal.ragged:

@@ -7,16 +7,26 @@ from typing import Any
 
 import numpy as np
 from hyperspy.axes import UniformDataAxis
+from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import element_of, sample_entries
-from ..inputs.images import with_data
-from .lines import LOWEST, PER_KEV, beam_energy_of, lines_of, resolution_of
+from ..inputs.images import axes_of, new_signal, with_data
+from .lines import (
+    LOWEST,
+    PER_KEV,
+    beam_energy_of,
+    lines_of,
+    mend_numbers,
+    resolution_of,
+)
 from .maps import Mapped, background_signal, elemental_map
 from .overlaps import overlaps
 from .smoothing import map_filled, smooth_counts
 from .spectra import (
+    check_spectra,
     elements_of,
+    energy_axis,
     is_auto,
     one_line_message,
     sum_channels,
@@ -39,9 +49,11 @@ def plan_eds(
     background windows.
     """
     # a private copy except for the data: eXSpy slices it, see `new_signal`
+    check_spectra(spectra)
     spectra = with_data(spectra, spectra.data)
-    axis = spectra.axes_manager.signal_axes[0]
-    lines = choose_lines(spectra, chosen, axis)
+    mend_numbers(spectra)
+    lines = choose_lines(spectra, chosen)
+    axis = energy_axis(spectra)
     if integration is None:
         integration = spectra.estimate_integration_windows(xray_lines=lines)
     elif isinstance(integration, Real) and not isinstance(integration, bool):
@@ -75,8 +87,7 @@ def plan_spectra(
 
     The function returns them in place of maps, their metadata with elements and lines.
     """
-    axis = spectra.axes_manager.signal_axes[0]
-    lines = choose_lines(spectra, chosen, axis)
+    lines = choose_lines(spectra, chosen)
     result = with_data(spectra, spectra.data)
     elements = [element_of(line) for line in lines]
     result.metadata.set_item("Sample.elements", elements)
@@ -84,18 +95,35 @@ def plan_spectra(
     return lambda: Mapped([result], None, [])
 
 
-def choose_lines(
-    spectra: BaseSignal, chosen: dict[str, str | None], axis: UniformDataAxis
-) -> list[str]:
+def choose_lines(spectra: BaseSignal, chosen: dict[str, str | None]) -> list[str]:
     """Return the line of each element; eXSpy fills in its defaults."""
+    check_spectra(spectra)
+    axis = energy_axis(spectra)
     wanted = list(chosen) or elements_of(spectra)
+    without = [element for element in wanted if not lines_of(element)]
+    if without:
+        raise ValueError(f"{without[0]} has no known X-ray lines: leave it out")
     given = [line for line in chosen.values() if line]
     left = {element for element in wanted if not chosen.get(element)}
-    known = sample_entries(spectra, "xray_lines")
-    given += [line for line in known if element_of(line) in left]
-    _check_range(spectra, given, axis)
+    named = sample_entries(spectra, "xray_lines")
+    given += [line for line in named if element_of(line) in left]
+    beam = beam_energy_of(spectra)
+    high = min(axis.high_value, PER_KEV[axis.units] * beam)
+    span = f"{axis.low_value:.5g} to {high:.5g} {axis.units}"
+    if high < axis.high_value:
+        span += ", the energy of the beam"
+    _check_range(given, axis, high, span)
 
-    probe = spectra.inav[(0,) * spectra.axes_manager.navigation_dimension]
+    # with the metadata that eXSpy looks at, and no others: files hold anything
+    known = {"Acquisition_instrument": {"TEM": {"beam_energy": beam}}}
+    probe: Any = new_signal(
+        spectra,
+        np.zeros(axis.size),
+        axes=axes_of(spectra)[-1:],
+        metadata=DictionaryTreeBrowser(known if np.isfinite(beam) else {}),
+        original_metadata=DictionaryTreeBrowser(),
+        signal_type="EDS_TEM",
+    )
     probe.set_elements(wanted)
     probe.set_lines(given)
     by_element: dict[str, list[str]] = {element: [] for element in wanted}
@@ -104,8 +132,8 @@ def choose_lines(
     for element, lines in by_element.items():
         if not lines:
             raise ValueError(
-                f"{element} has no α line in the measured range: leave it out, or "
-                "choose another line with lines="
+                f"{element} has no α line in the measured range, {span}: leave it "
+                "out, or choose another line with lines="
             )
         if len(lines) > 1:
             raise ValueError(one_line_message(element, lines))
@@ -113,18 +141,12 @@ def choose_lines(
 
 
 def _check_range(
-    spectra: BaseSignal, lines: Sequence[str], axis: UniformDataAxis
+    lines: Sequence[str], axis: UniformDataAxis, high: float, span: str
 ) -> None:
     """Raise a ValueError if lines do not exist or were not measured.
 
     eXSpy would only warn of the latter. To catch a warning is not safe in threads.
     """
-    if axis.units not in PER_KEV:
-        raise ValueError(
-            f"the energy axis is in {axis.units}: expected keV or eV, set "
-            "signal.axes_manager.signal_axes[0].units"
-        )
-    high = min(axis.high_value, PER_KEV[axis.units] * beam_energy_of(spectra))
     for line in lines:
         known = lines_of(element_of(line))
         if line not in known:
@@ -135,8 +157,8 @@ def _check_range(
         energy = PER_KEV[axis.units] * known[line][0]
         if not axis.low_value < energy < high:
             raise ValueError(
-                f"{line} is at {energy:.5g} {axis.units}, outside the measured "
-                f"{axis.low_value:.5g} to {high:.5g} {axis.units}: choose another line"
+                f"{line} is at {energy:.5g} {axis.units}, outside the measured {span}: "
+                "choose another line"
             )
 
 

@@ -1,6 +1,6 @@
 """Elements, lines and windows for the maps of spectra: checks and shared helpers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,16 +8,65 @@ from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import atomic_number, element_of, sample_entries
+from ..inputs.images import check_real, describe
+from .lines import PER_KEV
 
 
-def as_names(argument: str, entries: str | Sequence[str] | None) -> list[str] | None:
+def check_spectra(spectra: BaseSignal) -> None:
+    """Raise an error if spectra hold no real numbers, or nothing at all."""
+    check_real(spectra, f"spectra {describe(spectra)}")
+    if not spectra.data.size:
+        raise ValueError(
+            f"spectra {describe(spectra)} has the shape {spectra.data.shape}: expected "
+            "one pixel and one channel at least"
+        )
+
+
+def energy_axis(spectra: BaseSignal) -> UniformDataAxis:
+    """Energy axis of spectra; a ValueError if it has no energies that rise."""
+    axis = spectra.axes_manager.signal_axes[0]
+    if not axis.is_uniform:
+        raise ValueError(
+            "the energy axis is not uniform: expected equal channels, see "
+            "signal.interpolate_on_axis"
+        )
+    if axis.units not in PER_KEV:
+        raise ValueError(
+            f"the energy axis is in {axis.units}: expected keV or eV, set "
+            "signal.axes_manager.signal_axes[0].units"
+        )
+    if not (axis.scale > 0 and np.isfinite((axis.scale, axis.offset)).all()):
+        raise ValueError(
+            f"the energy axis starts at {axis.offset:.4g} {axis.units} and has "
+            f"channels of {axis.scale:.4g} {axis.units}: expected energies that rise; "
+            "set offset and scale of signal.axes_manager.signal_axes[0], or turn "
+            "falling energies round with signal.isig[::-1]"
+        )
+    return axis
+
+
+def as_names(
+    argument: str,
+    entries: str | Sequence[str] | None,
+    *,
+    may_be_empty: bool = False,
+) -> list[str] | None:
     """Return a name or a list of names as a list; None stays None.
 
-    A ValueError if the list is empty, a TypeError if an entry is no string.
+    A TypeError if it is neither, a ValueError if the list is empty.
     """
     if entries is None:
         return None
+    no_list = isinstance(entries, bytes | Mapping | BaseSignal) or (
+        isinstance(entries, np.ndarray) and entries.ndim != 1
+    )
+    if no_list or not isinstance(entries, Iterable):
+        raise TypeError(
+            f"{argument} is {entries!r}: expected a name or a list of names, as strings"
+        )
     names = [entries] if isinstance(entries, str) else list(entries)
+    if may_be_empty and names in ([], [""]):
+        return []
     if not names:
         raise ValueError(f"{argument} is empty: expected at least one entry, or None")
     wrong = [name for name in names if not isinstance(name, str)]

@@ -13,11 +13,12 @@ from scipy.optimize import lsq_linear
 from scipy.special import ndtr
 
 from ..core.common.messages import warn
-from ..execution.arrays import computed, sum_of_spectra
+from ..core.common.solution import LARGEST
+from ..execution.arrays import computed, sum_of_spectra, unmasked
 from ..inputs.elements import atomic_number, element_of, family_of
 from ..inputs.measurement import Mask, mask_array
 from .lines import LOWEST, PER_KEV, beam_energy_of, fwhm, lines_of, resolution_of
-from .spectra import as_names, elements_of
+from .spectra import as_names, check_spectra, elements_of, energy_axis
 
 CONTINUUM = "continuum"
 
@@ -27,6 +28,7 @@ _PRIOR = np.array([0.02, 0.003, 10.0])
 _STEPS = np.array([1e-4, 1e-5, 0.1])  # of their differences
 _FIRST, _ROUNDS = 4, 40  # the first ones leave them
 _SETTLED = 1e-4  # standard deviations, of a step
+_NARROWEST = 0.1  # sigma of a line, in channels; of a resolution that is too good
 _LEAST_COUNTS = 0.1  # of a channel, in the weights of the fit
 FEWEST = 100.0  # counts of all channels, too few to fit
 _LEAST_SHIFT = 0.003, 3.0  # keV and standard deviations
@@ -203,9 +205,9 @@ def fit_sum_spectrum(
     """
     energies, width, counts = _summed(spectra, mask)
     wanted = as_names("elements", elements) or elements_of(spectra)
-    others = as_names("other_elements", other_elements or None) or []
+    others = as_names("other_elements", other_elements, may_be_empty=True) or []
     wanted = list(dict.fromkeys([*wanted, *others]))
-    low, high = _range(energies, beam_energy_of(spectra), energy_range)
+    low, high = _range(energies, beam_energy_of(spectra), as_range(energy_range))
     inside = (energies > low - width / 2) & (energies < high + width / 2)
     if counts[inside].sum() < FEWEST:
         raise ValueError(
@@ -232,40 +234,48 @@ def _summed(spectra: BaseSignal, mask: Mask) -> tuple[np.ndarray, float, np.ndar
             f"spectra is {spectra!r}: expected a signal with one signal axis, the "
             "energy, as hs.load returns it"
         )
-    axis = axes[0]
-    if not axis.is_uniform:
-        raise ValueError(
-            "the energy axis is not uniform: expected equal channels, see "
-            "signal.interpolate_on_axis"
-        )
-    if axis.units not in PER_KEV:
-        raise ValueError(
-            f"the energy axis is in {axis.units}: expected keV or eV, set "
-            "signal.axes_manager.signal_axes[0].units"
-        )
+    axis = energy_axis(spectra)
+    check_spectra(spectra)
     place = spectra.axes_manager.signal_indices_in_array[0]
     left_out = None
     if mask is not None:
         shape = spectra.data.shape[:place] + spectra.data.shape[place + 1 :]
         (left_out,) = computed([mask_array(mask, shape)])
-    counts = sum_of_spectra(spectra.data, place, left_out)
-    if not np.isfinite(counts).all() or counts.min() < 0 or not counts.any():
+        if left_out.all():
+            raise ValueError(
+                "mask is True in all pixels: expected False where spectra are good"
+            )
+    with np.errstate(invalid="ignore", over="ignore"):
+        counts = sum_of_spectra(unmasked(spectra.data), place, left_out)
+    if not 0 <= counts.min() <= counts.max() <= LARGEST or not counts.any():
         raise ValueError(
             f"the sum spectrum has {np.min(counts):.3g} to {np.max(counts):.3g} counts "
-            "in a channel: expected finite counts of at least 0, not all 0, as the "
-            "detector gives them"
+            "in a channel: expected finite counts of at least 0, not all 0, and up to "
+            f"{LARGEST:.0e}, as the detector gives them; pixels without can be left "
+            "out with mask="
         )
     unit = PER_KEV[axis.units]
     return axis.axis / unit, float(axis.scale) / unit, counts
 
 
+def as_range(energy_range: Any) -> tuple[float, float] | None:
+    """An energy range as numbers; a ValueError if there are not two."""
+    if energy_range is None:
+        return None
+    try:
+        low, high = map(float, () if isinstance(energy_range, str) else energy_range)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"energy_range is {energy_range!r}: expected two rising energies in keV, "
+            "as (0.3, 20)"
+        ) from None
+    return low, high
+
+
 def _range(
     energies: np.ndarray, beam: float, given: tuple[float, float] | None
 ) -> tuple[float, float]:
-    try:
-        low, high = (LOWEST, beam) if given is None else map(float, given)
-    except (TypeError, ValueError):  # another number of them, or no numbers
-        low, high = np.nan, np.nan
+    low, high = (LOWEST, beam) if given is None else given
     if not (0 < low < high and low < energies[-1] and high > energies[0]):
         raise ValueError(
             f"energy_range is {given}: expected two rising energies in keV within the "
@@ -316,6 +326,7 @@ class _Model:
             column = np.zeros(len(centres))
             for energy, weight in lines:
                 sigma = fwhm(energy, self.resolution + broader) / np.sqrt(8 * np.log(2))
+                sigma = max(sigma, _NARROWEST * self.width)
                 near = slice(
                     *np.searchsorted(centres, (energy - 8 * sigma, energy + 8 * sigma))
                 )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..common.missing import ERRORS_OF_MISSING, missing_pixels
-from ..common.solution import Solution, Status, check_different
+from ..common.solution import Solution, Status, check_different, check_elastic
 from ..common.threads import ALONE, Workers, workers
 from .convex.problem import Problem
 from .convex.solver import minimise
@@ -345,6 +345,7 @@ def understand(
     elements, names = chemistry.elements, chemistry.elastic_names
     haadf, *elastic = pixels.images
     check_different(pixels.maps, haadf, elements, elastic, names)
+    check_elastic(elastic, names)
     preparation = prepare(pixels, options, totals=totals, elements=elements, run=run)
     count_value = preparation.units.count_value
     prior = chemistry.coefficients(options.gamma, count_value)

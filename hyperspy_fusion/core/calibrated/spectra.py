@@ -15,7 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..common.missing import missing_notes, missing_pixels
-from ..common.solution import Solution
+from ..common.solution import (
+    Solution,
+    check_different,
+    check_elastic,
+    check_magnitude,
+)
 from ..common.threads import workers
 from .bad_pixels import set_aside
 from .convex.bins import Bins, information, unmixing, variance_of
@@ -223,6 +228,7 @@ def prepare_unmixed(
     haadf: np.ndarray, spectra: Spectra, options: CalibratedOptions
 ) -> tuple[Preparation, dict[str, int], tuple[str, ...]]:
     """Linearly unmixed maps, prepared; numbers of missing pixels, notes of bad ones."""
+    check_magnitude("HAADF image", haadf)
     maps, variance = spectra.unmixed()
     # Of unmixed maps single counts in the tail of their noise look like bad pixels.
     total = spectra.bins.counts.sum(axis=0)[None]
@@ -275,6 +281,9 @@ def solve(
         ``(n_elements, y, x)``.
     """
     n_elements, n_components = len(spectra.shares), len(spectra.names)
+    given = () if elastic is None else elastic
+    check_different(spectra.bins.counts[:0], haadf, (), given, elastic_names)
+    check_elastic(given, elastic_names)
     preparation, missing, bad = prepare_unmixed(haadf, spectra, options)
 
     def expected(exponent: float) -> np.ndarray:

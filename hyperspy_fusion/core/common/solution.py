@@ -109,6 +109,12 @@ def check_magnitude(
         )
 
 
+def check_elastic(elastic: Any, names: Sequence[str]) -> None:
+    """Raise a ValueError if float32 cannot hold powers of further elastic images."""
+    for name, image in zip(names, elastic, strict=True):
+        check_magnitude(f"elastic image {name}", image)
+
+
 def check_finite(values: Any, what: str, remedy: str) -> None:
     """Raise a FloatingPointError if a value is NaN or infinite.
 
