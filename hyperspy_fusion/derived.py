@@ -26,6 +26,7 @@ from .inputs.elements import entry_of, infer_element, name_element, title_of
 from .inputs.further import Elastic
 from .inputs.images import new_signal, with_data
 from .inputs.measurement import Background, Image, Maps, Mask, Measurement, measure
+from .inputs.microscope import mend_numbers
 from .inputs.stacks import remove, split
 from .provenance import check_as_fused, check_same, checksums, pixels, sums_of
 from .results import TERMS, pending
@@ -115,6 +116,7 @@ def is_spectrum_image(signal: Any) -> bool:
 def windows_of(spectra: Any, lines: Sequence[str]) -> list[BaseSignal]:
     """Sums of the counts in a window around each line, as eXSpy chooses it."""
     spectra = with_data(spectra, spectra.data)  # eXSpy slices it
+    mend_numbers(spectra)
     return spectra.get_lines_intensity(xray_lines=lines)
 
 

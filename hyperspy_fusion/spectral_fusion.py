@@ -191,7 +191,7 @@ def fuse_spectra(
         show_progressbar=show_progressbar, num_workers=num_workers
     )
     _check(spectra)
-    wanted, others = _elements(spectra, elements, other_elements)
+    wanted, others = elements_to_fuse(spectra, elements, other_elements)
     span = as_range(energy_range)
     call: dict[str, Any] = {
         "elements": wanted,
@@ -338,7 +338,7 @@ def _check(spectra: Any) -> None:
         )
 
 
-def _elements(
+def elements_to_fuse(
     spectra: BaseSignal,
     elements: str | Sequence[str] | None,
     other_elements: str | Sequence[str] | None,
@@ -511,18 +511,22 @@ def _images(
 ) -> list[BaseSignal]:
     """The maps of lines as they were measured, with the axes of the spectra."""
     maps = np.stack([frame.maps() for frame in frames.values()], axis=1)
-    axes = axes_of(spectra)[:-1]
-    for axis in axes[-2:]:
-        axis["navigate"] = False
     images = []
     for line, values in zip(lines, maps, strict=True):
-        shape = spectra.data.shape[:-1]
-        image = new_signal(spectra, values.reshape(shape), axes=axes)
+        image = image_of(spectra, values.reshape(spectra.data.shape[:-1]))
         image.metadata.General.title = element_of(line)
         image.metadata.set_item("Sample.elements", [element_of(line)])
         image.metadata.set_item("Sample.xray_lines", [line])
         images.append(image)
     return images
+
+
+def image_of(spectra: BaseSignal, values: Any) -> BaseSignal:
+    """An image, or a series, of the pixels of spectra."""
+    axes = axes_of(spectra)[:-1]
+    for axis in axes[-2:]:
+        axis["navigate"] = False
+    return new_signal(spectra, values, axes=axes)
 
 
 def _solve(*, facts: dict[str, Any], notes: Sequence[str], **given: Any) -> Any:

@@ -83,8 +83,76 @@ def test_what_the_sum_spectrum_says_first(capsys):
         (["--energy-range", "3"], "expected two energies in keV, as 0.3,20"),
         (["--maps", "windows", *NAMED[-2:]], "has no option --other-elements"),
         (["--maps", "all"], "expected None or one of spectra, windows"),
+        (["--other-elements", "Ba"], "Ba is named twice"),
     ],
 )
 def test_options_that_do_not_go_together(arguments, message, capsys):
     assert cli.main(["fuse", *FILE, *NAMED[:4], *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_elements_of_the_file_but_the_others(specimen, tmp_path):
+    spectra, _ = specimen
+    spectra.set_elements(["Ba", "Ti", "O", "Cu"])
+    spectra.save("spectra.hspy", overwrite=True)
+    given = [*FILE, *NAMED[-2:], *GIVEN, "--output", "one"]
+    assert cli.main(["fuse", *given]) == 0
+    names = {path.stem for path in (tmp_path / "one").glob("*.hspy")}
+    assert names == {"Ba", "Ti", "O", "cost_history"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--elastic", "flat.hspy"], "the elastic image flat is constant (1.0)"),
+        (["--elastic", "small.hspy"], "32 x 32 pixels and the elastic image flat 8 x"),
+        (["--haadf", "small.hspy"], "the HAADF image 8 x 32 (y, x)"),
+        (["--other-elements", "Ba"], "Ba is named twice"),
+    ],
+)
+def test_what_would_be_refused_is_told_first(arguments, message, specimen, capsys):
+    _, haadf = specimen
+    flat = haadf.deepcopy()
+    flat.data = np.ones((32, 32))
+    flat.metadata.General.title = "flat"
+    flat.save("flat.hspy")
+    flat.isig[:, :8].save("small.hspy")
+    assert cli.main(["info", *FILE, *NAMED[:4], *arguments]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("Would be refused: ")
+    assert message in printed
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("energy-range = [0.3, 12]", "[0.3, 12]: expected a text or a number, as on"),
+        ("share = 'yes'", "share = 'yes': expected true or false"),
+        ("uncertainty = [true]", "[True]: expected true or false"),
+        ("no-lock-flux = 1", "no-lock-flux = 1: expected true or false"),
+        ("seed = true", "seed = True: expected a text or a number"),
+        ("elements = ['Ba', ['Ti']]", "expected a text or a number, or a list of the"),
+        ("elastic = {phase = 'a.hspy'}", "or a list of these"),
+        ("lambda-elastic = {phase = 1}", "or a list of these"),
+    ],
+)
+def test_values_of_settings_that_cannot_be(line, message, tmp_path, capsys):
+    (tmp_path / "run.toml").write_text(line, encoding="utf-8")
+    assert cli.main(["fuse", *FILE, *NAMED, "--config", "run.toml"]) == 2
+    printed = capsys.readouterr().err
+    assert f"run.toml has {line.partition(' ')[0]} = " in printed
+    assert message in printed
+
+
+def test_empty_lists_in_settings_are_not_given(tmp_path):
+    (tmp_path / "run.toml").write_text("elastic = []", encoding="utf-8")
+    given = [*FILE, *NAMED, *GIVEN, "--config", "run.toml", "--output", "one"]
+    assert cli.main(["fuse", *given]) == 0
+
+
+def test_metadata_that_hold_anything(specimen):
+    """Windows are summed for the pictures, too."""
+    spectra, _ = specimen
+    spectra.metadata.set_item("Acquisition_instrument.TEM.beam_energy", "x")
+    spectra.save("spectra.hspy", overwrite=True)
+    assert cli.main(["fuse", *FILE, *NAMED, *GIVEN, "--output", "one"]) == 0

@@ -16,7 +16,8 @@ from ..loading import find_candidates
 from ..loading.candidates import is_image
 from ..loading.load import MultimodalData
 from ..loading.sum_spectrum import fit_sum_spectrum
-from .files import elements_in, symbol_of
+from ..spectral_fusion import elements_to_fuse, image_of
+from .files import symbol_of
 
 
 def lines_about(signals: list, loaded: MultimodalData, match: Any = None) -> list[str]:
@@ -38,21 +39,25 @@ def lines_about(signals: list, loaded: MultimodalData, match: Any = None) -> lis
 def lines_about_spectra(
     signals: list,
     loaded: MultimodalData,
+    names: list[str],
     other_elements: Sequence[str] | None = None,
     energy_range: tuple[float, float] | None = None,
+    match: Any = None,
 ) -> list[str]:
     """Lines about spectra that would be fused as they are, from their sum."""
     spectra: Any = loaded.maps
-    names = elements_in(loaded, other_elements)
+    names, _ = elements_to_fuse(spectra, names, other_elements)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are among the lines
         found = fit_sum_spectrum(
             spectra, names, other_elements, energy_range=energy_range
         )
+    _check_images(spectra, names[0], loaded, match)
     total = found.counts.sum()
+    images = ", ".join(map(describe, (loaded.haadf, *loaded.elastic)))
     lines = [
         str(find_candidates(signals)),
-        f"Would fuse the spectra of {', '.join(names)} with {describe(loaded.haadf)}",
+        f"Would fuse the spectra of {', '.join(names)} with {images}",
     ]
     lines.append(
         f"  sum spectrum: {total:.0f} counts from {found.energies[0]:.3g} to "
@@ -61,6 +66,19 @@ def lines_about_spectra(
     shares = [f"{e} {100 * v.sum() / total:.2g} %" for e, v in found.components.items()]
     lines.append(f"  counts: {', '.join(shares)}")
     return [*lines, *(f"  warning: {text}" for text in found.warnings)]
+
+
+def _check_images(
+    spectra: Any, element: str, loaded: MultimodalData, match: Any
+) -> None:
+    """Raise an error if images cannot be fused with spectra, whatever these hold."""
+    shape = spectra.data.shape[:-1]
+    blank = image_of(spectra, np.arange(np.prod(shape), dtype=float).reshape(shape))
+    blank.metadata.General.title = element
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        given = {"elastic": loaded.elastic, "match": match}
+        measure([blank], loaded.haadf, elements=[element], **given)
 
 
 def _other_images(signals: list, loaded: MultimodalData) -> Iterator[str]:

@@ -294,7 +294,7 @@ def fuse_file(
     images = ", ".join(map(describe, (haadf, *loaded.elastic)))
     whole = arguments.maps == "spectra"
     if whole:
-        names = files.elements_in(loaded, arguments.other_elements)
+        names = files.elements_in(loaded, arguments)
         given["elements"] = names
     else:
         names = list(map(files.symbol_of, maps))

@@ -89,10 +89,14 @@ def load(signals: list, arguments: argparse.Namespace) -> MultimodalData:
     return loaded
 
 
-def elements_in(loaded: MultimodalData, others: Sequence[str] | None) -> list[str]:
-    """Elements of the specimen, in the order of the spectra that were loaded."""
+def elements_in(loaded: MultimodalData, arguments: argparse.Namespace) -> list[str]:
+    """Elements of the specimen, in the order of the spectra that were loaded.
+
+    Those that were named stay, also if they are among the others, which is an error.
+    """
     spectra: Any = loaded.maps
-    return [e for e in spectra.metadata.Sample.elements if e not in (others or ())]
+    others = () if arguments.elements else arguments.other_elements or ()
+    return [e for e in spectra.metadata.Sample.elements if e not in others]
 
 
 def write(

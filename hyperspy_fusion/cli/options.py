@@ -400,6 +400,21 @@ def given_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return given
 
 
+def _check_value(found: str, kind: Any, value: Any) -> None:
+    """Raise a ValueError if an option of a TOML file cannot have a value."""
+    if kind in (bool, "off"):
+        if not isinstance(value, bool):
+            raise ValueError(f"{found}: expected true or false")
+        return
+    several = kind in ("names", "pairs", "weights")
+    values = value if several and isinstance(value, list) else [value]
+    if any(isinstance(one, bool | list | dict) for one in values):
+        lists = ", or a list of these" * several
+        raise ValueError(
+            f"{found}: expected a text or a number{lists}, as on the command line"
+        )
+
+
 def as_argv(path: Path) -> list[str]:
     """The options of a TOML file as arguments of the command line, files first."""
     entries = read(path)
@@ -424,9 +439,11 @@ def as_argv(path: Path) -> list[str]:
     if not all(isinstance(one, str) for one in as_list(files)):
         raise ValueError(f"{path} has files = {files!r}: expected names of files")
     argv = as_list(files)
+    kinds = {flag_of(name)[2:]: kind for name, kind in _KINDS.items()}
     for key, value in entries.items():
+        _check_value(f"{path} has {key} = {value!r}", kinds.get(key, str), value)
         if isinstance(value, list):
-            argv += [f"--{key}", *map(str, value)]
+            argv += [f"--{key}", *map(str, value)] if value else []
         elif value is not False:
             argv.append(f"--{key}" if value is True else f"--{key}={value}")
     return argv

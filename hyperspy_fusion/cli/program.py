@@ -324,7 +324,8 @@ def _lines_about(signals: list, arguments: argparse.Namespace) -> list[str]:
         loaded = files.load(signals, arguments)
         if arguments.maps == "spectra":
             given = options.for_spectra(arguments)
-            return lines_about_spectra(signals, loaded, **given)
+            names, how = files.elements_in(loaded, arguments), arguments.match
+            return lines_about_spectra(signals, loaded, names, match=how, **given)
         return lines_about(signals, loaded, arguments.match)
     except (TypeError, ValueError) as error:  # which lists what there is
         return [f"Would be refused: {error}"]

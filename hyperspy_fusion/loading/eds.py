@@ -12,12 +12,12 @@ from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import element_of, sample_entries
 from ..inputs.images import axes_of, new_signal, with_data
+from ..inputs.microscope import mend_numbers
 from .lines import (
     LOWEST,
     PER_KEV,
     beam_energy_of,
     lines_of,
-    mend_numbers,
     resolution_of,
 )
 from .maps import Mapped, background_signal, elemental_map
