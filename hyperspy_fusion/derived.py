@@ -211,6 +211,12 @@ def all_maps_of_fusion(
             f"there are fused maps of {', '.join(map(str, found))}: expected all maps "
             f"of one fusion in their order, {', '.join(expected)}"
         )
+    for name in ("checksums", "call"):
+        if len({record.get_item(name) for record in records}) > 1:
+            raise ValueError(
+                f"the fused maps of {', '.join(expected)} are of several fusions, of "
+                "other data or options: expected those of one"
+            )
     return fused
 
 
@@ -407,8 +413,10 @@ def groups_at(
             "expected maps that were fused with the HAADF image alone"
         )
     known, found = sums_of(record), checksums(pixels(measurement))
-    names = known.keys() & found.keys()  # of spectra the images
-    check_same({n: known[n] for n in names}, {n: found[n] for n in names})
+    check_same(  # of spectra the images
+        {name: value for name, value in known.items() if name in found},
+        {name: value for name, value in found.items() if name in known},
+    )
     first = np.stack(computed([m.get_unshared().data for m in fused]), axis=-3)
     maps, haadf = computed([measurement.maps, measurement.haadf])
     flagged = flagged_pixels(fused)

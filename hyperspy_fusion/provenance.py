@@ -170,6 +170,11 @@ def check_same(known: dict[str, str], found: dict[str, str]) -> None:
             f"other values than those that were fused: {', '.join(names)}. Expected "
             "the same data, cropped and masked as they were, in the same order"
         )
+    if list(known) != list(found):
+        raise ValueError(
+            f"the data are in the order {', '.join(found)}: expected that in which "
+            f"they were fused, {', '.join(known)}"
+        )
 
 
 def by_package(versions: str) -> dict[str, str]:

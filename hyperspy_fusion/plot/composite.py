@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import ceil, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import hyperspy.api as hs
 import numpy as np
 from hyperspy.signals import BaseSignal
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import is_color_like, to_hex, to_rgb
 from matplotlib.patches import Patch
 
 from ..execution.arrays import computed
@@ -204,6 +204,12 @@ def _palette(names: Sequence[str], colours: Any) -> list[str]:
                 f"of {', '.join(names)}"
             )
         colours = [colours[name] for name in names]
+    no_list = isinstance(colours, str) or not isinstance(colours, Iterable)
+    if colours is not None and no_list:
+        raise TypeError(
+            f"colors is {colours!r}: expected a list of colours, one for each map, or "
+            "a dict of them"
+        )
     given = COLOURS if colours is None else list(colours)
     if not names:
         raise ValueError("there are no maps: expected at least one fused map")
@@ -212,6 +218,12 @@ def _palette(names: Sequence[str], colours: Any) -> list[str]:
         raise ValueError(
             f"there are {len(names)} maps and {len(given)} colours: expected at most "
             f"as many maps; choose some of them{remedy and f', or {remedy}'}"
+        )
+    wrong = [colour for colour in given if not is_color_like(colour)]
+    if wrong:
+        raise ValueError(
+            f"colors has {wrong[0]!r}: expected colours of Matplotlib, as 'red' or "
+            "'#ff0000'"
         )
     return [to_hex(colour) for colour in given[: len(names)]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from math import ceil, log, sqrt
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from hyperspy.signals import BaseSignal, Signal2D
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, FigureBase
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
@@ -56,6 +57,10 @@ def figure_with(
     """
     if fig is None:
         fig = plt.figure(figsize=size)
+    if not isinstance(fig, FigureBase):
+        raise TypeError(
+            f"fig is of type {type(fig).__name__}: expected a figure of Matplotlib"
+        )
     if fig.get_layout_engine() is None:
         fig.canvas.figure.set_layout_engine("constrained", **MARGINS)  # of subfigures
     return fig, fig.subplots(n_rows, n_columns, squeeze=False, **options)
@@ -246,9 +251,23 @@ def plain_images(
     series = like.data.shape[:-2]
     if not series:
         return images
+    return [taken(image, series, inav) for image in images]
+
+
+def taken(signal: BaseSignal, series: tuple[int, ...], inav: Any) -> Any:
+    """One position of a signal of a series; a ValueError if `inav` is none."""
     if inav is None:
         raise ValueError(choose_position(series))
-    return [image.inav[inav] for image in images]
+    part = None
+    if not isinstance(inav, bool | slice):
+        with suppress(IndexError, TypeError, ValueError):
+            part = signal.inav[inav]
+    if part is None or part.axes_manager.navigation_size > 1:
+        raise ValueError(
+            f"inav is {inav!r}: expected the position of one image of a series of "
+            f"shape {series}, as for signal.inav[...]"
+        )
+    return part
 
 
 def at_position(
@@ -261,11 +280,9 @@ def at_position(
             f"{signal!r} is a part of a series of shape {series}: take a map of the "
             "whole series and choose the position with inav="
         )
-    if inav is None:
-        raise ValueError(choose_position(series))
     axes = [axis.get_axis_dictionary() for axis in axes]
     axes += [{"size": size, "navigate": False} for size in array.shape[len(series) :]]
-    return hs.signals.BaseSignal(array, axes=axes).inav[inav].data
+    return taken(hs.signals.BaseSignal(array, axes=axes), series, inav).data
 
 
 def record_at(record: Mapping[str, Any], signal: BaseSignal, inav: Any) -> dict:

@@ -180,9 +180,12 @@ def _position(inav: Any, series: tuple[int, ...]) -> tuple[int, ...]:
     if inav is None:
         raise ValueError(choose_position(series))
     indices = np.atleast_1d(inav)
-    if len(indices) != len(series) or indices.dtype.kind not in "iu":
+    whole = indices.shape == (len(series),) and indices.dtype.kind in "iu"
+    if not whole or any(
+        not -n <= k < n for k, n in zip(indices[::-1], series, strict=True)
+    ):
         raise ValueError(
             f"inav is {inav!r}: expected {len(series)} whole numbers, the position of "
-            "one image of the series"
+            f"one image of a series of shape {series}"
         )
     return tuple(int(n) for n in indices[::-1])
