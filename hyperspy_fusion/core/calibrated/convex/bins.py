@@ -58,10 +58,13 @@ class Bins:
         return np.tensordot(shares.T, self.counts, 1)
 
     def of_sums(self, sums: np.ndarray) -> np.ndarray:
-        """As :meth:`at_mean`, float32, with these counts of each component in all."""
+        """As :meth:`at_mean`, float32, with these counts of each component in all.
+
+        A component stays 0 if it has none in any bin with counts.
+        """
         maps = self.at_mean(sums)
         total = np.nansum(maps, axis=(1, 2), dtype=np.float64)
-        maps *= (sums / total)[:, None, None]
+        maps *= (sums / np.where(total > 0, total, 1))[:, None, None]
         return maps.astype(np.float32)
 
 
