@@ -373,8 +373,8 @@ def _in_bins(
     empty = [name for name in wanted if not found.components[name].any()]
     if empty:
         raise ValueError(
-            f"{' and '.join(empty)} has no counts in the sum spectrum: leave it out of "
-            "elements, see fit_sum_spectrum"
+            f"the sum spectrum has no counts of {' and '.join(empty)}: leave these out "
+            "of elements, see fit_sum_spectrum"
         )
     names = [*wanted, *(n for n in found.components if n not in wanted)]
     without = [n for n in names if not found.components[n].any()]
@@ -444,8 +444,8 @@ def _in_bins(
     ]
     if without:
         notes.append(
-            f"{' and '.join(without)} has no counts in the sum spectrum and was left "
-            "out"
+            "left out was what has no counts in the sum spectrum: "
+            f"{' and '.join(without)}"
         )
     weak = [n for n, e in zip(wanted, kept, strict=False) if e < _WEAK]
     said = [

@@ -164,8 +164,9 @@ REFUSED = {
             ValueError,
             "expected finite counts of at least 0, not all 0, and up to 1e+14",
         )
-        for value in (NAN, INF, -INF, -1e6, 1e30, 1e300)
+        for value in (INF, -INF, -1e6, 1e30, 1e300)
     },
+    "a value of NaN": (with_value(NAN), ValueError, "is NaN in 1 of 768 channels"),
     "half a count": (with_value(0.5), ValueError, "are no whole numbers"),
     "masked values": (
         data(lambda a: np.ma.masked_greater(a, 3)),
@@ -279,6 +280,7 @@ WRONG_OPTIONS = {
         (True, TypeError, NAMED),
         (b"Ba", TypeError, NAMED),
         ({"Ba": "Ba_La"}, TypeError, NAMED),
+        ({"Ba", "Ti"}, TypeError, NAMED),  # in no order
         (np.array("Ba"), TypeError, NAMED),
         (["Ba", 3], TypeError, "elements has 3"),
         ([], ValueError, "elements is empty"),

@@ -57,7 +57,7 @@ def as_names(
     """
     if entries is None:
         return None
-    no_list = isinstance(entries, bytes | Mapping | BaseSignal) or (
+    no_list = isinstance(entries, bytes | Mapping | set | frozenset | BaseSignal) or (
         isinstance(entries, np.ndarray) and entries.ndim != 1
     )
     if no_list or not isinstance(entries, Iterable):

@@ -247,6 +247,12 @@ def _summed(spectra: BaseSignal, mask: Mask) -> tuple[np.ndarray, float, np.ndar
             )
     with np.errstate(invalid="ignore", over="ignore"):
         counts = sum_of_spectra(unmasked(spectra.data), place, left_out)
+    if np.isnan(counts).any():
+        raise ValueError(
+            f"the sum spectrum is NaN in {np.isnan(counts).sum()} of {counts.size} "
+            "channels: expected finite counts; pixels without can be left out with "
+            "mask="
+        )
     if not 0 <= counts.min() <= counts.max() <= LARGEST or not counts.any():
         raise ValueError(
             f"the sum spectrum has {np.min(counts):.3g} to {np.max(counts):.3g} counts "
