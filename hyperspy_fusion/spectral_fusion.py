@@ -27,6 +27,7 @@ from .execution.plan import ExecutionOptions, Task
 from .inputs.elements import element_of, entry_of
 from .inputs.images import axes_of, describe, new_signal
 from .inputs.measurement import Mask, Matching, common_area, mask_array, measure
+from .inputs.microscope import no_numbers
 from .loading.eds import choose_lines
 from .loading.lines import PER_KEV, lines_of
 from .loading.spectra import as_names, elements_of, lines_by_element
@@ -453,7 +454,7 @@ def _in_bins(
         f"the information about {name}: name fewer elements, or give an energy_range"
         for name in weak
     ]
-    return frames, facts, notes, said
+    return frames, facts, notes, [*said, *no_numbers(spectra)]
 
 
 def _check_frames(counts: np.ndarray) -> None:

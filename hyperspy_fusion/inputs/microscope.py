@@ -5,6 +5,7 @@ from contextlib import suppress
 from numbers import Real
 
 import numpy as np
+from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
 from .elements import entry_of
@@ -24,6 +25,22 @@ def resolution_of(signal: BaseSignal) -> float:
 def beam_energy_of(signal: BaseSignal) -> float:
     """Energy of the beam of a signal in keV; infinite where a file has none."""
     return min((v for _, v in _numbers(signal, _BEAM) if v), default=np.inf)
+
+
+def no_numbers(signal: BaseSignal) -> list[str]:
+    """What is told of entries that are no numbers."""
+    told = []
+    for place in (_BEAM, _RESOLUTION):
+        for path, value in _numbers(signal, place):
+            if value is None:
+                entry = entry_of(signal, *path.split("."))
+                is_node = isinstance(entry, DictionaryTreeBrowser)
+                told.append(
+                    f"{path.rpartition('.')[-1]} of the metadata is "
+                    f"{'a node' if is_node else f'{entry!r:.40}'}: expected a number "
+                    "above 0, so that it was taken as not known"
+                )
+    return told
 
 
 def mend_numbers(signal: BaseSignal) -> None:

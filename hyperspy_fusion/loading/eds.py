@@ -12,7 +12,7 @@ from hyperspy.signals import BaseSignal
 
 from ..inputs.elements import element_of, sample_entries
 from ..inputs.images import axes_of, new_signal, with_data
-from ..inputs.microscope import mend_numbers
+from ..inputs.microscope import mend_numbers, no_numbers
 from .lines import (
     LOWEST,
     PER_KEV,
@@ -50,6 +50,7 @@ def plan_eds(
     """
     # a private copy except for the data: eXSpy slices it, see `new_signal`
     check_spectra(spectra)
+    messages = no_numbers(spectra)
     spectra = with_data(spectra, spectra.data)
     mend_numbers(spectra)
     lines = choose_lines(spectra, chosen)
@@ -58,7 +59,7 @@ def plan_eds(
         integration = spectra.estimate_integration_windows(xray_lines=lines)
     elif isinstance(integration, Real) and not isinstance(integration, bool):
         integration = spectra.estimate_integration_windows(integration, lines)
-    messages, unit = [], PER_KEV[axis.units]
+    unit = PER_KEV[axis.units]
     if is_auto(background):
         background = spectra.estimate_background_windows(xray_lines=lines)
         messages += _leave_out_noise(background, lines, LOWEST * unit)
