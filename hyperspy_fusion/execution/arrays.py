@@ -21,9 +21,14 @@ def is_lazy(*arrays: Any) -> bool:
     return any(map(dask.is_dask_collection, arrays))
 
 
+def is_masked(array: Any) -> bool:
+    """Whether an array, lazy or not, is one that has a mask."""
+    return isinstance(getattr(array, "_meta", array), np.ma.MaskedArray)
+
+
 def unmasked(array: Any) -> Any:
     """A masked array as floats, NaN where it is masked; other arrays as they are."""
-    if isinstance(getattr(array, "_meta", array), np.ma.MaskedArray):
+    if is_masked(array):
         filled = da.ma.filled if is_lazy(array) else np.ma.filled
         return filled(array.astype(float), np.nan)
     return array

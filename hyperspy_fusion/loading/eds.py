@@ -10,6 +10,7 @@ from hyperspy.axes import UniformDataAxis
 from hyperspy.misc.utils import DictionaryTreeBrowser
 from hyperspy.signals import BaseSignal
 
+from ..execution.arrays import is_masked
 from ..inputs.elements import element_of, sample_entries
 from ..inputs.images import axes_of, new_signal, with_data
 from ..inputs.microscope import mend_numbers, no_numbers
@@ -208,14 +209,18 @@ def _map_lines(
     messages: list[str],
 ) -> Mapped:
     """Sum the windows of the lines; estimate the background from those beside them."""
+    axis = spectra.axes_manager.signal_axes[0]
     intensities = spectra.get_lines_intensity(lines, integration_windows=integration)
+    if is_masked(spectra.data):  # eXSpy takes a masked channel for 0
+        for intensity, inside in zip(intensities, integration, strict=True):
+            window = axis.value2index(np.array(inside))
+            intensity.data = sum_channels(spectra, *window)
     maps = [
         elemental_map(intensity, element_of(line))
         for intensity, line in zip(intensities, lines, strict=True)
     ]
     if background is None:
         return Mapped(maps, None, messages)
-    axis = spectra.axes_manager.signal_axes[0]
     backgrounds = []
     for signal, inside, beside in zip(maps, integration, background, strict=True):
         start, stop = axis.value2index(np.array(inside))

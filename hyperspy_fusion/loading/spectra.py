@@ -7,6 +7,7 @@ import numpy as np
 from hyperspy.axes import UniformDataAxis
 from hyperspy.signals import BaseSignal
 
+from ..execution.arrays import unmasked
 from ..inputs.elements import atomic_number, element_of, sample_entries
 from ..inputs.images import check_real, describe
 from .lines import PER_KEV
@@ -154,8 +155,11 @@ def window_rows(
 
 
 def sum_channels(spectra: BaseSignal, first: int, last: int) -> Any:
-    """Sum a range of channels, to shape ``navigation + (y, x)``; lazily if they are."""
-    return spectra.data[..., first:last].sum(axis=-1, dtype=float)
+    """Sum a range of channels, to shape ``navigation + (y, x)``; lazily if they are.
+
+    NaN where a channel is masked.
+    """
+    return unmasked(spectra.data[..., first:last]).sum(axis=-1, dtype=float)
 
 
 def is_auto(windows: object) -> bool:

@@ -46,6 +46,23 @@ def test_lines_win_over_ready_made_maps(eds):
         assert iron.metadata.Sample.xray_lines == ["Fe_Ka"]
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_window_with_a_masked_channel_is_missing(eds, lazy):
+    expected = load_multimodal([eds, HAADF], background_windows="auto")
+    masked = np.ma.array(eds.data, mask=np.zeros(eds.data.shape, bool))
+    (channel,) = eds.axes_manager.signal_axes[0].value2index(np.array([6.4]))
+    masked[0, 1, channel] = np.ma.masked  # of iron
+    eds.data = masked
+    found = load_multimodal(
+        [eds.as_lazy() if lazy else eds, HAADF], background_windows="auto"
+    )
+    for one, other, n in zip(found.maps, expected.maps, (1, 0), strict=True):
+        missing = np.isnan(np.asarray(one.data))
+        assert missing.sum() == n
+        assert missing[0, 1] == (n == 1)
+        assert_allclose(np.asarray(one.data)[~missing], other.data[~missing])
+
+
 def test_windows_of_x_ray_lines(eds, eds_spectrum):
     lines = ["Pt_La", "Fe_Ka"]
     background = eds_spectrum.estimate_background_windows(xray_lines=lines)

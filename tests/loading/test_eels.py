@@ -46,6 +46,19 @@ def test_power_law_is_removed_exactly(exponent):
     assert np.abs(net / total).max() < 1e-4
 
 
+def test_a_window_with_a_masked_channel_is_missing():
+    spectra = eels_of({708: 50})
+    expected, net = load_iron(spectra, ["Fe"])
+    spectra.data = np.ma.masked_array(spectra.data, np.zeros(spectra.data.shape, bool))
+    (channel,) = spectra.axes_manager.signal_axes[0].value2index(np.array([750.0]))
+    spectra.data[0, 1, channel] = np.ma.masked
+    found, other = load_iron(spectra, ["Fe"])
+    missing = np.isnan(found.data)
+    assert missing.sum() == missing[0, 1] == 1
+    assert_array_equal(found.data[~missing], expected.data[~missing])
+    assert_allclose(other[~missing], net[~missing])
+
+
 def test_edge_agrees_with_a_fit_of_hyperspy():
     spectra = eels_of({708: 50})
     _, net = load_iron(
