@@ -19,7 +19,7 @@ from forks import (
 from hyperspy_fusion import cli
 from hyperspy_fusion.cli import batch, files, interrupts
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="forks, Unix signals")
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 SIGNALS = pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 
 
@@ -129,6 +129,7 @@ class TestSwallowed:
 
 
 @SIGNALS
+@pytest.mark.skipif(sys.platform != "linux", reason="forks of a process with threads")
 def test_a_signal_at_lines_of_the_command_line(how):
     """One in three of its own lines; the soak tests send one at each line of all."""
     save_specimen("a.npz")
