@@ -376,18 +376,11 @@ def prepare(
         both signs.
     """
     is_part = units is not None
-    maps, haadf = pixels.maps, pixels.haadf
-    background, variance = pixels.background, pixels.variance
     if not is_part:
-        check_magnitude("maps", maps)
-        check_magnitude("HAADF image", haadf)
-        check_magnitude("background", background, least=0)
-    if not is_part and variance is not None:
-        known = np.where(np.isfinite(variance), variance, np.nan)
-        check_magnitude("noise variance", known, least=0, largest=1e28)
-    maps = np.asarray(maps, dtype=np.float32)
+        _check_magnitudes(pixels)
+    maps, haadf = np.asarray(pixels.maps, dtype=np.float32), pixels.haadf
     n_elements = len(maps)
-    variance = _without_gaps(variance, maps.shape, is_part=is_part)
+    variance = _without_gaps(pixels.variance, maps.shape, is_part=is_part)
     notes = []
     of_counts = units.counts if units is not None else _is_of_counts(maps, variance)
     if variance is not None and of_counts:
@@ -396,11 +389,8 @@ def prepare(
             "the noise variance of the maps is that of their counts: these were fused "
             "as counts, by the Poisson likelihood"
         )
-    background_known = background is not None
-    background = np.asarray(background if background_known else 0, np.float32)
-    background = np.broadcast_to(background, maps.shape)
-    if all(np.ptp(image) == 0 for image in background):
-        background = background[:, :1, :1]
+    background = _background_of(pixels.background, maps.shape)
+    background_known = pixels.background is not None
     if not (is_part or bad_known):
         notes += missing_notes(**missing_pixels(maps, haadf))
     if not bad_known:
@@ -461,6 +451,26 @@ def prepare(
         lock_flux=options.lock_flux,
     )
     return preparation if is_part else preparation.locked()
+
+
+def _check_magnitudes(pixels: Pixels) -> None:
+    """Raise a ValueError if float32 cannot hold the numbers, or those made of them."""
+    check_magnitude("maps", pixels.maps)
+    check_magnitude("HAADF image", pixels.haadf)
+    check_magnitude("background", pixels.background, least=0)
+    variance = pixels.variance
+    if variance is not None:
+        known = np.where(np.isfinite(variance), variance, np.nan)
+        check_magnitude("noise variance", known, least=0, largest=1e28)
+
+
+def _background_of(background: Any, shape: tuple[int, ...]) -> np.ndarray:
+    """Background in the shape of the maps, or ``(n_elements, 1, 1)``; 0 if unknown."""
+    known = np.asarray(0 if background is None else background, np.float32)
+    known = np.broadcast_to(known, shape)
+    if all(np.ptp(image) == 0 for image in known):
+        return known[:, :1, :1]
+    return known
 
 
 def _image_in(
