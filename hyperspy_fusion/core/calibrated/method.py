@@ -345,7 +345,7 @@ def understand(
     elements, names = chemistry.elements, chemistry.elastic_names
     haadf, *elastic = pixels.images
     check_different(pixels.maps, haadf, elements, elastic, names)
-    check_elastic(elastic, names)
+    check_elastic(haadf, elastic, names)
     preparation = prepare(pixels, options, totals=totals, elements=elements, run=run)
     count_value = preparation.units.count_value
     prior = chemistry.coefficients(options.gamma, count_value)

@@ -283,7 +283,7 @@ def solve(
     n_elements, n_components = len(spectra.shares), len(spectra.names)
     given = () if elastic is None else elastic
     check_different(spectra.bins.counts[:0], haadf, (), given, elastic_names)
-    check_elastic(given, elastic_names)
+    check_elastic(haadf, given, elastic_names)
     preparation, missing, bad = prepare_unmixed(haadf, spectra, options)
 
     def expected(exponent: float) -> np.ndarray:

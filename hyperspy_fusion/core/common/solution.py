@@ -11,6 +11,7 @@ import numpy as np
 from .messages import map_names
 
 _FEW = 10  # pixels above the lowest value
+_LIKE = 1e-4  # spread of an image, beyond rounding
 LARGEST = 1e14  # its square, and sums of squares, fit float32
 
 
@@ -109,10 +110,36 @@ def check_magnitude(
         )
 
 
-def check_elastic(elastic: Any, names: Sequence[str]) -> None:
-    """Raise a ValueError if float32 cannot hold powers of further elastic images."""
+def check_elastic(haadf: np.ndarray, elastic: Any, names: Sequence[str]) -> None:
+    """Raise a ValueError if further elastic images cannot be fused.
+
+    Float32 has to hold powers of them, and no two, or the HAADF image, may be one image
+    in other units: its noise would count as that of two measurements.
+    """
+    given = {"HAADF image": haadf}
     for name, image in zip(names, elastic, strict=True):
         check_magnitude(f"elastic image {name}", image)
+        given[f"elastic image {name}"] = image
+    for (one, first), (other, second) in combinations(given.items(), 2):
+        known = np.isfinite(first) & np.isfinite(second)
+        pair = [np.asarray(image[known], np.float64) for image in (first, second)]
+        if known.sum() > _FEW and _of_other_units(*pair):
+            raise ValueError(
+                f"the {one} and the {other} are the same but for a factor and an "
+                "offset: expected a measurement of its own for each"
+            )
+
+
+def _of_other_units(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether values are those of another array but for a factor and an offset.
+
+    Medians, since a hot pixel alone could make any two arrays alike.
+    """
+    one, other = one - one.mean(), other - other.mean()
+    spread = np.median(np.abs(other - np.median(other)))
+    factor = one @ other / max(one @ one, 1e-300)
+    apart = np.median(np.abs(other - factor * one))
+    return bool(spread > 0 and apart < _LIKE * spread)
 
 
 def check_finite(values: Any, what: str, remedy: str) -> None:

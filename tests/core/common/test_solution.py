@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hyperspy_fusion.core.common.solution import check_different
+from hyperspy_fusion.core.common.solution import check_different, check_elastic
 
 
 @pytest.fixture
@@ -35,3 +35,24 @@ def test_maps_of_nearly_nothing_may_be_the_same(images, value):
     check_different(empty, images[0])
     empty[:, 5, 5:9] = 8  # one count each, at the same places
     check_different(empty, images[0])
+
+
+class TestElastic:
+    def check(self, haadf, *further):
+        check_elastic(haadf, further, [f"image {i}" for i in range(len(further))])
+
+    def test_images_of_their_own(self, images):
+        self.check(*images)
+        self.check(images[0], np.zeros((40, 32)), np.ones((40, 32)))
+        shared = np.zeros((40, 32))
+        shared[3, 4] = 1e12  # a hot pixel
+        self.check(*(images + shared))
+
+    @pytest.mark.parametrize(("factor", "offset"), [(2, 0), (-0.1, 7), (1, 100)])
+    @pytest.mark.parametrize("kind", [np.float64, np.float32])
+    def test_one_image_in_other_units(self, images, factor, offset, kind):
+        copy = (factor * images[0].astype(kind) + kind(offset)).astype(kind)
+        copy[5, 6] = np.nan
+        message = "HAADF image and the elastic image image 1 are the same but for"
+        with pytest.raises(ValueError, match=message):
+            self.check(images[0], images[1], copy)
