@@ -79,3 +79,12 @@ def test_counts_are_shared_out_with_the_sums_of_the_components():
     assert maps.dtype == np.float32
     assert_array_equal(np.isnan(maps), np.isnan(counts[:1]).repeat(len(sums), axis=0))
     assert_allclose(np.nansum(maps, axis=(1, 2)), sums, rtol=1e-5)
+
+
+def test_a_component_without_counts_in_its_bins_stays_empty():
+    """As of a frame with few counts: no division by zero."""
+    counts = np.zeros((3, 4, 5), np.float32)
+    counts[0, ::2] = 1
+    mixing = np.array([[1.0, 0.0], [0.0, 0.6], [0.0, 0.4]])
+    maps = Bins(counts=counts, mixing=mixing).of_sums(np.array([10.0, 3.0]))
+    assert_allclose(maps.sum(axis=(1, 2)), [10.0, 0.0])
