@@ -4,6 +4,7 @@ import warnings
 from contextlib import contextmanager, nullcontext
 
 import dask.array as da
+import hyperspy.api as hs
 import numpy as np
 import pytest
 
@@ -267,6 +268,26 @@ def test_lazy_masked_arrays(specimen, as_usual):
     lazy.data = da.ma.masked_greater(lazy.data, 1000)
     fused = hf.fuse_spectra(lazy, haadf, **GIVEN)
     np.testing.assert_array_equal(fused[2].data, as_usual[2])
+
+
+@pytest.mark.xfail(
+    np.lib.NumpyVersion(np.__version__) >= "2.5.0",
+    raises=RuntimeWarning,
+    strict=False,
+    reason="coefficients of an image that has nothing to do with the maps overflow",
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_frame_with_counts_in_one_channel(specimen):
+    spectra, haadf, _ = specimen
+    spectra, images = hs.stack([spectra, spectra]), hs.stack([haadf, haadf])
+    spectra.data[1] = 0
+    spectra.data[1, ::2, ::2, 26] = 1
+    fused = hf.fuse_spectra(spectra, images, **GIVEN)
+    for signal in fused:
+        assert np.isfinite(signal.data).all()
+        assert (signal.data >= 0).all()
+    assert fused[0].data[1].sum() < 2
+    assert 80 < fused[2].data[1].sum() < 120
 
 
 # --- options and images ---------------------------------------------------------------
